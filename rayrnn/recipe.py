@@ -1,0 +1,280 @@
+"""What is learned: one YAML file, validated, frozen, and stored with the run."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import pydantic
+import yaml
+from pydantic import Field, PositiveInt
+
+from rayrnn.errors import RecipeError
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Task = Literal["language_model", "classification", "tagging", "regression"]
+
+
+class Section(pydantic.BaseModel):
+    """A part of the recipe: frozen, no unknown keys."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True, allow_inf_nan=False)
+
+
+class Data(Section):
+    """What every source understands; each source adds its own keys below."""
+
+    source: str
+    #: the fraction kept out of training, or a path to sequences of its own
+    held_out: Annotated[Fraction | str, Field(union_mode="left_to_right")] = 0.1
+    #: an S3-compatible store's address, when `path` is s3:// and the store is not AWS
+    endpoint: str | None = None
+
+
+class TextData(Data):
+    """Plain text, cut into sequences of `length` symbols."""
+
+    source: Literal["text"] = "text"
+    #: a file, a directory, a glob pattern, or several of them; `sysconfig:stdlib` names Python's own sources
+    path: str | tuple[str, ...] | None = None
+    #: the text itself, instead of a path
+    text: str | None = None
+    #: symbols in one sequence; 0 keeps every file whole
+    length: int = Field(1000, ge=0)
+
+    @pydantic.model_validator(mode="after")
+    def _one_origin(self) -> "TextData":
+        if (self.path is None) == (self.text is None):
+            raise ValueError("give data.path or data.text, one of the two (set the other to null)")
+        if self.length == 1:
+            raise ValueError("data.length must be 0 (whole files) or at least 2")
+        return self
+
+
+class Model(Section):
+    """The network: embed -> layers of one cell -> project."""
+
+    cell: Literal["rnn", "lstm", "gru", "graves_lstm"] = "lstm"
+    hidden: PositiveInt = 256
+    layers: PositiveInt = 2
+    #: size of the symbols' embedding; 0 feeds them one-hot
+    embedding: int = Field(0, ge=0)
+    #: between layers
+    dropout: Fraction = 0.0
+    bidirectional: Literal["none", "sum", "concat"] = "none"
+    #: how a sequence's steps become one answer (tasks with one label a sequence)
+    pooling: Literal["last", "mean", "max"] = "last"
+
+
+class Training(Section):
+    """What one worker does alone."""
+
+    optimizer: Literal["sgd", "rmsprop", "adam", "adamw"] = "adam"
+    learning_rate: float = Field(0.002, gt=0)
+    schedule: Literal["constant", "cosine", "step"] = "constant"
+    #: with schedule `step`: every so many rounds the rate is multiplied by `schedule_factor`
+    schedule_every: PositiveInt = 100
+    schedule_factor: float = Field(0.5, gt=0, le=1)
+    #: RMSProp's decay of the squared gradient's average
+    decay: Fraction = 0.95
+    l2: float = Field(0.0, ge=0)
+    #: sequences in one minibatch on one worker
+    batch_size: PositiveInt = 32
+    #: steps in one segment of truncated backpropagation; 0 = the whole sequence
+    truncate: int = Field(0, ge=0)
+    #: the bound on the gradient; 0 = no clipping
+    clip: float = Field(5.0, ge=0)
+    clip_by: Literal["norm", "value", "layer_norm"] = "norm"
+    class_weights: Literal["none", "balanced"] = "none"
+    precision: Literal["fp32", "bf16"] = "fp32"
+    #: minibatches prepared ahead of the loop; 0 = off
+    prefetch: int = Field(2, ge=0)
+    #: rounds between two evaluations of the held-out part
+    evaluate_every: PositiveInt = 10
+    #: rounds between two checkpoints
+    checkpoint_every: PositiveInt = 20
+    #: stop after so many evaluations without a better held-out loss; 0 = never
+    early_stopping: int = Field(0, ge=0)
+
+
+class Averaging(Section):
+    """What the workers do together."""
+
+    workers: PositiveInt = 2
+    cpus_per_worker: PositiveInt = 1
+    #: minibatches every worker learns alone before the workers average
+    frequency: PositiveInt = 5
+    rounds: PositiveInt = 200
+    outer: Literal["none", "nesterov", "bmuf"] = "none"
+    outer_learning_rate: float = Field(0.7, gt=0)
+    outer_momentum: Fraction = 0.9
+    optimizer_state: Literal["keep", "average", "reset"] = "keep"
+
+
+def _sources() -> dict[str, type[Data]]:
+    """Every known source by name: the ones in this file and the plugins' (group `rayrnn.sources`)."""
+    built_in: dict[str, type[Data]] = {"text": TextData}
+    return built_in | {point.name: point.load() for point in entry_points(group="rayrnn.sources")}
+
+
+def _parse_data(value: object) -> object:
+    """Choose the section's class by `data.source`."""
+    if not isinstance(value, Mapping):
+        return value
+    sources = _sources()
+    name = value.get("source", "text")
+    if name not in sources:
+        raise ValueError(f"data.source {name!r} is unknown; the sources here are {', '.join(sorted(sources))}")
+    return sources[name].model_validate(dict(value))
+
+
+class Recipe(Section):
+    """The whole of what is learned. Where it runs is not its business (that is the cluster file)."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    task: Task = "language_model"
+    data: Annotated[pydantic.SerializeAsAny[Data], pydantic.BeforeValidator(_parse_data)]
+    model: Model = Model()
+    training: Training = Training()
+    averaging: Averaging = Averaging()
+    seed: int = Field(12345, ge=0)
+
+    suffixes: ClassVar[tuple[str, ...]] = (".yaml", ".yml")
+
+    def to_yaml(self) -> str:
+        """The resolved recipe: every default written out."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def load_recipe(where: str | Path, overrides: Iterable[str] = ()) -> Recipe:
+    """Read a recipe and apply `key=value` overrides such as `training.learning_rate=1e-3`.
+
+    Args:
+        where: a YAML file, or the name of a shipped recipe (see `shipped_recipes`).
+        overrides: each `section.key=value`; the value is text, a number, or YAML in [ ] or { }.
+
+    Raises:
+        RecipeError: the recipe is missing, is not YAML, or does not fit; names file, line and key.
+    """
+    origin, text = _read(where)
+    values = _parse_yaml(text, origin)
+    for override in overrides:
+        _apply(values, override)
+    return validate_recipe(values, origin, text)
+
+
+def validate_recipe(values: object, origin: str = "recipe", text: str = "") -> Recipe:
+    """Turn plain values into a Recipe, or raise one RecipeError that names every fault."""
+    try:
+        return Recipe.model_validate(values)
+    except pydantic.ValidationError as error:
+        faults = [_describe(fault, origin, text) for fault in error.errors()]
+        raise RecipeError("\n".join(dict.fromkeys(faults))) from None
+
+
+def shipped_recipes() -> dict[str, str]:
+    """The recipes that come with rayrnn: name -> its YAML text (the first comment says what it is)."""
+    folder = resources.files("rayrnn") / "recipes"
+    files = sorted((file for file in folder.iterdir() if file.name.endswith(".yaml")), key=lambda file: file.name)
+    return {file.name.removesuffix(".yaml"): file.read_text(encoding="utf-8") for file in files}
+
+
+def _read(where: str | Path) -> tuple[str, str]:
+    path = Path(where)
+    if path.suffix not in Recipe.suffixes and not path.exists():
+        shipped = shipped_recipes()
+        if str(where) in shipped:
+            return f"recipe {where}", shipped[str(where)]
+        raise RecipeError(
+            f"there is no recipe {str(where)!r}: neither a YAML file nor a shipped recipe"
+            f"{_did_you_mean(str(where), shipped)}; shipped are {', '.join(shipped)}"
+        )
+    try:
+        return str(path), path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"recipe {path} cannot be read: {error}") from None
+
+
+def _parse_yaml(text: str, origin: str) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{origin} is not valid YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise RecipeError(f"{origin} must be a mapping of keys such as `name:` and `data:`, not {values!r}")
+    return values
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    key, equals, raw = override.partition("=")
+    if not equals or not key:
+        raise RecipeError(f"--set takes key=value, for example training.learning_rate=1e-3; this was {override!r}")
+    *sections, leaf = key.split(".")
+    for section in sections:
+        values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            raise RecipeError(f"--set {key}: {section!r} holds a value, it is no section")
+    values[leaf] = _parse_value(raw)
+
+
+def _parse_value(raw: str) -> object:
+    """Text stays text (the schema turns it into a number where one is due); [..], {..} and null are YAML."""
+    if raw in ("null", "~", ""):
+        return None
+    if raw[0] not in "[{":
+        return raw
+    try:
+        return yaml.safe_load(raw)
+    except yaml.YAMLError:
+        return raw
+
+
+def _describe(fault: Any, origin: str, text: str) -> str:
+    location = [str(part) for part in fault["loc"] if not _is_union_branch(part)]
+    key = ".".join(location)
+    where = f"{origin}:{line}" if (line := _line_of(location, text)) else origin
+    if fault["type"] == "extra_forbidden":
+        return f'{where}: recipe key "{key}" is unknown{_did_you_mean(location[-1], _siblings(location))}'
+    if fault["type"] == "missing":
+        return f'{origin}: recipe key "{key}" is missing'
+    reason = fault["msg"].removeprefix("Value error, ")
+    if isinstance(fault["input"], Mapping):
+        return f"{where}: {reason}"
+    return f'{where}: recipe key "{key}" is {fault["input"]!r}: {reason}'
+
+
+def _is_union_branch(part: object) -> bool:
+    """pydantic puts the tried type's name into the location of a union's fault; the user never wrote it."""
+    return isinstance(part, str) and ("[" in part or part in ("str", "float", "int", "constrained-str"))
+
+
+def _siblings(location: list[str]) -> set[str]:
+    """Keys that may stand where `location` points."""
+    if len(location) == 1:
+        return set(Recipe.model_fields)
+    if location[0] == "data":
+        return {key for source in _sources().values() for key in source.model_fields}
+    section = Recipe.model_fields[location[0]].annotation
+    return set(section.model_fields) if isinstance(section, type) and issubclass(section, Section) else set()
+
+
+def _did_you_mean(word: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f'; did you mean "{close[0]}"?' if close else ""
+
+
+def _line_of(location: list[str], text: str) -> int | None:
+    """The line of a key in the YAML text, 1-based; None where an override or a default put it there."""
+    node = yaml.compose(text, Loader=yaml.SafeLoader) if text else None
+    line = None
+    for part in location:
+        if not isinstance(node, yaml.MappingNode):
+            return line
+        found = [(key, value) for key, value in node.value if key.value == part]
+        if not found:
+            return None
+        (key, node) = found[0]
+        line = key.start_mark.line + 1
+    return line
