@@ -108,9 +108,22 @@ class Averaging(Section):
     frequency: PositiveInt = 5
     rounds: PositiveInt = 200
     outer: Literal["none", "nesterov", "bmuf"] = "none"
-    outer_learning_rate: float = Field(0.7, gt=0)
-    outer_momentum: Fraction = 0.9
+    #: of the outer optimizer; without a word of yours nesterov takes DiLoCo's 0.7, bmuf its paper's 1
+    outer_learning_rate: float = Field(1.0, gt=0)
+    #: nesterov takes DiLoCo's 0.9, bmuf its paper's 1 - 1 / workers
+    outer_momentum: Fraction = 0.0
     optimizer_state: Literal["keep", "average", "reset"] = "keep"
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _published_defaults(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        if values.get("outer") == "nesterov":
+            return {"outer_learning_rate": 0.7, "outer_momentum": 0.9} | dict(values)
+        if values.get("outer") == "bmuf" and str(values.get("workers", 2)).isdigit():
+            return {"outer_momentum": 1 - 1 / max(1, int(values.get("workers", 2)))} | dict(values)
+        return values
 
 
 def _sources() -> dict[str, type[Data]]:

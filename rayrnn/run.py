@@ -1,0 +1,147 @@
+"""The run directory: everything a run produced, and all that generate, evaluate, predict and resume need.
+
+    runs/<name>/
+      recipe.yaml                  resolved: every default written out
+      vocabulary.json              the encoding: symbols, classes, scaling
+      metrics.jsonl                one line a round
+      checkpoints/round-000120/    see rayrnn/checkpoints.py
+      model.safetensors            the best by held-out loss
+      events.out.tfevents.*        the same metrics for TensorBoard
+      train.log                    what Ray and the workers said
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+
+from rayrnn.checkpoints import replace_durably
+from rayrnn.data.encoding import Encoding
+from rayrnn.errors import RayrnnError, RunError, UsageError
+from rayrnn.models.network import Network
+from rayrnn.recipe import Recipe, load_recipe
+
+RECIPE = "recipe.yaml"
+ENCODING = "vocabulary.json"
+METRICS = "metrics.jsonl"
+MODEL = "model.safetensors"
+
+
+class Run:
+    """One run directory."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "train.log"
+
+    @property
+    def recipe(self) -> Recipe:
+        """The resolved recipe that the run was started with."""
+        return load_recipe(self.path / RECIPE)
+
+    @property
+    def encoding(self) -> Encoding:
+        """How the run's data became numbers."""
+        try:
+            return Encoding.from_json(json.loads((self.path / ENCODING).read_text(encoding="utf-8")))
+        except RayrnnError:
+            raise
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RunError(f"{self.path / ENCODING} cannot be used: {error}") from None
+
+    def write_recipe(self, recipe: Recipe) -> None:
+        replace_durably(self.path / RECIPE, recipe.to_yaml().encode())
+
+    def write_encoding(self, encoding: Encoding) -> None:
+        replace_durably(self.path / ENCODING, json.dumps(encoding.to_json(), ensure_ascii=False).encode())
+
+    def write_model(self, weights: Mapping[str, torch.Tensor]) -> None:
+        """Put these weights in the place of the run's best."""
+        replace_durably(self.path / MODEL, save_tensors(dict(weights)))
+
+    def network(self) -> Network:
+        """The run's best model, ready to answer (eval mode).
+
+        Raises:
+            RunError: there is no model yet, or the file is no safetensors file of this recipe.
+        """
+        network = build_network(self.recipe, self.encoding)
+        path = self.path / MODEL
+        try:
+            network.load_state_dict(load_tensors(path.read_bytes()))
+        except FileNotFoundError:
+            raise RunError(f"{path} is not there: the run has no model yet; train it with --resume") from None
+        except (OSError, SafetensorError, RuntimeError) as error:
+            raise RunError(f"{path} is no model of this run: {error}") from None
+        return network.eval()
+
+    def append_metrics(self, line: Mapping[str, Any]) -> None:
+        with (self.path / METRICS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def cut_metrics(self, rounds: int) -> None:
+        """Forget the rounds after the first `rounds`: a resumed run learns them anew."""
+        kept = [line for line in self.metrics() if line["round"] <= rounds]
+        replace_durably(self.path / METRICS, "".join(json.dumps(line) + "\n" for line in kept).encode())
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """One mapping a round; a last line that a kill cut short is left out."""
+        try:
+            lines = (self.path / METRICS).read_text(encoding="utf-8").split("\n")
+        except FileNotFoundError:
+            return []
+        return [json.loads(line) for line in lines[:-1]]
+
+
+def create_run(path: Path) -> Run:
+    """Make a new run directory.
+
+    Raises:
+        UsageError: there is a run already, or the place cannot be written.
+    """
+    if (path / RECIPE).exists():
+        raise UsageError(f"{path} holds a run already: continue it with --resume, or choose another --out")
+    try:
+        (path / "checkpoints").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"the run cannot be written to {path}: {error}") from None
+    return Run(path)
+
+
+def open_run(path: str | Path) -> Run:
+    """Open an existing run directory.
+
+    Raises:
+        UsageError: there is no run at `path`.
+    """
+    if not (Path(path) / RECIPE).is_file():
+        raise UsageError(f"{path} is no run: it has no {RECIPE}; `rayrnn train` writes one, usually under runs/")
+    return Run(Path(path))
+
+
+def build_network(recipe: Recipe, encoding: Encoding) -> Network:
+    """The network that a recipe and the data's encoding ask for; its values come from torch's seed."""
+    return Network(
+        num_inputs=encoding.num_inputs,
+        num_outputs=encoding.num_outputs,
+        symbols=encoding.symbols,
+        cell=recipe.model.cell,
+        hidden_size=recipe.model.hidden,
+        num_layers=recipe.model.layers,
+        embedding_size=recipe.model.embedding,
+        dropout=recipe.model.dropout,
+        bidirectional=recipe.model.bidirectional,
+        pooling=None if encoding.per_step else recipe.model.pooling,
+    )
