@@ -171,7 +171,7 @@ def load_recipe(where: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     Raises:
         RecipeError: the recipe is missing, is not YAML, or does not fit; names file, line and key.
     """
-    origin, text = _read(where)
+    origin, text = read_recipe(where)
     values = _parse_yaml(text, origin)
     for override in overrides:
         _apply(values, override)
@@ -194,7 +194,8 @@ def shipped_recipes() -> dict[str, str]:
     return {file.name.removesuffix(".yaml"): file.read_text(encoding="utf-8") for file in files}
 
 
-def _read(where: str | Path) -> tuple[str, str]:
+def read_recipe(where: str | Path) -> tuple[str, str]:
+    """What to call a recipe in messages, and its YAML text, from a file or a shipped recipe's name."""
     path = Path(where)
     if path.suffix not in Recipe.suffixes and not path.exists():
         shipped = shipped_recipes()
