@@ -12,45 +12,9 @@ import yaml
 from pydantic import Field, PositiveInt
 
 from rayrnn.errors import RecipeError
+from rayrnn.recipe_data import CsvData, Data, Fraction, ParquetData, Section, TextData
 
-Fraction = Annotated[float, Field(ge=0, lt=1)]
 Task = Literal["language_model", "classification", "tagging", "regression"]
-
-
-class Section(pydantic.BaseModel):
-    """A part of the recipe: frozen, no unknown keys."""
-
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True, allow_inf_nan=False)
-
-
-class Data(Section):
-    """What every source understands; each source adds its own keys below."""
-
-    source: str
-    #: the fraction kept out of training, or a path to sequences of its own
-    held_out: Annotated[Fraction | str, Field(union_mode="left_to_right")] = 0.1
-    #: an S3-compatible store's address, when `path` is s3:// and the store is not AWS
-    endpoint: str | None = None
-
-
-class TextData(Data):
-    """Plain text, cut into sequences of `length` symbols."""
-
-    source: Literal["text"] = "text"
-    #: a file, a directory, a glob pattern, or several of them; `sysconfig:stdlib` names Python's own sources
-    path: str | tuple[str, ...] | None = None
-    #: the text itself, instead of a path
-    text: str | None = None
-    #: symbols in one sequence; 0 keeps every file whole
-    length: int = Field(1000, ge=0)
-
-    @pydantic.model_validator(mode="after")
-    def _one_origin(self) -> "TextData":
-        if (self.path is None) == (self.text is None):
-            raise ValueError("give data.path or data.text, one of the two (set the other to null)")
-        if self.length == 1:
-            raise ValueError("data.length must be 0 (whole files) or at least 2")
-        return self
 
 
 class Model(Section):
@@ -127,8 +91,8 @@ class Averaging(Section):
 
 
 def _sources() -> dict[str, type[Data]]:
-    """Every known source by name: the ones in this file and the plugins' (group `rayrnn.sources`)."""
-    built_in: dict[str, type[Data]] = {"text": TextData}
+    """Every known source by name: rayrnn's own and the plugins' (group `rayrnn.sources`)."""
+    built_in: dict[str, type[Data]] = {"text": TextData, "csv": CsvData, "parquet": ParquetData}
     return built_in | {point.name: point.load() for point in entry_points(group="rayrnn.sources")}
 
 

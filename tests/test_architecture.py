@@ -14,6 +14,7 @@ PLUGINS = sorted((ROOT / "plugins").rglob("*.py"))
 LEVELS = {
     "rayrnn.errors": 0,
     "rayrnn.recipe": 1,
+    "rayrnn.recipe_data": 1,
     "rayrnn.models": 1,
     "rayrnn.averaging": 1,
     "rayrnn.data": 2,
@@ -30,7 +31,7 @@ LEVELS = {
 
 # library -> the rooms that may import it
 FENCES = {
-    "pydantic": {"rayrnn.recipe"},
+    "pydantic": {"rayrnn.recipe", "rayrnn.recipe_data"},
     "typer": {"rayrnn.cli"},
     "safetensors": {"rayrnn.run", "rayrnn.checkpoints"},
     "pyspark": {"rayrnn_spark"},

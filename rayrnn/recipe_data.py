@@ -1,0 +1,142 @@
+"""The recipe's `data` section: what every source of sequences can be told."""
+
+from typing import Annotated, Literal
+
+import pydantic
+from pydantic import BeforeValidator, Field, PositiveInt
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+def _column(value: object) -> object:
+    """A whole number is a column's place, from the front (0) or from the back (-1); any other text its name."""
+    text = str(value).strip()
+    return int(text) if text.removeprefix("-").isdigit() else value
+
+
+def _one_character(value: object) -> object:
+    return "\t" if value in ("\\t", "tab") else value
+
+
+Column = Annotated[int | str, BeforeValidator(_column)]
+
+
+class Section(pydantic.BaseModel):
+    """A part of the recipe: frozen, no unknown keys."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True, allow_inf_nan=False)
+
+
+class Data(Section):
+    """What every source understands; each source adds its own keys below."""
+
+    source: str
+    #: the fraction kept out of training, or a path to sequences of its own
+    held_out: Annotated[Fraction | str, Field(union_mode="left_to_right")] = 0.1
+    #: an S3-compatible store's address, when `path` is s3:// and the store is not AWS
+    endpoint: str | None = None
+
+
+class TextData(Data):
+    """Plain text, cut into sequences of `length` symbols."""
+
+    source: Literal["text"] = "text"
+    #: a file, a directory, a glob pattern, or several of them; `sysconfig:stdlib` names Python's own sources
+    path: str | tuple[str, ...] | None = None
+    #: the text itself, instead of a path
+    text: str | None = None
+    #: symbols in one sequence; 0 keeps every file whole
+    length: int = Field(1000, ge=0)
+
+    @pydantic.model_validator(mode="after")
+    def _one_origin(self) -> "TextData":
+        if (self.path is None) == (self.text is None):
+            raise ValueError("give data.path or data.text, one of the two (set the other to null)")
+        if self.length == 1:
+            raise ValueError("data.length must be 0 (whole files) or at least 2")
+        return self
+
+
+class StepData(Data):
+    """Sequences of steps that are rows of columns: what csv, parquet and spark have in common."""
+
+    #: the labels are the whole numbers 0 .. num_classes - 1
+    num_classes: PositiveInt | None = None
+    #: the labels by name, in the order of the network's outputs; without either they are found in the training part
+    classes: tuple[str, ...] | None = None
+    #: forecasting: the target is the sequence itself so many steps ahead; 0 = the labels are the target
+    horizon: int = Field(0, ge=0)
+    #: fitted once over the training part, kept with the run
+    normalize: Literal["none", "standardize", "min_max"] = "none"
+    #: what a sequence that cannot be read does: end the run, or be left out and listed in the run directory
+    on_error: Literal["stop", "skip"] = "stop"
+
+    @pydantic.model_validator(mode="after")
+    def _one_kind_of_class(self) -> "StepData":
+        if self.num_classes is not None and self.classes is not None:
+            raise ValueError("give data.num_classes or data.classes, one of the two (classes by name need no number)")
+        if self.classes is not None and len(set(self.classes)) < max(2, len(self.classes)):
+            raise ValueError("data.classes needs at least two names, every one once")
+        return self
+
+
+class CsvData(StepData):
+    """CSV files: one file is one sequence, one line is one step."""
+
+    source: Literal["csv"] = "csv"
+    #: files, directories or glob patterns: local, s3://, gs:// or hdfs://
+    path: str | tuple[str, ...]
+    #: lines before the first step in every file; the last of them may name the columns
+    skip_lines: int = Field(0, ge=0)
+    delimiter: Annotated[str, BeforeValidator(_one_character)] = Field(",", min_length=1, max_length=1)
+    #: the label's column, by name or place; regression may name several
+    label_column: Column | tuple[Column, ...] | None = None
+    #: a directory or glob of label files with the sequences' names, or one CSV of `file name,label` lines
+    labels: str | None = None
+    #: where a shorter label file lies along its sequence; the other steps have no label
+    align: Literal["equal", "start", "end"] = "equal"
+    #: the columns to learn from; without a word all but the label's
+    features: tuple[Column, ...] | None = None
+    #: those of the features that hold words, not numbers
+    categorical: tuple[Column, ...] = ()
+
+    @pydantic.model_validator(mode="after")
+    def _one_origin_of_labels(self) -> "CsvData":
+        if self.label_column is not None and self.labels is not None:
+            raise ValueError("give data.label_column or data.labels, one of the two")
+        if self.delimiter in '"\r\n':
+            raise ValueError("data.delimiter cannot be a quote or a line end")
+        return self
+
+
+class ParquetData(StepData):
+    """Parquet tables: one row a sequence, or (with `order_by`) one row a step."""
+
+    source: Literal["parquet"] = "parquet"
+    #: files, directories or glob patterns: local, s3://, gs:// or hdfs://
+    path: str | tuple[str, ...]
+    #: the column that names a sequence; without it the rows are numbered
+    key: str | None = None
+    #: the column that orders a sequence's steps; with it every row is one step
+    order_by: str | None = None
+    #: one row a sequence: the column of its steps, each a number or a list of numbers
+    values: str | None = None
+    #: one row a sequence: the column of its symbols, a list of words or whole numbers
+    symbols: str | None = None
+    #: one row a sequence: the column of its text
+    text: str | None = None
+    #: one row a step: the columns to learn from; without a word all but key, order_by and label
+    features: tuple[str, ...] | None = None
+    #: those of the features that hold words, not numbers (one row a sequence: the column of its lists of words)
+    categorical: tuple[str, ...] = ()
+    #: the label's column
+    label: str | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _one_shape(self) -> "ParquetData":
+        contents = [name for name in (self.values, self.symbols, self.text) if name is not None]
+        if self.order_by is None and len(contents) != 1:
+            raise ValueError("give data.values, data.symbols or data.text (one row a sequence), or data.order_by")
+        if self.order_by is not None and (contents or self.key is None):
+            raise ValueError("with data.order_by every row is one step: give data.key, and features instead of values")
+        return self
