@@ -94,6 +94,18 @@ class OuterOptimizer:
             self.common.add_(delta.add_(self.velocity, alpha=self._momentum), alpha=self._learning_rate)
         return self.common
 
+    def state(self) -> dict[str, torch.Tensor]:
+        """What must be kept to go on: nothing for `none`."""
+        if self._kind == "none":
+            return {}
+        return {"common": self.common.cpu().clone(), "velocity": self.velocity.cpu().clone()}
+
+    def load(self, state: dict[str, torch.Tensor]) -> None:
+        """Go on from what `state` returned."""
+        if state:
+            self.common.copy_(state["common"])
+            self.velocity.copy_(state["velocity"])
+
 
 class Averager:
     """Makes the members of a group agree on one model at the end of a round.
@@ -145,7 +157,7 @@ class Averager:
     def _values(self) -> Iterator[torch.Tensor]:
         yield from self._parameters
         if self._optimizer_state == "average":
-            yield from (moment for _, moment in moments(self._optimizer))
+            yield from moments(self._optimizer)
 
     def _pack(
         self, values: Sequence[torch.Tensor], group: Group, weight: float, notes: Sequence[float]
@@ -164,9 +176,7 @@ class Averager:
         # copy_ keeps the storage: an LSTM's packed weights must not move
         unflatten(torch.cat([stepped, mean[num_parameters:]]), values)
         if self._optimizer_state == "reset":
-            for state in self._optimizer.state.values():
-                for value in state.values():
-                    value.zero_()
+            reset_state(self._optimizer)
 
 
 def flatten(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -182,13 +192,9 @@ def unflatten(flat: torch.Tensor, tensors: Sequence[torch.Tensor]) -> None:
         tensor.copy_(piece.view_as(tensor))
 
 
-def moments(optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, torch.Tensor]]:
-    """The optimizer's running averages, each the shape of its parameter, in a fixed order, with their names."""
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    for number, parameter in enumerate(parameters):
-        for name, value in sorted(optimizer.state[parameter].items()):
-            if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
-                yield f"{number}.{name}", value
+def moments(optimizer: torch.optim.Optimizer) -> Iterator[torch.Tensor]:
+    """The optimizer's running averages, in a fixed order; its counts of updates, which are scalars, are none."""
+    return (value for _, value in _named_state(optimizer) if value.dim() > 0)
 
 
 @torch.no_grad()
@@ -201,8 +207,34 @@ def prepare_state(optimizer: torch.optim.Optimizer) -> None:
             parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
     optimizer.zero_grad()
+    reset_state(optimizer)
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+
+
+def reset_state(optimizer: torch.optim.Optimizer) -> None:
+    """Forget all moments and counts, in place."""
     for state in optimizer.state.values():
         for value in state.values():
             value.zero_()
-    for group, rate in zip(optimizer.param_groups, rates, strict=True):
-        group["lr"] = rate
+
+
+def own_state(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """What only this worker has: its optimizer's state and its random generator."""
+    state = {name: value.detach().cpu().clone() for name, value in _named_state(optimizer)}
+    return state | {"random": torch.get_rng_state()}
+
+
+@torch.no_grad()
+def load_own_state(optimizer: torch.optim.Optimizer, state: dict[str, torch.Tensor]) -> None:
+    """Go on from what `own_state` returned, in place."""
+    for name, value in _named_state(optimizer):
+        value.copy_(state[name])
+    torch.set_rng_state(state["random"])
+
+
+def _named_state(optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, torch.Tensor]]:
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for number, parameter in enumerate(parameters):
+        for name, value in sorted(optimizer.state[parameter].items()):
+            yield f"{number}.{name}", value

@@ -1,11 +1,11 @@
 """Checkpoints that are complete or absent: files first, a manifest of their SHA-256 last, then one rename.
 
-    checkpoints/round-000120/
-      model.safetensors          the common parameters
-      outer.safetensors          the outer optimizer's memory
-      optimizer-000.safetensors  one a worker: its optimizer's state and its random generator
-      progress.json              the next round, the data's cursor, the best held-out loss
-      MANIFEST.json              name -> bytes and SHA-256 of each of the above
+checkpoints/round-000120/
+  model.safetensors          the common parameters
+  outer.safetensors          the outer optimizer's memory
+  optimizer-000.safetensors  one a worker: its optimizer's state and its random generator
+  progress.json              the next round, the data's cursor, the best held-out loss
+  MANIFEST.json              name -> bytes and SHA-256 of each of the above
 """
 
 import hashlib

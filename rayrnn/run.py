@@ -1,13 +1,13 @@
 """The run directory: everything a run produced, and all that generate, evaluate, predict and resume need.
 
-    runs/<name>/
-      recipe.yaml                  resolved: every default written out
-      vocabulary.json              the encoding: symbols, classes, scaling
-      metrics.jsonl                one line a round
-      checkpoints/round-000120/    see rayrnn/checkpoints.py
-      model.safetensors            the best by held-out loss
-      events.out.tfevents.*        the same metrics for TensorBoard
-      train.log                    what Ray and the workers said
+runs/<name>/
+  recipe.yaml                  resolved: every default written out
+  vocabulary.json              the encoding: symbols, classes, scaling
+  metrics.jsonl                one line a round
+  checkpoints/round-000120/    see rayrnn/checkpoints.py
+  model.safetensors            the best by held-out loss
+  events.out.tfevents.*        the same metrics for TensorBoard
+  train.log                    what Ray and the workers said
 """
 
 import json
