@@ -1,0 +1,48 @@
+# rayrnn: `make demo` shows it working, `make test` proves it. Both set up everything they need in .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: help install demo test lint check-all check-chaos check-cluster clean
+
+help:
+	@echo "make demo           install, start Ray, train on real text, generate, stop Ray (a few minutes)"
+	@echo "make test           install everything, lint, type-check, run the tests"
+	@echo "make install        .venv with every extra and the development tools"
+	@echo "make check-all      make test and the slow suites: quality, chaos, cluster"
+	@echo "make check-chaos    only the fault-injection suite"
+	@echo "make check-cluster  only the suite of several hosts on one machine (root, Linux)"
+
+.venv/core: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(PIP) install --constraint constraints.txt --editable .
+	@touch $@
+
+.venv/everything: .venv/core
+	$(PIP) install --constraint constraints.txt --editable '.[spark,dev]'
+	@touch $@
+
+install: .venv/everything
+
+demo: .venv/core
+	@PATH="$(CURDIR)/$(BIN):$$PATH" sh demo.sh
+
+lint: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/pytest -m "not slow"
+
+check-all: lint
+	$(BIN)/pytest
+
+check-chaos: install
+	$(BIN)/pytest tests/chaos
+
+check-cluster: install
+	$(BIN)/pytest tests/cluster
+
+clean:
+	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,11 @@
+#!/bin/sh
+# The README's three commands, and `down`: what `make demo` runs.
+set -eu
+say() { printf '\n\033[1m$ %s\033[0m\n' "$*"; "$@"; }
+
+run=$(mktemp -d)/python
+trap 'rayrnn down' EXIT
+
+say rayrnn up
+say rayrnn train python --out "$run"
+say rayrnn generate "$run" --prime "def " --length 600
