@@ -151,7 +151,7 @@ class Averager:
         if total > 0:
             mean = flat[:num_values].div_(total) if members > 1 else flatten(values)
             self._write(values, mean)
-        rows = flat[num_values + 2 :].view(-1, len(notes)).cpu()
+        rows = flat[num_values + 2 :].view(group.size, len(notes)).cpu()
         return Average(total, rows, flat.numel() * flat.element_size())
 
     def _values(self) -> Iterator[torch.Tensor]:

@@ -2,8 +2,13 @@
 
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 import ray
+
+# how long an example takes says more about the machine than about the code
+hypothesis.settings.register_profile("rayrnn", deadline=None)
+hypothesis.settings.load_profile("rayrnn")
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,114 @@
+"""Draws symbols from a trained language model, all samples as one batch, one step at a time."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from rayrnn.errors import UsageError
+from rayrnn.run import Run
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How the next symbol is chosen from the model's logits.
+
+    Args:
+        temperature: divides the logits; 0 takes the likeliest symbol.
+        top_k: only the k likeliest symbols; 0 = all.
+        top_p: only the likeliest symbols that together reach this probability (nucleus sampling, Holtzman et al.
+            2019, arXiv:1904.09751); 1 = all.
+
+    Raises:
+        UsageError: a value out of range.
+    """
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0:
+            raise UsageError(f"--temperature is {self.temperature}; it must be 0 (the likeliest symbol) or more")
+        if self.top_k < 0:
+            raise UsageError(f"--top-k is {self.top_k}; it must be 0 (all symbols) or more")
+        if not 0 < self.top_p <= 1:
+            raise UsageError(f"--top-p is {self.top_p}; it must be above 0 and at most 1")
+
+
+def generate(
+    run: Run, *, prime: str | None, length: int, samples: int, drawing: Drawing, seed: int | None = None
+) -> Iterator[list[str]]:
+    """Yield what each sample begins with (the prime), then one symbol a sample, `length` times.
+
+    A sample that has come to the end of its text (`data.length: 0` teaches where texts end) goes on with empty strings;
+    when all have, the generation is over. Without a prime every sample begins with a symbol drawn at random.
+
+    Raises:
+        UsageError: the run is no language model, or a number is out of range.
+        DataError: the prime holds a symbol that the vocabulary lacks.
+        RunError: the run has no usable model.
+    """
+    if run.recipe.task != "language_model":
+        raise UsageError(f"{run.path} learned {run.recipe.task}, it has no symbols to draw; use rayrnn predict")
+    if length < 0 or samples < 1:
+        raise UsageError(f"--length is {length} and --samples {samples}; they must be at least 0 and 1")
+    random = torch.Generator().manual_seed(run.recipe.seed if seed is None else seed)
+    return _Generator(run, drawing, random).draw(prime, length, samples)
+
+
+class _Generator:
+    """A model, its vocabulary and a source of chance."""
+
+    def __init__(self, run: Run, drawing: Drawing, random: torch.Generator) -> None:
+        self._vocabulary = run.encoding.text_vocabulary
+        self._network = run.network()
+        self._drawing = drawing
+        self._random = random
+
+    @torch.inference_mode()
+    def draw(self, prime: str | None, length: int, samples: int) -> Iterator[list[str]]:
+        inputs_BT = self._begin(prime, samples)
+        yield [self._vocabulary.join(row) for row in inputs_BT.tolist()]
+        ended_B = torch.zeros(samples, dtype=torch.bool)
+        state = None
+        for _ in range(length):
+            logits_BTV, state = self._network(inputs_BT, state)
+            drawn_B = draw_symbols(logits_BTV[:, -1], self._drawing, self._random)
+            ended_B |= drawn_B == self._vocabulary.end
+            if ended_B.all():
+                return
+            symbols = [self._vocabulary.join([symbol]) for symbol in drawn_B.tolist()]
+            yield ["" if ended else symbol for symbol, ended in zip(symbols, ended_B.tolist(), strict=True)]
+            inputs_BT = drawn_B.unsqueeze(1)
+
+    def _begin(self, prime: str | None, samples: int) -> torch.Tensor:
+        if prime:
+            symbols = torch.from_numpy(self._vocabulary.encode(prime)).long()
+            return symbols.unsqueeze(0).expand(samples, -1)
+        chances = torch.ones(samples, len(self._vocabulary.symbols))
+        if self._vocabulary.end >= 0:
+            chances[:, self._vocabulary.end] = 0
+        return torch.multinomial(chances, 1, generator=self._random)
+
+
+def draw_symbols(logits_BV: torch.Tensor, drawing: Drawing, random: torch.Generator) -> torch.Tensor:
+    """One symbol a row, B."""
+    if drawing.temperature == 0:
+        return logits_BV.argmax(-1)
+    logits_BV = logits_BV.float() / drawing.temperature
+    if 0 < drawing.top_k < logits_BV.shape[-1]:
+        least_B1 = logits_BV.topk(drawing.top_k).values[:, -1:]
+        logits_BV = logits_BV.masked_fill(logits_BV < least_B1, -torch.inf)
+    chances_BV = logits_BV.softmax(-1)
+    if drawing.top_p < 1:
+        chances_BV = _nucleus(chances_BV, drawing.top_p)
+    return torch.multinomial(chances_BV, 1, generator=random).squeeze(1)
+
+
+def _nucleus(chances_BV: torch.Tensor, share: float) -> torch.Tensor:
+    ordered_BV, order_BV = chances_BV.sort(-1, descending=True)
+    # a symbol stays while the likelier ones together have not reached the share: the first always does
+    likelier_BV = ordered_BV.cumsum(-1) - ordered_BV
+    kept_BV = ordered_BV.masked_fill(likelier_BV >= share, 0)
+    return torch.zeros_like(chances_BV).scatter(-1, order_BV, kept_BV)
