@@ -118,6 +118,25 @@ class Recipe(Section):
     averaging: Averaging = Averaging()
     seed: int = Field(12345, ge=0)
 
+    @pydantic.model_validator(mode="after")
+    def _fits_together(self) -> "Recipe":
+        both_ways = self.model.bidirectional != "none"
+        if both_ways and self.task == "language_model":
+            raise ValueError("model.bidirectional must be none: a language model must not see the symbol it predicts")
+        if self.training.truncate and both_ways:
+            raise ValueError(
+                "training.truncate must be 0 with model.bidirectional: both directions need whole sequences"
+            )
+        if self.training.truncate and self.task == "classification":
+            raise ValueError("training.truncate must be 0: a classification has one label, at the sequence's end")
+        if self.training.class_weights != "none" and self.task not in ("classification", "tagging"):
+            raise ValueError(f"training.class_weights is for classes; the task is {self.task}")
+        if self.task == "language_model" and isinstance(self.data, CsvData):
+            raise ValueError("data.source csv has no text; its tasks are classification, tagging and regression")
+        if self.task != "language_model" and isinstance(self.data, TextData):
+            raise ValueError(f"data.source text has no labels for {self.task}; its task is language_model")
+        return self
+
     suffixes: ClassVar[tuple[str, ...]] = (".yaml", ".yml")
 
     def to_yaml(self) -> str:

@@ -18,6 +18,17 @@ def _one_character(value: object) -> object:
     return "\t" if value in ("\\t", "tab") else value
 
 
+def _fraction_or_path(value: object) -> object:
+    """A number is a fraction, whether YAML or the command line gave it; any other text is a path."""
+    try:
+        fraction = float(str(value))
+    except ValueError:
+        return value
+    if not 0 <= fraction < 1:
+        raise ValueError("a fraction must be at least 0 and less than 1")
+    return fraction
+
+
 Column = Annotated[int | str, BeforeValidator(_column)]
 
 
@@ -32,7 +43,7 @@ class Data(Section):
 
     source: str
     #: the fraction kept out of training, or a path to sequences of its own
-    held_out: Annotated[Fraction | str, Field(union_mode="left_to_right")] = 0.1
+    held_out: Annotated[float | str, BeforeValidator(_fraction_or_path)] = 0.1
     #: an S3-compatible store's address, when `path` is s3:// and the store is not AWS
     endpoint: str | None = None
 
