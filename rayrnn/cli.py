@@ -1,7 +1,9 @@
 """The command line: every command parses, makes one call and prints."""
 
+import json
 import sys
 import traceback
+from collections.abc import Iterator
 from importlib.metadata import version
 from typing import Annotated
 
@@ -61,6 +63,68 @@ def recipes(
     for known, text in shipped.items():
         first_line = text.partition("\n")[0]
         typer.echo(f"{known:<{width}}  {first_line.lstrip('# ')}")
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped recipe.")],
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a value of the recipe; repeatable.")
+    ] = None,
+    out: Annotated[str | None, typer.Option(help="The run directory; without it runs/<name of the recipe>.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint of the run.")] = False,
+    address: Annotated[
+        str | None, typer.Option(help="A Ray cluster; without it the one `rayrnn up` started, or one for this run.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print how it ended as one JSON object.")] = False,
+) -> None:
+    """Train a recipe's network, round after round, and leave everything in a run directory."""
+    from rayrnn.recipe import load_recipe
+
+    loaded = load_recipe(recipe, overrides or [])
+    from rayrnn.training.driver import train as train_recipe
+
+    outcome = train_recipe(loaded, out=out, resume=resume, address=address)
+    if as_json:
+        typer.echo(json.dumps(outcome.to_json()))
+
+
+@app.command()
+def generate(
+    run: Annotated[str, typer.Argument(help="The run directory of a language model.")],
+    prime: Annotated[str | None, typer.Option(help="What the text begins with; without it a random symbol.")] = None,
+    length: Annotated[int, typer.Option(help="Symbols to draw.")] = 300,
+    samples: Annotated[int, typer.Option(help="Texts to draw, all at once.")] = 1,
+    temperature: Annotated[float, typer.Option(help="Below 1 safer, above 1 bolder; 0 takes the likeliest.")] = 1.0,
+    top_k: Annotated[int, typer.Option(help="Only the k likeliest symbols; 0 = all.")] = 0,
+    top_p: Annotated[float, typer.Option(help="Only the likeliest symbols of this probability together.")] = 1.0,
+    seed: Annotated[int | None, typer.Option(help="For the same text again; without it the recipe's.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print all samples as one JSON object.")] = False,
+) -> None:
+    """Write text with a trained language model, symbol by symbol."""
+    from rayrnn.generation import Drawing
+    from rayrnn.generation import generate as draw
+    from rayrnn.run import open_run
+
+    drawing = Drawing(temperature=temperature, top_k=top_k, top_p=top_p)
+    pieces = draw(open_run(run), prime=prime, length=length, samples=samples, drawing=drawing, seed=seed)
+    if as_json:
+        texts = ["".join(sample) for sample in zip(*pieces, strict=True)]
+        typer.echo(json.dumps({"run": run, "prime": prime, "samples": texts}, ensure_ascii=False))
+    else:
+        _stream(pieces)
+
+
+def _stream(pieces: Iterator[list[str]]) -> None:
+    """The first sample is printed as it is drawn; the others, drawn beside it, follow."""
+    others: list[list[str]] = []
+    for first, *rest in pieces:
+        typer.echo(first, nl=False)
+        sys.stdout.flush()
+        others.append(rest)
+    typer.echo()
+    for number, sample in enumerate(zip(*others, strict=True), start=2):
+        typer.echo(f"--- {number} ---\n{''.join(sample)}")
 
 
 def _say_error(message: str) -> None:

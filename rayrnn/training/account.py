@@ -1,0 +1,54 @@
+"""The account of a run, given before it starts: how much is learned, sent and shared out."""
+
+from dataclasses import dataclass
+from math import ceil
+
+import torch
+
+from rayrnn.data.plan import Plan
+from rayrnn.data.sequences import Sequences
+from rayrnn.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Account:
+    """What the user should know before the first round."""
+
+    num_parameters: int
+    #: what each worker sends a round
+    bytes_a_round: int
+    #: optimizer updates of each worker in the first round
+    updates_a_round: int
+    num_training: int
+    num_held_out: int
+    #: steps in one epoch of the training part
+    steps_an_epoch: int
+    rounds_an_epoch: float
+    #: steps in one sequence: the fewest and the most
+    shortest: int
+    longest: int
+
+
+def draw_up(recipe: Recipe, network: torch.nn.Module, sequences: Sequences, plan: Plan, num_held_out: int) -> Account:
+    """Count everything once."""
+    averaging = recipe.averaging
+    num_parameters = sum(parameter.numel() for parameter in network.parameters())
+    moments = {"adam": 2, "adamw": 2, "rmsprop": 1, "sgd": 0}[recipe.training.optimizer]
+    copies = 1 + (moments if averaging.optimizer_state == "average" else 0)
+    first_round = [plan.minibatch(number * averaging.workers) for number in range(averaging.frequency)]
+    steps = sequences.steps[plan.indices]
+    return Account(
+        num_parameters=num_parameters,
+        bytes_a_round=4 * copies * num_parameters,
+        updates_a_round=sum(_segments(int(sequences.steps[m].max()), recipe.training.truncate) for m in first_round),
+        num_training=len(plan.indices),
+        num_held_out=num_held_out,
+        steps_an_epoch=int(steps.sum()),
+        rounds_an_epoch=plan.minibatches_an_epoch / (averaging.workers * averaging.frequency),
+        shortest=int(steps.min()),
+        longest=int(steps.max()),
+    )
+
+
+def _segments(steps: int, truncate: int) -> int:
+    return ceil(steps / truncate) if truncate else 1

@@ -1,0 +1,182 @@
+"""What the user sees of a training run: a header, one live line, notices, and how it ended. All of it on stderr."""
+
+import math
+import time
+from typing import Any
+
+import plotext
+from rich.console import Console
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from rayrnn.recipe import Recipe
+from rayrnn.training.account import Account
+from rayrnn.training.outcome import Outcome
+
+#: without a terminal one plain line is printed for each of so many parts of the run
+PLAIN_LINES = 50
+#: a live line that changes more often than this is only flicker
+REFRESHES_PER_SECOND = 5
+
+
+class Screen:
+    """One run's talk with the user; a line a round from one place."""
+
+    def __init__(self, console: Console, recipe: Recipe) -> None:
+        self._console = console
+        self._recipe = recipe
+        self._rounds = recipe.averaging.rounds
+        self._started = time.monotonic()
+        self._first_round = 0
+        self._last: dict[str, Any] = {}
+        self._held_out: float | None = None
+        self._best: float | None = None
+        self._averaging = self._seconds = 0.0
+        self._live = Live(console=console, refresh_per_second=REFRESHES_PER_SECOND, transient=True)
+
+    def say(self, message: str) -> None:
+        """A line about what happens now."""
+        self._console.print(Text(message), highlight=False)
+
+    def warn(self, message: str) -> None:
+        """A line that must be seen."""
+        self._console.print(Text(message, style="bold yellow"), highlight=False)
+
+    def header(self, account: Account, *, data: str, encoding: str, run: str) -> None:
+        """What is about to be learned, where it goes, and how to stop and go on."""
+        recipe, averaging = self._recipe, self._recipe.averaging
+        model = recipe.model
+        lengths = f"{account.shortest:,}" + (f"-{account.longest:,}" if account.longest > account.shortest else "")
+        outer = "plain mean" if averaging.outer == "none" else f"{averaging.outer} on the mean"
+        rows = {
+            "data": f"{data}: {account.num_training:,} sequences of {lengths} steps, {account.num_held_out:,} held out",
+            "encoding": encoding,
+            "network": f"{model.layers} x {model.hidden} {model.cell}, {account.num_parameters:,} parameters",
+            "workers": f"{averaging.workers}, {account.num_training / averaging.workers:,.0f} sequences each an epoch",
+            "a round": f"{averaging.frequency} minibatches of {recipe.training.batch_size} = "
+            f"{account.updates_a_round:,} updates a worker, then the {outer}: {_bytes(account.bytes_a_round)} each",
+            "rounds": f"{averaging.rounds:,} = {averaging.rounds / account.rounds_an_epoch:,.1f} epochs",
+            "run": run,
+            "stop": "Ctrl-C finishes the round and writes a checkpoint; the same command with --resume goes on",
+        }
+        table = Table.grid(padding=(0, 2))
+        for name, value in rows.items():
+            table.add_row(Text(name, style="bold cyan"), Text(value))
+        self._console.print(table)
+
+    def start(self, first_round: int) -> None:
+        """Training begins now."""
+        self._first_round = first_round
+        self._started = time.monotonic()
+        if self._console.is_terminal:
+            self._live.start()
+
+    def round(self, event: dict[str, Any]) -> None:
+        """One round was learned."""
+        self._last = event
+        self._seconds += event["seconds"] * len(event["workers"])
+        self._averaging += sum(worker["averaging_seconds"] for worker in event["workers"])
+        if self._live.is_started:
+            self._live.update(self._line(width=24))
+        elif event["round"] % max(1, self._rounds // PLAIN_LINES) == 0 or event["round"] == self._rounds:
+            self._console.print(self._text(), soft_wrap=True, highlight=False)
+
+    def evaluation(self, event: dict[str, Any]) -> None:
+        """The held-out loss after a round."""
+        self._held_out = event["held_out_loss"]
+        self._best = min(self._held_out, math.inf if self._best is None else self._best)
+
+    def stop(self) -> None:
+        """Training is over; the live line goes."""
+        self._live.stop()
+
+    def finish(self, outcome: Outcome, metrics: list[dict[str, Any]]) -> None:
+        """The curve of the loss, a small table, and what to type next."""
+        if len(metrics) > 2:
+            self._console.print(Text.from_ansi(curve(metrics, width=min(self._console.width, 100))))
+        table = Table.grid(padding=(0, 2))
+        rows = summary_rows(self._recipe, outcome) | {"next": next_command(self._recipe, outcome)}
+        for name, value in rows.items():
+            table.add_row(Text(name, style="bold cyan"), Text(value))
+        self._console.print(table)
+
+    def _line(self, width: int) -> Table:
+        line = Table.grid(padding=(0, 1))
+        bar = ProgressBar(total=self._rounds, completed=self._last["round"], width=width)
+        line.add_row(bar, self._text())
+        return line
+
+    def _text(self) -> Text:
+        event = self._last
+        loss = "-" if event["loss"] is None else f"{event['loss']:.3f}"
+        held_out = "" if self._held_out is None else f" held-out {self._held_out:.3f} (best {self._best:.3f})"
+        speed = event["steps"] / event["seconds"] / len(event["workers"])
+        share = self._averaging / self._seconds
+        return Text(
+            f"{event['round']:>{len(str(self._rounds))}}/{self._rounds} loss {loss}{held_out}"
+            f"  {speed:,.0f} steps/s/worker  averaging {share:.0%}  {_duration(self._seconds_left())} left"
+        )
+
+    def _seconds_left(self) -> float:
+        done = self._last["round"] - self._first_round
+        return (time.monotonic() - self._started) / max(1, done) * (self._rounds - self._last["round"])
+
+
+def summary_rows(recipe: Recipe, outcome: Outcome) -> dict[str, str]:
+    """The end of a run in words."""
+    early = " (stopped early: no better held-out loss)" if outcome.reason == "no better" else ""
+    rows = {"rounds": f"{outcome.rounds:,} in {_duration(outcome.seconds)}{early}"}
+    if outcome.loss is not None:
+        rows["loss"] = f"{_loss(recipe, outcome.loss)}, in training"
+    if outcome.best_loss is not None:
+        rows["held-out"] = f"{_loss(recipe, outcome.best_loss)}, at its best after round {outcome.best_round:,}"
+    rows["speed"] = f"{outcome.steps_per_second:,.0f} steps/s over all workers"
+    return rows
+
+
+def next_command(recipe: Recipe, outcome: Outcome) -> str:
+    """What the user will want to type now."""
+    return f"rayrnn {'generate' if recipe.task == 'language_model' else 'evaluate'} {outcome.run.path}"
+
+
+def curve(metrics: list[dict[str, Any]], *, width: int) -> str:
+    """The loss by round as text, with the held-out loss where there is one."""
+    plotext.clear_figure()
+    plotext.theme("clear")
+    plotext.plot_size(width, 14)
+    learned = [line for line in metrics if line.get("loss") is not None]
+    plotext.plot(
+        [line["round"] for line in learned], [line["loss"] for line in learned], label="loss", marker="braille"
+    )
+    held_out = [line for line in metrics if line.get("held_out_loss") is not None]
+    if held_out:
+        rounds, losses = [line["round"] for line in held_out], [line["held_out_loss"] for line in held_out]
+        plotext.scatter(rounds, losses, label="held-out", marker="o")
+    plotext.xlabel("round")
+    return str(plotext.build())
+
+
+def _loss(recipe: Recipe, loss: float) -> str:
+    if recipe.task == "language_model":
+        return f"{loss:.4f} nats a step = {loss / math.log(2):.3f} bits"
+    if recipe.task == "regression":
+        return f"{loss:.4f} squared error = {math.sqrt(loss):.4f} RMSE"
+    return f"{loss:.4f} nats"
+
+
+def _bytes(count: float) -> str:
+    for unit in ("bytes", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} GB"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
