@@ -79,8 +79,6 @@ class StepData(Data):
     horizon: int = Field(0, ge=0)
     #: fitted once over the training part, kept with the run
     normalize: Literal["none", "standardize", "min_max"] = "none"
-    #: what a sequence that cannot be read does: end the run, or be left out and listed in the run directory
-    on_error: Literal["stop", "skip"] = "stop"
 
     @pydantic.model_validator(mode="after")
     def _one_kind_of_class(self) -> "StepData":
@@ -110,6 +108,8 @@ class CsvData(StepData):
     features: tuple[Column, ...] | None = None
     #: those of the features that hold words, not numbers
     categorical: tuple[Column, ...] = ()
+    #: what a file that cannot be used does: end the run, or be left out and listed in the run directory
+    on_error: Literal["stop", "skip"] = "stop"
 
     @pydantic.model_validator(mode="after")
     def _one_origin_of_labels(self) -> "CsvData":

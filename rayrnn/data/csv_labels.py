@@ -1,0 +1,111 @@
+"""Labels that lie beside the sequences: a directory of label files, or one file of `file name,label` lines."""
+
+import csv
+import posixpath
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import fs
+
+from rayrnn.data.csv_layout import records
+from rayrnn.data.files import Listing, has_wildcard, open_file_system, read_bytes
+from rayrnn.data.labels import Target, sequence_labels
+from rayrnn.errors import DataError, RecipeError
+from rayrnn.recipe_data import CsvData
+
+Found = TypeVar("Found")
+
+
+def lies_in_one_file(where: str, *, endpoint: str | None) -> bool:
+    """Whether `data.labels` is one file of lines, not a directory or pattern of label files."""
+    filesystem, path = open_file_system(where, endpoint=endpoint)
+    return not has_wildcard(path) and filesystem.get_file_info(path).type == fs.FileType.File
+
+
+def label_lines(data: CsvData, labels: Listing, paths: Sequence[str], target: Target) -> pa.Table:
+    """The line of every sequence in a file of `file name,label` lines.
+
+    A file name may be given with as many of its directories as it takes to tell it from others. Names of files that
+    are not among the sequences are passed over, and so is a line with the columns' names.
+
+    Returns:
+        `label` (the cells after the file name; null where no line names the file) and `label_origin` ("file:line").
+    """
+    if target.task == "tagging":
+        raise RecipeError(
+            f"data.labels: {data.labels} gives one label a sequence; task tagging takes one a step, from "
+            "data.label_column or from a directory of label files"
+        )
+    lines: dict[str, tuple[int, list[str]]] = {}
+    try:
+        for line, record in records(read_bytes(labels, 0), data.model_copy(update={"skip_lines": 0})):
+            if len(record) == 1 or (len(record) > 2 and target.task != "regression"):
+                raise DataError(f"line {line} has {len(record)} columns; each line is a file name and its label")
+            if record:
+                lines[record[0].strip()] = line, record[1:]
+    except (DataError, csv.Error) as error:
+        raise DataError(f"{labels.names[0]}: {error}") from None
+    found = [_by_name(path, lines) for path in paths]
+    if all(entry is None for entry in found):
+        raise DataError(f"{labels.names[0]} names none of the {len(paths)} sequences, such as {paths[0]}")
+    return pa.table(
+        {
+            "label": pa.array([entry and entry[1] for entry in found], pa.list_(pa.string())),
+            "label_origin": [f"{labels.names[0]}:{entry[0]}" if entry else None for entry in found],
+        }
+    )
+
+
+def label_files(data: CsvData, labels: Listing, paths: Sequence[str]) -> pa.Table:
+    """The label file of every sequence: the one with its name; where label files lie in directories, with these too.
+
+    Returns:
+        `label_path` and `label_origin`, null where there is none.
+    """
+    places = {name: number for number, name in enumerate(below_common(labels.paths))}
+    found = [_by_name(path, places) for path in paths]
+    if all(number is None for number in found):
+        raise DataError(f"{data.labels} has no label file for any of the {len(paths)} sequences, such as {paths[0]}")
+    return pa.table(
+        {
+            "label_path": [None if number is None else labels.paths[number] for number in found],
+            "label_origin": [None if number is None else labels.names[number] for number in found],
+        }
+    )
+
+
+def labels_of_lines(lines: pa.Table, target: Target) -> tuple[pa.Array, dict[int, str]]:
+    """What `label_lines` found -> one label a sequence, and what is wrong by sequence."""
+    origins = lines["label_origin"].to_pylist()
+    cells = lines["label"].to_pylist()
+    if target.task == "regression":
+        return _answers(cells, origins)
+    labels, faults = sequence_labels(pa.array([c[0] for c in cells], pa.string()), np.arange(len(cells) + 1), target)
+    return labels, {row: f"{origins[row]}: {fault.reason}" for row, fault in faults.items()}
+
+
+def below_common(paths: Sequence[str]) -> list[str]:
+    """File names, with the directories in which they lie below the one that holds them all."""
+    directory = posixpath.commonpath([posixpath.dirname(path) for path in paths])
+    return [path[len(directory) :].lstrip("/") for path in paths]
+
+
+def _by_name(path: str, known: Mapping[str, Found]) -> Found | None:
+    parts = path.split("/")
+    names = ("/".join(parts[start:]) for start in range(len(parts)))
+    return next((known[name] for name in names if name in known), None)
+
+
+def _answers(cells: Sequence[Sequence[str]], origins: Sequence[str]) -> tuple[pa.Array, dict[int, str]]:
+    answers, reasons = [], {}
+    for row, texts in enumerate(cells):
+        try:
+            answers.append([float(text) for text in texts])
+        except ValueError:
+            answers.append([])
+            reasons[row] = f"{origins[row]}: {', '.join(texts)!r} is no number; task regression takes numbers"
+        if len(texts) != len(cells[0]):
+            reasons[row] = f"{origins[row]}: {len(texts)} numbers where {origins[0]} has {len(cells[0])}"
+    return pa.array(answers, pa.list_(pa.float32())), reasons

@@ -1,0 +1,120 @@
+"""Rows of a table -> rows of sequences, for tables with one row a step and tables with one row a sequence.
+
+Shapes: S steps of all sequences together, N sequences, F numeric features, C categorical ones, O numbers to predict.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rayrnn.data.labels import Faults, Target, first_faults, sequence_labels, step_labels
+from rayrnn.data.ragged import flat, numbers, side_by_side, wrap
+
+
+@dataclass(frozen=True)
+class Roles:
+    """What the columns of a table with one row a step are for."""
+
+    numbers: tuple[str, ...]
+    words: tuple[str, ...]
+    #: none, one, or (regression) several
+    labels: tuple[str, ...]
+    target: Target
+
+
+def rows_of_steps(steps: pa.Table, offsets: np.ndarray, roles: Roles) -> tuple[pa.Table, Faults]:
+    """Group steps that lie in order, sequence after sequence, into one row a sequence.
+
+    Args:
+        steps: the S steps; numeric columns of any number type, a null where a cell is empty.
+        offsets: int64 [N + 1]; sequence n owns the steps offsets[n] .. offsets[n + 1], at least one.
+
+    Returns:
+        the columns of the row schema, without `key`, and what is wrong by sequence (such rows hold nonsense).
+    """
+    columns, faults = _inputs(steps, offsets, roles)
+    if roles.labels:
+        columns["label"], label_faults = _labels(steps, offsets, roles)
+        faults = label_faults | faults
+    return pa.table(columns), faults
+
+
+def keyed(keys: pa.Array, rows: pa.Table, places: np.ndarray, reasons: Mapping[int, str], *, on_error: str) -> pa.Table:
+    """Put the key first, and last the reason of every sequence that cannot be used (its other columns are null).
+
+    The last column is `fault` where one such sequence ends the run, `skipped` where it is only left out.
+
+    Args:
+        keys: of all sequences.
+        rows: what could be read; row i is sequence places[i], and is left out where that has a reason.
+    """
+    column = "fault" if on_error == "stop" else "skipped"
+    bad = np.isin(np.arange(len(keys)), list(reasons))
+    why = pa.array([reasons[number] for number in sorted(reasons)], pa.string())
+    unusable = pa.table({"key": keys.filter(pa.array(bad)), column: why})
+    if bad.all():
+        return unusable
+    usable = rows.add_column(0, "key", keys.take(pa.array(places))).filter(pa.array(~bad[places]))
+    if not reasons:
+        return usable.append_column(column, pa.nulls(len(usable), pa.string()))
+    return pa.concat_tables([usable, unusable], promote_options="default").combine_chunks()
+
+
+def _inputs(steps: pa.Table, offsets: np.ndarray, roles: Roles) -> tuple[dict[str, pa.Array], Faults]:
+    values = _matrix(steps, roles.numbers)
+    faults = _not_finite(values, offsets, roles.numbers)
+    words = [flat(pc.cast(steps[name], pa.string())).fill_null("") for name in roles.words]
+    if len(words) == 1 and not roles.numbers:
+        return {"symbols": wrap(words[0], np.diff(offsets))}, faults
+    columns = {"values": _rows(values, offsets)} if roles.numbers else {}
+    if words:
+        # word c of step s is number c * S + s of all
+        order = np.arange(len(steps) * len(words)).reshape(len(words), -1).T.reshape(-1)
+        items = side_by_side(pa.concat_arrays(words).take(pa.array(order)), len(words))
+        columns["categories"] = wrap(items, np.diff(offsets))
+    return columns, faults
+
+
+def _labels(steps: pa.Table, offsets: np.ndarray, roles: Roles) -> tuple[pa.Array, Faults]:
+    if roles.target.task == "regression":
+        answers = _matrix(steps, roles.labels)
+        faults = _not_finite(np.where(np.isinf(answers), answers, 0), offsets, roles.labels)
+        return _rows(answers, offsets), faults
+    cells = steps[roles.labels[0]]
+    if roles.target.task == "tagging":
+        return step_labels(cells, offsets, roles.target)
+    return sequence_labels(cells, offsets, roles.target)
+
+
+def _matrix(steps: pa.Table, names: Sequence[str]) -> np.ndarray:
+    """Numeric columns side by side: float32 [S, columns], NaN where a cell is empty."""
+    columns = [numbers(flat(steps[name])) for name in names]
+    return np.stack(columns, axis=1) if columns else np.zeros((len(steps), 0), np.float32)
+
+
+def _rows(values: np.ndarray, offsets: np.ndarray) -> pa.ListArray:
+    """float32 [S, W] -> list<fixed_size_list<float32, W>> [N]."""
+    return wrap(side_by_side(values.reshape(-1), values.shape[1]), np.diff(offsets))
+
+
+def _not_finite(values: np.ndarray, offsets: np.ndarray, names: Sequence[str]) -> Faults:
+    """Where a step holds NaN or infinity; `names` are the columns'."""
+    finite = np.isfinite(values)
+    if finite.all():
+        return {}
+    bad_steps = np.flatnonzero(~finite.all(axis=1))
+    columns = np.argmin(finite[bad_steps], axis=1)
+    reasons = (
+        f"column {names[column]!r} is {_seen(values[step, column])}"
+        for step, column in zip(bad_steps, columns, strict=True)
+    )
+    return first_faults(bad_steps, offsets, reasons)
+
+
+def _seen(value: np.float32) -> str:
+    if np.isnan(value):
+        return "empty or not a number; every feature needs one at every step"
+    return f"{value}, which no network can learn from"
