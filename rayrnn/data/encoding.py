@@ -1,0 +1,249 @@
+"""How rows become numbers and numbers become answers: fitted once over the data, kept with the run.
+
+S steps of all sequences together, N sequences, F numeric features, O numbers to predict.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rayrnn.data.ragged import depth, flat, matrix, unwrap
+from rayrnn.data.scaling import Scaling
+from rayrnn.data.schema import step_counts
+from rayrnn.data.sequences import Sequences
+from rayrnn.data.survey import check_labels, labels_of, naturally, survey
+from rayrnn.data.vocabulary import Vocabulary
+from rayrnn.errors import DataError
+
+#: a word that the training part holds only once is learned as the unknown one, so that there is something to learn
+RARE = 2
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """What a network's inputs and outputs mean."""
+
+    task: str
+    #: of symbols or characters; None where the steps are numbers
+    vocabulary: Vocabulary | None = None
+    #: of the numeric features; None where the steps are symbols
+    scaling: Scaling | None = None
+    #: the words of every categorical column: each becomes a feature that is 1 where it stands
+    categories: tuple[tuple[str, ...], ...] = ()
+    classes: tuple[str, ...] | None = None
+    #: how often every class is the answer in the training part
+    class_counts: tuple[int, ...] = ()
+    #: whether every step has an answer of its own
+    per_step: bool = True
+    horizon: int = 0
+    num_features: int = 0
+    #: numbers in one answer (regression)
+    num_answers: int = 0
+
+    @classmethod
+    def fit(
+        cls,
+        sequences: Sequences,
+        train_indices: np.ndarray,
+        *,
+        task: str,
+        held_out: Sequences | None = None,
+        normalize: str = "none",
+        classes: tuple[str, ...] | None = None,
+        num_classes: int | None = None,
+        horizon: int = 0,
+    ) -> "Encoding":
+        """Look once through all blocks, in Ray tasks.
+
+        A language model's symbols and the classes (where they are not given) are those of all sequences; words of other
+        tasks, categories, scaling and the counts of classes come from the training part alone.
+
+        Args:
+            held_out: where the held-out sequences are a dataset of their own.
+            classes, num_classes: the classes by name, or their number when they are 0 .. num_classes - 1.
+
+        Raises:
+            DataError: a label is not among the classes; names it and its sequence.
+        """
+        found = survey(sequences, train_indices, held_out, task=task)
+        if num_classes is not None:
+            classes = tuple(str(number) for number in range(num_classes))
+        if task in ("classification", "tagging"):
+            classes = classes or tuple(naturally(found.labels))
+            check_labels(found.labels, classes)
+        schema = sequences.schema
+        scaling = None
+        if "values" in schema.names:
+            scaling = Scaling.fit(sequences.blocks, sequences.offsets, train_indices, kind=normalize)
+        return cls(
+            task=task,
+            vocabulary=_vocabulary(found.symbols, task) if found.symbols else None,
+            scaling=scaling,
+            categories=tuple(tuple(sorted(column)) for column in found.categories),
+            classes=classes,
+            class_counts=tuple(found.label_counts.get(label, 0) for label in classes or ()),
+            per_step=_answers_every_step(task, schema, horizon),
+            horizon=horizon,
+            num_features=_width(schema, "values"),
+            num_answers=_width(schema, "label") if task == "regression" else 0,
+        )
+
+    @property
+    def symbols(self) -> bool:
+        """Whether a step is one symbol (else numbers)."""
+        return self.vocabulary is not None
+
+    @property
+    def text_vocabulary(self) -> Vocabulary:
+        """The vocabulary of a model that reads symbols.
+
+        Raises:
+            DataError: it reads numbers.
+        """
+        if self.vocabulary is None:
+            raise DataError(f"this model reads {self.num_inputs} numbers a step, no symbols")
+        return self.vocabulary
+
+    @property
+    def num_inputs(self) -> int:
+        """Symbols, or numbers that the network reads at a step."""
+        if self.vocabulary is not None:
+            return len(self.vocabulary)
+        return self.num_features + sum(len(words) for words in self.categories)
+
+    @property
+    def num_outputs(self) -> int:
+        """Symbols, classes, or numbers to predict."""
+        if self.task == "language_model":
+            return self.num_inputs
+        if self.classes is not None:
+            return len(self.classes)
+        return self.num_features if self.horizon else self.num_answers
+
+    def describe(self) -> str:
+        """One phrase for people: `65 symbols`, `12 features, 9 classes`."""
+        inputs = _count(self.num_inputs, "symbol" if self.symbols else "feature")
+        if self.task == "language_model":
+            return inputs
+        if self.classes is not None:
+            return f"{inputs}, {_count(len(self.classes), 'class')}"
+        ahead = f", {_count(self.horizon, 'step')} ahead" if self.horizon else ""
+        return f"{inputs}, {_count(self.num_outputs, 'number')} to predict{ahead}"
+
+    def inputs(self, table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+        """What the network reads: int64 [S] or float32 [S, F], and the steps of every row, int64 [N].
+
+        Raises:
+            DataError: the rows hold something else than the ones that were learned, or an unknown symbol.
+        """
+        sizes = step_counts(table)
+        if self.vocabulary is not None:
+            return self._symbols(table), sizes
+        parts = []
+        if self.scaling is not None:
+            values = matrix(unwrap(self._column(table, "values"))[1])
+            if values.shape[1] != self.num_features:
+                raise DataError(f"the sequences have {values.shape[1]} features, the model learned {self.num_features}")
+            parts.append(self.scaling.apply(values))
+        if self.categories:
+            words = unwrap(self._column(table, "categories"))[1].flatten()
+            parts += [self._one_hot(words, place) for place in range(len(self.categories))]
+        return np.concatenate(parts, axis=1), sizes
+
+    def targets(self, table: pa.Table, num_steps: int) -> tuple[np.ndarray, np.ndarray]:
+        """The answers to learn and where there are any (bool), one a row, or with `per_step` one a step.
+
+        Classes are int64 [N or S], numbers float32 [N or S, O].
+
+        Raises:
+            DataError: a label is not among the classes.
+        """
+        count = num_steps if self.per_step else len(table)
+        if "label" not in table.column_names:
+            empty = np.zeros(count, np.int64) if self.classes else np.zeros((count, self.num_answers), np.float32)
+            return empty, np.zeros(count, bool)
+        labels = flat(table["label"])
+        items = unwrap(labels)[1] if self.per_step else labels
+        if self.classes is None:
+            answers = matrix(items)
+            there = np.isfinite(answers).all(axis=1)
+            return np.where(there[:, None], answers, np.float32(0)), there
+        numbers = pc.index_in(items, value_set=pa.array(self.classes, pa.string()))
+        if numbers.null_count > items.null_count:
+            check_labels(labels_of(table), self.classes)
+        return np.asarray(numbers.fill_null(0), np.int64), np.asarray(items.is_valid())
+
+    def in_own_units(self, outputs: np.ndarray) -> np.ndarray:
+        """A regression's outputs [..., O] in the data's units: forecasts are learned scaled as their inputs are."""
+        if not self.horizon or self.scaling is None:
+            return outputs
+        return np.asarray(outputs * np.array(self.scaling.scale) + np.array(self.scaling.shift))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON."""
+        values = asdict(self)
+        values["vocabulary"] = None if self.vocabulary is None else self.vocabulary.to_json()
+        values["scaling"] = None if self.scaling is None else self.scaling.to_json()
+        return values
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Encoding":
+        """The inverse of `to_json`."""
+        vocabulary, scaling, classes = values["vocabulary"], values["scaling"], values["classes"]
+        return cls(
+            **dict(values)
+            | {
+                "vocabulary": None if vocabulary is None else Vocabulary.from_json(vocabulary),
+                "scaling": None if scaling is None else Scaling.from_json(scaling),
+                "categories": tuple(tuple(words) for words in values["categories"]),
+                "classes": None if classes is None else tuple(classes),
+                "class_counts": tuple(values["class_counts"]),
+            }
+        )
+
+    def _symbols(self, table: pa.Table) -> np.ndarray:
+        if "text" in table.column_names:
+            return self.text_vocabulary.encode_characters("".join(table["text"].to_pylist()))
+        return self.text_vocabulary.encode_words(unwrap(self._column(table, "symbols"))[1])
+
+    def _column(self, table: pa.Table, name: str) -> pa.Array:
+        if name not in table.column_names:
+            have = ", ".join(table.column_names)
+            raise DataError(f"the model learned sequences of {name}; these have no such column, only {have}")
+        return flat(table[name])
+
+    def _one_hot(self, words: pa.Array, place: int) -> np.ndarray:
+        """float32 [S, words of this column]; a word that was not learned is none of them."""
+        own = words.take(pa.array(np.arange(place, len(words), len(self.categories))))
+        known = self.categories[place]
+        numbers = pc.index_in(own, value_set=pa.array(known, pa.string())).fill_null(-1)
+        return np.equal.outer(np.asarray(numbers), np.arange(len(known))).astype(np.float32)
+
+
+def _vocabulary(counts: dict[str, int], task: str) -> Vocabulary:
+    if task == "language_model":
+        return Vocabulary.from_counts(counts)
+    return Vocabulary.from_counts(counts, rarest=RARE, unknown=True)
+
+
+def _answers_every_step(task: str, schema: pa.Schema, horizon: int) -> bool:
+    if task == "regression" and not horizon:
+        return depth(schema.field("label").type) == 2
+    return task != "classification"
+
+
+def _width(schema: pa.Schema, name: str) -> int:
+    """Numbers a step, or an answer; 0 where there is no such column."""
+    if name not in schema.names:
+        return 0
+    kind = schema.field(name).type
+    return int((kind if pa.types.is_fixed_size_list(kind) else kind.value_type).list_size)
+
+
+def _count(number: int, noun: str) -> str:
+    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
+    return f"{number:,} {noun if number == 1 else plural}"

@@ -1,0 +1,221 @@
+"""Finds the files of a source: one, a directory, a glob pattern or several of these; local, s3://, gs:// or hdfs://."""
+
+import difflib
+import re
+import sysconfig
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import fs
+
+from rayrnn.errors import DataError
+
+SCHEMES = ("s3", "gs", "hdfs", "file")
+_WILDCARD = re.compile(r"[*?\[]")
+#: what programs leave behind in directories of data
+_LEFT_BEHIND = ("__pycache__", "_temporary")
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Files in one file system, in the order of their paths. It travels to other processes."""
+
+    filesystem: fs.FileSystem
+    paths: tuple[str, ...]
+    #: bytes in every file, int64
+    sizes: np.ndarray
+    #: what stands before every path in a name: `s3://`, or nothing for local files
+    prefix: str = ""
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The files as the user would write them: below the current directory from there, otherwise in full."""
+        here = "" if self.prefix else f"{Path.cwd().as_posix()}/"
+        return tuple(self.prefix + path.removeprefix(here) for path in self.paths)
+
+    def groups(self, at_least: int, *, fewest: int = 1) -> list[np.ndarray]:
+        """Cut the files into runs of neighbours with `at_least` bytes each, so that one task reads many small files.
+
+        Args:
+            fewest: where the bytes are too few for so many groups, make smaller ones.
+        """
+        size = max(1, min(at_least, int(self.sizes.sum()) // fewest))
+        ends = np.cumsum(self.sizes)
+        group_of = np.minimum((ends - 1).clip(min=0) // size, len(ends))
+        return np.split(np.arange(len(self)), np.flatnonzero(np.diff(group_of)) + 1)
+
+
+def list_files(where: str | tuple[str, ...], *, endpoint: str | None = None) -> Listing:
+    """Find the files that `where` names.
+
+    A directory stands for all files in it and below, without hidden ones (`.git`) and the marks that programs leave
+    (`_SUCCESS`). `sysconfig:stdlib/...` begins in the directory of this Python's standard library.
+
+    Args:
+        endpoint: the address of an S3- or GCS-compatible store, such as http://127.0.0.1:9000.
+
+    Raises:
+        DataError: nothing is there, or it cannot be listed.
+    """
+    addresses = (where,) if isinstance(where, str) else where
+    if not addresses:
+        raise DataError("data.path names no file: give a file, a directory or a glob pattern")
+    found: dict[str, int] = {}
+    systems = [open_file_system(address, endpoint=endpoint) for address in addresses]
+    for (filesystem, path), address in zip(systems, addresses, strict=True):
+        found |= _find(filesystem, path, address)
+    if len({filesystem.type_name for filesystem, _ in systems}) > 1:
+        raise DataError(f"data.path mixes file systems: {', '.join(addresses)}; all files must lie in one")
+    paths = tuple(sorted(found))
+    sizes = np.array([found[path] for path in paths], dtype=np.int64)
+    return Listing(systems[0][0], paths, sizes, _prefix(addresses[0]))
+
+
+def open_file_system(address: str, *, endpoint: str | None = None) -> tuple[fs.FileSystem, str]:
+    """The file system that holds `address`, and the path in it.
+
+    Raises:
+        DataError: the scheme is unknown, or the file system cannot be reached.
+    """
+    scheme, separator, rest = address.partition("://")
+    if not separator:
+        return fs.LocalFileSystem(), _local_path(address)
+    if scheme not in SCHEMES:
+        raise DataError(f"{address}: {scheme}:// is no file system known here; known are {', '.join(SCHEMES)}")
+    if scheme == "file":
+        return fs.LocalFileSystem(), _local_path(rest)
+    host, _, path = rest.partition("/")
+    try:
+        if scheme == "hdfs":
+            return fs.FileSystem.from_uri(f"hdfs://{host}/")[0], f"/{path}"
+        return _object_store(scheme, host, endpoint), rest.rstrip("/")
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{address} cannot be reached: {error}") from None
+
+
+def read_bytes(listing: Listing, number: int) -> bytes:
+    """The whole of one file.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    try:
+        with listing.filesystem.open_input_stream(listing.paths[number], compression=None) as stream:
+            return bytes(stream.read())
+    except OSError as error:
+        raise DataError(f"{listing.names[number]} cannot be read: {error}") from None
+
+
+def has_wildcard(path: str) -> bool:
+    """Whether a path is a glob pattern."""
+    return _WILDCARD.search(path) is not None
+
+
+def _object_store(scheme: str, bucket: str, endpoint: str | None) -> fs.FileSystem:
+    if endpoint is None:
+        # finds the bucket's region too
+        return fs.FileSystem.from_uri(f"{scheme}://{bucket}")[0]
+    transport, separator, address = endpoint.rpartition("://")
+    options = {"endpoint_override": address.rstrip("/"), "scheme": transport if separator else "https"}
+    return fs.S3FileSystem(**options) if scheme == "s3" else fs.GcsFileSystem(**options)
+
+
+def _local_path(address: str) -> str:
+    if address.startswith("sysconfig:"):
+        name, _, rest = address.removeprefix("sysconfig:").partition("/")
+        if name not in sysconfig.get_path_names():
+            raise DataError(f"{address}: Python has no directory {name!r}; write sysconfig:stdlib/*.py")
+        return str(Path(sysconfig.get_path(name)) / rest)
+    return Path(address).expanduser().absolute().as_posix()
+
+
+def _prefix(address: str) -> str:
+    scheme, separator, rest = address.partition("://")
+    if not separator or scheme == "file":
+        return ""
+    return f"hdfs://{rest.partition('/')[0]}" if scheme == "hdfs" else f"{scheme}://"
+
+
+def _find(filesystem: fs.FileSystem, path: str, address: str) -> dict[str, int]:
+    """Path -> bytes of what one address names."""
+    try:
+        if has_wildcard(path):
+            return _find_matching(filesystem, path, address)
+        info = filesystem.get_file_info(path)
+        if info.type == fs.FileType.File:
+            return {info.path: info.size}
+        if info.type == fs.FileType.NotFound:
+            raise DataError(_not_found(filesystem, path, address))
+        found = _walk(filesystem, path, recursive=True)
+    except OSError as error:
+        raise DataError(f"{address} cannot be listed: {error}") from None
+    if not found:
+        raise DataError(f"the directory {address} holds no files")
+    return found
+
+
+def _find_matching(filesystem: fs.FileSystem, pattern: str, address: str) -> dict[str, int]:
+    fixed, last = pattern[: _first_wildcard(pattern)].rpartition("/")[0], pattern.rpartition("/")[2]
+    base = fixed or "/"
+    if filesystem.get_file_info(base).type != fs.FileType.Directory:
+        raise DataError(_not_found(filesystem, base, address))
+    one_level = pattern.removeprefix(fixed).lstrip("/") == last and "**" not in last
+    found = _walk(filesystem, base, recursive=not one_level)
+    matches = re.compile(_expression(pattern)).fullmatch
+    chosen = {path: size for path, size in found.items() if matches(path)}
+    if not chosen:
+        raise DataError(f"no file matches {address}; {len(found)} files lie in {base}, looked from {Path.cwd()}")
+    return chosen
+
+
+def _first_wildcard(pattern: str) -> int:
+    match = _WILDCARD.search(pattern)
+    return match.start() if match else len(pattern)
+
+
+def _expression(pattern: str) -> str:
+    """A glob pattern as a regular expression: `*` and `?` stay within a directory, `**` does not."""
+    pieces = re.split(r"(\*\*/|\*\*|\*|\?|\[[^]]+\])", pattern)
+    meanings = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    return "".join(meanings.get(piece) or _character_set(piece) for piece in pieces)
+
+
+def _character_set(piece: str) -> str:
+    if not (piece.startswith("[") and piece.endswith("]")):
+        return re.escape(piece)
+    return "[^" + piece[2:] if piece.startswith("[!") else piece
+
+
+def _walk(filesystem: fs.FileSystem, directory: str, *, recursive: bool) -> dict[str, int]:
+    infos = filesystem.get_file_info(fs.FileSelector(directory, recursive=recursive))
+    start = len(directory.rstrip("/")) + 1
+    return {
+        info.path: info.size for info in infos if info.type == fs.FileType.File and not _is_hidden(info.path[start:])
+    }
+
+
+def _is_hidden(path: str) -> bool:
+    *directories, name = path.split("/")
+    if any(directory.startswith(".") or directory in _LEFT_BEHIND for directory in directories):
+        return True
+    return name.startswith(".") or (name.startswith("_") and "." not in name)
+
+
+def _not_found(filesystem: fs.FileSystem, path: str, address: str) -> str:
+    """What was looked for and from where, and the neighbour with the most similar name."""
+    place = f", looked from the directory {Path.cwd()}" if filesystem.type_name == "local" else ""
+    missing, parent = path, path.rpartition("/")[0]
+    while parent and filesystem.get_file_info(parent).type != fs.FileType.Directory:
+        missing, parent = parent, parent.rpartition("/")[0]
+    if not parent:
+        return f"there is no {address}{place}"
+    neighbours = [info.base_name for info in filesystem.get_file_info(fs.FileSelector(parent))]
+    close = difflib.get_close_matches(missing.rpartition("/")[2], neighbours, n=1, cutoff=0.5)
+    hint = f'; did you mean "{parent}/{close[0]}"?' if close else f"; {parent} has no {missing.rpartition('/')[2]!r}"
+    return f"there is no {address}{place}{hint}"

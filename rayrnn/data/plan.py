@@ -1,0 +1,101 @@
+"""Which sequences are learned together, and when: a pure function of the seed, which any worker works out alone."""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+#: sequences in one window, at least: enough to shuffle well, few enough that their blocks are kept at hand
+WINDOW = 65_536
+#: minibatches whose sequences are sorted by length together: more mean less padding and less chance
+POOL = 64
+
+
+class Plan:
+    """The endless stream of minibatches: minibatch j is number j % M of epoch j // M, each of M minibatches.
+
+    In a round that begins at `cursor` with W members and frequency k, member i learns the minibatches
+    cursor + i + W * n (n < k); the next round begins at cursor + W * k.
+    """
+
+    def __init__(
+        self, steps: np.ndarray, indices: np.ndarray, offsets: np.ndarray, *, batch_size: int, seed: int
+    ) -> None:
+        """
+        Args:
+            steps: of all sequences, int64 [N].
+            indices: numbers of the sequences to learn from, ascending.
+            offsets: the number of every block's first sequence, and N (see `Sequences`).
+        """
+        assert len(indices), "a plan needs sequences"
+        self.indices = indices
+        self.batch_size = batch_size
+        self._steps = steps
+        self._seed = seed
+        self._windows = windows_of(indices, offsets)
+        self._epoch = -1
+        self._minibatches: list[np.ndarray] = []
+
+    @property
+    def minibatches_an_epoch(self) -> int:
+        """M: every window's sequences in minibatches, the last of which may be smaller."""
+        return sum(-(-len(window) // self.batch_size) for window in self._windows)
+
+    def minibatch(self, number: int) -> np.ndarray:
+        """The sequences' numbers, int64 [at most batch_size], of minibatch `number` (from 0) of the stream."""
+        epoch, place = divmod(number, self.minibatches_an_epoch)
+        if epoch != self._epoch:
+            self._minibatches = epoch_plan(
+                self._steps, self._windows, batch_size=self.batch_size, seed=self._seed, epoch=epoch
+            )
+            self._epoch = epoch
+        return self._minibatches[place]
+
+
+def epoch_plan(
+    steps: np.ndarray, windows: list[np.ndarray], *, batch_size: int, seed: int, epoch: int
+) -> list[np.ndarray]:
+    """One epoch's minibatches: every sequence once, shuffled within its window, the windows in an order of their own.
+
+    Where all lengths are equal, minibatches are consecutive pieces of the shuffled window: W workers with minibatches
+    of b learn, side by side, what one worker with minibatches of W * b learns. Where they differ, sequences of like
+    length come together.
+    """
+    random = np.random.default_rng([seed, epoch])
+    equal = _all_equal(steps, windows)
+    minibatches: list[np.ndarray] = []
+    for number in random.permutation(len(windows)):
+        shuffled = random.permutation(windows[number])
+        if equal:
+            minibatches += _chunks(shuffled, batch_size)
+            continue
+        pool_of = np.arange(len(shuffled)) // (POOL * batch_size)
+        chunks = _chunks(shuffled[np.lexsort((steps[shuffled], pool_of))], batch_size)
+        minibatches += [chunks[place] for place in random.permutation(len(chunks))]
+    return minibatches
+
+
+def windows_of(indices: np.ndarray, offsets: np.ndarray, at_least: int = WINDOW) -> list[np.ndarray]:
+    """Cut ascending sequence numbers where blocks end, into windows of `at_least` sequences each."""
+    ends = np.searchsorted(indices, offsets[1:])
+    cuts, start = [], 0
+    for end in ends:
+        if end - start >= at_least and len(indices) - end >= at_least:
+            cuts.append(int(end))
+            start = end
+    return np.split(indices, cuts)
+
+
+def padding_share(steps: np.ndarray, minibatches: Iterable[np.ndarray]) -> float:
+    """The share of all computed steps that are padding."""
+    lengths = [steps[minibatch] for minibatch in minibatches]
+    computed = sum(len(own) * int(own.max()) for own in lengths)
+    return 1 - sum(int(own.sum()) for own in lengths) / computed if computed else 0.0
+
+
+def _all_equal(steps: np.ndarray, windows: list[np.ndarray]) -> bool:
+    first = steps[windows[0][0]]
+    return all(bool((steps[window] == first).all()) for window in windows)
+
+
+def _chunks(indices: np.ndarray, size: int) -> list[np.ndarray]:
+    return [indices[start : start + size] for start in range(0, len(indices), size)]

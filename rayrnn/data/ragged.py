@@ -1,0 +1,72 @@
+"""Arrow lists as NumPy sees them: how many items each row has, and all items in one piece.
+
+Shapes: N rows, S items of all rows together, W numbers an item.
+"""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.types as kinds
+
+
+def flat(cells: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """The cells in one piece; tensors (of Ray Data) become lists."""
+    if isinstance(cells, pa.ChunkedArray):
+        cells = cells.combine_chunks() if cells.num_chunks != 1 else cells.chunk(0)
+    return _lists_of_tensors(cells) if isinstance(cells.type, pa.ExtensionType) else cells
+
+
+def is_list(kind: pa.DataType) -> bool:
+    """Whether cells of this type hold items."""
+    return bool(kinds.is_list(kind) or kinds.is_large_list(kind) or kinds.is_fixed_size_list(kind))
+
+
+def depth(kind: pa.DataType) -> int:
+    """How many lists lie around a cell's innermost values."""
+    return 1 + depth(kind.value_type) if is_list(kind) else 0
+
+
+def unwrap(cells: pa.Array) -> tuple[np.ndarray, pa.Array]:
+    """Items in every row (int64 [N]; a null row has none), and the S items."""
+    return np.asarray(pc.list_value_length(cells).fill_null(0), np.int64), pc.list_flatten(cells)
+
+
+def wrap(items: pa.Array, sizes: np.ndarray) -> pa.ListArray:
+    """The inverse of `unwrap`: list<...> [N]."""
+    return pa.ListArray.from_arrays(pa.array(ends(sizes).astype(np.int32)), items)
+
+
+def ends(sizes: np.ndarray) -> np.ndarray:
+    """Where every row begins, and the last one ends: int64 [N + 1]."""
+    return np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
+
+
+def side_by_side(items: np.ndarray | pa.Array, width: int) -> pa.FixedSizeListArray:
+    """S * W innermost values -> fixed_size_list<..., W> [S]."""
+    return pa.FixedSizeListArray.from_arrays(items if isinstance(items, pa.Array) else pa.array(items), width)
+
+
+def numbers(items: pa.Array) -> np.ndarray:
+    """Numbers, null becoming NaN: float32."""
+    return np.asarray(items.cast(pa.float32(), safe=False).to_numpy(zero_copy_only=False), np.float32)
+
+
+def matrix(items: pa.Array) -> np.ndarray:
+    """fixed_size_list<float32, W> [S], without nulls -> float32 [S, W]."""
+    return numbers(items.flatten()).reshape(len(items), items.type.list_size)
+
+
+def _lists_of_tensors(cells: pa.ExtensionArray) -> pa.Array:
+    storage = cells.storage
+    if kinds.is_struct(storage.type):
+        shapes = np.asarray(storage.field("shape").to_pylist(), np.int64).reshape(len(cells), -1)
+        values = pc.list_flatten(storage.field("data"))
+    elif is_list(storage.type):
+        shapes = np.tile(np.asarray(cells.type.shape, np.int64), (len(cells), 1))
+        values = pc.list_flatten(storage)
+    else:
+        return storage
+    for axis in range(shapes.shape[1] - 1, -1, -1):
+        # one list of this axis' size for every item of the axes before it
+        values = wrap(values, np.repeat(shapes[:, axis], shapes[:, :axis].prod(axis=1)))
+    return values

@@ -1,0 +1,194 @@
+"""Sequences in Ray's object store, addressed by number: gathered once, then taken by any process, in any order."""
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+import ray.data
+
+from rayrnn.data.quiet import settle
+from rayrnn.data.remote import results
+from rayrnn.data.schema import REASONS, canonical, step_counts
+from rayrnn.errors import DataError
+
+#: what one process keeps of the blocks it fetched; those of its own machine are shared memory, not copies
+KEPT_BYTES = 512 * 2**20
+
+
+class Blocks:
+    """The blocks one process fetched, the least recently used dropped first. Travels empty; threads may share it."""
+
+    def __init__(self) -> None:
+        self._tables: OrderedDict[ray.ObjectRef, pa.Table] = OrderedDict()
+        self._bytes = 0
+        self._lock = Lock()
+
+    def __reduce__(self) -> tuple[type["Blocks"], tuple[()]]:
+        return Blocks, ()
+
+    def fetch(self, reference: ray.ObjectRef) -> pa.Table:
+        """The block's table."""
+        with self._lock:
+            if reference in self._tables:
+                self._tables.move_to_end(reference)
+                return self._tables[reference]
+        table = ray.get(reference)
+        with self._lock:
+            if reference not in self._tables:
+                self._tables[reference] = table
+                self._bytes += table.nbytes
+            while self._bytes > KEPT_BYTES and len(self._tables) > 1:
+                self._bytes -= self._tables.popitem(last=False)[1].nbytes
+        return table
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """N sequences, numbered through all blocks. Small: it travels to the workers, the blocks stay where they are."""
+
+    #: Arrow tables of canonical rows (see rayrnn/data/schema.py) in Ray's object store, owned by the driver
+    blocks: tuple[ray.ObjectRef, ...]
+    #: steps of every sequence, int64 [N]; of a language model one less than its symbols
+    steps: np.ndarray
+    #: the number of every block's first sequence, and N: int64 [blocks + 1]
+    offsets: np.ndarray
+    #: of every block
+    schema: pa.Schema
+    #: rows left out because they have no step, or no target, to learn
+    num_dropped: int = 0
+    #: why rows were left out that the source could not read (`on_error: skip`)
+    skipped: tuple[str, ...] = ()
+    fetched: Blocks = field(default_factory=Blocks, repr=False, compare=False)
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+
+def gather(dataset: ray.data.Dataset, *, task: str, horizon: int = 0) -> Sequences:
+    """Bring a dataset of sequences to canonical rows in blocks of our own, and count their steps.
+
+    The blocks outlive the dataset and where it came from. Rows without a step, and rows without a target (a label that
+    is null, or no more steps than `horizon`), are dropped and counted.
+
+    Raises:
+        DataError: the rows do not fit the schema or the task, differ from block to block, or none is left.
+    """
+    references = settle(dataset).to_arrow_refs()
+    convert = ray.remote(num_returns=2)(_convert)
+    tasks = [convert.remote(reference, task, horizon) for reference in references]
+    findings = results([finding for finding, _ in tasks])
+    kept = [(finding, block) for finding, (_, block) in zip(findings, tasks, strict=True) if len(finding.steps)]
+    num_dropped = sum(finding.num_dropped for finding in findings)
+    skipped = tuple(reason for finding in findings for reason in finding.skipped)
+    if not kept:
+        raise _nothing_left(num_dropped, skipped, horizon)
+    return Sequences(
+        blocks=tuple(block for _, block in kept),
+        steps=np.concatenate([finding.steps for finding, _ in kept]),
+        offsets=np.cumsum([0] + [len(finding.steps) for finding, _ in kept]),
+        schema=_common_schema([finding for finding, _ in kept]),
+        num_dropped=num_dropped,
+        skipped=skipped,
+    )
+
+
+def take(sequences: Sequences, indices: np.ndarray) -> pa.Table:
+    """The rows with these numbers, in this order."""
+    block_of = np.searchsorted(sequences.offsets, indices, side="right") - 1
+    order = np.argsort(block_of, kind="stable")
+    blocks, starts = np.unique(block_of[order], return_index=True)
+    pieces = []
+    for block, rows in zip(blocks, np.split(order, starts[1:]), strict=True):
+        table = sequences.fetched.fetch(sequences.blocks[block])
+        pieces.append(table.take(pa.array(indices[rows] - sequences.offsets[block])))
+    if not pieces:
+        return sequences.schema.empty_table()
+    return pieces[0] if len(pieces) == 1 else pa.concat_tables(pieces).take(pa.array(np.argsort(order)))
+
+
+def split(sequences: Sequences, held_out: float, *, seed: int, last: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers of the sequences to learn from, and of those held out: a fraction of all, at least one if it is not 0.
+
+    Args:
+        last: hold out the last ones, as is usual with one long text; otherwise ones drawn by `seed`.
+
+    Returns:
+        two int64 arrays, both ascending; the first is never empty.
+    """
+    count = len(sequences)
+    num_held_out = min(count - 1, max(1, round(held_out * count))) if held_out else 0
+    order = np.arange(count) if last else np.random.default_rng(seed).permutation(count)
+    return np.sort(order[: count - num_held_out]), np.sort(order[count - num_held_out :])
+
+
+@dataclass(frozen=True)
+class _Finding:
+    """What a task found in one block."""
+
+    steps: np.ndarray
+    schema: pa.Schema
+    first_key: str
+    num_dropped: int
+    skipped: tuple[str, ...]
+
+
+def _convert(table: pa.Table, task: str, horizon: int) -> tuple[_Finding, pa.Table]:
+    table, skipped = _without_unusable(table)
+    rows = canonical(table, task, labelled=task != "language_model" and horizon == 0) if len(table) else table
+    steps = step_counts(rows) - (task == "language_model") if len(rows) else np.zeros(0, np.int64)
+    useful = steps > horizon
+    if horizon:
+        rows = rows.drop_columns([name for name in ("label",) if name in rows.column_names])
+    elif task == "classification" and len(rows):
+        useful &= np.asarray(rows["label"].combine_chunks().is_valid())
+    if not useful.all():
+        rows = rows.filter(pa.array(useful))
+    first_key = rows["key"][0].as_py() if len(rows) else ""
+    finding = _Finding(steps[useful], rows.schema, first_key, int((~useful).sum()), skipped)
+    return finding, rows.combine_chunks()
+
+
+def _without_unusable(table: pa.Table) -> tuple[pa.Table, tuple[str, ...]]:
+    """Rows without those that a source could not read; one that is to end the run does it here."""
+    reasons: dict[str, Any] = {
+        name: table[name].drop_null().to_pylist() for name in REASONS if name in table.column_names
+    }
+    if reasons.get("fault"):
+        raise DataError(reasons["fault"][0])
+    for name in reasons:
+        table = table.filter(table[name].is_null()).drop_columns([name])
+    return table, tuple(reasons.get("skipped", ()))
+
+
+def _common_schema(findings: list[_Finding]) -> pa.Schema:
+    first = findings[0]
+    for other in findings[1:]:
+        if other.schema == first.schema:
+            continue
+        names = first.schema.names if first.schema.names == other.schema.names else None
+        if names is None:
+            ours, theirs = ", ".join(first.schema.names), ", ".join(other.schema.names)
+        else:
+            name = next(name for name in names if first.schema.field(name) != other.schema.field(name))
+            ours, theirs = (f"{name}: {schema.field(name).type}" for schema in (first.schema, other.schema))
+        raise DataError(
+            f"sequence {first.first_key!r} holds {ours}, sequence {other.first_key!r} holds {theirs}: all must be alike"
+        )
+    return first.schema
+
+
+def _nothing_left(num_dropped: int, skipped: tuple[str, ...], horizon: int) -> DataError:
+    if skipped:
+        return DataError(f"no sequence is left: {len(skipped)} were skipped, the first because: {skipped[0]}")
+    if num_dropped and horizon:
+        return DataError(
+            f"none of the {num_dropped} sequences is longer than data.horizon, {horizon} steps: lower it, or give "
+            f"longer sequences"
+        )
+    if num_dropped:
+        return DataError(f"none of the {num_dropped} sequences has a step and a target to learn")
+    return DataError("the dataset holds no sequences")
