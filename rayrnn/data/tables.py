@@ -3,6 +3,7 @@
 Shapes: S steps of all sequences together, N sequences, F numeric features, C categorical ones, O numbers to predict.
 """
 
+import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,7 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rayrnn.data.labels import Faults, Target, first_faults, sequence_labels, step_labels
-from rayrnn.data.ragged import flat, numbers, side_by_side, wrap
+from rayrnn.data.ragged import flat, numbers, side_by_side, unwrap, wrap
+from rayrnn.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -36,10 +38,41 @@ def rows_of_steps(steps: pa.Table, offsets: np.ndarray, roles: Roles) -> tuple[p
         the columns of the row schema, without `key`, and what is wrong by sequence (such rows hold nonsense).
     """
     columns, faults = _inputs(steps, offsets, roles)
-    if roles.labels:
+    if roles.labels and roles.target.task != "language_model":
         columns["label"], label_faults = _labels(steps, offsets, roles)
         faults = label_faults | faults
     return pa.table(columns), faults
+
+
+def rows_of_sequences(table: pa.Table, names: Mapping[str, str], words: Sequence[str] = ()) -> pa.Table:
+    """Give the columns of a table that has one row a sequence the names they have in the row schema.
+
+    Args:
+        names: the row schema's name -> the table's.
+        words: categorical columns, each a list with one word a step; they become `categories`.
+
+    Raises:
+        DataError: a column is missing, or categorical columns disagree about the number of steps.
+    """
+    check_columns(table.schema, [*names.values(), *words])
+    columns = {name: table[column] for name, column in names.items()}
+    if words:
+        lists = [unwrap(flat(table[name])) for name in words]
+        sizes = lists[0][0]
+        for name, (others, _) in zip(words, lists, strict=True):
+            for row in np.flatnonzero(others != sizes):
+                raise DataError(f"row {row}: column {name!r} has {others[row]} words, {words[0]!r} has {sizes[row]}")
+        columns["categories"] = wrap(_abreast([pc.cast(items, pa.string()) for _, items in lists]), sizes)
+    return pa.table(columns)
+
+
+def check_columns(schema: pa.Schema, names: Sequence[str]) -> None:
+    """Raise a DataError where a table lacks a column."""
+    for name in names:
+        if name not in schema.names:
+            close = difflib.get_close_matches(name, schema.names, n=1, cutoff=0.5)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise DataError(f"there is no column {name!r}; the columns are {', '.join(schema.names)}{hint}")
 
 
 def keyed(keys: pa.Array, rows: pa.Table, places: np.ndarray, reasons: Mapping[int, str], *, on_error: str) -> pa.Table:
@@ -71,11 +104,14 @@ def _inputs(steps: pa.Table, offsets: np.ndarray, roles: Roles) -> tuple[dict[st
         return {"symbols": wrap(words[0], np.diff(offsets))}, faults
     columns = {"values": _rows(values, offsets)} if roles.numbers else {}
     if words:
-        # word c of step s is number c * S + s of all
-        order = np.arange(len(steps) * len(words)).reshape(len(words), -1).T.reshape(-1)
-        items = side_by_side(pa.concat_arrays(words).take(pa.array(order)), len(words))
-        columns["categories"] = wrap(items, np.diff(offsets))
+        columns["categories"] = wrap(_abreast(words), np.diff(offsets))
     return columns, faults
+
+
+def _abreast(words: Sequence[pa.Array]) -> pa.FixedSizeListArray:
+    """C columns of words -> C words a step; word c of step s is number c * S + s of all."""
+    order = np.arange(len(words) * len(words[0])).reshape(len(words), -1).T.reshape(-1)
+    return side_by_side(pa.concat_arrays(words).take(pa.array(order)), len(words))
 
 
 def _labels(steps: pa.Table, offsets: np.ndarray, roles: Roles) -> tuple[pa.Array, Faults]:

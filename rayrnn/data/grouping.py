@@ -1,0 +1,91 @@
+"""Steps that lie anywhere in a table -> rows of sequences: dealt out by a hash of their key, grouped and sorted."""
+
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rayrnn.data.labels import Fault, Faults, first_faults
+from rayrnn.data.ragged import flat
+from rayrnn.data.tables import Roles, keyed, rows_of_steps
+from rayrnn.errors import DataError
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """The columns that say where a step belongs, and what the others are for."""
+
+    key: str
+    order_by: str
+    roles: Roles
+
+    @property
+    def columns(self) -> list[str]:
+        """All columns that are used, each once."""
+        roles = self.roles
+        return list(dict.fromkeys([self.key, self.order_by, *roles.numbers, *roles.words, *roles.labels]))
+
+
+def deal(steps: pa.Table, grouping: Grouping, num_hands: int) -> list[pa.Table]:
+    """Part steps so that all of one sequence are in the same hand, whichever table they come from.
+
+    Raises:
+        DataError: a step has no key.
+    """
+    keys = flat(steps[grouping.key])
+    if keys.null_count:
+        raise DataError(f"column {grouping.key!r} (data.key) is null in {keys.null_count} of {len(keys)} rows")
+    encoded = keys.cast(pa.string()).dictionary_encode()
+    # not Python's own hash of a string, which differs from process to process
+    hands = np.array([zlib.crc32(key.encode()) % num_hands for key in encoded.dictionary.to_pylist()], np.int64)
+    hand_of_step = hands[np.asarray(encoded.indices)]
+    return [steps.take(pa.array(np.flatnonzero(hand_of_step == hand))) for hand in range(num_hands)]
+
+
+def group(steps: pa.Table, grouping: Grouping) -> pa.Table:
+    """Bring the steps of every sequence together and in order.
+
+    Returns:
+        rows of sequences in the order of their keys; `fault` says why one cannot be used: a step without a place in
+        the order, or with the same as another, or a cell that does not fit.
+    """
+    codes, keys = _ranked(flat(steps[grouping.key]).cast(pa.string()))
+    order = pa.table({"key": codes, "order": flat(steps[grouping.order_by])})
+    steps = steps.take(pc.sort_indices(order, sort_keys=[("key", "ascending"), ("order", "ascending")]))
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(codes, minlength=len(keys)))])
+    rows, faults = rows_of_steps(steps, offsets, grouping.roles)
+    faults = faults | _out_of_order(flat(steps[grouping.order_by]), offsets, grouping.order_by)
+    return keyed(keys, rows, np.arange(len(keys)), _reasons(faults, steps, offsets, keys, grouping), on_error="stop")
+
+
+def _ranked(keys: pa.Array) -> tuple[np.ndarray, pa.Array]:
+    """Every key's place among the different keys in order, and these."""
+    encoded = keys.dictionary_encode()
+    order = np.asarray(pc.sort_indices(encoded.dictionary))
+    ranks = np.empty(len(order), np.int64)
+    ranks[order] = np.arange(len(order))
+    return ranks[np.asarray(encoded.indices)], encoded.dictionary.take(pa.array(order))
+
+
+def _out_of_order(order: pa.Array, offsets: np.ndarray, name: str) -> Faults:
+    missing = np.flatnonzero(order.is_null(nan_is_null=True))
+    same = np.flatnonzero(pc.equal(order[1:], order[:-1]).fill_null(False)) + 1
+    same = np.setdiff1d(same, offsets)
+    twice = "two steps have this place: make data.order_by tell them apart, or leave one out"
+    return first_faults(same, offsets, [twice] * len(same)) | first_faults(
+        missing, offsets, [f"column {name!r} (data.order_by) is null"] * len(missing)
+    )
+
+
+def _reasons(
+    faults: Faults, steps: pa.Table, offsets: np.ndarray, keys: pa.Array, grouping: Grouping
+) -> dict[int, str]:
+    def place(sequence: int, fault: Fault) -> str:
+        return f"{grouping.order_by} {steps[grouping.order_by][int(offsets[sequence]) + fault.step]}"
+
+    return {
+        sequence: f"sequence {keys[sequence].as_py()!r}, {place(sequence, fault)}: {fault.reason}"
+        for sequence, fault in faults.items()
+    }

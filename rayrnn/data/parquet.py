@@ -1,0 +1,198 @@
+"""Parquet tables -> rows of the row schema: one row a sequence, renamed; or one row a step, brought together by key."""
+
+import functools
+import itertools
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import pyarrow.types as kinds
+import ray
+import ray.data
+from pyarrow import fs
+
+from rayrnn.data.csv_labels import below_common
+from rayrnn.data.files import Listing, list_files
+from rayrnn.data.grouping import Grouping, deal, group
+from rayrnn.data.labels import Target
+from rayrnn.data.quiet import quiet_ray_data
+from rayrnn.data.remote import results
+from rayrnn.data.tables import Roles, check_columns, rows_of_sequences
+from rayrnn.errors import DataError
+from rayrnn.recipe_data import ParquetData
+
+#: bytes, before compression, that one task reads, about
+TASK_BYTES = 32 * 2**20
+#: footers read at the same time
+READERS = 16
+#: tasks that bring steps together, however few there are
+FEWEST_HANDS = 4
+
+
+def read_parquet(data: ParquetData, task: str) -> ray.data.Dataset:
+    """Read tables with one row a sequence when the dataset is consumed; bring those with one row a step together now.
+
+    The steps of a sequence may lie anywhere in all files: Ray tasks deal the rows out by a hash of their key, others
+    group and sort what they were dealt.
+
+    Returns:
+        rows of `key`, one of `values`, `symbols` and `text`, or `categories`, and `label`, as the recipe says. A row a
+        step also has `fault`: two steps with the same place in the order, an empty cell, a label outside the classes.
+
+    Raises:
+        DataError: a file is no Parquet file, or lacks a column that the recipe names.
+    """
+    quiet_ray_data()
+    listing = list_files(data.path, endpoint=data.endpoint)
+    footers = _footers(listing)
+    pieces = _pieces(listing, footers)
+    if data.order_by is not None:
+        grouping = _grouping(data, task, footers[0].schema.to_arrow_schema())
+        _check(listing, footers, grouping.columns)
+        return ray.data.from_arrow_refs(_brought_together(pieces, listing.filesystem, grouping))
+    renaming = _Renaming(data)
+    _check(listing, footers, renaming.columns)
+    return ray.data.from_arrow(_cut(pieces)).map_batches(
+        functools.partial(_renamed, renaming=renaming, filesystem=listing.filesystem),
+        batch_size=None,
+        batch_format="pyarrow",
+    )
+
+
+def _footers(listing: Listing) -> list[pyarrow.parquet.FileMetaData]:
+    def read(number: int) -> pyarrow.parquet.FileMetaData:
+        try:
+            with listing.filesystem.open_input_file(listing.paths[number]) as file:
+                return pyarrow.parquet.read_metadata(file)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise DataError(f"{listing.names[number]} cannot be read as Parquet: {error}") from None
+
+    with ThreadPoolExecutor(READERS) as pool:
+        return list(pool.map(read, range(len(listing))))
+
+
+def _pieces(listing: Listing, footers: list[pyarrow.parquet.FileMetaData]) -> pa.Table:
+    """Every row group of every file: what one task can read at the least."""
+    rows = []
+    names = below_common(listing.paths)
+    for number, footer in enumerate(footers):
+        first_row = 0
+        for place in range(footer.num_row_groups):
+            row_group = footer.row_group(place)
+            rows.append((listing.paths[number], names[number], place, first_row, row_group.total_byte_size))
+            first_row += row_group.num_rows
+    if not rows:
+        raise DataError(f"{listing.names[0]} has no rows" + (", nor has any other" if len(listing) > 1 else ""))
+    columns = zip(*rows, strict=True)
+    return pa.table(dict(zip(("path", "name", "row_group", "first_row", "bytes"), map(list, columns), strict=True)))
+
+
+def _check(listing: Listing, footers: list[pyarrow.parquet.FileMetaData], columns: list[str]) -> None:
+    for origin, footer in zip(listing.names, footers, strict=True):
+        try:
+            check_columns(footer.schema.to_arrow_schema(), columns)
+        except DataError as error:
+            raise DataError(f"{origin}: {error}") from None
+
+
+def _cut(pieces: pa.Table, *, fewest: int = 1) -> list[pa.Table]:
+    """Neighbouring row groups for one task each."""
+    ends = np.cumsum(np.asarray(pieces["bytes"]))
+    size = max(1, min(TASK_BYTES, int(ends[-1]) // fewest))
+    cuts = np.flatnonzero(np.diff((ends - 1) // size)) + 1
+    return [pieces.take(pa.array(numbers)) for numbers in np.split(np.arange(len(pieces)), cuts)]
+
+
+def _read(pieces: pa.Table, columns: list[str], filesystem: fs.FileSystem) -> Iterator[tuple[dict[str, Any], pa.Table]]:
+    """Each file's pieces at once, with the first of them."""
+    for path, run in itertools.groupby(pieces.to_pylist(), lambda piece: piece["path"]):
+        together = list(run)
+        try:
+            with filesystem.open_input_file(path) as file:
+                parquet = pyarrow.parquet.ParquetFile(file, pre_buffer=True)
+                table = parquet.read_row_groups([piece["row_group"] for piece in together], columns, use_threads=False)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise DataError(f"{path} cannot be read as Parquet: {error}") from None
+        yield together[0], table
+
+
+@dataclass(frozen=True)
+class _Renaming:
+    """A table with one row a sequence."""
+
+    data: ParquetData
+
+    @property
+    def names(self) -> dict[str, str]:
+        """The row schema's names -> the table's."""
+        names = {name: getattr(self.data, name) for name in ("key", "text", "symbols", "values", "label")}
+        return {name: column for name, column in names.items() if column is not None}
+
+    @property
+    def columns(self) -> list[str]:
+        """All columns that are used, each once."""
+        return list(dict.fromkeys([*self.names.values(), *self.data.categorical]))
+
+
+def _renamed(pieces: pa.Table, renaming: _Renaming, filesystem: fs.FileSystem) -> Iterator[pa.Table]:
+    for first, table in _read(pieces, renaming.columns, filesystem):
+        rows = rows_of_sequences(table, renaming.names, renaming.data.categorical)
+        if renaming.data.key is None:
+            numbers = range(first["first_row"], first["first_row"] + len(rows))
+            rows = rows.add_column(0, "key", pa.array([f"{first['name']}:{number}" for number in numbers], pa.string()))
+        yield rows
+
+
+def _grouping(data: ParquetData, task: str, schema: pa.Schema) -> Grouping:
+    """What the columns of a table with one row a step are for."""
+    assert data.key is not None
+    assert data.order_by is not None
+    others = {data.key, data.order_by, data.label}
+    features = data.features if data.features is not None else tuple(n for n in schema.names if n not in others)
+    check_columns(schema, [*features, *data.categorical])
+    for name in features:
+        kind = schema.field(name).type
+        if name not in data.categorical and not _is_number(kind):
+            raise DataError(
+                f"column {name!r} holds {kind}, no numbers: list it in data.categorical, or leave it out of "
+                f"data.features"
+            )
+    roles = Roles(
+        numbers=tuple(name for name in features if name not in data.categorical),
+        words=tuple(name for name in features if name in data.categorical),
+        labels=() if data.label is None else (data.label,),
+        target=Target(task, data.classes, data.num_classes),
+    )
+    return Grouping(data.key, data.order_by, roles)
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(kinds.is_integer(kind) or kinds.is_floating(kind) or kinds.is_decimal(kind) or kinds.is_boolean(kind))
+
+
+def _brought_together(pieces: pa.Table, filesystem: fs.FileSystem, grouping: Grouping) -> list[ray.ObjectRef]:
+    """Blocks of rows of sequences; how many depends on the data alone, so that a resumed run has the same."""
+    tasks = _cut(pieces, fewest=FEWEST_HANDS)
+    num_hands = max(FEWEST_HANDS, len(tasks))
+    hands = [_deal.options(num_returns=num_hands).remote(task, filesystem, grouping, num_hands) for task in tasks]
+    blocks = [_group.options(num_returns=2).remote(grouping, *hand) for hand in zip(*hands, strict=True)]
+    results([count for _, count in blocks])
+    return [block for block, _ in blocks]
+
+
+@ray.remote
+def _deal(pieces: pa.Table, filesystem: fs.FileSystem, grouping: Grouping, num_hands: int) -> list[pa.Table]:
+    steps = pa.concat_tables(
+        [table for _, table in _read(pieces, grouping.columns, filesystem)], promote_options="permissive"
+    )
+    return deal(steps, grouping, num_hands)
+
+
+@ray.remote
+def _group(grouping: Grouping, *hands: pa.Table) -> tuple[pa.Table, int]:
+    rows = group(pa.concat_tables(hands, promote_options="permissive"), grouping)
+    return rows, len(rows)
