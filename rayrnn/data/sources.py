@@ -5,10 +5,11 @@ from importlib.metadata import entry_points
 import ray.data
 
 from rayrnn.data.csv_files import read_csv
+from rayrnn.data.parquet import read_parquet
 from rayrnn.data.quiet import quiet_ray_data
 from rayrnn.data.text import read_text
 from rayrnn.errors import DataError
-from rayrnn.recipe_data import CsvData, Data, TextData
+from rayrnn.recipe_data import CsvData, Data, ParquetData, TextData
 
 
 def read(data: Data, task: str) -> ray.data.Dataset:
@@ -25,6 +26,8 @@ def read(data: Data, task: str) -> ray.data.Dataset:
         return read_text(data)
     if isinstance(data, CsvData):
         return read_csv(data, task)
+    if isinstance(data, ParquetData):
+        return read_parquet(data, task)
     for point in entry_points(group="rayrnn.readers", name=data.source):
         dataset: ray.data.Dataset = point.load()(data, task)
         return dataset
