@@ -47,6 +47,11 @@ class Data(Section):
     #: an S3-compatible store's address, when `path` is s3:// and the store is not AWS
     endpoint: str | None = None
 
+    def describe(self) -> str:
+        """What the user calls this data, in a few words."""
+        path = getattr(self, "path", None)
+        return self.source if path is None else path if isinstance(path, str) else ", ".join(path)
+
 
 class TextData(Data):
     """Plain text, cut into sequences of `length` symbols."""
@@ -66,6 +71,9 @@ class TextData(Data):
         if self.length == 1:
             raise ValueError("data.length must be 0 (whole files) or at least 2")
         return self
+
+    def describe(self) -> str:
+        return super().describe() if self.text is None else f"a text of {len(self.text):,} symbols"
 
 
 class StepData(Data):

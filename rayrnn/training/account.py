@@ -5,9 +5,10 @@ from math import ceil
 
 import torch
 
-from rayrnn.data.plan import Plan
-from rayrnn.data.sequences import Sequences
+from rayrnn.data.plan import padding_share
 from rayrnn.recipe import Recipe
+from rayrnn.training.material import Material
+from rayrnn.training.minibatches import make_plan
 
 
 @dataclass(frozen=True)
@@ -27,26 +28,31 @@ class Account:
     #: steps in one sequence: the fewest and the most
     shortest: int
     longest: int
+    #: of the steps in the first round's minibatches of one worker
+    padding_share: float
 
 
-def draw_up(recipe: Recipe, network: torch.nn.Module, sequences: Sequences, plan: Plan, num_held_out: int) -> Account:
+def draw_up(recipe: Recipe, network: torch.nn.Module, material: Material) -> Account:
     """Count everything once."""
+    sequences, indices = material.training.sequences, material.training.indices
+    plan = make_plan(material.training, batch_size=recipe.training.batch_size, seed=recipe.seed)
     averaging = recipe.averaging
     num_parameters = sum(parameter.numel() for parameter in network.parameters())
     moments = {"adam": 2, "adamw": 2, "rmsprop": 1, "sgd": 0}[recipe.training.optimizer]
     copies = 1 + (moments if averaging.optimizer_state == "average" else 0)
     first_round = [plan.minibatch(number * averaging.workers) for number in range(averaging.frequency)]
-    steps = sequences.steps[plan.indices]
+    steps = sequences.steps[indices]
     return Account(
         num_parameters=num_parameters,
         bytes_a_round=4 * copies * num_parameters,
         updates_a_round=sum(_segments(int(sequences.steps[m].max()), recipe.training.truncate) for m in first_round),
-        num_training=len(plan.indices),
-        num_held_out=num_held_out,
+        num_training=len(indices),
+        num_held_out=len(material.held_out),
         steps_an_epoch=int(steps.sum()),
         rounds_an_epoch=plan.minibatches_an_epoch / (averaging.workers * averaging.frequency),
         shortest=int(steps.min()),
         longest=int(steps.max()),
+        padding_share=padding_share(sequences.steps, first_round),
     )
 
 

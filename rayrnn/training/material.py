@@ -1,8 +1,17 @@
-"""The sequences of a run, ready for the workers: read, gathered, split, their encoding fitted."""
+"""The sequences of a run, ready for the workers: read, gathered, split, their encoding fitted or found in the run."""
 
 from dataclasses import dataclass
 
+import numpy as np
+import ray.data
+
 from rayrnn.data.encoding import Encoding
+from rayrnn.data.sequences import Sequences, gather, split
+from rayrnn.data.sources import held_out_section, read
+from rayrnn.errors import DataError, RecipeError
+from rayrnn.recipe import Recipe
+from rayrnn.recipe_data import StepData
+from rayrnn.run import ENCODING, Run
 from rayrnn.training.assignment import Part
 
 
@@ -15,3 +24,61 @@ class Material:
     training: Part
     held_out: Part
     encoding: Encoding
+
+
+def prepare(recipe: Recipe, data: ray.data.Dataset | None = None, run: Run | None = None) -> Material:
+    """Read the recipe's data, or take `data`, and make it ready for the workers.
+
+    Args:
+        run: one that has an encoding already keeps it: the numbers of its model mean what they meant.
+
+    Raises:
+        DataError: the data cannot be read, or has nothing to learn from.
+        RecipeError: the recipe asks of these labels what they cannot give.
+    """
+    sequences = gather(
+        data if data is not None else read(recipe.data, recipe.task), task=recipe.task, horizon=horizon(recipe)
+    )
+    training, held_out = _parts(recipe, sequences)
+    stored = run is not None and (run.path / ENCODING).exists()
+    encoding = run.encoding if run is not None and stored else _fit(recipe, training, held_out)
+    if not encoding.per_step and recipe.training.truncate:
+        raise RecipeError(
+            f"training.truncate is {recipe.training.truncate}, but a sequence has one label, at its end: set it to 0"
+        )
+    return Material("the dataset" if data is not None else recipe.data.describe(), training, held_out, encoding)
+
+
+def horizon(recipe: Recipe) -> int:
+    """How many steps ahead the recipe forecasts; 0 where it learns labels."""
+    return recipe.data.horizon if isinstance(recipe.data, StepData) else 0
+
+
+def _parts(recipe: Recipe, sequences: Sequences) -> tuple[Part, Part]:
+    share, apart = recipe.data.held_out, held_out_section(recipe.data)
+    if apart is not None:
+        others = gather(read(apart, recipe.task), task=recipe.task, horizon=horizon(recipe))
+        return Part(sequences, np.arange(len(sequences))), Part(others, np.arange(len(others)))
+    assert isinstance(share, float)
+    if share and len(sequences) == 1:
+        raise DataError(
+            f"there is one sequence, and data.held_out {share} of it cannot be kept apart: set data.held_out to 0, or "
+            "cut it into more sequences with a smaller data.length"
+        )
+    learned, kept_out = split(sequences, share, seed=recipe.seed, last=recipe.task == "language_model")
+    return Part(sequences, learned), Part(sequences, kept_out)
+
+
+def _fit(recipe: Recipe, training: Part, held_out: Part) -> Encoding:
+    data = recipe.data
+    labels = {}
+    if isinstance(data, StepData):
+        labels = {"classes": data.classes, "num_classes": data.num_classes, "normalize": data.normalize}
+    return Encoding.fit(
+        training.sequences,
+        training.indices,
+        task=recipe.task,
+        held_out=held_out.sequences if held_out.sequences is not training.sequences else None,
+        horizon=horizon(recipe),
+        **labels,
+    )

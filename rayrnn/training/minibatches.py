@@ -54,6 +54,12 @@ class Stream:
             number += size
 
 
+def make_plan(part: Part, *, batch_size: int, seed: int) -> Plan:
+    """The endless stream of minibatches of a part."""
+    sequences = part.sequences
+    return Plan(sequences.steps, part.indices, sequences.offsets, batch_size=batch_size, seed=seed)
+
+
 def shared_out(
     part: Part, encoding: Encoding, *, rank: int, size: int, batch_size: int, ahead: int
 ) -> Iterator[Minibatch]:

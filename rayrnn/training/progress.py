@@ -51,7 +51,8 @@ class Screen:
         lengths = f"{account.shortest:,}" + (f"-{account.longest:,}" if account.longest > account.shortest else "")
         outer = "plain mean" if averaging.outer == "none" else f"{averaging.outer} on the mean"
         rows = {
-            "data": f"{data}: {account.num_training:,} sequences of {lengths} steps, {account.num_held_out:,} held out",
+            "data": f"{data}: {account.num_training:,} sequences of {lengths} steps, {account.num_held_out:,} held out"
+            + (f"; {account.padding_share:.1%} padding" if account.padding_share else ""),
             "encoding": encoding,
             "network": f"{model.layers} x {model.hidden} {model.cell}, {account.num_parameters:,} parameters",
             "workers": f"{averaging.workers}, {account.num_training / averaging.workers:,.0f} sequences each an epoch",

@@ -22,7 +22,7 @@ from rayrnn.training.learning import (
     make_optimizer,
 )
 from rayrnn.training.mailbox import Event
-from rayrnn.training.minibatches import Stream, shared_out
+from rayrnn.training.minibatches import Stream, make_plan, shared_out
 from rayrnn.training.report import Notes, culprit, evaluation_event, round_event, write_notes
 
 #: a model that is not finite in so many rounds in succession is not going to mend
@@ -64,8 +64,7 @@ class Worker:
         self._stream = Stream(
             assignment.training,
             assignment.encoding,
-            seed=recipe.seed,
-            batch_size=recipe.training.batch_size,
+            make_plan(assignment.training, batch_size=recipe.training.batch_size, seed=recipe.seed),
             frequency=recipe.averaging.frequency,
             ahead=recipe.training.prefetch,
         )

@@ -1,0 +1,107 @@
+"""Throughput of two workers that average, against two that never communicate and two that share every gradient.
+
+    python benchmarks/averaging.py [--cell lstm] [--repeats 7]
+
+All three ways learn the same minibatches with rayrnn's own loop, two processes of one thread each, in one run: a
+repeat measures each way once, in turn, and the medians and the ratios of the pairs are printed. The network is the
+book's: 2 layers of 200, 80 symbols, 8 sequences a minibatch, segments of 50 steps.
+"""
+
+import argparse
+import os
+import statistics
+import time
+from collections.abc import Iterator
+from itertools import cycle
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from rayrnn.averaging import Averager, FixedGroup
+from rayrnn.data.batches import Minibatch
+from rayrnn.models.network import Network
+from rayrnn.training.learning import Lesson, learn_alone
+
+NUM_SYMBOLS, HIDDEN_SIZE, NUM_LAYERS, BATCH_SIZE, SEGMENT = 80, 200, 2, 8, 50
+NUM_WORKERS = 2
+ALONE, GRADIENTS = "no communication", "gradients every update"
+#: way -> (steps of a minibatch, minibatches a round)
+AVERAGES = {"average every 5 updates": (SEGMENT, 5), "average every 5 minibatches of 1000": (1000, 5)}
+
+
+class SharedGradients(torch.nn.Module):
+    """The network under DistributedDataParallel, called the way `learn_alone` calls a network."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.parallel = torch.nn.parallel.DistributedDataParallel(network)
+
+    def forward(self, inputs, state=None, mask=None):  # type: ignore[no-untyped-def]
+        return self.parallel(inputs, state, mask)
+
+
+def minibatches(steps: int, seed: int) -> Iterator[Minibatch]:
+    """An endless stream of random symbols, prepared before the clock runs."""
+    random = torch.Generator().manual_seed(seed)
+    text = torch.randint(NUM_SYMBOLS, (4, BATCH_SIZE, steps + 1), generator=random)
+    mask = torch.ones(BATCH_SIZE, steps, dtype=torch.bool)
+    keys = ("",) * BATCH_SIZE
+    return cycle([Minibatch(rows[:, :-1], rows[:, 1:], mask, mask, keys) for rows in text])
+
+
+def measure(way: str, cell: str, updates: int) -> float:
+    """Steps a second of this worker, over about so many updates."""
+    torch.manual_seed(0)
+    network = Network(
+        num_inputs=NUM_SYMBOLS, num_outputs=NUM_SYMBOLS, symbols=True, cell=cell, hidden_size=HIDDEN_SIZE, num_layers=NUM_LAYERS
+    )
+    model = SharedGradients(network) if way == GRADIENTS else network
+    optimizer = torch.optim.RMSprop(model.parameters(), lr=1e-3, alpha=0.95)
+    averager = Averager(model, optimizer)
+    steps, frequency = AVERAGES.get(way, (SEGMENT, 5))
+    lesson = Lesson("language_model", SEGMENT, 5.0, "norm", "fp32")
+    stream, group = minibatches(steps, dist.get_rank()), FixedGroup()
+    rounds = max(1, updates // (frequency * steps // SEGMENT))
+    learned = 0
+    for number in range(rounds + 1):
+        if number == 1:  # the first round warms up
+            dist.barrier()
+            started, learned = time.perf_counter(), 0
+        work = learn_alone(model, optimizer, stream, count=frequency, lesson=lesson)  # type: ignore[arg-type]
+        learned += work.steps
+        if way in AVERAGES:
+            averager.average(group, weight=work.steps, notes=[1.0] * 13)
+    return learned / (time.perf_counter() - started)
+
+
+def work(rank: int, arguments: argparse.Namespace) -> None:
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(arguments.port))
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", rank=rank, world_size=NUM_WORKERS)
+    ways = [ALONE, *AVERAGES, GRADIENTS]
+    speeds: dict[str, list[float]] = {way: [] for way in ways}
+    for _ in range(arguments.repeats):
+        for way in ways:
+            speed = torch.tensor(measure(way, arguments.cell, arguments.updates))
+            dist.all_reduce(speed)
+            speeds[way].append(speed.item())
+    if rank == 0:
+        print(f"{arguments.cell}, {NUM_WORKERS} workers of one thread, medians of {arguments.repeats}")
+        for way, values in speeds.items():
+            ratios = [value / alone for value, alone in zip(values, speeds[ALONE], strict=True)]
+            print(f"{way:<38} {statistics.median(values):>9,.0f} steps/s  {statistics.median(ratios):6.1%}")
+    dist.destroy_process_group()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cell", default="lstm", choices=["rnn", "lstm", "gru", "graves_lstm"])
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--updates", type=int, default=200)
+    parser.add_argument("--port", type=int, default=29511)
+    mp.spawn(work, args=(parser.parse_args(),), nprocs=NUM_WORKERS)
+
+
+if __name__ == "__main__":
+    main()
