@@ -1,6 +1,6 @@
 """Graves' LSTM with peepholes, its gradient written by hand.
 
-Shapes: B batch, T time, F features, H hidden; 4 gates in the order i, f, g, o.
+Shapes: B batch, T time, F features, H hidden, G = 4H gates in the order i, f, g, o (input, forget, candidate, output).
 """
 
 from typing import Any
@@ -21,6 +21,8 @@ class GravesLSTM(nn.Module):
     where h', c' come from the step before. All weights, peepholes too, start Gaussian with Xavier's variance
     2 / (fan_in + fan_out), where fan_in = H and fan_out = F + H as in DL4J's GravesLSTM; the forget gate's bias starts
     at 1, all others at 0.
+
+    Parameters: input_weights (F x G), recurrent_weights (H x G), peepholes (3 x H: i, f, o), bias (G).
     """
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
@@ -38,15 +40,17 @@ class GravesLSTM(nn.Module):
     ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
         """Map BTF floats (or BT integers, meant one-hot) and the state before them to outputs_BTH and the state after.
 
-        The state is (hidden_BH, memory_BH); None stands for zeros.
+        The state is (hidden_BH, memory_BH); None stands for zeros. Under autocast everything is computed in its dtype.
         """
-        projected_TBG = self._project(inputs)
+        B, T = inputs.shape[:2]
+        dtype = self._compute_dtype()
+        projected = self._project(inputs, dtype)
         if state is None:
-            zeros = projected_TBG.new_zeros(projected_TBG.shape[1], self.hidden_size)
+            zeros = projected.new_zeros(B, self.hidden_size)
             state = (zeros, zeros)
-        hidden, memory = state
-        outputs_TBH, memory = _Recurrence.apply(  # type: ignore[no-untyped-call]
-            projected_TBG, self.recurrent_weights, self.peepholes, hidden, memory
+        hidden, memory = (part.to(dtype) for part in state)
+        _, outputs_TBH, memory = _Recurrence.apply(  # type: ignore[no-untyped-call]
+            projected, self.recurrent_weights.to(dtype), self.peepholes.to(dtype), hidden, memory, T
         )
         return outputs_TBH.transpose(0, 1), (outputs_TBH[-1], memory)
 
@@ -58,66 +62,117 @@ class GravesLSTM(nn.Module):
         nn.init.zeros_(self.bias)
         nn.init.ones_(self.bias[self.hidden_size : 2 * self.hidden_size])
 
-    def _project(self, inputs: torch.Tensor) -> torch.Tensor:
-        """All steps' input projections at once; a one-hot vector times the weights is one of their rows."""
+    def _compute_dtype(self) -> torch.dtype:
+        device = self.bias.device.type
+        return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.bias.dtype
+
+    def _project(self, inputs: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """All steps' input projections at once, (T * B) x G with all rows of one step together."""
         if inputs.is_floating_point():
-            return functional.linear(inputs.transpose(0, 1), self.input_weights.t(), self.bias)
-        return functional.embedding(inputs.transpose(0, 1), self.input_weights) + self.bias
+            flat = inputs.transpose(0, 1).reshape(-1, self.input_size)
+            return torch.addmm(self.bias.to(dtype), flat.to(dtype), self.input_weights.to(dtype))
+        # a one-hot vector times the weights is one of their rows; the bias joins the smaller side of the look-up
+        flat = inputs.t().reshape(-1)
+        if len(flat) > self.input_size:
+            return functional.embedding(flat, self.input_weights + self.bias).to(dtype)
+        return (functional.embedding(flat, self.input_weights) + self.bias).to(dtype)
 
 
 class _Recurrence(torch.autograd.Function):
+    """Turns `gates` (the projections, (T * B) x G) into the gates' activations in place, and goes through time."""
+
     @staticmethod
-    def forward(ctx: Any, projected: Any, weights: Any, peepholes: Any, hidden: Any, memory: Any) -> Any:
-        T, B, _ = projected.shape
-        H = hidden.shape[1]
-        gates = projected.new_empty(T, B, 4, H)
-        hiddens = projected.new_empty(T + 1, B, H)
-        memories = projected.new_empty(T + 1, B, H)
-        tanhs = projected.new_empty(T, B, H)
-        hiddens[0], memories[0] = hidden, memory
-        for t in range(T):
-            torch.addmm(projected[t], hiddens[t], weights, out=gates[t].view(B, 4 * H))
-            i_f, g, o = gates[t, :, :2], gates[t, :, 2], gates[t, :, 3]
-            i_f.addcmul_(memories[t].unsqueeze(1), peepholes[:2]).sigmoid_()
+    def forward(
+        ctx: Any,
+        gates: torch.Tensor,
+        weights: torch.Tensor,
+        peepholes: torch.Tensor,
+        hidden: torch.Tensor,
+        memory: torch.Tensor,
+        num_steps: int,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        B, H = hidden.shape
+        split = gates.view(num_steps, B, 4, H)
+        hiddens = gates.new_empty(num_steps, B, H)
+        memories = gates.new_empty(num_steps + 1, B, H)  # the first is the one before
+        memories[0] = memory
+        steps = zip(
+            *(gates.view(num_steps, B, 4 * H), split[:, :, :2], *split.unbind(2), hiddens),
+            *(memories[:-1], memories[:-1].unsqueeze(2), memories[1:]),
+            strict=True,
+        )
+        before, peep_i_and_f, peep_o = hidden, peepholes[:2], peepholes[2]
+        for all_gates, i_and_f, i, f, g, o, h, c_before, c_before_twice, c in steps:
+            all_gates.addmm_(before, weights)
+            i_and_f.addcmul_(c_before_twice, peep_i_and_f).sigmoid_()
             g.tanh_()
-            torch.mul(i_f[:, 1], memories[t], out=memories[t + 1]).addcmul_(i_f[:, 0], g)
-            o.addcmul_(memories[t + 1], peepholes[2]).sigmoid_()
-            torch.tanh(memories[t + 1], out=tanhs[t])
-            torch.mul(o, tanhs[t], out=hiddens[t + 1])
-        ctx.save_for_backward(weights, peepholes, gates, hiddens, memories, tanhs)
-        return hiddens[1:].clone(), memories[T].clone()
+            torch.mul(f, c_before, out=c).addcmul_(i, g)
+            o.addcmul_(c, peep_o).sigmoid_()
+            before = torch.tanh(c, out=h).mul_(o)
+        ctx.mark_dirty(gates)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(weights, peepholes, hidden, gates, hiddens, memories)
+        return gates, hiddens, memories[-1].clone()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, d_outputs: Any, d_memory: Any) -> Any:
-        weights, peepholes, gates, hiddens, memories, tanhs = ctx.saved_tensors
-        T, B, _, H = gates.shape
-        i, f, g, o = gates.unbind(2)
+    def backward(
+        ctx: Any, _: None, d_hiddens: torch.Tensor | None, d_memory: torch.Tensor | None
+    ) -> tuple[torch.Tensor | None, ...]:
+        weights, peepholes, hidden, gates, hiddens, memories = ctx.saved_tensors
+        T, B, H = hiddens.shape
+        d_hiddens = torch.zeros_like(hiddens) if d_hiddens is None else d_hiddens
+        d_memory = torch.zeros_like(hidden) if d_memory is None else d_memory.clone()
+        d_hidden, d_later = torch.empty_like(hidden), gates.new_zeros(B, 4 * H)
         d_gates = torch.empty_like(gates)
-        d_o = o * (1 - o) * tanhs
-        through_output = o * (1 - tanhs * tanhs) + d_o * peepholes[2]
-        torch.mul(i * (1 - i), g, out=d_gates[:, :, 0])
-        torch.mul(f * (1 - f), memories[:-1], out=d_gates[:, :, 1])
-        torch.mul(1 - g * g, i, out=d_gates[:, :, 2])
-        d_gates[:, :, 3] = d_o
-        through_memory = f + d_gates[:, :, 0] * peepholes[0] + d_gates[:, :, 1] * peepholes[1]
-        d_memory = d_memory.clone()
-        d_hidden = d_outputs[T - 1].clone()
-        transposed = weights.t()
-        for t in range(T - 1, -1, -1):
-            d_memory.addcmul_(d_hidden, through_output[t])
-            d_gates[t, :, 3].mul_(d_hidden)
-            d_gates[t, :, :3].mul_(d_memory.unsqueeze(1))
-            d_memory.mul_(through_memory[t])
-            if t:
-                torch.addmm(d_outputs[t - 1], d_gates[t].view(B, 4 * H), transposed, out=d_hidden)
-        d_flat = d_gates.view(T * B, 4 * H)
-        d_weights = hiddens[:-1].reshape(T * B, H).t() @ d_flat
-        d_peepholes = torch.stack(
-            [
-                (d_gates[:, :, 0] * memories[:-1]).sum((0, 1)),
-                (d_gates[:, :, 1] * memories[:-1]).sum((0, 1)),
-                (d_gates[:, :, 3] * memories[1:]).sum((0, 1)),
-            ]
-        )
-        return d_gates.view(T, B, 4 * H), d_weights, d_peepholes, d_gates[0].view(B, 4 * H) @ transposed, d_memory
+        d_peepholes = torch.zeros_like(peepholes, dtype=torch.promote_types(gates.dtype, torch.float32))
+        split, d_flat, d_split = gates.view(T, B, 4, H), d_gates.view(T, B, 4 * H), d_gates.view(T, B, 4, H)
+        transposed, d_memory_thrice = weights.t().contiguous(), d_memory.unsqueeze(1)
+        block_length = max(1, 32768 // max(1, B * H)) if gates.is_cpu else T  # values that stay in a core's cache
+        scratch = gates.new_empty(3, min(T, block_length), B, H)
+        for stop in range(T, 0, -block_length):
+            block = slice(max(0, stop - block_length), stop)
+            d_block, c_before, c = d_split[block], memories[:-1][block], memories[1:][block]
+            slopes = _local_slopes(split[block], d_block, c_before, c, peepholes, scratch[:, : len(c)])
+            steps = list(
+                zip(d_hiddens[block], d_flat[block], d_block[:, :, :3], d_block[:, :, 3], *slopes, strict=True)
+            )
+            for d_output, d_all, d_ifg, d_o, slope_h, slope_c in reversed(steps):
+                torch.addmm(d_output, d_later, transposed, out=d_hidden)
+                d_memory.addcmul_(d_hidden, slope_h)
+                d_o.mul_(d_hidden)
+                d_ifg.mul_(d_memory_thrice)
+                d_memory.mul_(slope_c)
+                d_later = d_all
+            for row, gate, by in ((0, 0, c_before), (1, 1, c_before), (2, 3, c)):
+                d_peepholes[row] += torch.mul(d_block[:, :, gate], by, out=scratch[0, : len(c)]).sum((0, 1))
+        d_weights = torch.mm(hidden.t(), d_gates[:B]).addmm_(hiddens[:-1].view(-1, H).t(), d_gates[B:])
+        return d_gates, d_weights, d_peepholes.to(gates.dtype), d_later @ transposed, d_memory, None
+
+
+def _local_slopes(
+    gates: torch.Tensor,
+    d_gates: torch.Tensor,
+    c_before: torch.Tensor,
+    c: torch.Tensor,
+    peepholes: torch.Tensor,
+    scratch: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Everything about the derivatives that needs no going through time.
+
+    Fills `d_gates` (T x B x 4 x H) with the slopes of c by the inputs of gates i, f, g and of h by the input of gate o.
+    Returns the slopes of h by c, and of c by the c before it (T x B x H), in the scratch memory (3 x T x B x H).
+    """
+    sigmoid_backward, tanh_backward = (
+        torch.ops.aten.sigmoid_backward.grad_input,
+        torch.ops.aten.tanh_backward.grad_input,
+    )
+    (i, f, g, o), (d_i, d_f, d_g, d_o) = gates.unbind(2), d_gates.unbind(2)
+    squashed = torch.tanh(c, out=scratch[0])
+    sigmoid_backward(g, i, grad_input=d_i)
+    sigmoid_backward(c_before, f, grad_input=d_f)
+    tanh_backward(i, g, grad_input=d_g)
+    sigmoid_backward(squashed, o, grad_input=d_o)
+    slope_h = tanh_backward(o, squashed, grad_input=scratch[1]).addcmul_(d_o, peepholes[2])
+    slope_c = torch.addcmul(f, d_i, peepholes[0], out=scratch[2]).addcmul_(d_f, peepholes[1])
+    return slope_h, slope_c

@@ -71,8 +71,8 @@ class Network(nn.Module):
 
         Returns:
             Answers, BTV, or BV when the network pools; and the state after the last step, one entry a layer (None when
-            the network is bidirectional: it needs whole sequences). At padded steps and in the state of rows that have
-            ended the values mean nothing.
+            the network is bidirectional: it needs whole sequences). Pooling is over the steps of this call. At padded
+            steps and in the state of rows that have ended the values mean nothing.
 
         Raises:
             ValueError: a bidirectional network was handed a state.
