@@ -1,0 +1,125 @@
+"""A Ray head on this machine that outlives the command that started it: `rayrnn up` and `rayrnn down`."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from rayrnn.cluster.environment import bind_to_loopback, prepare_environment
+from rayrnn.cluster.processes import end_processes_of, is_head_alive
+from rayrnn.cluster.state import LocalHead, forget_head, load_head, one_at_a_time, save_head
+from rayrnn.errors import ClusterError
+
+#: seconds that Ray may take to start
+START_TIMEOUT = 120
+
+
+@dataclass(frozen=True)
+class HeadOptions:
+    """What a head is started with; None leaves the number to Ray, which counts the machine's."""
+
+    num_cpus: int | None = None
+    num_gpus: int | None = None
+    #: bytes
+    memory: int | None = None
+    dashboard: bool = False
+
+
+def running_head() -> LocalHead | None:
+    """The head that `up` started, if it is alive."""
+    head = load_head()
+    return head if head and is_head_alive(head.folder) else None
+
+
+def start_head(options: HeadOptions) -> tuple[LocalHead, bool]:
+    """The head of this machine, and whether it had to be started; what a dead one left is cleaned first.
+
+    It listens on 127.0.0.1 alone and answers only who shows the token.
+
+    Raises:
+        ClusterError: Ray did not start; the message has its last words.
+    """
+    with one_at_a_time():
+        if head := running_head():
+            return head, False
+        _clean()
+        prepare_environment()
+        head = _start(options)
+        save_head(head)
+        return head, True
+
+
+def stop_head() -> bool:
+    """End what `start_head` started, every process by its id, and remove its folder; whether anything was there.
+
+    Raises:
+        ClusterError: a process does not end.
+    """
+    with one_at_a_time():
+        return _clean()
+
+
+def _clean() -> bool:
+    head = load_head()
+    if head is None:
+        return False
+    end_processes_of(head.folder)
+    shutil.rmtree(head.folder, ignore_errors=True)
+    forget_head()
+    return True
+
+
+def _start(options: HeadOptions) -> LocalHead:
+    # private to the user; Ray opens the folder it makes inside to everyone. Short, since it holds Ray's sockets
+    folder = tempfile.mkdtemp(prefix="rayrnn-", dir="/tmp")
+    try:
+        said = _run_ray_start(options, folder)
+    except (ClusterError, KeyboardInterrupt):
+        end_processes_of(folder)
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    address = (Path(folder) / "ray" / "ray_current_cluster").read_text(encoding="utf-8").strip()
+    dashboard = re.search(r"http://127\.0\.0\.1:\d+", said)
+    return LocalHead(address, folder, dashboard.group() if dashboard else None, time.time())
+
+
+def _run_ray_start(options: HeadOptions, folder: str) -> str:
+    hook = f"{bind_to_loopback.__module__}.{bind_to_loopback.__name__}"
+    environment = {**os.environ, "RAY_TMPDIR": folder, "RAY_START_HOOK": hook}
+    environment.pop("RAY_ADDRESS", None)
+    try:
+        ended = subprocess.run(
+            _ray_start(options),
+            env=environment,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=START_TIMEOUT,
+        )
+    except subprocess.TimeoutExpired:
+        raise ClusterError(f"Ray's head did not start within {START_TIMEOUT} s") from None
+    if ended.returncode != 0:
+        raise ClusterError(f"Ray's head did not start; its last words were\n{_last_words(ended.stdout)}")
+    return ended.stdout
+
+
+def _ray_start(options: HeadOptions) -> list[str]:
+    numbers = {"--num-cpus": options.num_cpus, "--num-gpus": options.num_gpus, "--memory": options.memory}
+    return [
+        *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--log-style=record", "--log-color=false"),
+        *("--port=0", "--no-monitor", "--disable-usage-stats"),
+        *(f"--include-dashboard={options.dashboard}", "--dashboard-host=127.0.0.1"),
+        *(f"{name}={number}" for name, number in numbers.items() if number is not None),
+    ]
+
+
+def _last_words(text: str) -> str:
+    lines = [line for line in text.splitlines() if line.strip()]
+    return "\n".join(f"  {line}" for line in lines[-5:])
