@@ -128,12 +128,9 @@ class CsvData(StepData):
         return self
 
 
-class ParquetData(StepData):
-    """Parquet tables: one row a sequence, or (with `order_by`) one row a step."""
+class TableData(StepData):
+    """Tables with one row a sequence, or (with `order_by`) one row a step: what parquet and spark have in common."""
 
-    source: Literal["parquet"] = "parquet"
-    #: files, directories or glob patterns: local, s3://, gs:// or hdfs://
-    path: str | tuple[str, ...]
     #: the column that names a sequence; without it the rows are numbered
     key: str | None = None
     #: the column that orders a sequence's steps; with it every row is one step
@@ -152,10 +149,29 @@ class ParquetData(StepData):
     label: str | None = None
 
     @pydantic.model_validator(mode="after")
-    def _one_shape(self) -> "ParquetData":
+    def _one_shape(self) -> "TableData":
         contents = [name for name in (self.values, self.symbols, self.text) if name is not None]
         if self.order_by is None and len(contents) != 1:
             raise ValueError("give data.values, data.symbols or data.text (one row a sequence), or data.order_by")
         if self.order_by is not None and (contents or self.key is None):
             raise ValueError("with data.order_by every row is one step: give data.key, and features instead of values")
         return self
+
+    @property
+    def names(self) -> dict[str, str]:
+        """One row a sequence: the row schema's names -> the table's."""
+        names = {name: getattr(self, name) for name in ("key", "text", "symbols", "values", "label")}
+        return {name: column for name, column in names.items() if column is not None}
+
+    @property
+    def columns(self) -> list[str]:
+        """One row a sequence: all columns that are used, each once."""
+        return list(dict.fromkeys([*self.names.values(), *self.categorical]))
+
+
+class ParquetData(TableData):
+    """Parquet files."""
+
+    source: Literal["parquet"] = "parquet"
+    #: files, directories or glob patterns: local, s3://, gs:// or hdfs://
+    path: str | tuple[str, ...]

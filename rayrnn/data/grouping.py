@@ -6,11 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.types as kinds
 
-from rayrnn.data.labels import Fault, Faults, first_faults
+from rayrnn.data.labels import Fault, Faults, Target, first_faults
 from rayrnn.data.ragged import flat
-from rayrnn.data.tables import Roles, keyed, rows_of_steps
+from rayrnn.data.tables import Roles, check_columns, keyed, rows_of_steps
 from rayrnn.errors import DataError
+from rayrnn.recipe_data import TableData
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,33 @@ class Grouping:
         """All columns that are used, each once."""
         roles = self.roles
         return list(dict.fromkeys([self.key, self.order_by, *roles.numbers, *roles.words, *roles.labels]))
+
+
+def grouping_of(data: TableData, task: str, schema: pa.Schema) -> Grouping:
+    """What the columns of a table with one row a step are for.
+
+    Raises:
+        DataError: a column is missing, or is to hold numbers and holds something else.
+    """
+    assert data.key is not None
+    assert data.order_by is not None
+    others = {data.key, data.order_by, data.label}
+    features = data.features if data.features is not None else tuple(n for n in schema.names if n not in others)
+    check_columns(schema, [*features, *data.categorical])
+    for name in features:
+        kind = schema.field(name).type
+        if name not in data.categorical and not _is_number(kind):
+            raise DataError(
+                f"column {name!r} holds {kind}, no numbers: list it in data.categorical, or leave it out of "
+                f"data.features"
+            )
+    roles = Roles(
+        numbers=tuple(name for name in features if name not in data.categorical),
+        words=tuple(name for name in features if name in data.categorical),
+        labels=() if data.label is None else (data.label,),
+        target=Target(task, data.classes, data.num_classes),
+    )
+    return Grouping(data.key, data.order_by, roles)
 
 
 def deal(steps: pa.Table, grouping: Grouping, num_hands: int) -> list[pa.Table]:
@@ -89,3 +118,7 @@ def _reasons(
         sequence: f"sequence {keys[sequence].as_py()!r}, {place(sequence, fault)}: {fault.reason}"
         for sequence, fault in faults.items()
     }
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(kinds.is_integer(kind) or kinds.is_floating(kind) or kinds.is_decimal(kind) or kinds.is_boolean(kind))

@@ -4,24 +4,21 @@ import functools
 import itertools
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
-import pyarrow.types as kinds
 import ray
 import ray.data
 from pyarrow import fs
 
 from rayrnn.data.csv_labels import below_common
 from rayrnn.data.files import Listing, list_files
-from rayrnn.data.grouping import Grouping, deal, group
-from rayrnn.data.labels import Target
+from rayrnn.data.grouping import Grouping, deal, group, grouping_of
 from rayrnn.data.quiet import quiet_ray_data
 from rayrnn.data.remote import results
-from rayrnn.data.tables import Roles, check_columns, rows_of_sequences
+from rayrnn.data.tables import check_columns, rows_of_sequences
 from rayrnn.errors import DataError
 from rayrnn.recipe_data import ParquetData
 
@@ -51,13 +48,12 @@ def read_parquet(data: ParquetData, task: str) -> ray.data.Dataset:
     footers = _footers(listing)
     pieces = _pieces(listing, footers)
     if data.order_by is not None:
-        grouping = _grouping(data, task, footers[0].schema.to_arrow_schema())
+        grouping = grouping_of(data, task, footers[0].schema.to_arrow_schema())
         _check(listing, footers, grouping.columns)
         return ray.data.from_arrow_refs(_brought_together(pieces, listing.filesystem, grouping))
-    renaming = _Renaming(data)
-    _check(listing, footers, renaming.columns)
+    _check(listing, footers, data.columns)
     return ray.data.from_arrow(_cut(pieces)).map_batches(
-        functools.partial(_renamed, renaming=renaming, filesystem=listing.filesystem),
+        functools.partial(_renamed, data=data, filesystem=listing.filesystem),
         batch_size=None,
         batch_format="pyarrow",
     )
@@ -120,58 +116,13 @@ def _read(pieces: pa.Table, columns: list[str], filesystem: fs.FileSystem) -> It
         yield together[0], table
 
 
-@dataclass(frozen=True)
-class _Renaming:
-    """A table with one row a sequence."""
-
-    data: ParquetData
-
-    @property
-    def names(self) -> dict[str, str]:
-        """The row schema's names -> the table's."""
-        names = {name: getattr(self.data, name) for name in ("key", "text", "symbols", "values", "label")}
-        return {name: column for name, column in names.items() if column is not None}
-
-    @property
-    def columns(self) -> list[str]:
-        """All columns that are used, each once."""
-        return list(dict.fromkeys([*self.names.values(), *self.data.categorical]))
-
-
-def _renamed(pieces: pa.Table, renaming: _Renaming, filesystem: fs.FileSystem) -> Iterator[pa.Table]:
-    for first, table in _read(pieces, renaming.columns, filesystem):
-        rows = rows_of_sequences(table, renaming.names, renaming.data.categorical)
-        if renaming.data.key is None:
+def _renamed(pieces: pa.Table, data: ParquetData, filesystem: fs.FileSystem) -> Iterator[pa.Table]:
+    for first, table in _read(pieces, data.columns, filesystem):
+        rows = rows_of_sequences(table, data.names, data.categorical)
+        if data.key is None:
             numbers = range(first["first_row"], first["first_row"] + len(rows))
             rows = rows.add_column(0, "key", pa.array([f"{first['name']}:{number}" for number in numbers], pa.string()))
         yield rows
-
-
-def _grouping(data: ParquetData, task: str, schema: pa.Schema) -> Grouping:
-    """What the columns of a table with one row a step are for."""
-    assert data.key is not None
-    assert data.order_by is not None
-    others = {data.key, data.order_by, data.label}
-    features = data.features if data.features is not None else tuple(n for n in schema.names if n not in others)
-    check_columns(schema, [*features, *data.categorical])
-    for name in features:
-        kind = schema.field(name).type
-        if name not in data.categorical and not _is_number(kind):
-            raise DataError(
-                f"column {name!r} holds {kind}, no numbers: list it in data.categorical, or leave it out of "
-                f"data.features"
-            )
-    roles = Roles(
-        numbers=tuple(name for name in features if name not in data.categorical),
-        words=tuple(name for name in features if name in data.categorical),
-        labels=() if data.label is None else (data.label,),
-        target=Target(task, data.classes, data.num_classes),
-    )
-    return Grouping(data.key, data.order_by, roles)
-
-
-def _is_number(kind: pa.DataType) -> bool:
-    return bool(kinds.is_integer(kind) or kinds.is_floating(kind) or kinds.is_decimal(kind) or kinds.is_boolean(kind))
 
 
 def _brought_together(pieces: pa.Table, filesystem: fs.FileSystem, grouping: Grouping) -> list[ray.ObjectRef]:
