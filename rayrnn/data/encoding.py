@@ -67,7 +67,7 @@ class Encoding:
             classes, num_classes: the classes by name, or their number when they are 0 .. num_classes - 1.
 
         Raises:
-            DataError: a label is not among the classes; names it and its sequence.
+            DataError: a label is not among the classes (names it and its sequence), or there is nothing to forecast.
         """
         found = survey(sequences, train_indices, held_out, task=task)
         if num_classes is not None:
@@ -76,6 +76,8 @@ class Encoding:
             classes = classes or tuple(naturally(found.labels))
             check_labels(found.labels, classes)
         schema = sequences.schema
+        if horizon and "values" not in schema.names:
+            raise DataError(f"data.horizon is {horizon}, but these sequences hold no numbers to forecast")
         scaling = None
         if "values" in schema.names:
             scaling = Scaling.fit(sequences.blocks, sequences.offsets, train_indices, kind=normalize)
@@ -221,7 +223,8 @@ class Encoding:
         own = words.take(pa.array(np.arange(place, len(words), len(self.categories))))
         known = self.categories[place]
         numbers = pc.index_in(own, value_set=pa.array(known, pa.string())).fill_null(-1)
-        return np.equal.outer(np.asarray(numbers), np.arange(len(known))).astype(np.float32)
+        one_hot: np.ndarray = np.equal.outer(np.asarray(numbers), np.arange(len(known))).astype(np.float32)
+        return one_hot
 
 
 def _vocabulary(counts: dict[str, int], task: str) -> Vocabulary:

@@ -3,7 +3,7 @@
 import difflib
 import re
 import sysconfig
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -29,6 +29,8 @@ class Listing:
     sizes: np.ndarray
     #: what stands before every path in a name: `s3://`, or nothing for local files
     prefix: str = ""
+    #: the directory from which local files are named
+    here: str = field(default_factory=lambda: Path.cwd().as_posix())
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -36,7 +38,7 @@ class Listing:
     @cached_property
     def names(self) -> tuple[str, ...]:
         """The files as the user would write them: below the current directory from there, otherwise in full."""
-        here = "" if self.prefix else f"{Path.cwd().as_posix()}/"
+        here = "" if self.prefix else f"{self.here}/"
         return tuple(self.prefix + path.removeprefix(here) for path in self.paths)
 
     def groups(self, at_least: int, *, fewest: int = 1) -> list[np.ndarray]:
@@ -189,7 +191,8 @@ def _expression(pattern: str) -> str:
 def _character_set(piece: str) -> str:
     if not (piece.startswith("[") and piece.endswith("]")):
         return re.escape(piece)
-    return "[^" + piece[2:] if piece.startswith("[!") else piece
+    negated = piece.startswith("[!")
+    return ("[^" if negated else "[") + re.sub(r"[\\[&~|]", r"\\\g<0>", piece[1 + negated : -1]) + "]"
 
 
 def _walk(filesystem: fs.FileSystem, directory: str, *, recursive: bool) -> dict[str, int]:

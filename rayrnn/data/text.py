@@ -42,12 +42,22 @@ def read_text(data: TextData) -> ray.data.Dataset:
     """
     quiet_ray_data()
     if data.text is not None:
-        counts, blocks = [Symbols(1, len(data.text))], [ray.put(_table(_cut("text", data.text, data.length)))]
+        counts, blocks = [Symbols(1, len(data.text))], [ray.put(_table(cut("text", data.text, data.length)))]
     else:
         assert data.path is not None
         counts, blocks = _read_files(list_files(data.path, endpoint=data.endpoint), data.length)
     _check_enough(counts, data)
     return ray.data.from_arrow_refs(blocks)
+
+
+def cut(name: str, text: str, length: int) -> Iterator[tuple[str, str]]:
+    """Yield the sequences of one text with their keys; a rest of one symbol, which has no step, is left out."""
+    if length == 0:
+        if text:
+            yield f"{name}:0", text + END
+        return
+    for number, start in enumerate(range(0, len(text) - 1, length)):
+        yield f"{name}:{number}", text[start : start + length + 1]
 
 
 def _read_files(listing: Listing, length: int) -> tuple[list[Symbols], list[ray.ObjectRef]]:
@@ -68,7 +78,7 @@ def _read_group(listing: Listing, group: np.ndarray, length: int) -> Iterator[pa
     for number in group:
         text = _decode(read_bytes(listing, number), listing.names[number])
         total += len(text)
-        for row in _cut(listing.names[number], text, length):
+        for row in cut(listing.names[number], text, length):
             rows.append(row)
             pending += len(row[1])
             if pending >= BLOCK_SYMBOLS:
@@ -86,16 +96,6 @@ def _decode(content: bytes, name: str) -> str:
             f"{name} is not UTF-8: byte {error.start} is 0x{content[error.start]:02x}; convert the file "
             f"(iconv -f LATIN1 -t UTF-8), or leave it out of data.path"
         ) from None
-
-
-def _cut(name: str, text: str, length: int) -> Iterator[tuple[str, str]]:
-    """Sequences with their keys; what is too short to have a step is left out."""
-    if length == 0:
-        if text:
-            yield f"{name}:0", text + END
-        return
-    for number, start in enumerate(range(0, len(text) - 1, length)):
-        yield f"{name}:{number}", text[start : start + length + 1]
 
 
 def _table(rows: Iterator[tuple[str, str]] | list[tuple[str, str]]) -> pa.Table:

@@ -1,0 +1,91 @@
+"""Files are found as a shell finds them, and shared out to tasks by their bytes."""
+
+import glob
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pyarrow import fs
+
+from rayrnn.data.files import Listing, list_files, open_file_system, read_bytes
+from rayrnn.errors import DataError
+
+NAMES = ("a.csv", "b.csv", "ab.csv", "b.txt", "x/a.csv", "x/y/a.csv", "x[1].csv", "1/part-0.csv", "2/part-0.csv")
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    for name in NAMES:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name, encoding="utf-8")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["*.csv", "?.csv", "[ab].csv", "[!a].csv", "*", "**/*.csv", "x/**", "*/a.csv", "*/*/a.csv", "[12]/*", "x[[]1].csv"],
+)
+def test_a_pattern_finds_what_python_finds(directory: Path, pattern: str) -> None:
+    expected = sorted(path for path in glob.glob(f"{directory}/{pattern}", recursive=True) if Path(path).is_file())
+    assert list(list_files(f"{directory}/{pattern}").paths) == expected
+
+
+def test_a_listing_knows_sizes_and_reads(directory: Path) -> None:
+    listing = list_files(str(directory))
+    assert listing.sizes.tolist() == [len(Path(path).relative_to(directory).as_posix()) for path in listing.paths]
+    assert [read_bytes(listing, number).decode() for number in range(len(listing))] == [
+        Path(path).relative_to(directory).as_posix() for path in listing.paths
+    ]
+
+
+def test_a_home_directory_is_understood(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(directory))
+    assert list_files("~/a.csv").paths == (f"{directory}/a.csv",)
+
+
+@given(
+    sizes=st.lists(st.integers(0, 100), min_size=1, max_size=60), at_least=st.integers(1, 200), fewest=st.integers(1, 8)
+)
+def test_groups_share_out_every_file_once_in_order(sizes: list[int], at_least: int, fewest: int) -> None:
+    paths = tuple(f"/{number}" for number in range(len(sizes)))
+    groups = Listing(fs.LocalFileSystem(), paths, np.array(sizes)).groups(at_least, fewest=fewest)
+    assert np.concatenate(groups).tolist() == list(range(len(sizes)))
+    assert all(len(group) for group in groups)
+
+
+def test_small_files_share_a_task_and_large_ones_have_their_own() -> None:
+    sizes = np.array([1] * 100 + [1000, 1000])
+    listing = Listing(fs.LocalFileSystem(), tuple(f"/{number}" for number in range(102)), sizes)
+    assert [len(group) for group in listing.groups(1000)] == [100, 1, 1]
+    assert len(listing.groups(10_000)) == 1
+    assert len(listing.groups(10_000, fewest=2)) == 2
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("ftp://host/file", "ftp:// is no file system known here; known are s3, gs, hdfs, file"),
+        ("sysconfig:nonsense/*.py", "Python has no directory 'nonsense'"),
+    ],
+)
+def test_an_address_that_means_nothing_is_told(address: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        list_files(address)
+
+
+def test_a_file_url_is_a_local_path(directory: Path) -> None:
+    assert list_files(f"file://{directory}/a.csv").paths == (f"{directory}/a.csv",)
+
+
+def test_a_store_with_an_address_of_its_own_needs_no_network_to_be_named() -> None:
+    filesystem, path = open_file_system("s3://bucket/some/data/", endpoint="http://127.0.0.1:9000")
+    assert (filesystem.type_name, path) == ("s3", "bucket/some/data")
+
+
+def test_a_store_that_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "nobody")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "nothing")
+    with pytest.raises(DataError, match="s3://bucket/data cannot be listed"):
+        list_files("s3://bucket/data", endpoint="http://127.0.0.1:9")
