@@ -1,0 +1,199 @@
+"""A run from the outside: what is in its directory, what the user sees, and what each mistake is told."""
+
+import io
+import json
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from rayrnn.checkpoints import read_checkpoint
+from rayrnn.errors import ClusterError, DataError, RunError, UsageError
+from rayrnn.generation import Drawing, generate
+from rayrnn.recipe import load_recipe
+from rayrnn.run import open_run
+from rayrnn.training.driver import train
+from rayrnn.training.outcome import Outcome
+from tests.training.recipes import small
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> tuple[Outcome, str]:
+    """A run of six rounds, and what was on the screen."""
+    screen = io.StringIO()
+    out = tmp_path_factory.mktemp("runs") / "small"
+    return train(small(), out=out, console=Console(file=screen, width=100)), screen.getvalue()
+
+
+def test_a_run_directory_has_everything_and_no_pickle(finished: tuple[Outcome, str]) -> None:
+    run = finished[0].run
+    names = {path.name.split(".out.")[0] for path in run.path.iterdir()}
+    assert {"recipe.yaml", "vocabulary.json", "metrics.jsonl", "model.safetensors", "checkpoints", "events"} <= names
+    assert load_recipe(run.path / "recipe.yaml") == small()
+    suffixes = {path.suffix for path in run.path.rglob("*") if path.is_file()} - {".log", ".vm"}
+    assert not suffixes & {".pkl", ".pt", ".pth", ".bin"}
+
+
+def test_metrics_have_one_line_a_round(finished: tuple[Outcome, str]) -> None:
+    metrics = finished[0].run.metrics()
+    assert [line["round"] for line in metrics] == [1, 2, 3, 4, 5, 6]
+    assert [line["round"] for line in metrics if "held_out_loss" in line] == [2, 4, 6]
+    assert metrics[-1]["loss"] < metrics[0]["loss"]
+    for line in metrics:
+        assert [worker["worker"] for worker in line["workers"]] == [0, 1]
+        assert line["steps"] == sum(worker["steps"] for worker in line["workers"])
+        assert line["bytes"] > 0
+
+
+def test_the_best_model_is_the_one_with_the_best_held_out_loss(finished: tuple[Outcome, str]) -> None:
+    outcome, _ = finished
+    losses = {line["round"]: line["held_out_loss"] for line in outcome.run.metrics() if "held_out_loss" in line}
+    assert outcome.best_round == min(losses, key=losses.__getitem__)
+    assert outcome.best_loss == pytest.approx(min(losses.values()))
+
+
+def test_all_workers_and_the_last_checkpoint_hold_one_model(finished: tuple[Outcome, str]) -> None:
+    run = finished[0].run
+    assert sorted(path.name for path in run.checkpoints.iterdir()) == ["round-000004", "round-000006"]
+    checkpoint = read_checkpoint(run.checkpoints / "round-000006")
+    assert len(checkpoint.optimizers) == 2
+    if finished[0].best_round == 6:
+        best = run.network().state_dict()
+        assert all(torch.equal(best[name], value) for name, value in checkpoint.model.items())
+
+
+def test_the_screen_gives_the_account_a_line_a_round_and_the_next_command(finished: tuple[Outcome, str]) -> None:
+    outcome, screen = finished
+    assert "2 minibatches of 4 = 6 updates a worker" in screen
+    assert "--resume" in screen
+    for number in range(1, 7):
+        assert f"{number}/6 loss" in screen
+    assert "held-out" in screen
+    assert f"rayrnn generate {outcome.run.path}"[:40] in screen
+
+
+def test_tensorboard_reads_the_events(finished: tuple[Outcome, str]) -> None:
+    (file,) = finished[0].run.path.glob("events.out.tfevents.*")
+    assert b"held_out_loss" in file.read_bytes()
+
+
+def test_a_new_run_does_not_overwrite_another(finished: tuple[Outcome, str]) -> None:
+    path = finished[0].run.path
+    before = (path / "metrics.jsonl").read_bytes()
+    with pytest.raises(UsageError, match=r"holds a run already.*--resume"):
+        train(small(), out=path, console=Console(quiet=True))
+    assert (path / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_run_is_not_resumed_with_another_network(finished: tuple[Outcome, str]) -> None:
+    with pytest.raises(UsageError, match="another recipe: model differ"):
+        train(small(model={"hidden": 25}), out=finished[0].run.path, resume=True, console=Console(quiet=True))
+
+
+def test_too_few_cpus_are_refused_with_the_sum(tmp_path: Path) -> None:
+    recipe = small(averaging={"workers": 3, "cpus_per_worker": 2})
+    with pytest.raises(ClusterError, match=r"3 workers with 2 CPU each need 6 CPUs, the cluster has 4.*workers to 2"):
+        train(recipe, out=tmp_path / "run", console=Console(quiet=True))
+
+
+def test_missing_data_is_named(tmp_path: Path) -> None:
+    recipe = small(data={"text": None, "path": str(tmp_path / "nothing.txt")})
+    with pytest.raises(DataError, match=r"nothing\.txt"):
+        train(recipe, out=tmp_path / "run", console=Console(quiet=True))
+    assert not (tmp_path / "run" / "recipe.yaml").exists()
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_worker_round_and_update(tmp_path: Path) -> None:
+    recipe = small(training={"optimizer": "sgd", "learning_rate": 1e38, "clip": 0})
+    with pytest.raises(RunError, match=r"worker 0 is not finite: round 1, update \d.*learning_rate \(now 1e\+38\)"):
+        train(recipe, out=tmp_path / "run", console=Console(quiet=True))
+    assert not list((tmp_path / "run" / "checkpoints").iterdir())
+
+
+def test_more_workers_than_sequences_train_to_the_end(tmp_path: Path) -> None:
+    recipe = small(
+        data={"text": "abcabcabc", "length": 4, "held_out": 0}, averaging={"workers": 3, "frequency": 2, "rounds": 3}
+    )
+    outcome = train(recipe, out=tmp_path / "run", console=Console(quiet=True))
+    assert outcome.rounds == 3
+    assert all(worker["steps"] > 0 for line in outcome.run.metrics() for worker in line["workers"])
+
+
+def test_training_stops_early_when_the_held_out_loss_gets_no_better(tmp_path: Path) -> None:
+    recipe = small(
+        training={"learning_rate": 1e-30, "early_stopping": 2, "evaluate_every": 1}, averaging={"rounds": 50}
+    )
+    outcome = train(recipe, out=tmp_path / "run", console=Console(quiet=True))
+    assert outcome.reason == "no better"
+    assert outcome.rounds < 10
+
+
+def test_a_damaged_checkpoint_is_passed_over_and_said(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    train(small(averaging={"rounds": 4}), out=out, console=Console(quiet=True))
+    model = out / "checkpoints" / "round-000004" / "model.safetensors"
+    model.write_bytes(model.read_bytes()[:-10])
+    screen = io.StringIO()
+    outcome = train(small(averaging={"rounds": 4}), out=out, resume=True, console=Console(file=screen, width=200))
+    assert outcome.rounds == 4
+    assert "round-000004/model.safetensors is damaged" in screen.getvalue()
+    assert "going on after round 2" in screen.getvalue()
+    assert [line["round"] for line in outcome.run.metrics()] == [1, 2, 3, 4]
+
+
+class Trap:
+    """Unpickling this leaves a file behind."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return Path.write_text, (self.path, "unpickled")
+
+
+def pieces(path: Path) -> Iterator[list[str]]:
+    return generate(open_run(path), prime="the", length=5, samples=1, drawing=Drawing())
+
+
+def test_a_hostile_model_file_is_refused_and_never_unpickled(finished: tuple[Outcome, str], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in ("recipe.yaml", "vocabulary.json"):
+        (run / name).write_bytes((finished[0].run.path / name).read_bytes())
+    (run / "model.safetensors").write_bytes(pickle.dumps(Trap(tmp_path / "trap")))
+    with pytest.raises(RunError, match=r"model\.safetensors is no model of this run"):
+        list(pieces(run))
+    assert not (tmp_path / "trap").exists()
+
+
+def test_generated_text_begins_with_the_prime_and_is_the_same_for_the_same_seed(finished: tuple[Outcome, str]) -> None:
+    run = finished[0].run
+
+    def texts(seed: int) -> list[str]:
+        drawn = generate(run, prime="the ", length=20, samples=3, drawing=Drawing(), seed=seed)
+        return ["".join(sample) for sample in zip(*drawn, strict=True)]
+
+    assert texts(1) == texts(1) != texts(2)
+    assert all(text.startswith("the ") and len(text) == 24 for text in texts(1))
+    assert len(set(texts(1))) > 1
+
+
+def test_without_a_prime_each_sample_begins_with_a_symbol_drawn_at_random(finished: tuple[Outcome, str]) -> None:
+    drawn = list(generate(finished[0].run, prime=None, length=3, samples=12, drawing=Drawing(), seed=5))
+    assert len(set(drawn[0])) > 1
+    assert all(len(symbol) == 1 for symbol in drawn[0])
+
+
+def test_a_prime_with_an_unknown_symbol_names_it(finished: tuple[Outcome, str]) -> None:
+    with pytest.raises(DataError, match="symbol 'Z' is not in the vocabulary"):
+        list(generate(finished[0].run, prime="the Z", length=1, samples=1, drawing=Drawing()))
+
+
+def test_metrics_are_json_that_any_reader_takes(finished: tuple[Outcome, str]) -> None:
+    for line in (finished[0].run.path / "metrics.jsonl").read_text().splitlines():
+        json.loads(line, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
