@@ -58,15 +58,8 @@ def grouping_of(data: TableData, task: str, schema: pa.Schema) -> Grouping:
 
 
 def deal(steps: pa.Table, grouping: Grouping, num_hands: int) -> list[pa.Table]:
-    """Part steps so that all of one sequence are in the same hand, whichever table they come from.
-
-    Raises:
-        DataError: a step has no key.
-    """
-    keys = flat(steps[grouping.key])
-    if keys.null_count:
-        raise DataError(f"column {grouping.key!r} (data.key) is null in {keys.null_count} of {len(keys)} rows")
-    encoded = keys.cast(pa.string()).dictionary_encode()
+    """Part steps so that all of one sequence are in the same hand, whichever table they come from."""
+    encoded = flat(steps[grouping.key]).cast(pa.string()).fill_null("").dictionary_encode()
     # not Python's own hash of a string, which differs from process to process
     hands = np.array([zlib.crc32(key.encode()) % num_hands for key in encoded.dictionary.to_pylist()], np.int64)
     hand_of_step = hands[np.asarray(encoded.indices)]
@@ -77,16 +70,25 @@ def group(steps: pa.Table, grouping: Grouping) -> pa.Table:
     """Bring the steps of every sequence together and in order.
 
     Returns:
-        rows of sequences in the order of their keys; `fault` says why one cannot be used: a step without a place in
-        the order, or with the same as another, or a cell that does not fit.
+        rows of sequences in the order of their keys; `fault` says why one cannot be used: a step without a key, without
+        a place in the order or with the same as another, or a cell that does not fit.
     """
-    codes, keys = _ranked(flat(steps[grouping.key]).cast(pa.string()))
-    order = pa.table({"key": codes, "order": flat(steps[grouping.order_by])})
-    steps = steps.take(pc.sort_indices(order, sort_keys=[("key", "ascending"), ("order", "ascending")]))
+    given = steps.filter(flat(steps[grouping.key]).is_valid())
+    codes, keys = _ranked(flat(given[grouping.key]).cast(pa.string()))
+    order = pa.table({"key": codes, "order": flat(given[grouping.order_by])})
+    ordered = given.take(pc.sort_indices(order, sort_keys=[("key", "ascending"), ("order", "ascending")]))
     offsets = np.concatenate([[0], np.cumsum(np.bincount(codes, minlength=len(keys)))])
-    rows, faults = rows_of_steps(steps, offsets, grouping.roles)
-    faults = faults | _out_of_order(flat(steps[grouping.order_by]), offsets, grouping.order_by)
-    return keyed(keys, rows, np.arange(len(keys)), _reasons(faults, steps, offsets, keys, grouping), on_error="stop")
+    rows, faults = rows_of_steps(ordered, offsets, grouping.roles)
+    faults = faults | _out_of_order(flat(ordered[grouping.order_by]), offsets, grouping.order_by)
+    rows = keyed(keys, rows, np.arange(len(keys)), _reasons(faults, ordered, offsets, keys, grouping), on_error="stop")
+    return _with_keyless(rows, len(steps) - len(given), grouping.key)
+
+
+def _with_keyless(rows: pa.Table, num_keyless: int, name: str) -> pa.Table:
+    if not num_keyless:
+        return rows
+    fault = pa.table({"key": [""], "fault": [f"column {name!r} (data.key) is null in {num_keyless} rows"]})
+    return pa.concat_tables([rows, fault], promote_options="default").combine_chunks()
 
 
 def _ranked(keys: pa.Array) -> tuple[np.ndarray, pa.Array]:

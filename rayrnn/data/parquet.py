@@ -81,7 +81,7 @@ def _pieces(listing: Listing, footers: list[pyarrow.parquet.FileMetaData]) -> pa
             row_group = footer.row_group(place)
             rows.append((listing.paths[number], names[number], place, first_row, row_group.total_byte_size))
             first_row += row_group.num_rows
-    if not rows:
+    if not any(footer.num_rows for footer in footers):
         raise DataError(f"{listing.names[0]} has no rows" + (", nor has any other" if len(listing) > 1 else ""))
     columns = zip(*rows, strict=True)
     return pa.table(dict(zip(("path", "name", "row_group", "first_row", "bytes"), map(list, columns), strict=True)))

@@ -1,0 +1,185 @@
+"""Parquet tables become sequences, with one row a sequence or one row a step."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import ray
+
+from rayrnn.data.csv_files import read_csv
+from rayrnn.data.parquet import read_parquet
+from rayrnn.data.sequences import Sequences, gather, take
+from rayrnn.errors import DataError
+from rayrnn.recipe_data import CsvData, ParquetData
+from tests.ts_files import find_ts, read_ts, write_csv
+
+
+def write(directory: Path, tables: Mapping[str, Mapping[str, Any]], **options: Any) -> Path:
+    directory.mkdir(exist_ok=True)
+    for name, columns in tables.items():
+        pq.write_table(pa.table(dict(columns)), directory / name, **options)
+    return directory
+
+
+def rows(task: str, path: Path, **keys: Any) -> list[dict[str, Any]]:
+    dataset = read_parquet(ParquetData(path=str(path), **keys), task)
+    return pa.concat_tables(ray.get(dataset.to_arrow_refs()), promote_options="default").to_pylist()
+
+
+def by_key(task: str, path: Path, **keys: Any) -> dict[str, dict[str, Any]]:
+    return {row["key"]: row for row in rows(task, path, **keys)}
+
+
+def fault(task: str, path: Path, **keys: Any) -> str:
+    with pytest.raises(DataError) as told:
+        gather(read_parquet(ParquetData(path=str(path), **keys), task), task=task)
+    return str(told.value)
+
+
+def contents(sequences: Sequences) -> list[dict[str, Any]]:
+    return sorted(take(sequences, np.arange(len(sequences))).to_pylist(), key=lambda row: row["key"])
+
+
+STEPS = {"key": "id", "order_by": "at"}
+
+
+def test_one_row_a_sequence_is_renamed(ray_cluster: None, tmp_path: Path) -> None:
+    table = {"id": [7, 8], "series": [[[1.0, 2.0], [3.0, 4.0]], [[5.0, 6.0]]], "kind": ["up", "down"], "other": [0, 0]}
+    write(tmp_path, {"a.parquet": table})
+    keys = {"key": "id", "values": "series", "label": "kind"}
+    sequences = gather(read_parquet(ParquetData(path=str(tmp_path), **keys), "classification"), task="classification")
+    assert contents(sequences) == [
+        {"key": "7", "values": [[1, 2], [3, 4]], "label": "up"},
+        {"key": "8", "values": [[5, 6]], "label": "down"},
+    ]
+
+
+def test_rows_without_a_key_are_numbered_through_a_file(ray_cluster: None, tmp_path: Path) -> None:
+    table = {"text": [f"text {number}" for number in range(5)]}
+    write(tmp_path, {"a.parquet": table, "b.parquet": table}, row_group_size=2)
+    read = rows("language_model", tmp_path, text="text")
+    assert [row["key"] for row in read] == [f"{name}.parquet:{number}" for name in "ab" for number in range(5)]
+    assert [row["text"] for row in read] == table["text"] * 2
+
+
+def test_symbols_and_categorical_columns_are_lists_of_words(ray_cluster: None, tmp_path: Path) -> None:
+    table = {"v": [[1.0, 2.0]], "side": [["left", "right"]], "sky": [["blue", "grey"]], "s": [["a", "b"]]}
+    write(tmp_path, {"a.parquet": table})
+    (row,) = rows("tagging", tmp_path, values="v", categorical=("side", "sky"))
+    assert row["categories"] == [["left", "blue"], ["right", "grey"]]
+    (row,) = rows("language_model", tmp_path, symbols="s")
+    assert row["symbols"] == ["a", "b"]
+
+
+def test_steps_of_a_key_are_brought_together_from_all_files_and_sorted(ray_cluster: None, tmp_path: Path) -> None:
+    first = {"id": ["a", "b", "a"], "at": [3, 1, 1], "x": [30.0, 100.0, 10.0], "kind": ["up", "down", "up"]}
+    second = {"id": ["a", "c"], "at": [2, 1], "x": [20.0, 5.0], "kind": ["up", "up"]}
+    write(tmp_path, {"1.parquet": first, "2.parquet": second}, row_group_size=1)
+    read = by_key("classification", tmp_path, **STEPS, label="kind", classes=("up", "down"))
+    assert {key: (row["values"], row["label"]) for key, row in read.items()} == {
+        "a": ([[10], [20], [30]], "up"),
+        "b": ([[100]], "down"),
+        "c": ([[5]], "up"),
+    }
+
+
+def test_a_step_table_comes_out_the_same_however_its_rows_lie(ray_cluster: None, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    ids, at = np.repeat(np.arange(100), 20), np.tile(np.arange(20), 100)
+    table = {"id": ids, "at": at, "x": random.normal(size=2000), "y": random.integers(0, 9, 2000), "kind": at % 3}
+    orders = [np.arange(2000), random.permutation(2000)]
+    found = []
+    for number, order in enumerate(orders):
+        shuffled = {name: column[order] for name, column in table.items()}
+        parts = {f"{part}.parquet": {n: column[part::3] for n, column in shuffled.items()} for part in range(3)}
+        write(tmp_path / str(number), parts, row_group_size=97)
+        found.append(by_key("tagging", tmp_path / str(number), **STEPS, label="kind"))
+    assert found[0] == found[1]
+    assert sorted(found[0], key=int) == [str(number) for number in range(100)]
+    values = np.array(found[0]["42"]["values"])
+    np.testing.assert_array_equal(values, np.stack([table["x"], table["y"]], 1)[840:860].astype(np.float32))
+    assert found[0]["42"]["label"] == [str(place % 3) for place in range(20)]
+
+
+def test_a_step_table_may_have_words_and_numbers_to_predict(ray_cluster: None, tmp_path: Path) -> None:
+    table = {
+        "id": ["a", "a"],
+        "at": ["2026-01-02", "2026-01-01"],
+        "x": [1, 2],
+        "sky": ["blue", "grey"],
+        "y": [0.5, None],
+    }
+    write(tmp_path, {"a.parquet": table})
+    read = by_key("regression", tmp_path, **STEPS, features=("x", "sky"), categorical=("sky",), label="y")
+    assert (read["a"]["values"], read["a"]["categories"]) == ([[2], [1]], [["grey"], ["blue"]])
+    np.testing.assert_array_equal(read["a"]["label"], [[np.nan], [0.5]])
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"at": [1, 1]}, "sequence 'a', at 1: two steps have this place"),
+        ({"at": [1, None]}, "sequence 'a', at None: column 'at' (data.order_by) is null"),
+        ({"x": [1.0, None]}, "sequence 'a', at 2: column 'x' is empty"),
+        ({"x": ["1", "2"]}, "column 'x' holds string, no numbers: list it in data.categorical"),
+        ({"kind": ["up", "down"]}, "sequence 'a', at 2: the label changes from 'up' to 'down'"),
+        ({"kind": ["up", "sideways"]}, "sequence 'a', at 2: the label is 'sideways', which is not among data.classes"),
+        ({"id": ["a", None]}, "column 'id' (data.key) is null in 1 rows"),
+    ],
+)
+def test_a_fault_in_a_step_table_is_told_with_its_sequence_and_place(
+    ray_cluster: None, tmp_path: Path, change: dict[str, list[Any]], says: str
+) -> None:
+    table = {"id": ["a", "a"], "at": [1, 2], "x": [1.0, 2.0], "kind": ["up", "up"]}
+    write(tmp_path, {"a.parquet": table | change})
+    assert says in fault("classification", tmp_path, **STEPS, label="kind", classes=("up", "down"))
+
+
+def test_a_missing_column_is_told_with_the_file_and_those_there_are(ray_cluster: None, tmp_path: Path) -> None:
+    write(tmp_path, {"a.parquet": {"series": [[1.0]]}, "b.parquet": {"serie": [[1.0]]}})
+    told = fault("classification", tmp_path, values="series")
+    assert "b.parquet: there is no column 'series'; the columns are serie; did you mean 'serie'?" in told
+
+
+def test_a_file_that_is_no_parquet_is_told(ray_cluster: None, tmp_path: Path) -> None:
+    (tmp_path / "a.parquet").write_text("1,2,3\n")
+    assert "a.parquet cannot be read as Parquet" in fault("classification", tmp_path, values="series")
+
+
+def test_a_table_without_rows_is_told(ray_cluster: None, tmp_path: Path) -> None:
+    write(tmp_path, {"a.parquet": {"series": pa.array([], pa.list_(pa.float64()))}})
+    assert "a.parquet has no rows" in fault("classification", tmp_path, values="series")
+
+
+@pytest.mark.parametrize("name", ["JapaneseVowels"])
+def test_csv_and_both_shapes_of_tables_give_the_same_sequences(ray_cluster: None, tmp_path: Path, name: str) -> None:
+    try:
+        sequences = read_ts(find_ts(name)["train"])
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+    write_csv(sequences, tmp_path / "csv")
+    names = [f"{number:04d}.csv" for number in range(len(sequences))]
+    values = [np.array(steps, float) for steps, _ in sequences]
+    nested = {"id": names, "series": [value.tolist() for value in values], "kind": [label for _, label in sequences]}
+    write(tmp_path / "nested", {"a.parquet": nested}, row_group_size=100)
+    lengths = [len(value) for value in values]
+    steps = {
+        "id": np.repeat(names, lengths),
+        "at": np.concatenate([np.arange(length) for length in lengths]),
+        **{f"feature_{place:02d}": np.concatenate([value[:, place] for value in values]) for place in range(12)},
+        "kind": np.repeat([label for _, label in sequences], lengths),
+    }
+    write(tmp_path / "steps", {"a.parquet": steps}, row_group_size=1000)
+    nested_keys = {"key": "id", "values": "series", "label": "kind"}
+    datasets = [
+        read_csv(CsvData(path=str(tmp_path / "csv"), skip_lines=1, label_column="label"), "classification"),
+        read_parquet(ParquetData(path=str(tmp_path / "nested"), **nested_keys), "classification"),
+        read_parquet(ParquetData(path=str(tmp_path / "steps"), **STEPS, label="kind"), "classification"),
+    ]
+    from_csv, from_nested, from_steps = (contents(gather(dataset, task="classification")) for dataset in datasets)
+    assert len(from_csv) == 270
+    assert from_csv == from_nested == from_steps
