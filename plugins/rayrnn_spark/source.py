@@ -1,0 +1,162 @@
+"""DataFrames -> sequences: from a recipe, with a Spark of its own; or from a session that is there."""
+
+import functools
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import ray.data
+
+from rayrnn.data.grouping import Grouping, group, grouping_of
+from rayrnn.data.quiet import quiet_ray_data
+from rayrnn.data.tables import check_columns, rows_of_sequences
+from rayrnn.recipe_data import TableData
+from rayrnn_spark.conversion import to_blocks
+from rayrnn_spark.failures import translated
+from rayrnn_spark.section import SparkData, table_columns
+from rayrnn_spark.session import spark_session
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+#: into which the steps are dealt out, however few they are; a number of its own would make every machine learn another
+#: order of the same sequences
+_FEWEST_PARTITIONS = 8
+
+_CSV_OPTIONS = {"header": "true", "inferSchema": "true"}
+
+
+def read(data: SparkData, task: str) -> ray.data.Dataset:
+    """The sequences of a recipe's `data` section, taken over from a Spark that is stopped before this returns.
+
+    Raises:
+        ClusterError: Spark does not fit on the cluster, did not start, or died.
+        DataError: Spark cannot read what the section names, or its columns do not fit.
+    """
+    store = {} if data.endpoint is None else {"spark.hadoop.fs.s3a.endpoint": data.endpoint}
+    with spark_session(
+        executors=data.executors, cores=data.cores, memory=data.memory, config=store | data.config
+    ) as spark:
+        return sequences_of(load(spark, data), data, task)
+
+
+def load(spark: "SparkSession", data: SparkData) -> "DataFrame":
+    """The DataFrame that a section names."""
+    if data.format == "table":
+        return spark.table(str(data.table))
+    if data.format == "sql":
+        return spark.sql(str(data.query))
+    options = (_CSV_OPTIONS if data.format == "csv" else {}) | data.options
+    if data.format == "jdbc":
+        origin = {"dbtable": data.table} if data.table is not None else {"query": data.query}
+        return spark.read.format("jdbc").options(**options, **origin).load()
+    paths = [data.path] if isinstance(data.path, str) else list(data.path or ())
+    return spark.read.format(data.format).options(**options).load(paths)
+
+
+def sequences(
+    frame: "DataFrame",
+    *,
+    key: str | None = None,
+    order_by: str | None = None,
+    features: Sequence[str] | None = None,
+    values: str | None = None,
+    symbols: str | None = None,
+    text: str | None = None,
+    categorical: Sequence[str] = (),
+    label: str | None = None,
+    task: str = "classification",
+) -> ray.data.Dataset:
+    """Take a DataFrame's sequences over into Ray, where they outlive Spark: `rayrnn.train(recipe, data=...)`.
+
+    Give `key` and `order_by` where every row is one step: Spark brings the steps of a sequence together and in order.
+    Without `order_by` every row is one sequence, and one of `values`, `symbols` and `text` names its column.
+
+    Args:
+        key: the column that names a sequence; rows that are sequences are numbered without it.
+        order_by: the column that orders a sequence's steps.
+        features: one row a step: the columns to learn from; without a word all but key, order_by and label.
+        values: the column of numbers, `array<double>` or `array<array<double>>`.
+        symbols: the column of words or whole numbers, `array<string>` or `array<int>`.
+        text: the column of text.
+        categorical: those of the features that hold words (one row a sequence: columns of lists of words).
+        label: the label's column.
+        task: what the labels of steps are for: one class a sequence (classification), one a step (tagging), or numbers.
+
+    Returns:
+        rows of the row schema (see rayrnn/data/schema.py).
+
+    Raises:
+        RecipeError: the columns contradict each other.
+        DataError: a column is missing or does not fit, or Spark could not compute the DataFrame.
+    """
+    columns = table_columns(
+        key=key,
+        order_by=order_by,
+        features=None if features is None else tuple(features),
+        values=values,
+        symbols=symbols,
+        text=text,
+        categorical=tuple(categorical),
+        label=label,
+    )
+    return sequences_of(frame, columns, task)
+
+
+def sequences_of(frame: "DataFrame", data: TableData, task: str) -> ray.data.Dataset:
+    """Take over the columns that `data` names, for `task`."""
+    quiet_ray_data()
+    with translated():
+        schema = _arrow_schema(frame)
+        if data.order_by is not None:
+            grouping = grouping_of(data, task, schema)
+            check_columns(schema, grouping.columns)
+            steps = to_blocks(_brought_together(frame, grouping))
+            convert: Any = functools.partial(group, grouping=grouping)
+        else:
+            check_columns(schema, data.columns)
+            steps = to_blocks(_numbered(frame, data))
+            convert = functools.partial(_renamed, names={"key": "key"} | data.names, words=data.categorical)
+    return steps.map_batches(convert, batch_size=None, batch_format="pyarrow")
+
+
+def _arrow_schema(frame: "DataFrame") -> pa.Schema:
+    from pyspark.sql.pandas.types import to_arrow_schema
+
+    return to_arrow_schema(frame.schema)
+
+
+def _brought_together(frame: "DataFrame", grouping: Grouping) -> "DataFrame":
+    """The steps of a sequence in one partition, beside each other and in order."""
+    from pyspark.sql import functions
+
+    nowhere = functions.raise_error(functions.lit(f"column {grouping.key!r} (data.key) is null in a row"))
+    keyed = functions.coalesce(_column(grouping.key).cast("string"), nowhere)
+    steps = frame.select(*[(keyed if name == grouping.key else _column(name)).alias(name) for name in grouping.columns])
+    partitions = max(_FEWEST_PARTITIONS, frame.rdd.getNumPartitions())
+    together = steps.repartition(partitions, _column(grouping.key))
+    return together.sortWithinPartitions(_column(grouping.key), _column(grouping.order_by))
+
+
+def _numbered(frame: "DataFrame", data: TableData) -> "DataFrame":
+    """Rows that are sequences, with a key: their partition's number and their own in it where no column names them."""
+    from pyspark.sql import functions
+
+    rows = frame.select(*[_column(name) for name in data.columns])
+    if data.key is not None:
+        return rows
+    number = functions.monotonically_increasing_id().bitwiseAND(2**33 - 1)
+    return rows.withColumn("key", functions.concat_ws(":", functions.spark_partition_id(), number))
+
+
+def _column(name: str) -> Any:
+    """A column by its whole name, dots and all."""
+    from pyspark.sql import functions
+
+    return functions.col("`" + name.replace("`", "``") + "`")
+
+
+def _renamed(rows: pa.Table, names: dict[str, str], words: Sequence[str]) -> pa.Table:
+    """Rows of sequences in the order of their keys: Spark's own order may differ from one time to the next."""
+    renamed = rows_of_sequences(rows, names, words)
+    return renamed.sort_by("key")
