@@ -31,7 +31,7 @@ LEVELS = {
 
 # library -> the rooms that may import it
 FENCES = {
-    "pydantic": {"rayrnn.recipe", "rayrnn.recipe_data"},
+    "pydantic": {"rayrnn.recipe", "rayrnn.recipe_data", "rayrnn_spark.section"},
     "typer": {"rayrnn.cli"},
     "safetensors": {"rayrnn.run", "rayrnn.checkpoints"},
     "pyspark": {"rayrnn_spark"},
