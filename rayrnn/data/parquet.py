@@ -129,13 +129,13 @@ def _brought_together(pieces: pa.Table, filesystem: fs.FileSystem, grouping: Gro
     """Blocks of rows of sequences; how many depends on the data alone, so that a resumed run has the same."""
     tasks = _cut(pieces, fewest=FEWEST_HANDS)
     num_hands = max(FEWEST_HANDS, len(tasks))
-    hands = [_deal.options(num_returns=num_hands).remote(task, filesystem, grouping, num_hands) for task in tasks]
-    blocks = [_group.options(num_returns=2).remote(grouping, *hand) for hand in zip(*hands, strict=True)]
+    deal_out, bring_together = ray.remote(num_returns=num_hands)(_deal), ray.remote(num_returns=2)(_group)
+    hands = [deal_out.remote(task, filesystem, grouping, num_hands) for task in tasks]
+    blocks = [bring_together.remote(grouping, *hand) for hand in zip(*hands, strict=True)]
     results([count for _, count in blocks])
     return [block for block, _ in blocks]
 
 
-@ray.remote
 def _deal(pieces: pa.Table, filesystem: fs.FileSystem, grouping: Grouping, num_hands: int) -> list[pa.Table]:
     steps = pa.concat_tables(
         [table for _, table in _read(pieces, grouping.columns, filesystem)], promote_options="permissive"
@@ -143,7 +143,6 @@ def _deal(pieces: pa.Table, filesystem: fs.FileSystem, grouping: Grouping, num_h
     return deal(steps, grouping, num_hands)
 
 
-@ray.remote
 def _group(grouping: Grouping, *hands: pa.Table) -> tuple[pa.Table, int]:
     rows = group(pa.concat_tables(hands, promote_options="permissive"), grouping)
     return rows, len(rows)

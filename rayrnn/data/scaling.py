@@ -37,10 +37,11 @@ class Scaling:
             indices: the numbers of the sequences to look at.
         """
         if kind == "none":
-            num_features = results([_num_features.remote(blocks[0])])[0]
+            num_features = results([ray.remote(_num_features).remote(blocks[0])])[0]
             return cls(kind, (0.0,) * num_features, (1.0,) * num_features)
         block_of = np.searchsorted(offsets, indices, side="right") - 1
-        tasks = [_moments.remote(blocks[n], indices[block_of == n] - offsets[n]) for n in np.unique(block_of)]
+        look = ray.remote(_moments)
+        tasks = [look.remote(blocks[n], indices[block_of == n] - offsets[n]) for n in np.unique(block_of)]
         moments = reduce(merge, results(tasks))
         constant = moments.highest == moments.lowest
         if kind == "standardize":
@@ -100,11 +101,9 @@ def merge(one: Moments, other: Moments) -> Moments:
     )
 
 
-@ray.remote
 def _moments(table: pa.Table, rows: np.ndarray) -> Moments:
     return moments_of(matrix(unwrap(flat(table["values"].take(pa.array(rows))))[1]))
 
 
-@ray.remote
 def _num_features(table: pa.Table) -> int:
     return int(table.schema.field("values").type.value_type.list_size)
