@@ -98,6 +98,8 @@ def gather(dataset: ray.data.Dataset, *, task: str, horizon: int = 0) -> Sequenc
 
 def take(sequences: Sequences, indices: np.ndarray) -> pa.Table:
     """The rows with these numbers, in this order."""
+    if not len(indices):
+        return sequences.schema.empty_table()
     block_of = np.searchsorted(sequences.offsets, indices, side="right") - 1
     order = np.argsort(block_of, kind="stable")
     blocks, starts = np.unique(block_of[order], return_index=True)
@@ -105,8 +107,6 @@ def take(sequences: Sequences, indices: np.ndarray) -> pa.Table:
     for block, rows in zip(blocks, np.split(order, starts[1:]), strict=True):
         table = sequences.fetched.fetch(sequences.blocks[block])
         pieces.append(table.take(pa.array(indices[rows] - sequences.offsets[block])))
-    if not pieces:
-        return sequences.schema.empty_table()
     return pieces[0] if len(pieces) == 1 else pa.concat_tables(pieces).take(pa.array(np.argsort(order)))
 
 
