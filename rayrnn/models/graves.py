@@ -127,6 +127,7 @@ class _Recurrence(torch.autograd.Function):
         d_gates = torch.empty_like(gates)
         d_peepholes = torch.zeros_like(peepholes, dtype=torch.promote_types(gates.dtype, torch.float32))
         split, d_flat, d_split = gates.view(T, B, 4, H), d_gates.view(T, B, 4 * H), d_gates.view(T, B, 4, H)
+        # a copy: multiplying by a transposed view is a quarter slower, at every step
         transposed, d_memory_thrice = weights.t().contiguous(), d_memory.unsqueeze(1)
         block_length = max(1, 32768 // max(1, B * H)) if gates.is_cpu else T  # values that stay in a core's cache
         scratch = gates.new_empty(3, min(T, block_length), B, H)
