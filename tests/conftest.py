@@ -6,6 +6,10 @@ import hypothesis
 import pytest
 import ray
 
+from tests.s3_store import s3_store
+
+__all__ = ["ray_cluster", "s3_store"]
+
 # how long an example takes says more about the machine than about the code
 hypothesis.settings.register_profile("rayrnn", deadline=None)
 hypothesis.settings.load_profile("rayrnn")

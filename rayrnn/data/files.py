@@ -1,6 +1,7 @@
 """Finds the files of a source: one, a directory, a glob pattern or several of these; local, s3://, gs:// or hdfs://."""
 
 import difflib
+import os
 import re
 import sysconfig
 from dataclasses import dataclass, field
@@ -120,12 +121,23 @@ def has_wildcard(path: str) -> bool:
 
 
 def _object_store(scheme: str, bucket: str, endpoint: str | None) -> fs.FileSystem:
-    if endpoint is None:
-        # finds the bucket's region too
-        return fs.FileSystem.from_uri(f"{scheme}://{bucket}")[0]
-    transport, separator, address = endpoint.rpartition("://")
-    options = {"endpoint_override": address.rstrip("/"), "scheme": transport if separator else "https"}
-    return fs.S3FileSystem(**options) if scheme == "s3" else fs.GcsFileSystem(**options)
+    options = {}
+    if endpoint is not None:
+        transport, separator, address = endpoint.rpartition("://")
+        options = {"endpoint_override": address.rstrip("/"), "scheme": transport if separator else "https"}
+    if scheme == "gs":
+        return fs.GcsFileSystem(**options)
+    region = os.environ.get("AWS_REGION", os.environ.get("AWS_DEFAULT_REGION"))
+    options["region"] = region or (fs.resolve_s3_region(bucket) if endpoint is None else "us-east-1")
+    return fs.S3FileSystem(**options, **_credentials())
+
+
+def _credentials() -> dict[str, str | None]:
+    """What the environment has. It travels with the file system, for workers on other hosts have none of it."""
+    names = {"access_key": "AWS_ACCESS_KEY_ID", "secret_key": "AWS_SECRET_ACCESS_KEY"}
+    if not all(os.environ.get(name) for name in names.values()):
+        return {}
+    return {option: os.environ.get(name) for option, name in (names | {"session_token": "AWS_SESSION_TOKEN"}).items()}
 
 
 def _local_path(address: str) -> str:
