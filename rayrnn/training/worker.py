@@ -87,7 +87,9 @@ class Worker:
     def train(self) -> None:
         """Learn until the recipe's last round, the user's wish, or a reason to stop before."""
         frequency = self._recipe.averaging.frequency
-        stopped = self._reason_to_stop([])
+        if self._rank == 0:
+            self._post({"kind": "start", "round": self._progress.round})
+        stopped, notes = self._reason_to_stop([]), []
         while not stopped:
             started = time.perf_counter()
             held_out = self._evaluate_if_due()
