@@ -3,7 +3,6 @@
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from threading import Lock
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -81,6 +80,7 @@ def gather(dataset: ray.data.Dataset, *, task: str, horizon: int = 0) -> Sequenc
     convert = ray.remote(num_returns=2)(_convert)
     tasks = [convert.remote(reference, task, horizon) for reference in references]
     findings = results([finding for finding, _ in tasks])
+    _raise_faults([fault for finding in findings for fault in finding.faults])
     kept = [(finding, block) for finding, (_, block) in zip(findings, tasks, strict=True) if len(finding.steps)]
     num_dropped = sum(finding.num_dropped for finding in findings)
     skipped = tuple(reason for finding in findings for reason in finding.skipped)
@@ -129,39 +129,54 @@ def split(sequences: Sequences, held_out: float, *, seed: int, last: bool) -> tu
 class _Finding:
     """What a task found in one block."""
 
-    steps: np.ndarray
-    schema: pa.Schema
-    first_key: str
-    num_dropped: int
-    skipped: tuple[str, ...]
+    steps: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    schema: pa.Schema = None
+    first_key: str = ""
+    num_dropped: int = 0
+    faults: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
 
 
 def _convert(table: pa.Table, task: str, horizon: int) -> tuple[_Finding, pa.Table]:
-    table, skipped = _without_unusable(table)
-    rows = canonical(table, task, labelled=task != "language_model" and horizon == 0) if len(table) else table
-    steps = step_counts(rows) - (task == "language_model") if len(rows) else np.zeros(0, np.int64)
-    useful = steps > horizon
-    if horizon:
-        rows = rows.drop_columns([name for name in ("label",) if name in rows.column_names])
-    elif task == "classification" and len(rows):
-        useful &= np.asarray(rows["label"].combine_chunks().is_valid())
-    if not useful.all():
-        rows = rows.filter(pa.array(useful))
+    """One block's useful rows; what is wrong with it is told, not raised: Ray would print a traceback beside it."""
+    faults, skipped = ([] if name not in table.column_names else _reasons(table[name]) for name in REASONS)
+    for name in REASONS:
+        if name in table.column_names:
+            table = table.filter(table[name].is_null()).drop_columns([name])
+    nothing = pa.table({})
+    if faults or not len(table):
+        return _Finding(faults=tuple(faults), skipped=tuple(skipped)), nothing
+    try:
+        rows, num_dropped = _useful(canonical(table, task, labelled=_needs_label(task, horizon)), task, horizon)
+    except DataError as error:
+        return _Finding(faults=(str(error),)), nothing
     first_key = rows["key"][0].as_py() if len(rows) else ""
-    finding = _Finding(steps[useful], rows.schema, first_key, int((~useful).sum()), skipped)
-    return finding, rows.combine_chunks()
+    steps = step_counts(rows) - (task == "language_model")
+    return _Finding(steps, rows.schema, first_key, num_dropped, (), tuple(skipped)), rows.combine_chunks()
 
 
-def _without_unusable(table: pa.Table) -> tuple[pa.Table, tuple[str, ...]]:
-    """Rows without those that a source could not read; one that is to end the run does it here."""
-    reasons: dict[str, Any] = {
-        name: table[name].drop_null().to_pylist() for name in REASONS if name in table.column_names
-    }
-    if reasons.get("fault"):
-        raise DataError(reasons["fault"][0])
-    for name in reasons:
-        table = table.filter(table[name].is_null()).drop_columns([name])
-    return table, tuple(reasons.get("skipped", ()))
+def _reasons(column: pa.ChunkedArray) -> list[str]:
+    return list(column.drop_null().to_pylist())
+
+
+def _needs_label(task: str, horizon: int) -> bool:
+    return task != "language_model" and not horizon
+
+
+def _useful(rows: pa.Table, task: str, horizon: int) -> tuple[pa.Table, int]:
+    """The rows with a step and a target, and the number of the others."""
+    useful = step_counts(rows) > max(horizon, task == "language_model")
+    if horizon and "label" in rows.column_names:
+        rows = rows.drop_columns(["label"])
+    elif task == "classification":
+        useful &= np.asarray(rows["label"].combine_chunks().is_valid())
+    return rows if useful.all() else rows.filter(pa.array(useful)), int((~useful).sum())
+
+
+def _raise_faults(faults: list[str]) -> None:
+    if faults:
+        more = [f"and {len(faults) - 3} more"] if len(faults) > 3 else []
+        raise DataError("\n".join(faults[:3] + more))
 
 
 def _common_schema(findings: list[_Finding]) -> pa.Schema:

@@ -169,9 +169,12 @@ def test_rows_that_a_source_skipped_are_listed() -> None:
         gather(dataset(alone), task="classification")
 
 
-def test_a_fault_that_a_source_found_ends_the_run() -> None:
-    with pytest.raises(DataError, match=r"c\.csv is empty"):
-        gather(dataset({"key": ["c"], "fault": ["c.csv is empty"]}), task="classification")
+def test_faults_that_a_source_found_end_the_run_with_the_first_few(capfd: pytest.CaptureFixture[str]) -> None:
+    faults = [{"key": [f"{number}"], "fault": [f"{number}.csv is empty"]} for number in range(5)]
+    with pytest.raises(DataError) as caught:
+        gather(dataset(*faults, {"key": ["a"], "text": ["abc"]}), task="language_model")
+    assert str(caught.value) == "0.csv is empty\n1.csv is empty\n2.csv is empty\nand 2 more"
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(
