@@ -208,9 +208,15 @@ class Encoding:
         )
 
     def _symbols(self, table: pa.Table) -> np.ndarray:
-        if "text" in table.column_names:
-            return self.text_vocabulary.encode_characters("".join(table["text"].to_pylist()))
-        return self.text_vocabulary.encode_words(unwrap(self._column(table, "symbols"))[1])
+        try:
+            if "text" in table.column_names:
+                return self.text_vocabulary.encode_characters("".join(table["text"].to_pylist()))
+            return self.text_vocabulary.encode_words(unwrap(self._column(table, "symbols"))[1])
+        except DataError as error:
+            if len(table) == 1:
+                raise DataError(f"sequence {table['key'][0].as_py()!r}: {error}") from None
+        # which sequence it is matters only now
+        return np.concatenate([self._symbols(table.slice(row, 1)) for row in range(len(table))])
 
     def _column(self, table: pa.Table, name: str) -> pa.Array:
         if name not in table.column_names:

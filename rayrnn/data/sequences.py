@@ -21,13 +21,19 @@ KEPT_BYTES = 512 * 2**20
 class Blocks:
     """The blocks one process fetched, the least recently used dropped first. Travels empty; threads may share it."""
 
-    def __init__(self) -> None:
+    def __init__(self, kept_bytes: int = KEPT_BYTES) -> None:
+        self._kept_bytes = kept_bytes
         self._tables: OrderedDict[ray.ObjectRef, pa.Table] = OrderedDict()
         self._bytes = 0
         self._lock = Lock()
 
-    def __reduce__(self) -> tuple[type["Blocks"], tuple[()]]:
-        return Blocks, ()
+    def __reduce__(self) -> tuple[type["Blocks"], tuple[int]]:
+        return Blocks, (self._kept_bytes,)
+
+    @property
+    def num_bytes(self) -> int:
+        """What is kept now."""
+        return self._bytes
 
     def fetch(self, reference: ray.ObjectRef) -> pa.Table:
         """The block's table."""
@@ -40,7 +46,7 @@ class Blocks:
             if reference not in self._tables:
                 self._tables[reference] = table
                 self._bytes += table.nbytes
-            while self._bytes > KEPT_BYTES and len(self._tables) > 1:
+            while self._bytes > self._kept_bytes and len(self._tables) > 1:
                 self._bytes -= self._tables.popitem(last=False)[1].nbytes
         return table
 

@@ -60,8 +60,8 @@ def test_every_symbol_of_every_text_is_where_it_belongs(values: list[str]) -> No
 
 
 def test_a_symbol_that_was_not_learned_is_named() -> None:
-    with pytest.raises(DataError, match="the symbol 'x' is not in the vocabulary"):
-        texts("abx")
+    with pytest.raises(DataError, match="sequence 'row 1': the symbol 'x' is not in the vocabulary"):
+        texts("abc", "abx", "aby")
 
 
 def test_classification_has_one_class_a_sequence() -> None:

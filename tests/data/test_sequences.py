@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rayrnn.data.schema import canonical
-from rayrnn.data.sequences import Sequences, gather, split, take
+from rayrnn.data.sequences import Blocks, Sequences, gather, split, take
 from rayrnn.errors import DataError
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -62,6 +62,18 @@ def test_sequences_travel_to_other_processes() -> None:
         return list(take(travelled, indices)["key"].to_pylist())
 
     assert ray.get(keys.remote(sequences, np.array([17, 2]))) == ["17", "2"]
+
+
+def test_a_process_keeps_no_more_blocks_than_it_may() -> None:
+    tables = [pa.table({"key": [str(number)], "text": ["x" * 1000]}) for number in range(6)]
+    references = [ray.put(table) for table in tables]
+    blocks = Blocks(kept_bytes=3 * tables[0].nbytes)
+    for number in (0, 1, 2, 0, 3, 4, 5, 0, 0):
+        assert blocks.fetch(references[number]) == tables[number]
+        assert blocks.num_bytes <= 3 * tables[0].nbytes
+    smallest = Blocks(kept_bytes=1)
+    assert [smallest.fetch(reference) for reference in references] == tables
+    assert smallest.num_bytes == tables[-1].nbytes
 
 
 def test_a_dataset_that_is_still_to_be_computed_keeps_its_order() -> None:

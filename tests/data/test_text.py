@@ -15,6 +15,7 @@ from rayrnn.data.text import cut
 from rayrnn.data.vocabulary import END
 from rayrnn.errors import DataError
 from rayrnn.recipe_data import TextData
+from tests.s3_store import ENVIRONMENT, Store
 
 
 def rows(**section: Any) -> list[tuple[str, str]]:
@@ -167,3 +168,33 @@ def test_reading_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str
     assert isinstance(dataset, ray.data.Dataset)
     assert dataset.map_batches(lambda batch: batch).count() == 30
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_text_in_a_bucket_is_found_and_read_as_local_text_is(
+    s3_store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    for name in ("a.txt", "b.txt", "below/c.txt", "d.md", "_SUCCESS"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(f"text of {name}", encoding="utf-8")
+    s3_store.upload(tmp_path, "texts")
+    place = f"s3://{s3_store.bucket}/texts"
+    for pattern, names in {
+        "": ["a.txt", "b.txt", "below/c.txt", "d.md"],
+        "/": ["a.txt", "b.txt", "below/c.txt", "d.md"],
+        "/*.txt": ["a.txt", "b.txt"],
+        "/**/*.txt": ["a.txt", "b.txt", "below/c.txt"],
+        "/*/c.txt": ["below/c.txt"],
+    }.items():
+        found = rows(path=place + pattern, length=0, endpoint=s3_store.endpoint)
+        assert found == [(f"{place}/{name}:0", f"text of {name}{END}") for name in names]
+    for address, message in {
+        f"{place}/e.txt": "did you mean",
+        f"{place}/*.csv": "no file matches",
+        f"{place}s/*.txt": "there is no",
+        "s3://nowhere/a.txt": "there is no s3://nowhere/a.txt",
+    }.items():
+        with pytest.raises(DataError, match=message):
+            rows(path=address, endpoint=s3_store.endpoint)
