@@ -13,7 +13,7 @@ from pathlib import Path
 from rayrnn.cluster.environment import bind_to_loopback, prepare_environment
 from rayrnn.cluster.processes import end_processes_of, is_head_alive
 from rayrnn.cluster.state import LocalHead, forget_head, load_head, one_at_a_time, save_head
-from rayrnn.errors import ClusterError
+from rayrnn.errors import ClusterError, UsageError
 
 #: seconds that Ray may take to start
 START_TIMEOUT = 120
@@ -28,6 +28,20 @@ class HeadOptions:
     #: bytes
     memory: int | None = None
     dashboard: bool = False
+
+
+def parse_size(text: str | None) -> int | None:
+    """Bytes from `8GB`, `512 MiB` or `1000000`; K, M, G and T are powers of 1024 as Ray and Spark count them.
+
+    Raises:
+        UsageError: it is no size.
+    """
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?", text.strip(), re.IGNORECASE)
+    if not found:
+        raise UsageError(f"--memory takes a size such as 8GB or 512MB; this was {text!r}")
+    return int(float(found[1]) * 1024 ** " KMGT".index(found[2].upper() or " "))
 
 
 def running_head() -> LocalHead | None:

@@ -1,0 +1,169 @@
+"""The cluster file: Ray's own cluster-launcher YAML, checked against Ray's own schema, every fault with its line."""
+
+import difflib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import ray.autoscaler
+import yaml
+from ray.autoscaler._private.providers import _NODE_PROVIDERS
+from ray.autoscaler._private.util import prepare_config, validate_config
+
+from rayrnn.cluster.logs import quiet_ray
+from rayrnn.errors import ClusterError
+
+#: the way down to a value: keys of mappings and numbers in lists
+Keys = Sequence[str | int]
+#: keys that Ray refuses where the hosts are listed by hand
+NOT_FOR_LOCAL = ("available_node_types", "head_node", "worker_nodes")
+
+
+@dataclass(frozen=True)
+class ClusterFile:
+    """What a cluster file asks for; Ray reads the file itself for everything else."""
+
+    path: Path
+    name: str
+    #: local (hosts over SSH), aws, gcp, azure ...
+    provider: str
+    #: host names or addresses, the head first; empty where a cloud decides
+    hosts: tuple[str, ...]
+    ssh_user: str | None
+    #: at most this many hosts beside the head
+    max_workers: int
+    #: what it names on this machine: key -> path
+    local_files: dict[str, str]
+
+
+def read_cluster_file(path: Path) -> ClusterFile:
+    """Read and check a cluster file.
+
+    Raises:
+        ClusterError: it cannot be read, is no YAML, or does not fit Ray's schema; names every fault with its line.
+    """
+    text = _read(path)
+    config = _parse(path, text)
+    faults = list(_faults(config))
+    if faults:
+        raise ClusterError("\n".join(f"{path}:{_line_of(keys, text)}: {what}" for keys, what in faults))
+    complete = _complete(path, config)
+    provider = config["provider"]
+    return ClusterFile(
+        path=path,
+        name=config["cluster_name"],
+        provider=provider["type"],
+        hosts=(provider["head_ip"], *provider["worker_ips"]) if "head_ip" in provider else (),
+        ssh_user=config.get("auth", {}).get("ssh_user"),
+        max_workers=complete["max_workers"],
+        local_files=_local_files(config),
+    )
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ClusterError(f"there is no cluster file {path}; cluster.yaml in rayrnn's repository is a start") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ClusterError(f"cluster file {path} cannot be read: {error}") from None
+
+
+def _parse(path: Path, text: str) -> dict[str, Any]:
+    try:
+        config = yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ClusterError(f"{path}:{line}: not valid YAML: {error.problem}") from None
+    except yaml.YAMLError as error:
+        raise ClusterError(f"{path} is not valid YAML: {error}") from None
+    if not isinstance(config, dict):
+        raise ClusterError(f"{path}:1: a cluster file is a mapping of keys such as `provider:`, not {config!r}")
+    return config
+
+
+def _faults(config: dict[str, Any]) -> Iterator[tuple[Keys, str]]:
+    """Where and what, for everything that Ray would refuse."""
+    schema = json.loads((Path(ray.autoscaler.__file__).parent / "ray-schema.json").read_text(encoding="utf-8"))
+    # Ray takes this one out before it looks at its schema
+    known = {key: value for key, value in config.items() if key != "min_workers"}
+    broken = False
+    for error in jsonschema.Draft7Validator(schema).iter_errors(known):
+        broken = True
+        yield from _describe(error)
+    if not broken:
+        yield from _provider_faults(config)
+
+
+def _describe(error: jsonschema.ValidationError) -> Iterator[tuple[Keys, str]]:
+    keys = list(error.absolute_path)
+    if error.validator == "additionalProperties":
+        allowed = error.schema.get("properties", {})
+        for unknown in [key for key in error.instance if key not in allowed]:
+            yield [*keys, unknown], f"key {_dotted([*keys, unknown])} is unknown{_did_you_mean(unknown, allowed)}"
+    elif error.validator == "required":
+        missing = [key for key in error.validator_value if key not in error.instance]
+        yield from ((keys, f"key {_dotted([*keys, key])} is missing") for key in missing)
+    else:
+        yield keys, f"key {_dotted(keys)}: {error.message}"
+
+
+def _provider_faults(config: dict[str, Any]) -> Iterator[tuple[Keys, str]]:
+    provider = config["provider"]
+    if provider["type"] not in _NODE_PROVIDERS:
+        close = _did_you_mean(provider["type"], _NODE_PROVIDERS)
+        yield ["provider", "type"], f'provider.type "{provider["type"]}" is unknown{close}'
+    if provider["type"] != "local":
+        return
+    yield from (([key], f'key "{key}" does not go with provider.type local') for key in NOT_FOR_LOCAL if key in config)
+    if "coordinator_address" not in provider:
+        missing = [key for key in ("head_ip", "worker_ips") if key not in provider]
+        yield from ((["provider"], f'provider.type local needs key "provider.{key}"') for key in missing)
+
+
+def _complete(path: Path, config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration with Ray's defaults, after Ray's own checks of how its parts fit together."""
+    try:
+        with quiet_ray():
+            complete: dict[str, Any] = prepare_config(config)
+            validate_config(complete)
+    except (ValueError, KeyError, RuntimeError, jsonschema.ValidationError) as error:
+        raise ClusterError(f"{path}: {getattr(error, 'message', error)}") from error
+    return complete
+
+
+def _local_files(config: dict[str, Any]) -> dict[str, str]:
+    keys = {
+        name: value for name, value in config.get("auth", {}).items() if name in ("ssh_private_key", "ssh_public_key")
+    }
+    mounts = {f"file_mounts.{there}": str(here) for there, here in config.get("file_mounts", {}).items()}
+    return {f"auth.{name}": value for name, value in keys.items()} | mounts
+
+
+def _dotted(keys: Keys) -> str:
+    return '"' + ".".join(str(key) for key in keys) + '"'
+
+
+def _did_you_mean(word: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f'; did you mean "{close[0]}"?' if close else ""
+
+
+def _line_of(keys: Keys, text: str) -> int:
+    """The line, from 1, of the deepest of `keys` that the text has."""
+    node = yaml.compose(text, Loader=yaml.SafeLoader)
+    line = 1
+    for key in keys:
+        if isinstance(node, yaml.SequenceNode):
+            node = node.value[int(key)]
+            line = node.start_mark.line + 1
+        elif isinstance(node, yaml.MappingNode):
+            found = [(name, value) for name, value in node.value if name.value == str(key)]
+            if not found:
+                return line
+            name, node = found[0]
+            line = name.start_mark.line + 1
+    return line

@@ -1,0 +1,107 @@
+"""How a cluster looks on the screen."""
+
+import time
+
+from rich import box
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+from rayrnn.cluster.cluster_file import ClusterFile
+from rayrnn.cluster.status import ClusterStatus, Job, Node, Usage
+
+GIBIBYTE = 2**30
+
+
+def show_started(console: Console, status: ClusterStatus, *, is_new: bool, ignored: bool = False) -> None:
+    """Say where the cluster of `rayrnn up` is, what it offers and what to type next.
+
+    Args:
+        is_new: this `up` started it.
+        ignored: options were given that an earlier `up` had already decided.
+    """
+    headline = Text("rayrnn is up" if is_new else "rayrnn is up already", style="bold green")
+    if ignored:
+        headline.append("; for other options `rayrnn down` first", style="not bold yellow")
+    facts = Table.grid(padding=(0, 2))
+    facts.add_row("  address", f"{status.address} (this machine only, guarded by a token)")
+    facts.add_row("  offers", _offer(status))
+    facts.add_row("  dashboard", status.dashboard or "off; `rayrnn up --dashboard` has it")
+    facts.add_row("  next", "rayrnn train python, rayrnn status, rayrnn down")
+    console.print(headline)
+    console.print(facts, highlight=False)
+
+
+def show_cluster_file(console: Console, file: ClusterFile) -> None:
+    """Say which hosts a cluster file is about."""
+    facts = Table.grid(padding=(0, 2))
+    facts.add_row("  file", f"{file.path} fits Ray's schema")
+    facts.add_row("  provider", f"{file.provider}, as {file.ssh_user}" if file.ssh_user else file.provider)
+    if file.hosts:
+        facts.add_row("  head", file.hosts[0])
+    facts.add_row("  workers", ", ".join(file.hosts[1:]) or f"at most {file.max_workers}")
+    console.print(Text(f"cluster {file.name}", style="bold"))
+    console.print(facts, highlight=False)
+
+
+def show_status(console: Console, status: ClusterStatus) -> None:
+    """Print hosts, what they offer and what of it is taken, and who took it."""
+    headline = Text.assemble((status.address, "bold"), f" ({status.origin})")
+    if status.dashboard:
+        headline.append(f"  dashboard {status.dashboard}")
+    users = _jobs(status.jobs) if status.jobs else Text("nobody uses it", style="dim")
+    console.print(Group(headline, "", _nodes(status.nodes), "", users), highlight=False)
+
+
+def _nodes(nodes: tuple[Node, ...]) -> Table:
+    table = _table("host", "state", "CPUs", "GPUs", "memory, GiB", "objects, GiB")
+    for node in nodes:
+        state = Text("alive", style="green") if node.alive else Text("gone", style="red")
+        table.add_row(
+            node.address if node.address == node.host_name else f"{node.address} {node.host_name}",
+            state,
+            _count(node.cpus),
+            _count(node.gpus),
+            _gibibytes(node.memory),
+            _gibibytes(node.object_store),
+        )
+    return table
+
+
+def _jobs(jobs: tuple[Job, ...]) -> Table:
+    table = _table("user", "actors", "for", "command")
+    for job in jobs:
+        actors = ", ".join(f"{count} {name}" if count > 1 else name for name, count in job.actors.items())
+        table.add_row(f"process {job.process}", actors or "-", _duration(time.time() - job.started), job.command)
+    return table
+
+
+def _table(*headers: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
+    for header in headers:
+        numeric = header in ("CPUs", "GPUs", "memory, GiB", "objects, GiB", "for")
+        table.add_column(header, justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
+    return table
+
+
+def _offer(status: ClusterStatus) -> str:
+    alive = [node for node in status.nodes if node.alive]
+    gpus = sum(node.gpus.total for node in alive)
+    memory = sum(node.memory.total for node in alive) / GIBIBYTE
+    cpus = sum(node.cpus.total for node in alive)
+    return f"{cpus:g} CPUs, {f'{gpus:g} GPUs' if gpus else 'no GPU'}, {memory:.1f} GiB memory"
+
+
+def _count(usage: Usage) -> str:
+    return f"{usage.used:g} of {usage.total:g}" if usage.total else "-"
+
+
+def _gibibytes(usage: Usage) -> str:
+    return f"{usage.used / GIBIBYTE:.1f} of {usage.total / GIBIBYTE:.1f}" if usage.total else "-"
+
+
+def _duration(seconds: float) -> str:
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(seconds, 0):.0f} s"

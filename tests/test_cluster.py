@@ -1,0 +1,275 @@
+"""A Ray head on this machine, and the ways to it: real heads, each in a home of its own."""
+
+import json
+import logging
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grpc
+import psutil
+import pytest
+import ray
+from ray.core.generated.gcs_service_pb2 import CheckAliveReply, CheckAliveRequest
+from ray.core.generated.gcs_service_pb2_grpc import (
+    NodeInfoGcsServiceServicer,
+    add_NodeInfoGcsServiceServicer_to_server,
+)
+
+from rayrnn.cluster import connect
+from rayrnn.cluster.head import parse_size
+from rayrnn.cluster.logs import quiet_ray
+from rayrnn.cluster.processes import processes_of
+from rayrnn.cluster.state import load_head
+from rayrnn.cluster.token import ensure_token
+from rayrnn.errors import ClusterError, UsageError
+from tests.test_cli import environment_of, run_rayrnn
+
+JOIN = """
+import json, os, psutil, subprocess, sys
+from rayrnn.cluster import connect
+with connect() as connection:
+    import ray
+    class Learner:
+        def python(self):
+            return os.environ["PYSPARK_PYTHON"]
+    learner = ray.remote(Learner).remote()
+    python = ray.get(learner.python.remote())
+    command = [sys.executable, "-m", "rayrnn.cli", "status", "--json", "--address", connection.address]
+    status = json.loads(subprocess.run(command, capture_output=True, text=True).stdout)
+    sockets = [socket for process in psutil.Process().children(recursive=True) for socket in process.net_connections()]
+    listening = [socket.laddr.ip for socket in sockets if socket.status == psutil.CONN_LISTEN]
+    folder = ray._private.worker._global_node.get_temp_dir_path()
+    seen = {"origin": connection.origin, "embedded": connection.embedded, "python": python, "status": status}
+    print(json.dumps(seen | {"listening": listening, "folder": folder}))
+"""
+LOOPBACK = {"127.0.0.1", "::ffff:127.0.0.1"}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A user's home in which `rayrnn up` has been typed."""
+    path = tmp_path_factory.mktemp("home")
+    ended = run_rayrnn("up", "--cpus", "3", "--memory", "2GB", home=path)
+    assert ended.returncode == 0, ended.stderr
+    assert "rayrnn is up" in ended.stderr
+    yield path
+    run_rayrnn("down", home=path)
+
+
+def status_of(home: Path) -> dict[str, object]:
+    ended = run_rayrnn("status", "--json", home=home)
+    assert ended.returncode == 0, ended.stderr
+    return json.loads(ended.stdout)
+
+
+def join(home: Path, **environment: str) -> dict[str, object]:
+    """What a program of this user sees that asks for a Ray and says nothing else."""
+    ended = subprocess.run(
+        [sys.executable, "-c", JOIN],
+        env=environment_of(home) | environment,
+        cwd=home,
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stderr == ""
+    return json.loads(ended.stdout)
+
+
+def folder_of(home: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Where the head of this home writes."""
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    head = load_head()
+    assert head is not None
+    return head.folder
+
+
+def test_up_again_says_that_it_is_up_already(home: Path) -> None:
+    before = status_of(home)["address"]
+    ended = run_rayrnn("up", home=home)
+    assert ended.returncode == 0
+    assert "up already" in ended.stderr
+    assert "down` first" not in ended.stderr
+    assert "down` first" in run_rayrnn("up", "--cpus", "2", home=home).stderr
+    assert status_of(home)["address"] == before
+
+
+def test_status_tells_what_the_cluster_offers(home: Path) -> None:
+    status = status_of(home)
+    (node,) = status["nodes"]
+    assert node["alive"]
+    assert node["cpus"] == {"total": 3.0, "used": 0.0}
+    assert node["memory"]["total"] == 2 * 2**30
+    assert status["jobs"] == []
+    assert status["dashboard"] is None
+    table = run_rayrnn("status", home=home).stdout
+    assert "0 of 3" in table
+    assert "nobody uses it" in table
+
+
+def test_the_head_listens_on_the_loopback_alone(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    processes = processes_of(folder_of(home, monkeypatch))
+    sockets = [socket for process in processes for socket in process.net_connections()]
+    listening = {socket.laddr.ip for socket in sockets if socket.status == psutil.CONN_LISTEN}
+    assert listening
+    assert listening <= LOOPBACK
+
+
+def test_only_its_owner_can_read_what_the_head_writes(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Path(folder_of(home, monkeypatch)).stat().st_mode & 0o077 == 0
+    assert (home / ".ray" / "auth_token").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_program_finds_what_up_started_and_status_shows_it(home: Path) -> None:
+    seen = join(home)
+    assert (seen["origin"], seen["embedded"], seen["python"]) == ("rayrnn up", False, sys.executable)
+    (job,) = seen["status"]["jobs"]
+    assert job["actors"] == {"Learner": 1}
+    assert status_of(home)["jobs"] == []
+
+
+def test_a_wrong_token_is_refused_with_advice(home: Path) -> None:
+    ended = run_rayrnn("status", home=home, RAY_AUTH_TOKEN="not the token")
+    assert ended.returncode == 4
+    assert "does not take this token" in ended.stderr
+    assert ended.stderr.count("\n") == 1
+
+
+def test_without_up_a_program_gets_a_ray_of_its_own_that_ends_with_it(tmp_path: Path) -> None:
+    seen = join(tmp_path)
+    assert (seen["origin"], seen["embedded"], seen["python"]) == ("this process", True, sys.executable)
+    assert set(seen["listening"]) <= LOOPBACK
+    assert not Path(seen["folder"]).exists()
+    assert not [p for p in psutil.process_iter(["cmdline"]) if seen["folder"] in " ".join(p.info["cmdline"] or [])]
+
+
+def test_down_ends_what_up_started_and_no_other_ray(
+    ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run_rayrnn("up", "--cpus", "1", home=tmp_path).returncode == 0
+    folder = folder_of(tmp_path, monkeypatch)
+    assert run_rayrnn("down", home=tmp_path).returncode == 0
+    assert processes_of(folder) == []
+    assert not Path(folder).exists()
+    assert ray.get(ray.remote(lambda: "alive").remote()) == "alive"
+    again = run_rayrnn("down", home=tmp_path)
+    assert again.returncode == 0
+    assert "nothing to end" in again.stderr
+
+
+def test_a_head_that_died_is_reported_and_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run_rayrnn("up", "--cpus", "1", home=tmp_path).returncode == 0
+    folder = folder_of(tmp_path, monkeypatch)
+    for process in processes_of(folder):
+        process.kill()
+    ended = run_rayrnn("status", home=tmp_path)
+    assert ended.returncode == 4
+    assert "has died" in ended.stderr
+    assert "rayrnn is up\n" in run_rayrnn("up", "--cpus", "1", home=tmp_path).stderr
+    assert not Path(folder).exists()
+    assert "rayrnn is down" in run_rayrnn("down", home=tmp_path).stderr
+
+
+def test_status_without_a_cluster_exits_4(tmp_path: Path) -> None:
+    ended = run_rayrnn("status", "--json", home=tmp_path)
+    assert (ended.returncode, ended.stdout) == (4, "")
+    assert "`rayrnn up` starts one" in ended.stderr
+
+
+@pytest.mark.parametrize("address", ["somewhere", "http://127.0.0.1:8265", "ray://127.0.0.1:10001", "127.0.0.1:"])
+def test_an_address_of_another_kind_is_refused(tmp_path: Path, address: str) -> None:
+    ended = run_rayrnn("status", home=tmp_path, RAY_ADDRESS=address)
+    assert ended.returncode == 4
+    assert f"RAY_ADDRESS is '{address}'" in ended.stderr
+
+
+def test_an_address_where_nobody_answers_is_refused(tmp_path: Path) -> None:
+    ended = run_rayrnn("status", "--address", "127.0.0.1:1", home=tmp_path)
+    assert ended.returncode == 4
+    assert "no Ray answers at 127.0.0.1:1 (--address): Connection refused" in ended.stderr
+
+
+class OldRay(NodeInfoGcsServiceServicer):
+    """Answers as a Ray of last year would."""
+
+    def CheckAlive(self, request: CheckAliveRequest, context: grpc.ServicerContext) -> CheckAliveReply:  # noqa: N802
+        return CheckAliveReply(ray_version="2.40.0")
+
+
+def test_another_version_of_ray_is_refused(tmp_path: Path) -> None:
+    server = grpc.server(ThreadPoolExecutor(1))
+    add_NodeInfoGcsServiceServicer_to_server(OldRay(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    ended = run_rayrnn("status", "--address", f"127.0.0.1:{port}", home=tmp_path)
+    server.stop(None)
+    assert ended.returncode == 4
+    assert f"runs Ray 2.40.0, here is Ray {ray.__version__}" in ended.stderr
+
+
+def test_something_that_is_no_ray_is_refused(tmp_path: Path) -> None:
+    server = grpc.server(ThreadPoolExecutor(1))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    ended = run_rayrnn("status", "--address", f"127.0.0.1:{port}", home=tmp_path)
+    server.stop(None)
+    assert ended.returncode == 4
+    assert "is not the Ray" in ended.stderr
+
+
+def test_a_ray_that_the_program_has_joined_is_used_and_left_alone(ray_cluster: None) -> None:
+    with connect() as connection:
+        assert (connection.origin, connection.embedded) == ("this process", False)
+    assert ray.is_initialized()
+
+
+def test_a_token_is_made_once_and_narrowed_where_it_was_wide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    path = ensure_token()
+    assert path == tmp_path / ".ray" / "auth_token"
+    token = path.read_text()
+    assert len(token) == 64
+    path.chmod(0o644)
+    assert ensure_token().read_text() == token
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_token_file_that_cannot_be_used_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path))
+    with pytest.raises(ClusterError, match=str(tmp_path)):
+        ensure_token()
+
+
+def test_what_ray_says_goes_to_the_log_file_and_not_to_the_screen(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    handlers = logging.getLogger("ray").handlers[:]
+    with quiet_ray(tmp_path / "log"):
+        logging.getLogger("ray.data").warning("of data")
+        logging.getLogger("ray.train").warning("of training")
+        message = "of Python"
+        warnings.warn(message, stacklevel=1)
+    said = (tmp_path / "log").read_text()
+    assert [said.count(of) for of in ("of data", "of training", "of Python")] == [1, 1, 1]
+    assert capfd.readouterr().err == ""
+    assert logging.getLogger("ray").handlers == handlers
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [(None, None), ("1000", 1000), ("8GB", 8 * 2**30), ("512 MiB", 2**29), ("1.5k", 1536)]
+)
+def test_a_size_is_read_with_its_unit(text: str | None, size: int | None) -> None:
+    assert parse_size(text) == size
+
+
+def test_a_size_without_a_number_is_refused() -> None:
+    with pytest.raises(UsageError, match="'GB'"):
+        parse_size("GB")

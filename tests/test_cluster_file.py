@@ -1,0 +1,115 @@
+"""The cluster file: every mistake with its line, and Ray's launcher as it really fails."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from rayrnn.cluster.cluster_file import read_cluster_file
+from rayrnn.errors import ClusterError
+from tests.test_cli import run_rayrnn
+
+SHIPPED = Path(__file__).parent.parent / "cluster.yaml"
+
+
+def test_the_shipped_file_is_valid() -> None:
+    file = read_cluster_file(SHIPPED)
+    assert file.provider == "local"
+    assert len(file.hosts) == 1 + file.max_workers
+
+
+def test_an_own_key_of_local_clusters_is_taken(tmp_path: Path) -> None:
+    path = tmp_path / "cluster.yaml"
+    path.write_text(SHIPPED.read_text() + "min_workers: 1\nmax_workers: 1\n")
+    assert read_cluster_file(path).max_workers == 1
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "line", "message"),
+    [
+        ("ssh_user:", "ssh_usr:", "ssh_usr:", 'key "auth.ssh_usr" is unknown; did you mean "ssh_user"?'),
+        ("type: local", "type: locl", "type: locl", 'provider.type "locl" is unknown; did you mean "local"?'),
+        ("head_ip:", "top_ip:", "provider:", 'needs key "provider.head_ip"'),
+        ("type: local", "kind: local", "provider:", 'key "provider.type" is missing'),
+        ("cluster_name: rayrnn", "cluster_name: 3", "cluster_name:", "3 is not of type 'string'"),
+        ("provider:", "max_workers: -1\nprovider:", "max_workers:", "-1 is less than the minimum"),
+        ("rsync_exclude: [", "rsync_exclude: {", "rsync_exclude:", "not valid YAML"),
+        ("provider:", "head_node: {a: 1}\nprovider:", "head_node:", '"head_node" is unknown'),
+        ("provider:", "available_node_types: {}\nprovider:", "available_", "does not go with provider.type local"),
+    ],
+)
+def test_a_mistake_is_named_with_its_line(tmp_path: Path, before: str, after: str, line: str, message: str) -> None:
+    path = tmp_path / "cluster.yaml"
+    path.write_text(SHIPPED.read_text().replace(before, after, 1))
+    number = 1 + next(i for i, text in enumerate(path.read_text().splitlines()) if text.strip().startswith(line))
+    with pytest.raises(ClusterError) as caught:
+        read_cluster_file(path)
+    assert f"{path}:{number}: " in str(caught.value)
+    assert message in str(caught.value)
+
+
+def test_every_mistake_is_named_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "cluster.yaml"
+    path.write_text(SHIPPED.read_text().replace("ssh_user", "ssh_usr").replace("rsync_exclude", "rsync_excluded"))
+    with pytest.raises(ClusterError) as caught:
+        read_cluster_file(path)
+    assert len(str(caught.value).splitlines()) == 2
+
+
+@pytest.mark.parametrize("text", ["", "- a list", "text"])
+def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "cluster.yaml"
+    path.write_text(text)
+    with pytest.raises(ClusterError, match="mapping"):
+        read_cluster_file(path)
+
+
+def test_a_file_that_is_not_there_is_a_cluster_error(tmp_path: Path) -> None:
+    ended = run_rayrnn("up", "nowhere.yaml", home=tmp_path)
+    assert ended.returncode == 4
+    assert "no cluster file nowhere.yaml" in ended.stderr
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A home with all that the shipped file names, on a machine with the launcher's tools."""
+    if not (shutil.which("ssh") and shutil.which("rsync")):
+        pytest.skip("Ray's launcher needs ssh and rsync")
+    (tmp_path / ".ssh").mkdir()
+    (tmp_path / ".ssh" / "id_ed25519").write_text("no real key")
+    return tmp_path
+
+
+def test_what_the_launcher_would_miss_is_named_before(tmp_path: Path) -> None:
+    ended = run_rayrnn("up", str(SHIPPED), "--dry-run", home=tmp_path, PATH="")
+    assert ended.returncode == 4
+    assert "ssh is not installed" in ended.stderr
+    assert "rsync is not installed" in ended.stderr
+    assert '"auth.ssh_private_key" names ~/.ssh/id_ed25519' in ended.stderr
+
+
+def test_a_dry_run_shows_the_hosts_and_touches_none(home: Path) -> None:
+    ended = run_rayrnn("up", str(SHIPPED), "--dry-run", home=home)
+    assert ended.returncode == 0
+    assert all(host in ended.stderr for host in read_cluster_file(SHIPPED).hosts)
+    assert [path.name for path in home.iterdir()] == [".ssh"]
+
+
+def test_nothing_is_touched_without_a_yes(home: Path) -> None:
+    ended = run_rayrnn("up", str(SHIPPED), home=home)
+    assert ended.returncode == 1
+    assert "bring it up?" in ended.stderr
+    assert [path.name for path in home.iterdir()] == [".ssh"]
+
+
+def test_a_launcher_that_fails_is_reported_with_its_last_words(home: Path) -> None:
+    path = home / "cluster.yaml"
+    # names under .invalid resolve nowhere, and so the launcher gives up at once
+    path.write_text(SHIPPED.read_text().replace("192.0.2.10", "head.invalid"))
+    state = {"RAY_TMPDIR": str(home), "AUTOSCALER_NODE_START_WAIT_S": "1"}
+    ended = run_rayrnn("up", str(path), "--yes", home=home, **state)
+    assert ended.returncode == 4
+    assert f"Ray's launcher could not bring up {path}" in ended.stderr
+    assert "head.invalid" in ended.stderr
+    assert "Failed to setup head node" in ended.stderr
+    assert "Traceback" not in ended.stderr
