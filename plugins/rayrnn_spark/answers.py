@@ -1,10 +1,16 @@
 """Predictions, back to where the data lives: as a Spark DataFrame with the keys of what was predicted."""
 
+import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+import pyarrow.types as kinds
+import ray
 import ray.data
 
+from rayrnn.data.quiet import settle
+from rayrnn.data.ragged import is_list
 from rayrnn.errors import DataError
 from rayrnn_spark.failures import translated
 
@@ -17,17 +23,15 @@ def to_spark(predictions: ray.data.Dataset | Path | str, spark: "SparkSession") 
 
     Args:
         predictions: a dataset, or what `rayrnn predict --out` wrote: a file or directory of Parquet, JSONL or CSV.
-            Every executor reads it, so that with several hosts it must lie where all of them can.
+            Every executor reads such a path, so that with several hosts it must lie where all of them can.
 
     Raises:
         DataError: there is nothing at the path, or Spark cannot read it.
     """
     with translated():
         if isinstance(predictions, ray.data.Dataset):
-            return predictions.to_spark(spark)
-        path = str(predictions)
-        if "://" not in path:
-            path = _local(Path(path))
+            return _of_dataset(predictions, spark)
+        path = _address(str(predictions))
         if path.endswith((".jsonl", ".json")):
             return spark.read.json(path)
         if path.endswith(".csv"):
@@ -35,7 +39,53 @@ def to_spark(predictions: ray.data.Dataset | Path | str, spark: "SparkSession") 
         return spark.read.parquet(path)
 
 
-def _local(path: Path) -> str:
-    if not path.exists():
+def _address(path: str) -> str:
+    if "://" in path:
+        return path
+    if not Path(path).exists():
         raise DataError(f"there are no predictions at {path}")
-    return path.absolute().as_uri()
+    return Path(path).absolute().as_uri()
+
+
+def _of_dataset(dataset: ray.data.Dataset, spark: "SparkSession") -> "DataFrame":
+    """The executors take the rows out of Ray's object store as Arrow, with RayDP's Java side.
+
+    RayDP's Python side (`Dataset.to_spark`) would join Ray from a process of each executor, and go through pandas.
+    """
+    from pyspark.sql import DataFrame
+    from pyspark.sql.pandas.types import from_arrow_schema
+
+    answers = [_as_stream.remote(block) for block in settle(dataset).to_arrow_refs()]
+    if not answers:
+        raise DataError("the dataset of predictions has no rows")
+    streams = [stream for stream, _ in answers]
+    schema = ray.get(answers[0][1])
+    ray.wait(streams, num_returns=len(streams), fetch_local=False)
+    # the session's actor keeps the rows for as long as the session, and with it the DataFrame, is there
+    master = ray.get_actor(f"{spark.sparkContext.appName}_SPARK_MASTER")
+    ray.get(master.add_objects.remote(uuid.uuid4(), streams))
+    worker = ray._private.worker.global_worker.core_worker
+    owners = [worker.get_owner_address(stream) for stream in streams]
+    java: Any = spark.sparkContext._jvm
+    rows = java.org.apache.spark.rdd.RayDatasetRDD(
+        spark.sparkContext._jsc, [bytearray(stream.binary()) for stream in streams], [bytearray(o) for o in owners]
+    )
+    reader = java.org.apache.spark.sql.raydp.ObjectStoreReader
+    return DataFrame(reader.RayDatasetToDataFrame(spark._jsparkSession, rows, from_arrow_schema(schema).json()), spark)
+
+
+@ray.remote(num_returns=2)  # type: ignore[untyped-decorator]
+def _as_stream(table: pa.Table) -> tuple[bytes, pa.Schema]:
+    """A block as the bytes that Spark reads, and its schema."""
+    schema = pa.schema([pa.field(field.name, _for_spark(field.type)) for field in table.schema])
+    stream = pa.BufferOutputStream()
+    with pa.ipc.new_stream(stream, schema) as writer:
+        writer.write_table(table.cast(schema))
+    return stream.getvalue().to_pybytes(), schema
+
+
+def _for_spark(kind: pa.DataType) -> pa.DataType:
+    """Spark knows one kind of list, and one of string."""
+    if is_list(kind):
+        return pa.list_(_for_spark(kind.value_type))
+    return pa.string() if kinds.is_large_string(kind) else kind

@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import ray
 
@@ -27,11 +27,11 @@ def check_room(executors: int, cores: int, memory: str) -> None:
     size = parse_memory(memory)
     needed = {"CPU": executors * cores + CPUS_TO_CONVERT, "memory": executors * size}
     _check_total(ray.cluster_resources(), needed, executors, cores, memory)
-    places = sum(_places(node["Resources"], cores, size) for node in ray.nodes() if node["Alive"])
-    if places < executors:
+    there = places([node["Resources"] for node in ray.nodes() if node["Alive"]], cores, size)
+    if there < executors:
         raise ClusterError(
             f"{executors} executors of {_count(cores, 'core')} and {memory} memory do not fit on the hosts: there is "
-            f"room for {places}; ask for smaller executors"
+            f"room for {there}; ask for smaller executors"
         )
     _check_free(needed, executors, cores)
 
@@ -42,6 +42,11 @@ def parse_memory(memory: str) -> int:
     if found is None:
         raise UsageError(f"memory is {memory!r}; give a whole number and its unit, for example 512m or 2g")
     return int(found[1]) * _BYTES[found[2]]
+
+
+def places(hosts: Iterable[Mapping[str, float]], cores: int, size: int) -> int:
+    """How many executors fit on hosts with these resources, none of which shares an executor with another."""
+    return int(sum(min(host.get("CPU", 0) // cores, host.get("memory", 0) // size) for host in hosts))
 
 
 def _check_total(
@@ -69,11 +74,6 @@ def _check_free(needed: Mapping[str, float], executors: int, cores: int) -> None
                 "use: wait for the others (ray status shows them), or ask for fewer executors, cores or less memory"
             )
         time.sleep(0.2)
-
-
-def _places(resources: Mapping[str, float], cores: int, size: int) -> int:
-    """How many executors fit on one host."""
-    return int(min(resources.get("CPU", 0) // cores, resources.get("memory", 0) // size))
 
 
 def _sum(executors: int, cores: int) -> str:

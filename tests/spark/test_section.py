@@ -1,0 +1,57 @@
+"""The recipe's section for Spark says what is wrong with it."""
+
+from typing import Any
+
+import pytest
+from rayrnn_spark import SparkData
+
+from rayrnn.errors import RecipeError
+from rayrnn.recipe import Recipe, validate_recipe
+
+
+def recipe(**data: Any) -> Recipe:
+    section = {"source": "spark", "key": "id", "order_by": "time", "label": "class", **data}
+    return validate_recipe({"name": "from-spark", "task": "classification", "data": section})
+
+
+def test_a_recipe_names_spark_as_its_source() -> None:
+    data = recipe(format="parquet", path="steps", executors=2, memory="2g").data
+    assert isinstance(data, SparkData)
+    assert data.describe() == "spark parquet steps"
+    assert (data.executors, data.cores, data.memory) == (2, 1, "2g")
+
+
+def test_settings_and_options_become_what_spark_writes() -> None:
+    data = recipe(format="csv", path="s", options={"header": False}, config={"spark.sql.shuffle.partitions": 8}).data
+    assert isinstance(data, SparkData)
+    assert (data.options, data.config) == ({"header": "false"}, {"spark.sql.shuffle.partitions": "8"})
+
+
+def test_the_stored_recipe_reads_back_the_same() -> None:
+    import yaml
+
+    written = recipe(format="jdbc", query="select 1", options={"url": "jdbc:derby:x"})
+    assert validate_recipe(yaml.safe_load(written.to_yaml())) == written
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        ({"path": "x"}, '"data.format" is missing'),
+        ({"format": "excel", "path": "x"}, "'parquet', 'csv', 'json', 'orc', 'jdbc', 'table' or 'sql'"),
+        ({"format": "csv"}, "data.format csv takes data.path, and none of the other two"),
+        ({"format": "csv", "path": "x", "table": "y"}, "data.format csv takes data.path"),
+        ({"format": "sql", "table": "y"}, "data.format sql takes data.query"),
+        ({"format": "table", "query": "y"}, "data.format table takes data.table"),
+        ({"format": "jdbc", "path": "y"}, "data.format jdbc takes data.query or data.table"),
+        ({"format": "jdbc", "table": "y"}, "needs the database's address: data.options.url"),
+        ({"format": "orc", "path": "x", "memory": "much"}, '"data.memory" is'),
+        ({"format": "orc", "path": "x", "executors": 0}, '"data.executors" is 0'),
+        ({"format": "orc", "path": "x", "executer": 1}, 'did you mean "executors"'),
+        ({"format": "orc", "path": "x", "values": "v"}, "with data.order_by every row is one step"),
+    ],
+)
+def test_a_section_that_does_not_fit_is_refused(data: dict[str, Any], reason: str) -> None:
+    with pytest.raises(RecipeError) as refused:
+        recipe(**data)
+    assert reason in str(refused.value)
