@@ -54,7 +54,12 @@ def measure(way: str, cell: str, updates: int) -> float:
     """Steps a second of this worker, over about so many updates."""
     torch.manual_seed(0)
     network = Network(
-        num_inputs=NUM_SYMBOLS, num_outputs=NUM_SYMBOLS, symbols=True, cell=cell, hidden_size=HIDDEN_SIZE, num_layers=NUM_LAYERS
+        num_inputs=NUM_SYMBOLS,
+        num_outputs=NUM_SYMBOLS,
+        symbols=True,
+        cell=cell,
+        hidden_size=HIDDEN_SIZE,
+        num_layers=NUM_LAYERS,
     )
     model = SharedGradients(network) if way == GRADIENTS else network
     optimizer = torch.optim.RMSprop(model.parameters(), lr=1e-3, alpha=0.95)

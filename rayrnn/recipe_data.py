@@ -81,7 +81,7 @@ class StepData(Data):
 
     #: the labels are the whole numbers 0 .. num_classes - 1
     num_classes: PositiveInt | None = None
-    #: the labels by name, in the order of the network's outputs; without either they are found in the training part
+    #: the labels by name, in the order of the network's outputs; without either they are those of all sequences
     classes: tuple[str, ...] | None = None
     #: forecasting: the target is the sequence itself so many steps ahead; 0 = the labels are the target
     horizon: int = Field(0, ge=0)

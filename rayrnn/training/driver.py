@@ -19,7 +19,7 @@ from rayrnn.run import RECIPE, Run, build_network, create_run, open_run
 from rayrnn.training.account import draw_up
 from rayrnn.training.assignment import Assignment, Progress
 from rayrnn.training.interrupt import stop_requests
-from rayrnn.training.mailbox import Event, Mailbox
+from rayrnn.training.mailbox import Event, open_mailbox
 from rayrnn.training.material import Material, prepare
 from rayrnn.training.outcome import Outcome
 from rayrnn.training.progress import Screen
@@ -91,7 +91,7 @@ class Driver:
         self._material = material
         self._screen = screen
         self._recorder = Recorder(run)
-        self._mailbox = Mailbox.remote()
+        self._mailbox = open_mailbox()
         self._progress = Progress()
         self._end: Event = {}
         self._last: Event = {}

@@ -79,7 +79,8 @@ def learn_alone(
                 lesson.task, outputs.float(), segment.targets, segment.target_mask, lesson.class_weights
             )
             optimizer.zero_grad()
-            (total / targets.clamp(min=1)).backward()
+            loss: torch.Tensor = total / targets.clamp(min=1)
+            loss.backward()  # type: ignore[no-untyped-call]
             clip_gradients(model, lesson.clip, lesson.clip_by)
             optimizer.step()
             state = detach_state(state)

@@ -3,11 +3,16 @@
 from typing import Any
 
 import ray
+from ray.actor import ActorHandle
 
 Event = dict[str, Any]
 
 
-@ray.remote(num_cpus=0)
+def open_mailbox() -> ActorHandle:
+    """Start a run's mailbox; it lives as long as the caller."""
+    return ray.remote(num_cpus=0)(Mailbox).remote()
+
+
 class Mailbox:
     """One a run, beside the driver; no call ever waits.
 

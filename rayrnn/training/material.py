@@ -6,6 +6,7 @@ import numpy as np
 import ray.data
 
 from rayrnn.data.encoding import Encoding
+from rayrnn.data.fitting import fit_encoding
 from rayrnn.data.sequences import Sequences, gather, split
 from rayrnn.data.sources import held_out_section, read
 from rayrnn.errors import DataError, RecipeError
@@ -71,14 +72,14 @@ def _parts(recipe: Recipe, sequences: Sequences) -> tuple[Part, Part]:
 
 def _fit(recipe: Recipe, training: Part, held_out: Part) -> Encoding:
     data = recipe.data
-    labels = {}
-    if isinstance(data, StepData):
-        labels = {"classes": data.classes, "num_classes": data.num_classes, "normalize": data.normalize}
-    return Encoding.fit(
+    steps = data if isinstance(data, StepData) else None
+    return fit_encoding(
         training.sequences,
         training.indices,
         task=recipe.task,
         held_out=held_out.sequences if held_out.sequences is not training.sequences else None,
+        normalize=steps.normalize if steps else "none",
+        classes=steps.classes if steps else None,
+        num_classes=steps.num_classes if steps else None,
         horizon=horizon(recipe),
-        **labels,
     )

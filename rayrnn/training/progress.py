@@ -121,8 +121,8 @@ class Screen:
         )
 
     def _seconds_left(self) -> float:
-        done = self._last["round"] - self._first_round
-        return (time.monotonic() - self._started) / max(1, done) * (self._rounds - self._last["round"])
+        now = int(self._last["round"])
+        return (time.monotonic() - self._started) / max(1, now - self._first_round) * (self._rounds - now)
 
 
 def summary_rows(recipe: Recipe, outcome: Outcome) -> dict[str, str]:

@@ -89,7 +89,8 @@ class Worker:
         frequency = self._recipe.averaging.frequency
         if self._rank == 0:
             self._post({"kind": "start", "round": self._progress.round})
-        stopped, notes = self._reason_to_stop([]), []
+        notes: list[Notes] = []
+        stopped = self._reason_to_stop(notes)
         while not stopped:
             started = time.perf_counter()
             held_out = self._evaluate_if_due()

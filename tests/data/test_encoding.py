@@ -10,6 +10,7 @@ import ray.data
 
 from rayrnn.data.batches import Minibatch, collate
 from rayrnn.data.encoding import Encoding
+from rayrnn.data.fitting import fit_encoding
 from rayrnn.data.plan import Plan
 from rayrnn.data.sequences import Sequences, gather, split, take
 from rayrnn.data.sources import held_out_section, read
@@ -36,12 +37,12 @@ def everything(sequences: Sequences, encoding: Encoding) -> Minibatch:
 
 def test_a_language_model_knows_every_character_of_both_parts() -> None:
     sequences = gathered("language_model", {"text": ["abca", "bad"]}, {"text": ["zäh", "🌹a"]})
-    encoding = Encoding.fit(sequences, np.array([0, 1]), task="language_model")
+    encoding = fit_encoding(sequences, np.array([0, 1]), task="language_model")
     assert encoding.text_vocabulary.symbols == tuple(sorted("abcdzhä🌹"))
     assert (encoding.num_inputs, encoding.num_outputs, encoding.symbols, encoding.per_step) == (8, 8, True, True)
     assert encoding.describe() == "8 symbols"
     others = gathered("language_model", {"text": ["xy"]})
-    encoding = Encoding.fit(sequences, np.arange(4), task="language_model", held_out=others)
+    encoding = fit_encoding(sequences, np.arange(4), task="language_model", held_out=others)
     assert {"x", "y"} < set(encoding.text_vocabulary.symbols)
 
 
@@ -49,7 +50,7 @@ def test_a_language_model_of_words_knows_them_all() -> None:
     sequences = gathered(
         "language_model", {"symbols": [["a", "rose", "is"], ["a", "rose"]]}, {"symbols": [["is", "once"]]}
     )
-    encoding = Encoding.fit(sequences, np.array([0, 1]), task="language_model")
+    encoding = fit_encoding(sequences, np.array([0, 1]), task="language_model")
     assert encoding.text_vocabulary.symbols == ("a", "is", "once", "rose")
 
 
@@ -59,7 +60,7 @@ def test_tagging_learns_rare_words_as_the_unknown_one_and_every_tag() -> None:
     sequences = gathered(
         "tagging", {"symbols": words[:2], "label": tags[:2]}, {"symbols": words[2:], "label": tags[2:]}
     )
-    encoding = Encoding.fit(sequences, np.array([0, 1]), task="tagging")
+    encoding = fit_encoding(sequences, np.array([0, 1]), task="tagging")
     assert encoding.text_vocabulary.symbols == (UNKNOWN, "dog", "the")
     assert encoding.classes == ("D", "N", "X")
     assert encoding.class_counts == (3, 3, 0)
@@ -72,22 +73,22 @@ def test_classes_are_found_and_sorted_as_people_sort() -> None:
     numbers = gathered(
         "classification", {"values": values[:3], "label": [10, 9, 2]}, {"values": values[:2], "label": [9, -1]}
     )
-    encoding = Encoding.fit(numbers, np.array([0, 1, 3]), task="classification")
+    encoding = fit_encoding(numbers, np.array([0, 1, 3]), task="classification")
     assert encoding.classes == ("-1", "2", "9", "10")
     assert encoding.class_counts == (0, 0, 2, 1)
     assert (encoding.num_inputs, encoding.num_outputs, encoding.symbols, encoding.per_step) == (1, 4, False, False)
     assert encoding.describe() == "1 feature, 4 classes"
     names = gathered("classification", {"values": values[:3], "label": ["b", "10", "a"]})
-    assert Encoding.fit(names, np.arange(3), task="classification").classes == ("10", "a", "b")
+    assert fit_encoding(names, np.arange(3), task="classification").classes == ("10", "a", "b")
 
 
 def test_classes_may_be_given_and_keep_their_order() -> None:
     sequences = gathered("classification", {"values": [[1.0], [2.0]], "label": ["walk", "run"]})
-    encoding = Encoding.fit(sequences, np.arange(2), task="classification", classes=("walk", "run", "sit"))
+    encoding = fit_encoding(sequences, np.arange(2), task="classification", classes=("walk", "run", "sit"))
     assert (encoding.classes, encoding.class_counts) == (("walk", "run", "sit"), (1, 1, 0))
     assert everything(sequences, encoding).targets.tolist() == [0, 1]
     sequences = gathered("classification", {"values": [[1.0], [2.0]], "label": [2, 0]})
-    assert Encoding.fit(sequences, np.arange(2), task="classification", num_classes=3).classes == ("0", "1", "2")
+    assert fit_encoding(sequences, np.arange(2), task="classification", num_classes=3).classes == ("0", "1", "2")
 
 
 def test_a_label_outside_the_classes_is_told_before_training_starts() -> None:
@@ -97,12 +98,12 @@ def test_a_label_outside_the_classes_is_told_before_training_starts() -> None:
     with pytest.raises(
         DataError, match="sequence 'row 2' has the label 'fly', which is not among the 2 classes: walk, run"
     ):
-        Encoding.fit(sequences, np.arange(2), task="classification", classes=("walk", "run"))
+        fit_encoding(sequences, np.arange(2), task="classification", classes=("walk", "run"))
     sequences = gathered("tagging", {"symbols": [["a"], ["a", "a"]], "label": [[0], [1, 3]]})
     with pytest.raises(
         DataError, match="sequence 'row 1' has the label '3', which is not among the 3 classes: 0, 1, 2"
     ):
-        Encoding.fit(sequences, np.arange(2), task="tagging", num_classes=3)
+        fit_encoding(sequences, np.arange(2), task="tagging", num_classes=3)
 
 
 def test_scaling_and_categories_come_from_the_training_part() -> None:
@@ -113,7 +114,7 @@ def test_scaling_and_categories_come_from_the_training_part() -> None:
         {"values": values[:2], "categories": categories[:2], "label": [0, 1]},
         {"values": values[2:], "categories": categories[2:], "label": [1]},
     )
-    encoding = Encoding.fit(sequences, np.array([0, 1]), task="classification", normalize="min_max")
+    encoding = fit_encoding(sequences, np.array([0, 1]), task="classification", normalize="min_max")
     assert encoding.categories == (("blue", "red"), ("x", "y"))
     assert (encoding.num_features, encoding.num_inputs) == (1, 5)
     minibatch = everything(sequences, encoding)
@@ -123,25 +124,25 @@ def test_scaling_and_categories_come_from_the_training_part() -> None:
 
 def test_steps_of_nothing_but_categories_are_learned() -> None:
     sequences = gathered("classification", {"categories": [[["a", "x"]], [["b", "x"], ["a", "y"]]], "label": [0, 1]})
-    encoding = Encoding.fit(sequences, np.arange(2), task="classification", normalize="standardize")
+    encoding = fit_encoding(sequences, np.arange(2), task="classification", normalize="standardize")
     assert encoding.num_inputs == 4
     assert everything(sequences, encoding).inputs[1].tolist() == [[0, 1, 1, 0], [1, 0, 0, 1]]
 
 
 def test_regression_knows_how_many_numbers_answer_what() -> None:
     whole = gathered("regression", {"values": [[[1.0, 2.0]]], "label": [[1.0, 2.0, 3.0]]})
-    encoding = Encoding.fit(whole, np.arange(1), task="regression")
+    encoding = fit_encoding(whole, np.arange(1), task="regression")
     assert (encoding.num_inputs, encoding.num_outputs, encoding.per_step) == (2, 3, False)
     assert encoding.describe() == "2 features, 3 numbers to predict"
     steps = gathered("regression", {"values": [[[1.0], [2.0]]], "label": [[[1.0], [2.0]]]})
-    encoding = Encoding.fit(steps, np.arange(1), task="regression")
+    encoding = fit_encoding(steps, np.arange(1), task="regression")
     assert (encoding.num_outputs, encoding.per_step) == (1, True)
     series = gathered("regression", {"values": [[[1.0, 5.0], [2.0, 6.0], [3.0, 7.0]]]}, horizon=1)
-    encoding = Encoding.fit(series, np.arange(1), task="regression", horizon=1, normalize="standardize")
+    encoding = fit_encoding(series, np.arange(1), task="regression", horizon=1, normalize="standardize")
     assert (encoding.num_outputs, encoding.per_step) == (2, True)
     assert encoding.describe() == "2 features, 2 numbers to predict, 1 step ahead"
     with pytest.raises(DataError, match=r"data\.horizon is 1, but these sequences hold no numbers to forecast"):
-        Encoding.fit(
+        fit_encoding(
             gathered("regression", {"symbols": [["a", "b"]]}, horizon=1), np.arange(1), task="regression", horizon=1
         )
 
@@ -163,7 +164,7 @@ def test_regression_knows_how_many_numbers_answer_what() -> None:
 def test_an_encoding_is_plain_json_that_encodes_the_same(task: str, block: dict[str, Any], horizon: int) -> None:
     sequences = gathered(task, block, horizon=horizon)
     normalize = "standardize" if "values" in block else "none"
-    encoding = Encoding.fit(sequences, np.arange(2), task=task, horizon=horizon, normalize=normalize)
+    encoding = fit_encoding(sequences, np.arange(2), task=task, horizon=horizon, normalize=normalize)
     stored = Encoding.from_json(json.loads(json.dumps(encoding.to_json(), allow_nan=False)))
     assert stored == encoding
     ours, theirs = everything(sequences, encoding), everything(sequences, stored)
@@ -174,14 +175,14 @@ def test_an_encoding_is_plain_json_that_encodes_the_same(task: str, block: dict[
 def test_a_model_that_reads_numbers_has_no_text_vocabulary() -> None:
     sequences = gathered("classification", {"values": [[[1.0, 2.0]]], "label": [1]})
     with pytest.raises(DataError, match="this model reads 2 numbers a step, no symbols"):
-        _ = Encoding.fit(sequences, np.arange(1), task="classification").text_vocabulary
+        _ = fit_encoding(sequences, np.arange(1), task="classification").text_vocabulary
 
 
 def test_from_text_to_minibatches_every_symbol_is_learned_once_an_epoch() -> None:
     text = "".join(chr(97 + number % 26) for number in range(5000))
     sequences = gather(read(TextData(text=text, length=64), "language_model"), task="language_model")
     learned, held_out = split(sequences, 0.1, seed=1, last=True)
-    encoding = Encoding.fit(sequences, learned, task="language_model")
+    encoding = fit_encoding(sequences, learned, task="language_model")
     plan = Plan(sequences.steps, learned, sequences.offsets, batch_size=7, seed=1)
     minibatches = [collate(take(sequences, plan.minibatch(j)), encoding) for j in range(plan.minibatches_an_epoch)]
     assert sum(minibatch.steps for minibatch in minibatches) == sequences.steps[learned].sum()

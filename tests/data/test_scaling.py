@@ -11,8 +11,9 @@ import ray
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rayrnn.data.moments import fit_scaling, merge, moments_of
 from rayrnn.data.ragged import side_by_side, wrap
-from rayrnn.data.scaling import Scaling, merge, moments_of
+from rayrnn.data.scaling import Scaling
 
 
 def block(sequences: list[np.ndarray]) -> ray.ObjectRef:
@@ -47,7 +48,7 @@ def test_standardize_is_fitted_on_the_named_sequences_alone(ray_cluster: None) -
     random = np.random.default_rng(0)
     sequences = [random.normal(3, 5, size=(length, 2)).astype(np.float32) for length in (4, 1, 7, 3, 9)]
     blocks, offsets = [block(sequences[:2]), block(sequences[2:])], np.array([0, 2, 5])
-    scaling = Scaling.fit(blocks, offsets, np.array([0, 2, 4]), kind="standardize")
+    scaling = fit_scaling(blocks, offsets, np.array([0, 2, 4]), kind="standardize")
     learned = np.concatenate([sequences[number] for number in (0, 2, 4)])
     scaled = scaling.apply(learned)
     assert scaled.dtype == np.float32
@@ -57,20 +58,20 @@ def test_standardize_is_fitted_on_the_named_sequences_alone(ray_cluster: None) -
 
 def test_min_max_brings_every_feature_to_zero_to_one_and_constant_ones_to_zero(ray_cluster: None) -> None:
     values = np.array([[1, 0.1], [3, 0.1], [2, 0.1]], np.float32)
-    scaling = Scaling.fit([block([values])], np.array([0, 1]), np.array([0]), kind="min_max")
+    scaling = fit_scaling([block([values])], np.array([0, 1]), np.array([0]), kind="min_max")
     np.testing.assert_allclose(scaling.apply(values), [[0, 0], [1, 0], [0.5, 0]], atol=1e-7)
 
 
 def test_a_constant_feature_is_not_blown_up(ray_cluster: None) -> None:
     values = np.full((999, 1), 0.1, np.float32)
-    scaling = Scaling.fit([block([values])], np.array([0, 1]), np.array([0]), kind="standardize")
+    scaling = fit_scaling([block([values])], np.array([0, 1]), np.array([0]), kind="standardize")
     assert scaling.scale == (1.0,)
     np.testing.assert_allclose(scaling.apply(values), 0, atol=1e-7)
 
 
 def test_none_changes_nothing(ray_cluster: None) -> None:
     values = np.array([[1, 5], [2, 9]], np.float32)
-    scaling = Scaling.fit([block([values])], np.array([0, 1]), np.array([0]), kind="none")
+    scaling = fit_scaling([block([values])], np.array([0, 1]), np.array([0]), kind="none")
     assert scaling == Scaling("none", (0.0, 0.0), (1.0, 1.0))
     assert scaling.apply(values) is values
 

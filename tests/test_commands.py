@@ -1,0 +1,111 @@
+"""The commands as a user types them, each in a process of its own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from rayrnn.checkpoints import newest_checkpoint, read_checkpoint
+
+RAYRNN = (sys.executable, "-m", "rayrnn.cli")
+#: long enough to be stopped in the middle, short enough to be finished afterwards
+RECIPE = """
+name: stopped
+data: {text: "%s", length: 40, held_out: 0.1}
+model: {hidden: 24, layers: 1}
+training: {batch_size: 4, truncate: 20, evaluate_every: 10, checkpoint_every: 1000}
+averaging: {workers: 2, frequency: 2, rounds: %d}
+"""
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> dict[str, str]:
+    """An environment whose token and state are not the user's."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "XDG_"))}
+    (tmp_path / "home").mkdir()
+    return kept | {"HOME": str(tmp_path / "home"), "COLUMNS": "100"}
+
+
+def rayrnn(*arguments: str, folder: Path, home: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*RAYRNN, *arguments], cwd=folder, env=home, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+def test_recite_learns_a_string_by_heart_and_recites_it(tmp_path: Path, home: dict[str, str]) -> None:
+    text = "Fischers Fritz fischt frische Fische; frische Fische fischt Fischers Fritz."
+    trained = rayrnn("train", "recite", "--set", f"data.text={text}", folder=tmp_path, home=home)
+    assert trained.returncode == 0, trained.stderr
+    assert trained.stdout == ""
+    recited = rayrnn("generate", "runs/recite", "--prime", "F", "--temperature", "0", folder=tmp_path, home=home)
+    assert recited.stdout == text + "\n"
+    assert recited.stderr == ""
+
+
+def test_ctrl_c_leaves_a_checkpoint_and_the_same_command_with_resume_goes_on(
+    tmp_path: Path, home: dict[str, str]
+) -> None:
+    recipe = tmp_path / "stopped.yaml"
+    recipe.write_text(RECIPE % ("abcdefgh ijkl mnop " * 60, 400))
+    command = ["train", str(recipe), "--out", "run", "--json"]
+    with subprocess.Popen(
+        [*RAYRNN, *command], cwd=tmp_path, env=home, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        wait_for_rounds(tmp_path / "run" / "metrics.jsonl", 20)
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=120)
+    assert process.returncode == 130, stderr
+    assert stdout == ""
+    assert "--resume" in stderr.splitlines()[-1]
+    checkpoint, _ = newest_checkpoint(tmp_path / "run" / "checkpoints")
+    assert checkpoint is not None
+    assert 20 <= checkpoint.progress["round"] < 400
+    resumed = rayrnn(*command, "--resume", folder=tmp_path, home=home)
+    assert resumed.returncode == 0, resumed.stderr
+    assert json.loads(resumed.stdout)["rounds"] == 400
+    whole = rayrnn("train", str(recipe), "--out", "whole", folder=tmp_path, home=home)
+    assert whole.returncode == 0, whole.stderr
+    assert last_model(tmp_path / "run") == last_model(tmp_path / "whole")
+
+
+def wait_for_rounds(metrics: Path, count: int) -> None:
+    deadline = time.monotonic() + 200
+    while not metrics.exists() or len(metrics.read_bytes().splitlines()) < count:
+        assert time.monotonic() < deadline, "the run does not get on"
+        time.sleep(0.05)
+
+
+def last_model(run: Path) -> dict[str, list[float]]:
+    model = read_checkpoint(run / "checkpoints" / "round-000400").model
+    return {name: values.flatten().tolist() for name, values in model.items()}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "message"),
+    [
+        (["train", "recite", "--set", "model.hiden=3"], 2, 'did you mean "hidden"'),
+        (["train", "nowhere.yaml"], 2, "nowhere.yaml"),
+        (["train", "charlm", "--set", "data.path=nowhere.txt"], 3, "nowhere.txt"),
+        (["generate", "nowhere"], 2, "is no run"),
+        (["generate", "nowhere", "--temperature", "-1"], 2, "--temperature is -1"),
+    ],
+)
+def test_a_users_mistake_is_one_message_and_an_exit_code_without_a_traceback(
+    arguments: list[str], exit_code: int, message: str, tmp_path: Path, home: dict[str, str]
+) -> None:
+    result = rayrnn(*arguments, folder=tmp_path, home=home)
+    assert result.returncode == exit_code, result.stderr
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+
+
+def test_generating_imports_no_ray() -> None:
+    program = "import rayrnn.generation, rayrnn.run, sys; print([name for name in sys.modules if name == 'ray'])"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout == "[]\n"
