@@ -1,6 +1,7 @@
 """How a cluster looks on the screen."""
 
 import time
+from pathlib import Path
 
 from rich import box
 from rich.console import Console, Group
@@ -69,11 +70,30 @@ def _nodes(nodes: tuple[Node, ...]) -> Table:
 
 
 def _jobs(jobs: tuple[Job, ...]) -> Table:
-    table = _table("user", "actors", "for", "command")
+    table = _table("user", "for", "holds", "command")
     for job in jobs:
-        actors = ", ".join(f"{count} {name}" if count > 1 else name for name, count in job.actors.items())
-        table.add_row(f"process {job.process}", actors or "-", _duration(time.time() - job.started), job.command)
+        table.add_row(f"process {job.process}", _duration(time.time() - job.started), _holds(job), _short(job.command))
     return table
+
+
+def _holds(job: Job) -> str:
+    """Its training workers, and how many actors beside (Ray's own helpers among them)."""
+    workers = job.actors.get("RayTrainWorker", 0)
+    others = sum(job.actors.values()) - workers
+    held = [_plural(workers, "worker")] * bool(workers) + [_plural(others, "other actor")] * bool(others)
+    return ", ".join(held) or "-"
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _short(command: str) -> str:
+    """The command as it was typed: without Python and the folder of the program."""
+    words = command.split()
+    if len(words) > 1 and Path(words[0]).name.startswith("python"):
+        words = words[1:]
+    return " ".join([Path(words[0]).name, *words[1:]]) if words else command
 
 
 def _table(*headers: str) -> Table:
