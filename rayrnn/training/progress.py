@@ -51,11 +51,11 @@ class Screen:
         lengths = f"{account.shortest:,}" + (f"-{account.longest:,}" if account.longest > account.shortest else "")
         outer = "plain mean" if averaging.outer == "none" else f"{averaging.outer} on the mean"
         rows = {
-            "data": f"{data}: {account.num_training:,} sequences of {lengths} steps, {account.num_held_out:,} held out"
+            "data": f"{data}: {_sequences(account.num_training)} of {lengths} steps, {account.num_held_out:,} held out"
             + (f"; {account.padding_share:.1%} padding" if account.padding_share else ""),
             "encoding": encoding,
             "network": f"{model.layers} x {model.hidden} {model.cell}, {account.num_parameters:,} parameters",
-            "workers": f"{averaging.workers}, {account.num_training / averaging.workers:,.0f} sequences each an epoch",
+            "workers": f"{averaging.workers}, {_sequences(round(account.num_training / averaging.workers))} each an epoch",
             "a round": f"{averaging.frequency} minibatches of {recipe.training.batch_size} = "
             f"{account.updates_a_round:,} updates a worker, then the {outer}: {_bytes(account.bytes_a_round)} each",
             "rounds": f"{averaging.rounds:,} = {averaging.rounds / account.rounds_an_epoch:,.1f} epochs",
@@ -80,7 +80,7 @@ class Screen:
         self._seconds += event["seconds"] * len(event["workers"])
         self._averaging += sum(worker["averaging_seconds"] for worker in event["workers"])
         if self._live.is_started:
-            self._live.update(self._line(width=24))
+            self._live.update(self._line())
         elif event["round"] % max(1, self._rounds // PLAIN_LINES) == 0 or event["round"] == self._rounds:
             self._console.print(self._text(), soft_wrap=True, highlight=False)
 
@@ -103,10 +103,12 @@ class Screen:
             table.add_row(Text(name, style="bold cyan"), Text(value))
         self._console.print(table)
 
-    def _line(self, width: int) -> Table:
-        line = Table.grid(padding=(0, 1))
-        bar = ProgressBar(total=self._rounds, completed=self._last["round"], width=width)
-        line.add_row(bar, self._text())
+    def _line(self) -> Table:
+        """The bar takes what the words leave."""
+        line = Table.grid(padding=(0, 1), expand=True)
+        line.add_column(ratio=1)
+        line.add_column(no_wrap=True)
+        line.add_row(ProgressBar(total=self._rounds, completed=self._last["round"]), self._text())
         return line
 
     def _text(self) -> Text:
@@ -117,7 +119,7 @@ class Screen:
         share = self._averaging / self._seconds
         return Text(
             f"{event['round']:>{len(str(self._rounds))}}/{self._rounds} loss {loss}{held_out}"
-            f"  {speed:,.0f} steps/s/worker  averaging {share:.0%}  {_duration(self._seconds_left())} left"
+            f" {speed:,.0f} steps/s each, {share:.0%} averaging, {_clock(self._seconds_left())} left"
         )
 
     def _seconds_left(self) -> float:
@@ -173,6 +175,15 @@ def _bytes(count: float) -> str:
             return f"{count:.3g} {unit}"
         count /= 1000
     return f"{count:.3g} GB"
+
+
+def _sequences(count: int) -> str:
+    return f"{count:,} sequence{'' if count == 1 else 's'}"
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
 
 
 def _duration(seconds: float) -> str:
