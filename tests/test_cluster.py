@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import subprocess
 import sys
 import warnings
@@ -20,6 +21,7 @@ from ray.core.generated.gcs_service_pb2_grpc import (
 )
 
 from rayrnn.cluster import connect
+from rayrnn.cluster.folder import run_folder
 from rayrnn.cluster.head import parse_size
 from rayrnn.cluster.logs import quiet_ray
 from rayrnn.cluster.processes import processes_of
@@ -146,6 +148,21 @@ def test_without_up_a_program_gets_a_ray_of_its_own_that_ends_with_it(tmp_path: 
     assert set(seen["listening"]) <= LOOPBACK
     assert not Path(seen["folder"]).exists()
     assert not [p for p in psutil.process_iter(["cmdline"]) if seen["folder"] in " ".join(p.info["cmdline"] or [])]
+
+
+def test_the_folder_of_a_killed_program_is_removed_by_the_next_and_a_living_one_is_not() -> None:
+    pipe = subprocess.PIPE
+    hold = "from rayrnn.cluster.folder import run_folder\nwith run_folder() as f:\n print(f, flush=True)\n input()"
+    programs = [subprocess.Popen([sys.executable, "-c", hold], stdin=pipe, stdout=pipe, text=True) for _ in range(2)]
+    folders = [Path(program.stdout.readline().strip()) for program in programs]
+    for folder in folders:
+        os.utime(folder, (0, 0))
+    programs[0].kill()
+    programs[0].wait()
+    with run_folder() as third:
+        assert [folder.exists() for folder in (*folders, Path(third))] == [False, True, True]
+    programs[1].communicate("")
+    assert [folder.exists() for folder in (*folders, Path(third))] == [False, False, False]
 
 
 def test_down_ends_what_up_started_and_no_other_ray(

@@ -1,8 +1,6 @@
 """The way to a Ray: one that is named, the one `rayrnn up` started, or one inside this process."""
 
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +11,7 @@ import ray._private.services as ray_services
 from ray.exceptions import RayError
 
 from rayrnn.cluster.environment import loopback_kept, prepare_environment
+from rayrnn.cluster.folder import run_folder
 from rayrnn.cluster.head import running_head
 from rayrnn.cluster.logs import quiet_ray
 from rayrnn.cluster.probe import probe
@@ -97,20 +96,18 @@ def _joined(connection: Connection) -> Iterator[Connection]:
 
 @contextmanager
 def _embedded(num_cpus: int | None) -> Iterator[Connection]:
-    # private to the user; Ray opens the folder it makes inside to everyone. Short, since it holds Ray's sockets
-    folder = tempfile.mkdtemp(prefix="rayrnn-", dir="/tmp")
-    try:
-        _init(
-            "local",
-            num_cpus=num_cpus,
-            include_dashboard=False,
-            _node_ip_address="127.0.0.1",
-            _temp_dir=f"{folder}/ray",
-        )
-        yield Connection(ray.get_runtime_context().gcs_address, "this process", embedded=True)
-    finally:
-        ray.shutdown(wait_for_processes=True)
-        shutil.rmtree(folder, ignore_errors=True)
+    with run_folder() as folder:
+        try:
+            _init(
+                "local",
+                num_cpus=num_cpus,
+                include_dashboard=False,
+                _node_ip_address="127.0.0.1",
+                _temp_dir=f"{folder}/ray",
+            )
+            yield Connection(ray.get_runtime_context().gcs_address, "this process", embedded=True)
+        finally:
+            ray.shutdown(wait_for_processes=True)
 
 
 def _init(address: str, **options: object) -> None:

@@ -5,12 +5,12 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from rayrnn.cluster.environment import bind_to_loopback, prepare_environment
+from rayrnn.cluster.folder import make_folder
 from rayrnn.cluster.processes import end_processes_of, is_head_alive
 from rayrnn.cluster.state import LocalHead, forget_head, load_head, one_at_a_time, save_head
 from rayrnn.errors import ClusterError, UsageError
@@ -89,8 +89,7 @@ def _clean() -> bool:
 
 
 def _start(options: HeadOptions) -> LocalHead:
-    # private to the user; Ray opens the folder it makes inside to everyone. Short, since it holds Ray's sockets
-    folder = tempfile.mkdtemp(prefix="rayrnn-", dir="/tmp")
+    folder = make_folder("head")
     try:
         said = _run_ray_start(options, folder)
     except (ClusterError, KeyboardInterrupt):
