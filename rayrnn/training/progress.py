@@ -55,7 +55,7 @@ class Screen:
             + (f"; {account.padding_share:.1%} padding" if account.padding_share else ""),
             "encoding": encoding,
             "network": f"{model.layers} x {model.hidden} {model.cell}, {account.num_parameters:,} parameters",
-            "workers": f"{averaging.workers}, {_sequences(round(account.num_training / averaging.workers))} each an epoch",
+            "workers": f"{averaging.workers}, {_sequences(account.num_training // averaging.workers)} each an epoch",
             "a round": f"{averaging.frequency} minibatches of {recipe.training.batch_size} = "
             f"{account.updates_a_round:,} updates a worker, then the {outer}: {_bytes(account.bytes_a_round)} each",
             "rounds": f"{averaging.rounds:,} = {averaging.rounds / account.rounds_an_epoch:,.1f} epochs",
