@@ -88,7 +88,7 @@ def labels_of_lines(lines: pa.Table, target: Target) -> tuple[pa.Array, dict[int
 
 def below_common(paths: Sequence[str]) -> list[str]:
     """File names, with the directories in which they lie below the one that holds them all."""
-    directory = posixpath.commonpath([posixpath.dirname(path) for path in paths])
+    directory = posixpath.commonpath({posixpath.dirname(path) for path in paths})
     return [path[len(directory) :].lstrip("/") for path in paths]
 
 
