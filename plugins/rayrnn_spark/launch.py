@@ -26,7 +26,7 @@ from raydp.spark.ray_cluster_master import RAYDP_SPARK_MASTER_SUFFIX, RayDPSpark
 
 from rayrnn.errors import ClusterError
 
-_SECONDS_TO_START = 120.0
+_SECONDS_TO_START = 180.0
 _SECONDS_TO_STOP = 20.0
 
 

@@ -109,8 +109,8 @@ def sequences_of(frame: "DataFrame", data: TableData, task: str) -> ray.data.Dat
     with translated():
         schema = _arrow_schema(frame)
         if data.order_by is not None:
+            check_columns(schema, [name for name in (data.key, data.order_by, data.label) if name is not None])
             grouping = grouping_of(data, task, schema)
-            check_columns(schema, grouping.columns)
             steps = to_blocks(_brought_together(frame, grouping))
             convert: Any = functools.partial(group, grouping=grouping)
         else:

@@ -20,5 +20,11 @@ def spark(ray_cluster: None) -> Iterator[Any]:
     """Two executors on the tests' Ray, which knows nothing of any Java."""
     from rayrnn_spark import spark_session
 
-    with spark_session(executors=2, cores=1, memory="512m", config={"spark.sql.shuffle.partitions": "4"}) as session:
+    config = {
+        "spark.sql.shuffle.partitions": "4",
+        # the database of one test logs into the working directory unless it is told otherwise
+        "spark.driver.extraJavaOptions": "-Dderby.stream.error.file=/dev/null",
+        "spark.executor.extraJavaOptions": "-Dderby.stream.error.file=/dev/null",
+    }
+    with spark_session(executors=2, cores=1, memory="512m", config=config) as session:
         yield session

@@ -1,0 +1,86 @@
+"""The death of an executor costs a retry, not the run."""
+
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import ray
+from rayrnn_spark.conversion import cache_arrow, fetch, release, to_blocks
+
+PARTITIONS = 8
+ROWS = 4000
+
+
+def executors() -> list[psutil.Process]:
+    """The processes of the test session's executors, by the memory they were given."""
+    return [process for process in psutil.Process().children(recursive=True) if is_executor(process)]
+
+
+def is_executor(process: psutil.Process) -> bool:
+    try:
+        return process.name() == "java" and "-Xmx512M" in process.cmdline()
+    except psutil.Error:
+        return False
+
+
+def wait_for_both() -> None:
+    give_up = time.monotonic() + 120
+    while len(executors()) < 2:
+        assert time.monotonic() < give_up
+        time.sleep(0.2)
+
+
+def keys_of(tables: list[ray.ObjectRef]) -> list[int]:
+    return sorted(key for table in tables for key in ray.get(table)["id"].to_pylist())
+
+
+def test_an_executor_killed_while_it_computes_is_replaced(spark: Any, tmp_path: Path) -> None:
+    wait_for_both()
+    running = tmp_path / "running"
+
+    def slowly(batches: Any) -> Any:
+        for batch in batches:
+            running.touch()
+            time.sleep(0.2)
+            yield batch
+
+    def kill_once_it_runs() -> None:
+        while not running.exists():
+            time.sleep(0.05)
+        executors()[0].kill()
+
+    killer = threading.Thread(target=kill_once_it_runs)
+    killer.start()
+    frame = spark.range(ROWS, numPartitions=PARTITIONS)
+    dataset = to_blocks(frame.mapInArrow(slowly, frame.schema))
+    killer.join()
+    assert keys_of(dataset.to_arrow_refs()) == list(range(ROWS))
+
+
+def test_what_a_killed_executor_held_is_computed_again(spark: Any) -> None:
+    wait_for_both()
+    cached = cache_arrow(spark.range(ROWS, numPartitions=PARTITIONS))
+    executors()[0].kill()
+    assert keys_of(fetch(cached)) == list(range(ROWS))
+    release(cached)
+
+
+def test_an_executor_killed_while_it_answers_is_asked_again(spark: Any) -> None:
+    wait_for_both()
+    frame = spark.range(ROWS, numPartitions=PARTITIONS).selectExpr("id", "repeat('x', 20000) as bulk")
+    cached = cache_arrow(frame)
+    killer = threading.Timer(0.3, executors()[-1].kill)
+    killer.start()
+    tables = fetch(cached)
+    killer.join()
+    assert keys_of(tables) == list(range(ROWS))
+    release(cached)
+
+
+def test_sequences_are_taken_over_after_every_executor_was_killed(spark: Any) -> None:
+    wait_for_both()
+    for executor in executors():
+        executor.kill()
+    assert keys_of(to_blocks(spark.range(ROWS, numPartitions=PARTITIONS)).to_arrow_refs()) == list(range(ROWS))

@@ -1,0 +1,197 @@
+"""What a DataFrame holds arrives as sequences, and predictions go back as a DataFrame."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+import ray.data
+from rayrnn_spark import SparkData, sequences, to_spark
+from rayrnn_spark.failures import translated
+from rayrnn_spark.source import load
+
+from rayrnn.data.sequences import gather, take
+from rayrnn.errors import DataError, RecipeError
+
+STEPS = """
+    select concat('k', id % 5) as series, id as moment, id * 0.5D as first, cast(id as int) as second,
+           concat('w', id % 3) as word, concat('class ', id % 5) as class, id * 2 as answer
+    from range(0, 103, 1, 7)
+"""
+
+
+def rows_of(dataset: ray.data.Dataset, task: str = "classification") -> list[dict[str, Any]]:
+    found = gather(dataset, task=task)
+    rows: list[dict[str, Any]] = take(found, np.arange(len(found))).to_pylist()
+    return sorted(rows, key=lambda row: str(row["key"]))
+
+
+def section(**values: Any) -> SparkData:
+    return SparkData.model_validate({"key": "series", "order_by": "moment", **values})
+
+
+def test_steps_become_sequences_grouped_by_key_and_in_order(spark: Any) -> None:
+    rows = rows_of(sequences(spark.sql(STEPS), key="series", order_by="moment", label="class", categorical=["word"]))
+    assert [row["key"] for row in rows] == ["k0", "k1", "k2", "k3", "k4"]
+    for number, row in enumerate(rows):
+        moments = range(number, 103, 5)
+        assert row["values"] == [[0.5 * moment, moment, 2 * moment] for moment in moments]
+        assert row["categories"] == [[f"w{moment % 3}"] for moment in moments]
+        assert row["label"] == f"class {number}"
+
+
+def test_only_the_named_features_are_learned(spark: Any) -> None:
+    chosen = sequences(spark.sql(STEPS), key="series", order_by="moment", features=["second"], label="class")
+    assert rows_of(chosen)[1]["values"][:2] == [[1.0], [6.0]]
+
+
+def test_labels_of_steps_serve_tagging_and_regression(spark: Any) -> None:
+    steps = spark.sql(STEPS)
+    tagged = sequences(steps, key="series", order_by="moment", features=["first"], label="word", task="tagging")
+    assert rows_of(tagged, "tagging")[2]["label"][:3] == ["w2", "w1", "w0"]
+    answered = sequences(steps, key="series", order_by="moment", features=["first"], label="answer", task="regression")
+    assert rows_of(answered, "regression")[3]["label"][:2] == [[6.0], [16.0]]
+
+
+@pytest.mark.parametrize(
+    ("column", "cells", "expected"),
+    [
+        ("values", "array(1D, 2.5D, 3D)", [[1.0], [2.5], [3.0]]),
+        ("values", "array(array(1D, 2D), array(3D, 4D))", [[1.0, 2.0], [3.0, 4.0]]),
+        ("values", "array(array(1.5, 2.0))", [[1.5, 2.0]]),
+        ("symbols", "array(3, 1, 2)", ["3", "1", "2"]),
+        ("symbols", "array('to', 'be', 'ü')", ["to", "be", "ü"]),
+        ("text", "'a naïve text'", "a naïve text"),
+    ],
+)
+def test_one_row_a_sequence_is_taken_as_it_is(spark: Any, column: str, cells: str, expected: object) -> None:
+    frame = spark.sql(f"select 7 as id, {cells} as content, 'yes' as answer")
+    rows = rows_of(sequences(frame, key="id", label="answer", **{column: "content"}))
+    assert rows == [{"key": "7", column: expected, "label": "yes"}]
+
+
+def test_rows_without_a_key_are_numbered_by_partition_and_place(spark: Any) -> None:
+    frame = spark.range(5, numPartitions=2).selectExpr("array(cast(id as double)) as content", "id as answer")
+    rows = rows_of(sequences(frame, values="content", label="answer"))
+    assert [(row["key"], row["label"]) for row in rows] == [
+        ("0:0", "0"),
+        ("0:1", "1"),
+        ("1:0", "2"),
+        ("1:1", "3"),
+        ("1:2", "4"),
+    ]
+
+
+def test_ragged_arrays_stay_arrow_lists(spark: Any) -> None:
+    frame = spark.range(100).selectExpr(
+        "id", "transform(sequence(0, id), step -> array(cast(step as double), 1D)) as steps", "'text' as label"
+    )
+    (reference, *_) = sequences(frame, key="id", values="steps", label="label").to_arrow_refs()
+    assert ray.get(reference).schema.field("values").type == pa.list_(
+        pa.field("element", pa.list_(pa.field("element", pa.float64(), nullable=False)), nullable=False)
+    )
+
+
+def test_the_same_frame_gives_the_same_sequences_in_the_same_order(spark: Any) -> None:
+    found = [
+        gather(
+            sequences(
+                spark.sql(STEPS), key="series", order_by="moment", features=["first"], label="answer", task="regression"
+            ),
+            task="regression",
+        )
+        for _ in range(2)
+    ]
+    first, second = (take(one, np.arange(len(one))) for one in found)
+    assert first.equals(second)
+    assert found[0].offsets.tolist() == found[1].offsets.tolist()
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv", "json", "orc", "table", "sql"])
+def test_every_format_of_spark_is_read(spark: Any, kind: str, tmp_path: Path) -> None:
+    written = "parquet" if kind in ("table", "sql") else kind
+    options = {"header": True} if kind == "csv" else {}
+    spark.sql(STEPS).write.format(written).options(**options).save(str(tmp_path / "steps"))
+    origin = {
+        "table": {"table": f"parquet.`{tmp_path}/steps`"},
+        "sql": {"query": f"select * from parquet.`{tmp_path}/steps` where moment < 1000"},
+    }.get(kind, {"path": str(tmp_path / "steps")})
+    frame = load(spark, section(format=kind, **origin))
+    rows = rows_of(sequences(frame, key="series", order_by="moment", features=["first"], label="class"))
+    assert [len(row["values"]) for row in rows] == [21, 21, 21, 20, 20]
+    assert rows[4]["values"][:2] == [[2.0], [4.5]]
+
+
+def test_a_database_is_read_over_jdbc(spark: Any, tmp_path: Path) -> None:
+    # Spark ships Derby; a database inside a zip file can be read by the driver and the executors at the same time
+    database = tmp_path / "database"
+    drivers = spark._jvm.java.sql.DriverManager
+    spark._jvm.java.lang.Class.forName("org.apache.derby.jdbc.EmbeddedDriver")
+    statement = drivers.getConnection(f"jdbc:derby:{database};create=true").createStatement()
+    statement.executeUpdate("create table steps (series varchar(9), moment int, amount double)")
+    statement.executeUpdate("insert into steps values ('b', 2, 4.0), ('a', 1, 1.5), ('b', 1, 3.0)")
+    with pytest.raises(Exception, match="08006"):  # so Derby says that it closed a database
+        drivers.getConnection(f"jdbc:derby:{database};shutdown=true")
+    archive = shutil.make_archive(str(tmp_path / "zipped"), "zip", tmp_path, "database")
+    options = {"url": f"jdbc:derby:jar:({archive})database", "driver": "org.apache.derby.jdbc.EmbeddedDriver"}
+    for origin in ({"table": "steps"}, {"query": "select * from steps where amount > 0"}):
+        frame = load(spark, section(format="jdbc", options=options, **origin))
+        rows = rows_of(sequences(frame, key="SERIES", order_by="MOMENT", features=["AMOUNT"], label="SERIES"))
+        assert [row["values"] for row in rows] == [[[1.5]], [[3.0], [4.0]]]
+
+
+def test_what_does_not_fit_is_said_without_a_stack_trace(spark: Any, tmp_path: Path) -> None:
+    steps = spark.sql(STEPS)
+    with pytest.raises(DataError, match=r"there is no column 'momet'; .*; did you mean 'moment'\?"):
+        sequences(steps, key="series", order_by="momet")
+    with pytest.raises(DataError, match=r"column 'word' holds string, no numbers: list it in data.categorical"):
+        sequences(steps, key="series", order_by="moment", label="class")
+    with pytest.raises(DataError, match=r"^Spark: column 'series' \(data.key\) is null in a row$"):
+        sequences(steps.selectExpr("nullif(series, 'k3') series", "moment", "first"), key="series", order_by="moment")
+    with pytest.raises(DataError, match="sequence 'k0', moment 0: two steps have this place"):
+        rows_of(sequences(steps.union(steps), key="series", order_by="moment", features=["first"], label="class"))
+    with pytest.raises(DataError, match="DataFrame has no rows"):
+        sequences(steps.where("moment < 0"), key="series", order_by="moment", features=["first"])
+    late = steps.selectExpr("series", "if(moment < 9, moment, raise_error('too late')) as moment", "first")
+    with pytest.raises(DataError, match=r"^Spark: too late$"):
+        sequences(late, key="series", order_by="moment")
+    with pytest.raises(DataError, match=r"^Spark: \[PATH_NOT_FOUND\] Path does not exist: .*nowhere"):
+        sequences_of_path(spark, tmp_path / "nowhere")
+    with pytest.raises(RecipeError, match=r"with data.order_by every row is one step"):
+        sequences(steps, key="series", order_by="moment", values="first")
+
+
+def sequences_of_path(spark: Any, path: Path) -> None:
+    with translated():
+        sequences(load(spark, section(format="orc", path=str(path))), key="series", order_by="moment")
+
+
+def test_predictions_come_back_keyed_like_the_input(spark: Any, tmp_path: Path) -> None:
+    answers = pa.table({"key": ["k1", "k0"], "label": ["yes", "no"], "probabilities": [[0.25, 0.75], [0.5, 0.5]]})
+    narrow = answers.set_column(2, "probabilities", answers["probabilities"].cast(pa.list_(pa.float32(), 2)))
+    (tmp_path / "directory").mkdir()
+    pyarrow.parquet.write_table(answers, tmp_path / "directory" / "part.parquet")
+    pyarrow.parquet.write_table(answers, tmp_path / "answers.parquet")
+    (tmp_path / "answers.jsonl").write_text(answers_as_lines(answers), encoding="utf-8")
+    inputs = spark.sql("select distinct series from (select concat('k', id) as series from range(3))")
+    places = [tmp_path / "directory", tmp_path / "answers.parquet", str(tmp_path / "answers.jsonl")]
+    for predictions in [*places, ray.data.from_arrow(narrow)]:
+        frame = to_spark(predictions, spark)
+        joined = inputs.join(frame, inputs.series == frame.key).orderBy("series").collect()
+        assert [(row.series, row.label, list(row.probabilities)) for row in joined] == [
+            ("k0", "no", [0.5, 0.5]),
+            ("k1", "yes", [0.25, 0.75]),
+        ]
+
+
+def test_predictions_that_are_not_there_are_missed_before_spark_looks(spark: Any, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=f"there are no predictions at {tmp_path / 'nothing'}"):
+        to_spark(tmp_path / "nothing", spark)
+
+
+def answers_as_lines(answers: pa.Table) -> str:
+    return "".join(json.dumps(row) + "\n" for row in answers.to_pylist())
