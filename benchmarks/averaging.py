@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from rayrnn.averaging import Averager, FixedGroup
+from rayrnn.averaging import Averager
 from rayrnn.data.batches import Minibatch
 from rayrnn.models.network import Network
 from rayrnn.training.learning import Lesson, learn_alone
@@ -28,6 +28,20 @@ NUM_WORKERS = 2
 ALONE, GRADIENTS = "no communication", "gradients every update"
 #: way -> (steps of a minibatch, minibatches a round)
 AVERAGES = {"average every 5 updates": (SEGMENT, 5), "average every 5 minibatches of 1000": (1000, 5)}
+
+
+class FixedGroup:
+    """The members of torch.distributed's process group."""
+
+    rank = property(lambda self: dist.get_rank())
+    size = property(lambda self: dist.get_world_size())
+
+    def open_round(self) -> None:
+        """The members never change."""
+
+    def sum(self, flat: torch.Tensor) -> bool:
+        dist.all_reduce(flat)
+        return True
 
 
 class SharedGradients(torch.nn.Module):

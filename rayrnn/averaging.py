@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import torch
-import torch.distributed
 
 Outer = Literal["none", "nesterov", "bmuf"]
 OptimizerState = Literal["keep", "average", "reset"]
@@ -32,25 +31,6 @@ class Group(Protocol):
 
     def sum(self, flat: torch.Tensor) -> bool:
         """Add up `flat` over the members in place; False when a member was lost on the way."""
-
-
-class FixedGroup:
-    """The members of torch.distributed's process group, from the first round to the last."""
-
-    @property
-    def rank(self) -> int:
-        return torch.distributed.get_rank()
-
-    @property
-    def size(self) -> int:
-        return torch.distributed.get_world_size()
-
-    def open_round(self) -> None:
-        """Nothing to find out: the members never change."""
-
-    def sum(self, flat: torch.Tensor) -> bool:
-        torch.distributed.all_reduce(flat)
-        return True
 
 
 @dataclass(frozen=True)

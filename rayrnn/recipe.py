@@ -77,6 +77,8 @@ class Averaging(Section):
     #: nesterov takes DiLoCo's 0.9, bmuf its paper's 1 - 1 / workers
     outer_momentum: Fraction = 0.0
     optimizer_state: Literal["keep", "average", "reset"] = "keep"
+    #: seconds the others wait at the average for a worker that hangs or lags; then they go on without it
+    patience: float = Field(30.0, gt=0)
 
     @pydantic.model_validator(mode="before")
     @classmethod

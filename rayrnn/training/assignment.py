@@ -32,6 +32,8 @@ class Assignment:
     training: Part
     held_out: Part
     mailbox: ActorHandle
+    #: who takes part (see rayrnn/training/roll.py)
+    roll: ActorHandle
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,8 @@ class Progress:
     evaluations_without_better: int = 0
     #: rounds in succession in which some worker's loss or parameters were not finite
     broken_rounds: int = 0
+    #: why no further round is learned: finished, interrupted, no better, broken; empty while they go on
+    reason: str = ""
 
     def after_round(self, *, minibatches: int, broken: bool) -> "Progress":
         return replace(
@@ -58,6 +62,9 @@ class Progress:
             cursor=self.cursor + minibatches,
             broken_rounds=self.broken_rounds + 1 if broken else 0,
         )
+
+    def stopped_for(self, reason: str) -> "Progress":
+        return replace(self, reason=reason)
 
     def after_evaluation(self, round_number: int, loss: float) -> "Progress":
         if loss < self.best_loss:

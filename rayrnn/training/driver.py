@@ -2,33 +2,34 @@
 
 import time
 from pathlib import Path
-from threading import Thread
 
 import ray
 import ray.data
 import torch
-from ray.train import FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchConfig, TorchTrainer
 from rich.console import Console
 
 from rayrnn.checkpoints import newest_checkpoint
 from rayrnn.cluster import connect
-from rayrnn.errors import ClusterError, Interrupted, RayrnnError, RunError, UsageError
+from rayrnn.errors import ClusterError, RayrnnError, UsageError
 from rayrnn.recipe import Recipe
 from rayrnn.run import RECIPE, Run, build_network, create_run, open_run
 from rayrnn.training.account import draw_up
 from rayrnn.training.assignment import Assignment, Progress
+from rayrnn.training.failure import broken, interrupted, unexpected, without_a_word
 from rayrnn.training.interrupt import stop_requests
+from rayrnn.training.launch import Launch
 from rayrnn.training.mailbox import Event, open_mailbox
 from rayrnn.training.material import Material, prepare
 from rayrnn.training.outcome import Outcome
 from rayrnn.training.progress import Screen
 from rayrnn.training.recorder import Recorder
-from rayrnn.training.worker import train_worker
+from rayrnn.training.roll import start_roll
 
 #: the sections of a recipe that a resumed run cannot change
 FIXED = ("task", "data", "model", "seed")
 POLL_SECONDS = 0.1
+#: so many failures of each worker without a round between end the run
+EXCEPTIONS_A_WORKER = 2
 
 
 def train(
@@ -92,12 +93,15 @@ class Driver:
         self._screen = screen
         self._recorder = Recorder(run)
         self._mailbox = open_mailbox()
+        averaging = recipe.averaging
+        self._roll = start_roll(expected=averaging.workers, patience=averaging.patience)
         self._progress = Progress()
         self._end: Event = {}
         self._last: Event = {}
+        self._failure: RayrnnError | None = None
+        self._exceptions = 0
         self._steps = 0
         self._seconds = 0.0
-        self._failure: BaseException = RunError("Ray Train ended without a word")
 
     def train(self) -> Outcome:
         """Start the workers, follow them to the end, and say how it went."""
@@ -107,11 +111,12 @@ class Driver:
         self._say_header()
         try:
             with stop_requests(self._request_stop):
-                self._follow(self._start())
+                launch = Launch(self._assignment(), self._run)
+                self._follow(launch)
         finally:
             self._screen.stop()
             self._recorder.close()
-        return self._conclude()
+        return self._conclude(launch)
 
     def _restore(self) -> None:
         checkpoint, damages = newest_checkpoint(self._run.checkpoints)
@@ -133,71 +138,61 @@ class Driver:
             account, data=self._material.name, encoding=self._material.encoding.describe(), run=str(self._run.path)
         )
 
-    def _start(self) -> Thread:
-        """Run Ray Train in a thread of its own: this one listens to the workers and to the user."""
-        averaging = self._recipe.averaging
-        use_gpu = ray.cluster_resources().get("GPU", 0) >= averaging.workers
-        assignment = Assignment(
+    def _assignment(self) -> Assignment:
+        material = self._material
+        return Assignment(
             recipe=self._recipe,
-            encoding=self._material.encoding,
-            training=self._material.training,
-            held_out=self._material.held_out,
+            encoding=material.encoding,
+            training=material.training,
+            held_out=material.held_out,
             mailbox=self._mailbox,
+            roll=self._roll,
         )
-        trainer = TorchTrainer(
-            train_worker,
-            train_loop_config={"assignment": assignment},
-            torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
-            scaling_config=ScalingConfig(
-                num_workers=averaging.workers,
-                use_gpu=use_gpu,
-                resources_per_worker={"CPU": averaging.cpus_per_worker} | ({"GPU": 1} if use_gpu else {}),
-            ),
-            run_config=RunConfig(
-                name="ray-train",
-                storage_path=str(self._run.path.absolute()),
-                failure_config=FailureConfig(max_failures=0),
-            ),
-        )
-        thread = Thread(target=self._fit, args=(trainer,), name="ray-train", daemon=True)
-        thread.start()
-        return thread
 
-    def _fit(self, trainer: TorchTrainer) -> None:
-        try:
-            trainer.fit()
-        except Exception as error:  # whatever it was, the listening thread decides what to say of it
-            self._failure = error
-
-    def _follow(self, thread: Thread) -> None:
-        """Handle the workers' events until Ray Train has ended."""
+    def _follow(self, launch: Launch) -> None:
+        """Handle what the workers say until they have ended."""
         self._screen.say("starting the workers ...")
         while True:
-            alive = thread.is_alive()
+            running = launch.running
+            self._take_attendance()
             for event in ray.get(self._mailbox.collect.remote()):
                 self._handle(event)
-            if not alive:
+            if not running:
                 return
             time.sleep(POLL_SECONDS)
+
+    def _take_attendance(self) -> None:
+        """Deaths, absences and returns: one line each, on the screen and in metrics.jsonl."""
+        for event in ray.get(self._roll.collect.remote()):
+            self._recorder.take_attendance(event)
+            self._screen.attendance(event)
 
     def _handle(self, event: Event) -> None:
         kind = event["kind"]
         if kind == "start":
             self._screen.start(self._progress.round)
         elif kind == "round":
-            self._last = event
-            self._steps += event["steps"]
-            self._seconds += event["seconds"]
-            self._recorder.take_round(event)
-            self._screen.round(event)
+            self._take_round(event)
         elif kind == "evaluation":
             self._progress = self._progress.after_evaluation(event["round"], event["held_out_loss"])
             self._recorder.take_evaluation(event)
             self._screen.evaluation(event)
         elif kind == "checkpoint":
             self._write_checkpoint(event)
+        elif kind == "mistake":
+            self._give_up(event["error"])
+        elif kind == "exception":
+            self._take_exception(event)
         else:
             self._end = event
+
+    def _take_round(self, event: Event) -> None:
+        self._last = event
+        self._exceptions = 0
+        self._steps += event["steps"]
+        self._seconds += event["seconds"]
+        self._recorder.take_round(event)
+        self._screen.round(event)
 
     def _write_checkpoint(self, event: Event) -> None:
         try:
@@ -210,23 +205,36 @@ class Driver:
         if checkpoint is not None:
             self._mailbox.keep_checkpoint.remote(checkpoint)
 
+    def _take_exception(self, event: Event) -> None:
+        """Ray Train replaces the worker; what fails every time is no accident."""
+        with self._run.log.open("a", encoding="utf-8") as log:
+            log.write(event["traceback"])
+        self._exceptions += 1
+        times = self._exceptions
+        self._screen.warn(f"worker {event['worker']} failed: {event['error']}")
+        if times >= EXCEPTIONS_A_WORKER * self._recipe.averaging.workers:
+            self._give_up(unexpected(event | {"times": times}, self._run))
+
+    def _give_up(self, failure: RayrnnError) -> None:
+        self._failure = self._failure or failure
+        self._mailbox.request_stop.remote()
+
     def _request_stop(self) -> None:
         self._screen.warn("finishing the round, then a checkpoint; Ctrl-C again stops at once")
         self._mailbox.request_stop.remote()
 
-    def _conclude(self) -> Outcome:
+    def _conclude(self, launch: Launch) -> Outcome:
+        if self._failure is not None:
+            raise self._failure
         if "model" in self._end:
             self._run.write_model(self._end["model"])
         reason = self._end.get("reason")
         if reason is None:
-            raise self._explained_failure()
+            raise without_a_word(launch.error, self._run)
         if reason == "broken":
-            raise self._broken()
+            raise broken(self._last, self._recipe, self._run)
         if reason == "interrupted":
-            raise Interrupted(
-                f"stopped after round {self._end['round']:,}; the checkpoint is in {self._run.checkpoints}\n"
-                f"go on with: rayrnn train {self._run.path / RECIPE} --out {self._run.path} --resume"
-            )
+            raise interrupted(self._end["round"], self._run)
         best = self._progress.best_loss
         return Outcome(
             run=self._run,
@@ -237,28 +245,6 @@ class Driver:
             best_round=self._progress.best_round,
             steps_per_second=self._steps / self._seconds if self._seconds else 0.0,
             seconds=self._seconds,
-        )
-
-    def _broken(self) -> RunError:
-        end = self._end
-        return RunError(
-            f"the loss of worker {end['worker']} is not finite: round {end['round']:,}, update {end['update']:,} of "
-            f"the round; the run stopped. Lower training.learning_rate (now {self._recipe.training.learning_rate:g}) "
-            f"or training.clip (now {self._recipe.training.clip:g}); the last good checkpoint is kept in "
-            f"{self._run.checkpoints}"
-        )
-
-    def _explained_failure(self) -> RayrnnError:
-        """The first error under whatever Ray Train wrapped it in."""
-        failures = getattr(self._failure, "worker_failures", None) or {0: self._failure}
-        rank, error = next(iter(failures.items()))
-        while isinstance(cause := getattr(error, "cause", None) or error.__cause__, Exception):
-            error = cause
-        if isinstance(error, RayrnnError):
-            return error
-        return RunError(
-            f"worker {rank} failed: {type(error).__name__}: {error}\nmore is in {self._run.log}; go on from the last "
-            f"checkpoint with --resume"
         )
 
 

@@ -52,6 +52,7 @@ class Evaluation:
     loss_sum: float = 0.0
     num_targets: float = 0.0
     num_correct: float = 0.0
+    num_sequences: int = 0
     seconds: float = 0.0
 
 
@@ -107,8 +108,10 @@ def evaluate(model: Network, minibatches: Iterable[Minibatch], *, lesson: Lesson
     started = time.perf_counter()
     loss = torch.zeros((), dtype=torch.float64)
     num_targets = num_correct = 0.0
+    num_sequences = 0
     model.eval()
     for minibatch in minibatches:
+        num_sequences += len(minibatch.keys)
         state = None
         for segment in minibatch.to(device).segments(lesson.truncate):
             outputs, state = model(segment.inputs, state, segment.mask)
@@ -119,7 +122,7 @@ def evaluate(model: Network, minibatches: Iterable[Minibatch], *, lesson: Lesson
                 right = (outputs.argmax(-1) == segment.targets) & segment.target_mask
                 num_correct += float(right.sum())
     model.train()
-    return Evaluation(float(loss), num_targets, num_correct, time.perf_counter() - started)
+    return Evaluation(float(loss), num_targets, num_correct, num_sequences, time.perf_counter() - started)
 
 
 def make_lesson(recipe: Recipe, encoding: Encoding, device: torch.device) -> Lesson:

@@ -37,6 +37,9 @@ class Mailbox:
     def request_stop(self) -> None:
         self._stop = True
 
+    def stop_requested(self) -> bool:
+        return self._stop
+
     def keep_checkpoint(self, checkpoint: Any) -> None:
         self._checkpoint = checkpoint
 

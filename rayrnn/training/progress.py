@@ -84,6 +84,11 @@ class Screen:
         elif event["round"] % max(1, self._rounds // PLAIN_LINES) == 0 or event["round"] == self._rounds:
             self._console.print(self._text(), soft_wrap=True, highlight=False)
 
+    def attendance(self, event: dict[str, Any]) -> None:
+        """Somebody died, left, was late, went on or joined."""
+        if words := attendance_words(event):
+            self.warn(words)
+
     def evaluation(self, event: dict[str, Any]) -> None:
         """The held-out loss after a round."""
         self._held_out = event["held_out_loss"]
@@ -137,6 +142,22 @@ def summary_rows(recipe: Recipe, outcome: Outcome) -> dict[str, str]:
         rows["held-out"] = f"{_loss(recipe, outcome.best_loss)}, at its best after round {outcome.best_round:,}"
     rows["speed"] = f"{outcome.steps_per_second:,.0f} steps/s over all workers"
     return rows
+
+
+def attendance_words(event: dict[str, Any]) -> str:
+    """One line about who is there; empty for what is no news: the workers that a run begins with."""
+    number, round_number, seconds = event.get("worker"), event["round"] + 1, event.get("seconds", 0.0)
+    if event["kind"] == "died":
+        return f"worker {number} died in round {round_number:,}"
+    if event["kind"] == "left":
+        return f"worker {number} left in round {round_number:,}"
+    if event["kind"] == "late":
+        return f"worker {number} did not come to the average of round {round_number:,}"
+    if event["kind"] == "went_on":
+        workers = ", ".join(map(str, event["workers"]))
+        return f"worker{'s' * (len(event['workers']) > 1)} {workers} went on after {seconds:.1f} s"
+    back = f" after {seconds:.1f} s" if seconds else ""
+    return f"worker {number} is back in round {round_number:,}{back}" if round_number > 1 else ""
 
 
 def next_command(recipe: Recipe, outcome: Outcome) -> str:

@@ -21,12 +21,23 @@ class Recorder:
         self._run = run
         self._board = SummaryWriter(str(run.path), flush_secs=10)
         self._waiting: Line | None = None
+        self._last_round = 0
+        self._attendance: list[Event] = []
         self._parts: dict[int, dict[int, Event]] = {}
 
+    def take_attendance(self, event: Event) -> None:
+        """A worker died, was late or came back: it stands in the line of the next round."""
+        self._attendance.append(event)
+
     def take_round(self, event: Event) -> None:
-        """One round was learned."""
+        """One round was learned; a round that is learned anew, after all workers died, replaces what was said of it."""
         self._flush()
+        if event["round"] <= self._last_round:
+            self._run.cut_metrics(event["round"] - 1)
+        self._last_round = event["round"]
         self._waiting = {key: value for key, value in event.items() if key != "kind"}
+        if self._attendance:
+            self._waiting["attendance"], self._attendance = self._attendance, []
 
     def take_evaluation(self, event: Event) -> None:
         """The held-out loss after a round; the model comes along when it is the best so far."""

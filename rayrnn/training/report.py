@@ -1,7 +1,7 @@
 """What the members tell each other with every average, and the events the driver gets from it."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ class Notes:
     held_out_loss_sum: float
     held_out_targets: float
     held_out_correct: float
+    held_out_sequences: float
     evaluating_seconds: float
     stop: float
 
@@ -41,15 +42,21 @@ def write_notes(work: Work, held_out: Evaluation, *, stop: bool) -> Notes:
         held_out_loss_sum=held_out.loss_sum,
         held_out_targets=held_out.num_targets,
         held_out_correct=held_out.num_correct,
+        held_out_sequences=held_out.num_sequences,
         evaluating_seconds=held_out.seconds,
         stop=float(stop),
     )
 
 
 def round_event(
-    round_number: int, notes: Sequence[Notes], *, learning_rate: float, num_bytes: int, seconds: float
+    round_number: int, members: Mapping[int, Notes], *, learning_rate: float, num_bytes: int, seconds: float
 ) -> dict[str, Any]:
-    """One round, from 1, as a line of metrics.jsonl. Seconds are wall-clock; the loss is a mean over targets."""
+    """One round, from 1, as a line of metrics.jsonl. Seconds are wall-clock; the loss is a mean over targets.
+
+    Args:
+        members: the notes of those who took part, by their numbers.
+    """
+    notes = members.values()
     return {
         "kind": "round",
         "round": round_number,
@@ -59,7 +66,8 @@ def round_event(
         "padding_share": _ratio(sum(n.padding for n in notes), sum(n.padding + n.steps for n in notes)),
         "seconds": seconds,
         "bytes": num_bytes,
-        "workers": [_member(rank, note, seconds) for rank, note in enumerate(notes)],
+        "broken": [number for number, note in members.items() if note.broken_at],
+        "workers": [_member(number, note, seconds) for number, note in members.items()],
     }
 
 
@@ -75,16 +83,16 @@ def evaluation_event(round_number: int, notes: Sequence[Notes], *, classes: bool
     }
 
 
-def culprit(notes: Sequence[Notes]) -> dict[str, int]:
+def culprit(members: Mapping[int, Notes]) -> dict[str, Any]:
     """The first member whose loss or parameters were not finite, and the update of the round it happened in."""
-    rank = next(rank for rank, note in enumerate(notes) if note.broken_at)
-    return {"worker": rank, "update": int(notes[rank].broken_at)}
+    number = next(number for number, note in members.items() if note.broken_at)
+    return {"culprit": {"worker": number, "update": int(members[number].broken_at)}}
 
 
-def _member(rank: int, note: Notes, seconds: float) -> dict[str, Any]:
+def _member(number: int, note: Notes, seconds: float) -> dict[str, Any]:
     busy = note.learning_seconds + note.waiting_seconds + note.evaluating_seconds
     return {
-        "worker": rank,
+        "worker": number,
         "steps": int(note.steps),
         "updates": int(note.updates),
         "steps_per_second": note.steps / seconds,

@@ -1,17 +1,21 @@
 """What one Ray Train actor runs: learn alone, average, report, round after round."""
 
 import time
+import traceback
 from dataclasses import astuple
 from typing import Any
 
 import ray
+import ray.train
 import ray.train.torch
 import torch
 
-from rayrnn.averaging import Average, Averager, FixedGroup, load_own_state, own_state, reset_state
+from rayrnn.averaging import Averager, load_own_state, own_state, reset_state
 from rayrnn.checkpoints import Checkpoint, Tensors
+from rayrnn.errors import RayrnnError
 from rayrnn.run import build_network
 from rayrnn.training.assignment import Assignment, Progress
+from rayrnn.training.group import Group, LeftBehind
 from rayrnn.training.learning import (
     Evaluation,
     Work,
@@ -30,25 +34,38 @@ BROKEN_ROUNDS = 2
 
 
 def train_worker(config: dict[str, Any]) -> None:
-    """Ray Train's entry: `config["assignment"]` says what to learn."""
+    """Ray Train's entry: `config["assignment"]` says what to learn.
+
+    A user's mistake ends the run, by way of the driver; any other exception makes Ray Train replace this worker.
+    """
     assignment: Assignment = config["assignment"]
+    mailbox, number = assignment.mailbox, ray.train.get_context().get_world_rank()
+    if ray.get(mailbox.stop_requested.remote()):
+        return
     torch.set_num_threads(assignment.recipe.averaging.cpus_per_worker)
-    worker = Worker(assignment)
-    worker.restore(ray.get(assignment.mailbox.checkpoint.remote()))
-    worker.train()
+    try:
+        worker = Worker(assignment, number)
+        worker.restore(ray.get(mailbox.checkpoint.remote()))
+        worker.train()
+    except RayrnnError as error:
+        ray.get(mailbox.post.remote({"kind": "mistake", "worker": number, "error": error}))
+    except Exception as error:
+        said = f"{type(error).__name__}: {error}"
+        event = {"kind": "exception", "worker": number, "error": said, "traceback": traceback.format_exc()}
+        ray.get(mailbox.post.remote(event))
+        raise
 
 
 class Worker:
     """One model replica and its way through the rounds."""
 
-    def __init__(self, assignment: Assignment) -> None:
+    def __init__(self, assignment: Assignment, number: int) -> None:
         recipe = assignment.recipe
         self._assignment = assignment
         self._recipe = recipe
         self._device = ray.train.torch.get_device()
-        self._group = FixedGroup()
-        # the members that this round's minibatches are shared out to
-        self._rank, self._size = self._group.rank, self._group.size
+        #: of this worker; one that replaces it has the same
+        self._number = number
         torch.manual_seed(recipe.seed)
         self._model = build_network(recipe, assignment.encoding).to(self._device)
         self._optimizer = make_optimizer(self._model, recipe.training)
@@ -72,73 +89,96 @@ class Worker:
         self._evaluated_model: Tensors = {}
         self._answer: ray.ObjectRef | None = None
         # dropout differs from worker to worker, the first values do not
-        torch.manual_seed(recipe.seed + 1 + self._rank)
+        torch.manual_seed(recipe.seed + 1 + self._number)
 
     def restore(self, checkpoint: Checkpoint | None) -> None:
         """Go on from a checkpoint; at the same number of workers exactly as if it had never stopped."""
-        if checkpoint is None:
-            return
-        self._progress = Progress.from_json(checkpoint.progress)
-        self._model.load_state_dict(checkpoint.model)
-        self._averager.outer.load(checkpoint.outer)
-        own = checkpoint.optimizers[self._rank % len(checkpoint.optimizers)]
-        load_own_state(self._optimizer, own)
+        if checkpoint is not None:
+            self._load({"model": checkpoint.model, "outer": checkpoint.outer, "progress": checkpoint.progress})
+            load_own_state(self._optimizer, checkpoint.optimizers[self._number % len(checkpoint.optimizers)])
+        finished = self._progress.round >= self._recipe.averaging.rounds
+        self._progress = self._progress.stopped_for("finished" if finished else "")
 
     def train(self) -> None:
         """Learn until the recipe's last round, the user's wish, or a reason to stop before."""
-        frequency = self._recipe.averaging.frequency
-        if self._rank == 0:
+        roll, patience = self._assignment.roll, self._recipe.averaging.patience
+        with Group(
+            roll,
+            number=self._number,
+            round_number=self._progress.round,
+            patience=patience,
+            state=self._state,
+            load_state=self._load,
+        ) as group:
             self._post({"kind": "start", "round": self._progress.round})
-        notes: list[Notes] = []
-        stopped = self._reason_to_stop(notes)
-        while not stopped:
-            started = time.perf_counter()
-            held_out = self._evaluate_if_due()
-            self._set_learning_rate()
-            minibatches = self._stream.round(self._progress.cursor, self._rank, self._size)
-            work = learn_alone(self._model, self._optimizer, minibatches, count=frequency, lesson=self._lesson)
-            notes, average = self._average(work, held_out)
-            self._take_evaluation(notes)
-            broken = any(note.broken_at for note in notes)
-            self._progress = self._progress.after_round(minibatches=frequency * self._size, broken=broken)
-            self._report(notes, average, time.perf_counter() - started)
-            stopped = self._reason_to_stop(notes)
-            if stopped in ("finished", "interrupted", "no better") or (not broken and self._checkpoint_due()):
-                self._post_checkpoint()
-        self._finish(stopped, notes)
+            while not self._over():
+                group.open_round()
+                if group.finished:
+                    break
+                try:
+                    self._round(group)
+                except LeftBehind:
+                    continue  # the next open_round brings this worker up to date
+            self._say_end(first=not group.finished and group.rank == 0)
+        self._stream.close()
 
-    def _evaluate_if_due(self) -> Evaluation:
+    def _over(self) -> bool:
+        """Nothing is left to learn, and nothing to evaluate."""
+        unevaluated = len(self._assignment.held_out) > 0 and self._progress.evaluated < self._progress.round
+        return bool(self._progress.reason) and not (self._progress.reason == "finished" and unevaluated)
+
+    def _round(self, group: Group) -> None:
+        started = time.perf_counter()
+        rank, size = group.rank, group.size
+        held_out = self._evaluate_if_due(rank, size)
+        work = self._learn(rank, size) if not self._progress.reason else Work()
+        notes, num_bytes = self._average(group, work, held_out)
+        self._take_evaluation(notes, first=group.rank == 0)
+        if self._progress.reason:
+            return
+        broken = any(note.broken_at for note in notes)
+        minibatches = self._recipe.averaging.frequency * size
+        self._progress = self._progress.after_round(minibatches=minibatches, broken=broken)
+        self._progress = self._progress.stopped_for(self._reason_to_stop(notes))
+        if group.rank == 0:
+            self._report(group.numbers, notes, num_bytes, time.perf_counter() - started)
+        if not broken and (self._progress.reason or self._checkpoint_due()):
+            self._post_checkpoint(group.rank, group.size)
+
+    def _learn(self, rank: int, size: int) -> Work:
+        for parameters in self._optimizer.param_groups:
+            parameters["lr"] = self._learning_rate()
+        minibatches = self._stream.round(self._progress.cursor, rank, size)
+        frequency = self._recipe.averaging.frequency
+        return learn_alone(self._model, self._optimizer, minibatches, count=frequency, lesson=self._lesson)
+
+    def _evaluate_if_due(self, rank: int, size: int) -> Evaluation:
         """Evaluate the mean of the rounds so far; its sums travel with this round's average."""
         now, every = self._progress.round, self._recipe.training.evaluate_every
         due = now % every == 0 or now == self._recipe.averaging.rounds
         if not due or now == self._progress.evaluated or not len(self._assignment.held_out):
             return Evaluation()
-        if self._rank == 0:
-            self._evaluated_model = self._weights()
+        self._evaluated_model = self._weights()
         share = shared_out(
             self._assignment.held_out,
             self._assignment.encoding,
-            rank=self._rank,
-            size=self._size,
+            rank=rank,
+            size=size,
             batch_size=self._recipe.training.batch_size,
             ahead=self._recipe.training.prefetch,
         )
         return evaluate(self._model, share, lesson=self._lesson)
 
-    def _set_learning_rate(self) -> None:
-        for group in self._optimizer.param_groups:
-            group["lr"] = self._learning_rate()
-
     def _learning_rate(self) -> float:
         return learning_rate(self._recipe.training, self._progress.round, self._recipe.averaging.rounds)
 
-    def _average(self, work: Work, held_out: Evaluation) -> tuple[list[Notes], Average]:
+    def _average(self, group: Group, work: Work, held_out: Evaluation) -> tuple[list[Notes], int]:
         own = write_notes(work, held_out, stop=self._stop_requested())
         weight = 0.0 if work.broken_at else float(work.steps)
-        average = self._averager.average(self._group, weight=weight, notes=astuple(own))
+        average = self._averager.average(group, weight=weight, notes=astuple(own))
         if work.broken_at:
             reset_state(self._optimizer)
-        return [Notes(*row) for row in average.notes.tolist()], average
+        return [Notes(*row) for row in average.notes.tolist()], average.num_bytes
 
     def _stop_requested(self) -> bool:
         """Whether the driver answered the last report with the wish to stop; never waits for the answer."""
@@ -146,25 +186,25 @@ class Worker:
             return False
         return bool(ray.get(self._answer))
 
-    def _take_evaluation(self, notes: list[Notes]) -> None:
-        if not sum(note.held_out_targets for note in notes):
+    def _take_evaluation(self, notes: list[Notes], *, first: bool) -> None:
+        """All members' sums make the held-out loss; without a lost member's share they are not the whole."""
+        if sum(note.held_out_sequences for note in notes) < max(1, len(self._assignment.held_out)):
             return
         now = self._progress.round
         event = evaluation_event(now, notes, classes=self._recipe.task != "regression")
         self._progress = self._progress.after_evaluation(now, event["held_out_loss"])
         if self._progress.best_round == now:
             event["model"] = self._evaluated_model
-        if self._rank == 0:
+        if first:
             self._post(event)
 
-    def _report(self, notes: list[Notes], average: Average, seconds: float) -> None:
-        if self._rank == 0:
-            rate = self._optimizer.param_groups[0]["lr"]
-            self._post(
-                round_event(
-                    self._progress.round, notes, learning_rate=rate, num_bytes=average.num_bytes, seconds=seconds
-                )
-            )
+    def _report(self, numbers: list[int], notes: list[Notes], num_bytes: int, seconds: float) -> None:
+        rate = self._optimizer.param_groups[0]["lr"]
+        members = dict(zip(numbers, notes, strict=True))
+        event = round_event(self._progress.round, members, learning_rate=rate, num_bytes=num_bytes, seconds=seconds)
+        if self._progress.reason == "broken":
+            event |= culprit(members)
+        self._post(event)
 
     def _reason_to_stop(self, notes: list[Notes]) -> str:
         broken = [note.broken_at > 0 for note in notes]
@@ -180,36 +220,36 @@ class Worker:
     def _checkpoint_due(self) -> bool:
         return self._progress.round % self._recipe.training.checkpoint_every == 0
 
-    def _post_checkpoint(self) -> None:
+    def _post_checkpoint(self, rank: int, size: int) -> None:
         """Every member sends its part; the driver writes them when it has all."""
         part: dict[str, Any] = {
             "kind": "checkpoint",
             "round": self._progress.round,
-            "rank": self._rank,
-            "size": self._size,
+            "rank": rank,
+            "size": size,
             "optimizer": own_state(self._optimizer),
         }
-        if self._rank == 0:
-            part |= {"model": self._weights(), "outer": self._averager.outer.state()}
-            part |= {"progress": self._progress.to_json()}
-        self._post(part)
+        self._post(part | self._state() if rank == 0 else part)
 
-    def _finish(self, reason: str, notes: list[Notes]) -> None:
-        """Evaluate what the last round left to evaluate, and say how it ended."""
-        if reason == "finished":
-            notes, _ = self._average(Work(), self._evaluate_if_due())
-            self._take_evaluation(notes)
-        self._stream.close()
-        if self._rank == 0:
-            end = {"kind": "end", "reason": reason, "round": self._progress.round}
-            if reason == "broken":
-                end |= culprit(notes)
-            if not len(self._assignment.held_out) and reason != "broken":
+    def _say_end(self, *, first: bool) -> None:
+        """The first member says how the run ended; every worker waits until its last words have arrived."""
+        if first:
+            end: Event = {"kind": "end", "reason": self._progress.reason, "round": self._progress.round}
+            if not len(self._assignment.held_out) and self._progress.reason != "broken":
                 end["model"] = self._weights()
             self._post(end)
         if self._answer is not None:
-            # the last words must have arrived before this process ends
             ray.get(self._answer)
+
+    def _state(self) -> dict[str, Any]:
+        """What all members have in common."""
+        outer = self._averager.outer.state()
+        return {"model": self._weights(), "outer": outer, "progress": self._progress.to_json()}
+
+    def _load(self, state: dict[str, Any]) -> None:
+        self._model.load_state_dict(state["model"])
+        self._averager.outer.load(state["outer"])
+        self._progress = Progress.from_json(state["progress"])
 
     def _weights(self) -> Tensors:
         return {name: value.detach().cpu().clone() for name, value in self._model.state_dict().items()}

@@ -1,0 +1,42 @@
+"""What the user is told when a run cannot go on."""
+
+from rayrnn.errors import Interrupted, RayrnnError, RunError
+from rayrnn.recipe import Recipe
+from rayrnn.run import RECIPE, Run
+from rayrnn.training.mailbox import Event
+
+
+def broken(event: Event, recipe: Recipe, run: Run) -> RunError:
+    """The loss or the parameters stopped being finite; `event` is the round it happened in."""
+    culprit, training = event["culprit"], recipe.training
+    return RunError(
+        f"the loss of worker {culprit['worker']} is not finite: round {event['round']:,}, update {culprit['update']:,} "
+        f"of the round; the run stopped. Lower training.learning_rate (now {training.learning_rate:g}) or "
+        f"training.clip (now {training.clip:g}); the last good checkpoint is kept in {run.checkpoints}"
+    )
+
+
+def interrupted(round_number: int, run: Run) -> Interrupted:
+    """The user stopped the run after so many rounds."""
+    return Interrupted(
+        f"stopped after round {round_number:,}; the checkpoint is in {run.checkpoints}\n"
+        f"go on with: rayrnn train {run.path / RECIPE} --out {run.path} --resume"
+    )
+
+
+def unexpected(event: Event, run: Run) -> RunError:
+    """Workers fail again and again, in the same way."""
+    return RunError(
+        f"worker {event['worker']} failed {event['times']} times without a round between: {event['error']}\n"
+        f"its traceback is in {run.log}; go on from the last checkpoint with --resume"
+    )
+
+
+def without_a_word(error: BaseException | None, run: Run) -> RayrnnError:
+    """Ray Train ended, and no worker said why: the first error under whatever it was wrapped in."""
+    while error is not None and isinstance(cause := getattr(error, "cause", None) or error.__cause__, Exception):
+        error = cause
+    if isinstance(error, RayrnnError):
+        return error
+    reason = f"{type(error).__name__}: {error}" if error is not None else "the workers left without a word"
+    return RunError(f"the run failed: {reason}\nmore is in {run.log}; go on from the last checkpoint with --resume")

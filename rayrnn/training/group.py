@@ -1,0 +1,269 @@
+"""Adds up vectors with whoever is there: workers may die, hang, come late or join between two rounds.
+
+Sums run over gloo between the workers' own processes; rayrnn/training/roll.py settles who they are. While nothing
+happens a round costs one sum and one vote of a single number.
+"""
+
+import time
+import uuid
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import timedelta
+from types import TracebackType
+from typing import Any
+
+import ray
+import ray.util
+import torch
+from ray.actor import ActorHandle
+from ray.exceptions import RayError
+from torch.distributed.distributed_c10d import ProcessGroupGloo, Store
+
+from rayrnn.errors import RunError
+from rayrnn.training.roster import GRACE_SECONDS, Answer, Member, Report, Roster, Word
+
+#: between two messages by which a roll that was started again learns of members who need nothing from it
+TELL_SECONDS = 1.0
+
+State = dict[str, Any]
+#: a ProcessGroupGloo, whose type stub knows neither its options nor allreduce
+Links = Any
+
+
+class LeftBehind(Exception):
+    """The others went on without this worker: this round's work is lost, `open_round` brings it up to date."""
+
+
+class Group:
+    """This worker among those it averages with.
+
+    `open_round` before a round, `sum` after it; between them rank and size stay. Use it as a context: a worker that
+    ends without an exception has finished in agreement with the others.
+
+    Args:
+        roll: see `start_roll`.
+        number: this worker's number, from 0; a replacement has the number of the one it replaces.
+        round_number: sums that went into this worker's state; those with fewer take the state of those with more.
+        patience: seconds to wait in a sum for those who do not come.
+        state: what a worker that joins needs to go on like this one. Called between rounds, must not be a view.
+        load_state: takes what another worker's `state` gave.
+    """
+
+    def __init__(
+        self,
+        roll: ActorHandle,
+        *,
+        number: int,
+        round_number: int,
+        patience: float,
+        state: Callable[[], State],
+        load_state: Callable[[State], None],
+    ) -> None:
+        self.round = round_number
+        #: the others have reached the end
+        self.finished = False
+        self._roll = roll
+        self._member = Member(number, uuid.uuid4().hex)
+        self._process = _this_process()
+        self._patience = patience
+        self._state = state
+        self._load_state = load_state
+        self._roster: Roster | None = None
+        #: this round's sum counts; the next round's members are others; the roll has answered already
+        self._agreed = False
+        self._change_ahead = False
+        self._answer: Answer | None = None
+        self._joiner: ray.ObjectRef | None = None
+        self._heard: ray.ObjectRef | None = None
+        self._told = 0.0
+        self._connector = ThreadPoolExecutor(1, thread_name_prefix="connect")
+        #: None when there is nobody to be linked with, or no more
+        self._links: Future[Links] | None = None
+        self._connected = 0
+
+    @property
+    def rank(self) -> int:
+        """This worker's place among the members of the round, from 0."""
+        return self._known_roster.members.index(self._member)
+
+    @property
+    def size(self) -> int:
+        """How many members the round has."""
+        return len(self._known_roster.members)
+
+    @property
+    def numbers(self) -> list[int]:
+        """The members' numbers in the order of their ranks."""
+        return [member.number for member in self._known_roster.members]
+
+    def open_round(self) -> None:
+        """Begin a round (or the sum of one again): at once, unless somebody joins or was lost.
+
+        A worker that is not among the members waits until they begin their next round, and takes over their state.
+
+        Raises:
+            RunError: Ray has replaced this worker.
+        """
+        if self._agreed and not self._change_ahead and not self._astray():
+            self._agreed, self._roster = False, self._known_roster.next_round()
+        else:
+            self._enter(self._answer or self._ask("agreed" if self._agreed else "join", hand_over=self._change_ahead))
+        if self._is_first and self._joiner is None:
+            self._joiner = self._roll.joiner.remote()
+
+    def sum(self, flat: torch.Tensor) -> bool:
+        """Add up `flat` over the members, in place; all of them get the same bits.
+
+        Returns:
+            Whether the sum counts, for every member alike. If not, `flat` is spoilt: call `open_round` and add up
+            again with those who are left.
+
+        Raises:
+            LeftBehind: the others went on without this worker.
+            RunError: Ray has replaced this worker.
+        """
+        started = time.monotonic()
+        word = self._add_up(flat)
+        if word != "agreed":
+            self._links = None
+            self._answer = self._ask(word, waited=time.monotonic() - started)
+            if self._answer.state or self._answer.roster is None:
+                raise LeftBehind
+            if self._answer.round == self.round:
+                return False
+        self._agreed = word == "agreed"
+        self.round += 1
+        return True
+
+    def close(self, *, finished: bool) -> None:
+        """Leave: `finished` in agreement with the others, or else on this worker's own account."""
+        word: Word = "agreed" if self._agreed else "join"
+        ray.get(self._roll.leave.remote(self._report(word), finished), timeout=self._patience)
+        self._links = None
+        self._connector.shutdown(wait=False)
+
+    def __enter__(self) -> "Group":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close(finished=kind is None)
+
+    @property
+    def _known_roster(self) -> Roster:
+        assert self._roster is not None, "open_round comes first"
+        return self._roster
+
+    @property
+    def _is_first(self) -> bool:
+        return self._roster is not None and self._roster.members[0] == self._member
+
+    def _astray(self) -> bool:
+        """Whether a roll that was started again put the others together without these members; asked now and then."""
+        if not self._is_first or (self._heard is not None and not ray.wait([self._heard], timeout=0)[0]):
+            return False
+        if self._heard is not None and not ray.get(self._heard):
+            self._heard, self._links, self._agreed = None, None, False
+            return True
+        if time.monotonic() - self._told > TELL_SECONDS:
+            self._told = time.monotonic()
+            self._heard = self._roll.hear.remote(self._report("agreed"), self._process)
+        return False
+
+    def _report(self, word: Word, waited: float = 0.0, state: tuple[ray.ObjectRef, ...] = ()) -> Report:
+        return Report(self._member, word, self.round, self._roster, waited, state)
+
+    def _ask(self, word: Word, *, waited: float = 0.0, hand_over: bool = False) -> Answer:
+        state = (ray.put(self._state()),) if hand_over and self._is_first else ()
+        answer: Answer = ray.get(self._roll.report.remote(self._report(word, waited, state), self._process))
+        if answer.replaced:
+            raise RunError(f"worker {self._member.number} was replaced by Ray while it did not answer")
+        return answer
+
+    def _enter(self, answer: Answer) -> None:
+        """Take a place on the roster, with the state that belongs to it."""
+        self._agreed, self._change_ahead, self._answer = False, False, None
+        while answer.state:
+            self._roster = answer.roster
+            try:
+                self._load_state(ray.get(answer.state[0]))
+                break
+            except RayError:
+                # whoever held the state is gone; ask for a place again
+                answer = self._ask("join")
+        self.round, self._roster = answer.round, answer.roster
+        self.finished = answer.roster is None
+        if self._roster is not None and self._roster.connected != self._connected:
+            self._connected = self._roster.connected
+            self._links = self._connector.submit(self._connect, self._roster) if self.size > 1 else None
+
+    def _connect(self, roster: Roster) -> Links:
+        gloo: Any = ProcessGroupGloo
+        options = gloo._Options()
+        # by address: the host's name may resolve to 127.0.1.1, or not at all
+        options._devices = [gloo.create_device(hostname=ray.util.get_node_ip_address())]
+        options._timeout = timedelta(seconds=max(self._patience - GRACE_SECONDS, self._patience / 2))
+        store = _RollStore(self._roll, roster.connected)
+        return gloo(store, roster.members.index(self._member), len(roster.members), options)
+
+    def _add_up(self, flat: torch.Tensor) -> Word:
+        if self.size == 1:
+            self._change_ahead = self._somebody_joins()
+            return "agreed"
+        word: Word = "lost"
+        try:
+            if self._links is not None:
+                links = self._links.result()
+                _all_reduce(links, flat)
+                word = "unsure"
+                vote = torch.tensor([float(self._somebody_joins())])
+                _all_reduce(links, vote)
+                self._change_ahead = bool(vote.item())
+                word = "agreed"
+        except (RuntimeError, RayError):
+            pass  # gloo and the rendezvous say so when a member is lost; the roll knows more
+        return word
+
+    def _somebody_joins(self) -> bool:
+        if self._joiner is None or not ray.wait([self._joiner], timeout=0)[0]:
+            return False
+        self._joiner = None
+        return True
+
+
+class _RollStore(Store):
+    """Gloo's rendezvous through the roll: no port of its own, and it ends when a member is lost."""
+
+    def __init__(self, roll: ActorHandle, connected: int) -> None:
+        super().__init__()
+        self._roll = roll
+        self._connected = connected
+
+    def set(self, key: str, value: Any) -> None:
+        data = value.encode() if isinstance(value, str) else bytes(value)
+        ray.get(self._roll.put.remote(self._connected, key, data))
+
+    def get(self, key: str) -> bytes:
+        value: bytes | None = ray.get(self._roll.take.remote(self._connected, key))
+        if value is None:
+            raise RuntimeError("a member was lost while the members connected")
+        return value
+
+    def wait(self, keys: list[str], timeout: timedelta | None = None) -> None:
+        for key in keys:
+            self.get(key)
+
+
+def _all_reduce(links: Links, values: torch.Tensor) -> None:
+    """Sum in place; values on a GPU travel through main memory."""
+    host = values.cpu()
+    links.allreduce([host]).wait()
+    if host is not values:
+        values.copy_(host)
+
+
+def _this_process() -> ActorHandle | None:
+    """The actor that runs this, for the roll to see that it lives; None outside of an actor."""
+    context = ray.get_runtime_context()
+    return context.current_actor if context.get_actor_id() else None
