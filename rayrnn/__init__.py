@@ -1,0 +1,47 @@
+"""Recurrent networks trained on a Ray cluster by periodic parameter averaging.
+
+What a program needs stands here, loaded when it is first asked for: `import rayrnn` loads neither torch nor Ray.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rayrnn.generation import Drawing, generate
+    from rayrnn.prediction.evaluation import evaluate
+    from rayrnn.prediction.predictions import predict, predictions
+    from rayrnn.recipe import load_recipe
+    from rayrnn.run import open_run
+    from rayrnn.training.driver import train
+
+_HOMES = {
+    "Drawing": "rayrnn.generation",
+    "evaluate": "rayrnn.prediction.evaluation",
+    "generate": "rayrnn.generation",
+    "load_recipe": "rayrnn.recipe",
+    "open_run": "rayrnn.run",
+    "predict": "rayrnn.prediction.predictions",
+    "predictions": "rayrnn.prediction.predictions",
+    "train": "rayrnn.training.driver",
+}
+
+__all__ = [
+    "Drawing",
+    "evaluate",
+    "generate",
+    "load_recipe",
+    "open_run",
+    "predict",
+    "predictions",
+    "train",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'rayrnn' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

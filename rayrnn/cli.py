@@ -120,6 +120,48 @@ def generate(
 
 
 @app.command()
+def evaluate(
+    run: Annotated[str, typer.Argument(help="The run directory.")],
+    data: Annotated[
+        str | None, typer.Option(metavar="PATH", help="Sequences with labels; without it those that were held out.")
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(help="A Ray cluster; without it the one `rayrnn up` started, or one of its own.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the metrics as one JSON object.")] = False,
+) -> None:
+    """Measure a run's best model: accuracy, F1 and confusions, RMSE and R2, or perplexity."""
+    from rayrnn.prediction.evaluation import evaluate as measure
+    from rayrnn.run import open_run
+
+    with _console().status("measuring ..."):
+        report = measure(open_run(run), path=data, address=address)
+    typer.echo(json.dumps(report.to_json(), ensure_ascii=False) if as_json else report.to_text(), nl=as_json)
+
+
+@app.command()
+def predict(
+    run: Annotated[str, typer.Argument(help="The run directory.")],
+    data: Annotated[
+        str, typer.Option(metavar="PATH", help="Sequences as the run learned them; labels may be missing.")
+    ],
+    out: Annotated[str, typer.Option(metavar="PATH", help="A new file that ends in .jsonl, .csv or .parquet.")],
+    address: Annotated[
+        str | None, typer.Option(help="A Ray cluster; without it the one `rayrnn up` started, or one of its own.")
+    ] = None,
+) -> None:
+    """Answer every sequence with its label and probabilities, or its numbers, keyed by its name."""
+    from rayrnn.prediction.predictions import predict as answer
+    from rayrnn.run import open_run
+
+    written = answer(open_run(run), data, out, address=address)
+    for reason in written.skipped[:3]:
+        _say_dimly(f"skipped: {reason}")
+    skipped = f", {len(written.skipped):,} skipped" if written.skipped else ""
+    _console().print(f"{written.num_sequences:,} sequences answered in {written.path}{skipped}", markup=False)
+
+
+@app.command()
 def up(
     file: Annotated[
         Path | None, typer.Argument(help="A cluster file for several hosts; without it a cluster on this machine.")

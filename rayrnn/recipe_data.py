@@ -116,6 +116,8 @@ class CsvData(StepData):
     features: tuple[Column, ...] | None = None
     #: those of the features that hold words, not numbers
     categorical: tuple[Column, ...] = ()
+    #: columns that are no features even without a word on features; they need not be there
+    ignore: tuple[Column, ...] = ()
     #: what a file that cannot be used does: end the run, or be left out and listed in the run directory
     on_error: Literal["stop", "skip"] = "stop"
 
@@ -145,6 +147,8 @@ class TableData(StepData):
     features: tuple[str, ...] | None = None
     #: those of the features that hold words, not numbers (one row a sequence: the column of its lists of words)
     categorical: tuple[str, ...] = ()
+    #: one row a step: columns that are no features even without a word on features; they need not be there
+    ignore: tuple[str, ...] = ()
     #: the label's column
     label: str | None = None
 

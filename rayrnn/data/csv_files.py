@@ -40,8 +40,11 @@ class _Reading:
     on_error: str
 
 
-def read_csv(data: CsvData, task: str) -> ray.data.Dataset:
+def read_csv(data: CsvData, task: str, *, labelled: bool = True) -> ray.data.Dataset:
     """Read every file as one sequence, when the dataset is consumed.
+
+    Args:
+        labelled: without it the files of `data.labels` are left alone, whether they are there or not.
 
     Returns:
         rows of `key` (the file's name, with its directories where the files lie in several), `values` and `categories`,
@@ -54,8 +57,10 @@ def read_csv(data: CsvData, task: str) -> ray.data.Dataset:
     """
     quiet_ray_data()
     target = Target(task, data.classes, data.num_classes)
-    labels = list_files(data.labels, endpoint=data.endpoint) if data.labels is not None else None
+    labels = _list_labels(data, labelled)
     listing = _without(list_files(data.path, endpoint=data.endpoint), labels)
+    if not labelled:
+        labels = None
     layout = _first_layout(listing, data, lambda content, origin: layout_of(content, origin, data, target))
     files = pa.table({"key": below_common(listing.paths), "path": listing.paths, "origin": listing.names})
     label_layout = None
@@ -71,6 +76,17 @@ def read_csv(data: CsvData, task: str) -> ray.data.Dataset:
     return ray.data.from_arrow(groups).map_batches(
         functools.partial(_read_group, reading=reading), batch_size=None, batch_format="pyarrow"
     )
+
+
+def _list_labels(data: CsvData, labelled: bool) -> Listing | None:
+    if data.labels is None:
+        return None
+    try:
+        return list_files(data.labels, endpoint=data.endpoint)
+    except DataError:
+        if labelled:
+            raise
+        return None
 
 
 def _without(listing: Listing, labels: Listing | None) -> Listing:

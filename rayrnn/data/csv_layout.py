@@ -34,7 +34,7 @@ def layout_of(content: bytes, origin: str, data: CsvData, target: Target) -> Lay
     """
     header, first = _first_lines(content, origin, data)
     names = _unique(header) if header is not None and len(header) == len(first) else _places(len(first))
-    wanted = [*_several(data.label_column), *(data.features or ()), *data.categorical]
+    wanted = [*several(data.label_column), *(data.features or ()), *data.categorical, *data.ignore]
     by_name = any(isinstance(column, str) for column in wanted)
     if by_name and data.skip_lines == 0:
         _refuse_names(wanted, first, origin)
@@ -42,8 +42,9 @@ def layout_of(content: bytes, origin: str, data: CsvData, target: Target) -> Lay
     def resolve(columns: Sequence[Column]) -> tuple[str, ...]:
         return tuple(_resolve(column, names, origin, data.skip_lines) for column in columns)
 
-    labels = resolve(_several(data.label_column))
-    features = resolve(data.features) if data.features is not None else tuple(n for n in names if n not in labels)
+    labels = resolve(several(data.label_column))
+    others = {*labels, *_ignored(data.ignore, names)}
+    features = resolve(data.features) if data.features is not None else tuple(n for n in names if n not in others)
     words = resolve(data.categorical)
     roles = Roles(
         tuple(n for n in features if n not in words), tuple(n for n in features if n in words), labels, target
@@ -60,7 +61,7 @@ def label_layout_of(content: bytes, origin: str, data: CsvData, target: Target) 
     return replace(layout, roles=Roles((), (), layout.names, target))
 
 
-_EVERY_COLUMN = {"label_column": None, "features": None, "categorical": ()}
+_EVERY_COLUMN = {"label_column": None, "features": None, "categorical": (), "ignore": ()}
 
 
 def records(content: bytes, layout: Layout | CsvData) -> Iterator[tuple[int, list[str]]]:
@@ -107,7 +108,8 @@ def _places(count: int) -> tuple[str, ...]:
     return tuple(str(place) for place in range(count))
 
 
-def _several(columns: Column | tuple[Column, ...] | None) -> tuple[Column, ...]:
+def several(columns: Column | tuple[Column, ...] | None) -> tuple[Column, ...]:
+    """One column, several or none as so many."""
     if columns is None:
         return ()
     return columns if isinstance(columns, tuple) else (columns,)
@@ -133,6 +135,12 @@ def _resolve(column: Column, names: tuple[str, ...], origin: str, line: int) -> 
     if column not in names:
         raise DataError(f"there is no column {column!r} in {origin}:{line}; the columns are {', '.join(names)}")
     return column
+
+
+def _ignored(columns: Sequence[Column], names: tuple[str, ...]) -> set[str]:
+    """Those of the columns that are there."""
+    places = {column for column in columns if isinstance(column, int) and -len(names) <= column < len(names)}
+    return {names[place] for place in places} | {column for column in columns if isinstance(column, str)}
 
 
 def _check(roles: Roles, words: tuple[str, ...], origin: str) -> None:

@@ -38,7 +38,7 @@ def grouping_of(data: TableData, task: str, schema: pa.Schema) -> Grouping:
     """
     assert data.key is not None
     assert data.order_by is not None
-    others = {data.key, data.order_by, data.label}
+    others = {data.key, data.order_by, data.label, *data.ignore}
     features = data.features if data.features is not None else tuple(n for n in schema.names if n not in others)
     check_columns(schema, [*features, *data.categorical])
     for name in features:

@@ -1,0 +1,1 @@
+"""What a trained run says of sequences, and how good that is."""
