@@ -4,6 +4,9 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import ray._private.worker as ray_worker
 
 #: the loggers that Ray, its libraries and Python's warnings write to
 TALKATIVE = ("ray", "ray.data", "ray.train", "ray.tune", "py.warnings")
@@ -21,13 +24,22 @@ def quiet_ray(log_file: Path | None = None) -> Iterator[None]:
     logging.captureWarnings(True)
     for logger in loggers:
         _redirect(logger, handler)
+    printed = ray_worker.print_to_stdstream
+    ray_worker.print_to_stdstream = _log_lines
     try:
         yield
     finally:
+        ray_worker.print_to_stdstream = printed
         logging.captureWarnings(False)
         for logger, handlers in zip(loggers, before, strict=True):
             logger.handlers[:] = handlers
         handler.close()
+
+
+def _log_lines(batch: dict[str, Any], ignore_prefix: bool) -> None:
+    """Ray prints what happens on other nodes (a worker died) to stdout, whatever its logging is told."""
+    for line in batch["lines"]:
+        logging.getLogger("ray").info(line)
 
 
 def _handler(log_file: Path | None) -> logging.Handler:

@@ -17,6 +17,8 @@ from rayrnn.training.outcome import Outcome
 
 #: without a terminal one plain line is printed for each of so many parts of the run
 PLAIN_LINES = 50
+#: why a worker is not there
+ABSENT = {"died": "died", "left": "left", "late": "did not come to the average"}
 #: a live line that changes more often than this is only flicker
 REFRESHES_PER_SECOND = 5
 
@@ -34,6 +36,7 @@ class Screen:
         self._held_out: float | None = None
         self._best: float | None = None
         self._averaging = self._seconds = 0.0
+        self._absent: list[str] = []
         self._live = Live(console=console, refresh_per_second=REFRESHES_PER_SECOND, transient=True)
 
     def say(self, message: str) -> None:
@@ -77,6 +80,10 @@ class Screen:
     def round(self, event: dict[str, Any]) -> None:
         """One round was learned."""
         self._last = event
+        for number in event["broken"]:
+            self.warn(
+                f"worker {number} was not finite in round {event['round']:,}: kept out of the mean, it takes the mean"
+            )
         self._seconds += event["seconds"] * len(event["workers"])
         self._averaging += sum(worker["averaging_seconds"] for worker in event["workers"])
         if self._live.is_started:
@@ -85,9 +92,19 @@ class Screen:
             self._console.print(self._text(), soft_wrap=True, highlight=False)
 
     def attendance(self, event: dict[str, Any]) -> None:
-        """Somebody died, left, was late, went on or joined."""
-        if words := attendance_words(event):
-            self.warn(words)
+        """Somebody died, left, was late, went on or joined: one line for what belongs together."""
+        if event["kind"] in ABSENT:
+            self._absent.append(f"worker {event['worker']} {ABSENT[event['kind']]}")
+        elif event["kind"] == "went_on":
+            self._say_absent(f" in round {event['round'] + 1:,}; {went_on_words(event)}")
+        elif event["round"] > 0:
+            after = f" after {event['seconds']:.1f} s" if event["seconds"] else ""
+            self.warn(f"worker {event['worker']} takes part from round {event['round'] + 1:,} on{after}")
+
+    def _say_absent(self, more: str = "") -> None:
+        if self._absent:
+            self.warn(", ".join(self._absent) + more)
+            self._absent = []
 
     def evaluation(self, event: dict[str, Any]) -> None:
         """The held-out loss after a round."""
@@ -96,6 +113,7 @@ class Screen:
 
     def stop(self) -> None:
         """Training is over; the live line goes."""
+        self._say_absent()
         self._live.stop()
 
     def finish(self, outcome: Outcome, metrics: list[dict[str, Any]]) -> None:
@@ -144,20 +162,10 @@ def summary_rows(recipe: Recipe, outcome: Outcome) -> dict[str, str]:
     return rows
 
 
-def attendance_words(event: dict[str, Any]) -> str:
-    """One line about who is there; empty for what is no news: the workers that a run begins with."""
-    number, round_number, seconds = event.get("worker"), event["round"] + 1, event.get("seconds", 0.0)
-    if event["kind"] == "died":
-        return f"worker {number} died in round {round_number:,}"
-    if event["kind"] == "left":
-        return f"worker {number} left in round {round_number:,}"
-    if event["kind"] == "late":
-        return f"worker {number} did not come to the average of round {round_number:,}"
-    if event["kind"] == "went_on":
-        workers = ", ".join(map(str, event["workers"]))
-        return f"worker{'s' * (len(event['workers']) > 1)} {workers} went on after {seconds:.1f} s"
-    back = f" after {seconds:.1f} s" if seconds else ""
-    return f"worker {number} is back in round {round_number:,}{back}" if round_number > 1 else ""
+def went_on_words(event: dict[str, Any]) -> str:
+    """Who is left, and how long they were held up."""
+    workers = ", ".join(map(str, event["workers"]))
+    return f"worker{'s' if len(event['workers']) > 1 else ''} {workers} went on after {event['seconds']:.1f} s"
 
 
 def next_command(recipe: Recipe, outcome: Outcome) -> str:

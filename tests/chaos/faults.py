@@ -1,0 +1,113 @@
+"""Faults at chosen points: a worker kills, stops or breaks itself in a round, at a minibatch or around the average.
+
+`install` runs in every process that Ray starts (Ray's `worker_process_setup_hook`), so that the product needs no hooks.
+"""
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.train
+
+VARIABLE = "RAYRNN_TEST_FAULTS"
+#: after so long inside the average: the others are in it too
+INSIDE_SECONDS = 0.001
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What happens to which worker, and when; once in a run."""
+
+    worker: int
+    #: from 1
+    round: int
+    #: `kill`, `stop` (for `seconds`), `raise` or `nan`
+    act: str
+    #: a minibatch from 0 as text, or `before`, `inside` or `after` the average
+    where: str = "0"
+    seconds: float = 0.0
+
+
+def variables(faults: list[Fault], folder: Path) -> dict[str, str]:
+    """What the processes must find in their environment; `folder` remembers what has happened."""
+    return {VARIABLE: json.dumps({"folder": str(folder), "faults": [asdict(fault) for fault in faults]})}
+
+
+def install() -> None:
+    """Put the faults around the public functions of the loop."""
+    if VARIABLE not in os.environ:
+        return
+    import rayrnn.training.worker as worker
+    from rayrnn.averaging import Averager
+    from rayrnn.training.group import Group
+
+    plan = json.loads(os.environ[VARIABLE])
+    trap = Trap([Fault(**fault) for fault in plan["faults"]], Path(plan["folder"]))
+    learn_alone, open_round, average = worker.learn_alone, Group.open_round, Averager.average
+
+    def faulty_open_round(self: Group) -> None:
+        open_round(self)
+        trap.round = self.round + 1
+
+    def faulty_learn_alone(model: Any, optimizer: Any, minibatches: Iterator[Any], **how: Any) -> Any:
+        return learn_alone(model, optimizer, trap.watch(model, minibatches), **how)
+
+    def faulty_average(self: Averager, *arguments: Any, **named: Any) -> Any:
+        trap.at("before")
+        trap.at("inside", delay=INSIDE_SECONDS)
+        result = average(self, *arguments, **named)
+        trap.at("after")
+        return result
+
+    Group.open_round = faulty_open_round  # type: ignore[method-assign]
+    Averager.average = faulty_average  # type: ignore[method-assign]
+    worker.learn_alone = faulty_learn_alone
+
+
+class Trap:
+    """Watches one process and springs at the chosen points."""
+
+    def __init__(self, faults: list[Fault], folder: Path) -> None:
+        self.round = 0
+        self._faults = faults
+        self._folder = folder
+
+    def watch(self, model: Any, minibatches: Iterator[Any]) -> Iterator[Any]:
+        for number, minibatch in enumerate(minibatches):
+            self.at(str(number), model=model)
+            yield minibatch
+
+    def at(self, where: str, *, delay: float = 0.0, model: Any = None) -> None:
+        number = ray.train.get_context().get_world_rank()
+        for fault in self._faults:
+            if (fault.worker, fault.round, fault.where) == (number, self.round, where) and self._first_time(fault):
+                if delay:
+                    threading.Timer(delay, self._spring, (fault, model)).start()
+                else:
+                    self._spring(fault, model)
+
+    def _first_time(self, fault: Fault) -> bool:
+        mark = self._folder / f"{fault.worker}-{fault.round}-{fault.where}-{fault.act}"
+        if mark.exists():
+            return False
+        mark.write_text(str(time.time()))
+        return True
+
+    def _spring(self, fault: Fault, model: Any) -> None:
+        if fault.act == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        elif fault.act == "stop":
+            # somebody else has to wake a stopped process
+            os.system(f"(sleep {fault.seconds}; kill -CONT {os.getpid()}) >/dev/null 2>&1 &")
+            os.kill(os.getpid(), signal.SIGSTOP)
+        elif fault.act == "nan":
+            next(model.parameters()).data.fill_(float("nan"))
+        else:
+            raise ValueError(f"a fault of the test in round {fault.round}")
