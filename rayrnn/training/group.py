@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from datetime import timedelta
 from types import TracebackType
 from typing import Any
@@ -104,10 +105,13 @@ class Group:
         Raises:
             RunError: Ray has replaced this worker.
         """
-        if self._agreed and not self._change_ahead and not self._astray():
+        astray = self._astray()
+        if self._agreed and not self._change_ahead and not astray:
             self._agreed, self._roster = False, self._known_roster.next_round()
-        else:
-            self._enter(self._answer or self._ask("agreed" if self._agreed else "join", hand_over=self._change_ahead))
+        elif self._agreed and not astray:
+            self._enter(self._ask("agreed", state=self._hand_over()))
+        elif self._roster is None or self._answer or astray:
+            self._enter(self._answer or self._ask("join"))
         if self._is_first and self._joiner is None:
             self._joiner = self._roll.joiner.remote()
 
@@ -138,7 +142,8 @@ class Group:
     def close(self, *, finished: bool) -> None:
         """Leave: `finished` in agreement with the others, or else on this worker's own account."""
         word: Word = "agreed" if self._agreed else "join"
-        ray.get(self._roll.leave.remote(self._report(word), finished), timeout=self._patience)
+        with suppress(RayError):
+            ray.get(self._roll.leave.remote(self._report(word), finished), timeout=self._patience)
         self._links = None
         self._connector.shutdown(wait=False)
 
@@ -160,13 +165,13 @@ class Group:
         return self._roster is not None and self._roster.members[0] == self._member
 
     def _astray(self) -> bool:
-        """Whether a roll that was started again put the others together without these members; asked now and then."""
-        if not self._is_first or (self._heard is not None and not ray.wait([self._heard], timeout=0)[0]):
+        """Whether a roll that was started again put others together without these members; asked now and then."""
+        if self._heard is not None and not ray.wait([self._heard], timeout=0)[0]:
             return False
         if self._heard is not None and not ray.get(self._heard):
             self._heard, self._links, self._agreed = None, None, False
             return True
-        if time.monotonic() - self._told > TELL_SECONDS:
+        if self._agreed and time.monotonic() - self._told > TELL_SECONDS:
             self._told = time.monotonic()
             self._heard = self._roll.hear.remote(self._report("agreed"), self._process)
         return False
@@ -174,8 +179,13 @@ class Group:
     def _report(self, word: Word, waited: float = 0.0, state: tuple[ray.ObjectRef, ...] = ()) -> Report:
         return Report(self._member, word, self.round, self._roster, waited, state)
 
-    def _ask(self, word: Word, *, waited: float = 0.0, hand_over: bool = False) -> Answer:
-        state = (ray.put(self._state()),) if hand_over and self._is_first else ()
+    def _hand_over(self) -> tuple[ray.ObjectRef, ...]:
+        """The state, where it is this worker's turn to give it to those who join."""
+        with suppress(RayError):  # no room in the object store: those who join wait a round longer
+            return (ray.put(self._state()),) if self._is_first else ()
+        return ()
+
+    def _ask(self, word: Word, *, waited: float = 0.0, state: tuple[ray.ObjectRef, ...] = ()) -> Answer:
         answer: Answer = ray.get(self._roll.report.remote(self._report(word, waited, state), self._process))
         if answer.replaced:
             raise RunError(f"worker {self._member.number} was replaced by Ray while it did not answer")
@@ -187,11 +197,14 @@ class Group:
         while answer.state:
             self._roster = answer.roster
             try:
-                self._load_state(ray.get(answer.state[0]))
-                break
+                state = ray.get(answer.state[0], timeout=self._patience)
             except RayError:
-                # whoever held the state is gone; ask for a place again
+                # whoever held the state is gone or hangs; ask for a place again
                 answer = self._ask("join")
+                continue
+            self.round = answer.round
+            self._load_state(state)
+            break
         self.round, self._roster = answer.round, answer.roster
         self.finished = answer.roster is None
         if self._roster is not None and self._roster.connected != self._connected:
@@ -204,7 +217,7 @@ class Group:
         # by address: the host's name may resolve to 127.0.1.1, or not at all
         options._devices = [gloo.create_device(hostname=ray.util.get_node_ip_address())]
         options._timeout = timedelta(seconds=max(self._patience - GRACE_SECONDS, self._patience / 2))
-        store = _RollStore(self._roll, roster.connected)
+        store = _RollStore(self._roll, roster.connected, self._patience)
         return gloo(store, roster.members.index(self._member), len(roster.members), options)
 
     def _add_up(self, flat: torch.Tensor) -> Word:
@@ -235,17 +248,18 @@ class Group:
 class _RollStore(Store):
     """Gloo's rendezvous through the roll: no port of its own, and it ends when a member is lost."""
 
-    def __init__(self, roll: ActorHandle, connected: int) -> None:
+    def __init__(self, roll: ActorHandle, connected: int, patience: float) -> None:
         super().__init__()
         self._roll = roll
         self._connected = connected
+        self._patience = patience
 
     def set(self, key: str, value: Any) -> None:
         data = value.encode() if isinstance(value, str) else bytes(value)
         ray.get(self._roll.put.remote(self._connected, key, data))
 
     def get(self, key: str) -> bytes:
-        value: bytes | None = ray.get(self._roll.take.remote(self._connected, key))
+        value: bytes | None = ray.get(self._roll.take.remote(self._connected, key), timeout=self._patience)
         if value is None:
             raise RuntimeError("a member was lost while the members connected")
         return value

@@ -1,0 +1,279 @@
+"""Workers in processes of their own keep averaging while others die, hang, come late or come back."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import ray
+import torch
+from ray.actor import ActorHandle
+
+from rayrnn.training.group import Group, LeftBehind, State
+from rayrnn.training.roll import start_roll
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+SIZE = 10_001
+#: far more than a round takes on a busy machine
+PATIENCE = 30.0
+#: more rounds than a test lives to see
+ENDLESS = 1_000_000
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What happens to a worker in a round, after so many seconds in which the others may begin to add up."""
+
+    #: None: when it takes over the others' state
+    round: int | None
+    #: without one it is an error in the loop
+    signal: int | None = signal.SIGKILL
+    after: float = 0.0
+
+    def strike(self) -> None:
+        time.sleep(self.after)
+        if self.signal is None:
+            raise ValueError("the chosen error")
+        os.kill(os.getpid(), self.signal)
+
+
+@dataclass
+class Diary:
+    """What a worker lived through: the members' numbers and its own values' bits after every round."""
+
+    rounds: dict[int, tuple[list[int], bytes]] = field(default_factory=dict)
+    healed_in: list[int] = field(default_factory=list)
+    left_behind_in: list[int] = field(default_factory=list)
+    end: int = 0
+    #: the others had finished before
+    finished: bool = False
+
+
+# one thread learns, as in Ray Train; the other answers
+@ray.remote(num_cpus=0, max_concurrency=2)
+class Worker:
+    """Learns noise of its own; the mean of all workers' values is what they agree on."""
+
+    def __init__(self, roll: ActorHandle, number: int, patience: float = PATIENCE) -> None:
+        self._values = torch.zeros(SIZE)
+        self._stop = False
+        self._stopped = False
+        self._fault: Fault | None = None
+        self._diary = Diary()
+        self._group = Group(
+            roll, number=number, round_number=0, patience=patience, state=self._state, load_state=self._load_state
+        )
+
+    def pid(self) -> int:
+        return os.getpid()
+
+    def stop(self) -> None:
+        """Let all workers end with the round they are in."""
+        self._stop = True
+
+    def learn(self, rounds: int, fault: Fault | None = None, seconds: float = 0.02) -> Diary:
+        self._fault = fault
+        with self._group as group:
+            group.open_round()
+            while not group.finished and not self._stopped and group.round < rounds:
+                time.sleep(seconds)
+                if fault is not None and fault.round == group.round:
+                    fault.strike()
+                self._average(group)
+                group.open_round()
+        self._diary.end, self._diary.finished = group.round, group.finished
+        return self._diary
+
+    def _average(self, group: Group) -> None:
+        learned = self._values + torch.randn(SIZE)
+        now = group.round
+        try:
+            while not group.sum(flat := torch.cat([learned, torch.tensor([1.0, self._stop])])):
+                group.open_round()
+        except LeftBehind:
+            self._diary.left_behind_in.append(now)
+            return
+        self._values.copy_(flat[:-2] / flat[-2])
+        self._stopped = bool(flat[-1])
+        self._diary.rounds[now] = group.numbers, self._values.numpy().tobytes()
+
+    def _state(self) -> State:
+        return {"values": self._values}
+
+    def _load_state(self, state: State) -> None:
+        if self._fault is not None and self._fault.round is None:
+            self._fault.strike()
+        self._values.copy_(state["values"])
+        self._diary.healed_in.append(self._group.round)
+
+
+def begin(number_of_workers: int, patience: float = PATIENCE) -> tuple[ActorHandle, list[ActorHandle]]:
+    roll = start_roll(expected=number_of_workers, patience=patience)
+    return roll, [Worker.remote(roll, number, patience) for number in range(number_of_workers)]
+
+
+class Chronicle:
+    """What the roll tells of a run."""
+
+    def __init__(self, roll: ActorHandle) -> None:
+        self._roll = roll
+        self._events: list[dict[str, Any]] = []
+
+    def wait_for(self, kind: str) -> dict[str, Any]:
+        """The first event of that kind."""
+        while True:
+            self._events += ray.get(self._roll.collect.remote())
+            for event in self._events:
+                if event["kind"] == kind:
+                    return event
+            time.sleep(0.02)
+
+
+def wait_until(what: Callable[[], bool]) -> None:
+    while not what():
+        time.sleep(0.02)
+
+
+def assert_they_agree(*diaries: Diary) -> None:
+    """Whoever took part in a round holds the same bits after it."""
+    for number in set().union(*(diary.rounds for diary in diaries)):
+        assert len({diary.rounds[number][1] for diary in diaries if number in diary.rounds}) == 1, number
+
+
+def test_all_members_hold_the_same_bits_after_every_round() -> None:
+    _, workers = begin(3)
+    diaries = ray.get([worker.learn.remote(10) for worker in workers])
+    assert [sorted(diary.rounds) for diary in diaries] == [list(range(10))] * 3
+    assert all(members == [0, 1, 2] for members, _ in diaries[0].rounds.values())
+    assert_they_agree(*diaries)
+
+
+@pytest.mark.parametrize("after", [0.0, 0.3], ids=["before the others add up", "while the others add up"])
+def test_a_worker_goes_on_alone_when_the_other_is_killed(after: float) -> None:
+    roll, workers = begin(2)
+    survivor = workers[0].learn.remote(12)
+    workers[1].learn.remote(12, Fault(round=5, after=after))
+    diary = ray.get(survivor)
+    assert sorted(diary.rounds) == list(range(12))
+    assert [members for members, _ in diary.rounds.values()] == [[0, 1]] * 5 + [[0]] * 7
+    assert [event["kind"] for event in ray.get(roll.collect.remote())] == ["died", "went_on"]
+
+
+def test_a_replacement_takes_part_with_the_state_of_the_survivors() -> None:
+    roll, workers = begin(3)
+    survivors = [worker.learn.remote(ENDLESS) for worker in workers[:2]]
+    workers[2].learn.remote(ENDLESS, Fault(round=5))
+    chronicle = Chronicle(roll)
+    chronicle.wait_for("died")
+    replaced = Worker.remote(roll, 2).learn.remote(ENDLESS)
+    joined = chronicle.wait_for("joined")
+    workers[0].stop.remote()
+    diaries = ray.get([*survivors, replaced])
+    assert joined["worker"] == 2
+    assert diaries[2].healed_in == [joined["round"]]
+    assert min(diaries[2].rounds) == joined["round"]
+    assert {diary.end for diary in diaries} == {max(diaries[0].rounds) + 1}
+    assert diaries[0].rounds[joined["round"]][0] == [0, 1, 2]
+    assert_they_agree(*diaries)
+
+
+def test_two_of_three_workers_may_die_in_the_same_round() -> None:
+    _, workers = begin(3)
+    survivor = workers[1].learn.remote(12)
+    for worker in (workers[0], workers[2]):
+        worker.learn.remote(12, Fault(round=5))
+    diary = ray.get(survivor)
+    assert [members for members, _ in diary.rounds.values()] == [[0, 1, 2]] * 5 + [[1]] * 7
+
+
+def test_a_stopped_worker_is_left_behind_and_comes_back_with_the_state_of_the_others() -> None:
+    roll, workers = begin(2, patience=3.0)
+    pid = ray.get(workers[1].pid.remote())
+    survivor = workers[0].learn.remote(ENDLESS)
+    stopped = workers[1].learn.remote(ENDLESS, Fault(round=5, signal=signal.SIGSTOP))
+    chronicle = Chronicle(roll)
+    assert chronicle.wait_for("late")["worker"] == 1
+    os.kill(pid, signal.SIGCONT)
+    assert chronicle.wait_for("joined")["worker"] == 1
+    workers[0].stop.remote()
+    first, second = ray.get([survivor, stopped])
+    assert second.left_behind_in[0] == 5
+    assert second.healed_in
+    assert first.end == second.end
+    assert first.rounds[first.end - 1][0] == [0, 1]
+    assert_they_agree(first, second)
+
+
+def test_a_newcomer_that_hangs_before_it_is_connected_is_left_behind() -> None:
+    roll, workers = begin(1, patience=3.0)
+    first = workers[0].learn.remote(ENDLESS)
+    newcomer = Worker.remote(roll, 1, 3.0)
+    pid = ray.get(newcomer.pid.remote())
+    second = newcomer.learn.remote(ENDLESS, Fault(round=None, signal=signal.SIGSTOP))
+    chronicle = Chronicle(roll)
+    assert chronicle.wait_for("late")["worker"] == 1
+    assert chronicle.wait_for("went_on")["workers"] == [0]
+    os.kill(pid, signal.SIGKILL)
+    chronicle.wait_for("died")
+    workers[0].stop.remote()
+    diary = ray.get(first)
+    assert sorted(diary.rounds) == list(range(diary.end))
+    with pytest.raises(ray.exceptions.ActorDiedError):
+        ray.get(second)
+
+
+def test_a_slow_worker_is_waited_for() -> None:
+    roll, workers = begin(2)
+    diaries = ray.get([workers[0].learn.remote(2), workers[1].learn.remote(2, seconds=1.0)])
+    assert [members for members, _ in diaries[0].rounds.values()] == [[0, 1]] * 2
+    assert ray.get(roll.collect.remote()) == []
+
+
+def test_a_replacement_that_comes_after_the_end_ends_too() -> None:
+    roll, workers = begin(2)
+    survivor = workers[0].learn.remote(8)
+    workers[1].learn.remote(8, Fault(round=5))
+    ray.get(survivor)
+    diary = ray.get(Worker.remote(roll, 1).learn.remote(8))
+    assert diary.finished
+    assert diary.end == 8
+    assert diary.rounds == {}
+
+
+def test_when_all_workers_have_died_their_replacements_begin_again() -> None:
+    roll, workers = begin(2)
+    for worker in workers:
+        worker.learn.remote(8, Fault(round=5))
+    wait_until(lambda: ray.get(roll.members.remote()) == [0, 1])
+    wait_until(lambda: ray.get(roll.members.remote()) == [])
+    diaries = ray.get([Worker.remote(roll, number).learn.remote(8) for number in range(2)])
+    assert [sorted(diary.rounds) for diary in diaries] == [list(range(8))] * 2
+    assert_they_agree(*diaries)
+
+
+def test_a_worker_that_fails_leaves_at_once() -> None:
+    roll, workers = begin(2)
+    survivor = workers[0].learn.remote(12)
+    with pytest.raises(ValueError, match="the chosen error"):
+        ray.get(workers[1].learn.remote(12, Fault(round=5, signal=None)))
+    assert [members for members, _ in ray.get(survivor).rounds.values()] == [[0, 1]] * 5 + [[0]] * 7
+    assert [event["kind"] for event in ray.get(roll.collect.remote())] == ["left", "went_on"]
+
+
+def test_training_survives_the_death_of_the_roll() -> None:
+    roll, workers = begin(2)
+    survivor = workers[0].learn.remote(ENDLESS)
+    workers[1].learn.remote(ENDLESS, Fault(round=60))
+    wait_until(lambda: ray.get(roll.members.remote()) == [0, 1])
+    ray.kill(roll, no_restart=False)
+    wait_until(lambda: ray.get(roll.members.remote()) == [0])
+    replaced = Worker.remote(roll, 1).learn.remote(ENDLESS)
+    wait_until(lambda: ray.get(roll.members.remote()) == [0, 1])
+    workers[0].stop.remote()
+    diaries = ray.get([survivor, replaced])
+    assert sorted(diaries[0].rounds) == list(range(diaries[0].end))
+    assert_they_agree(*diaries)
