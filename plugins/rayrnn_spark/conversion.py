@@ -92,7 +92,11 @@ def fetch(cached: Cached) -> list[ray.ObjectRef]:
             tables[partition] = table
         elif reason is not None:
             if tries == 1:
-                raise ClusterError(f"Spark's executors do not give partition {partition}: {reason}")
+                raise ClusterError(
+                    f"Spark's executors do not give partition {partition} of {len(cached.executors)}: {reason}; where "
+                    "memory is short give them more of it, or make smaller partitions "
+                    "(spark.sql.files.maxPartitionBytes)"
+                )
             waiting.appendleft((partition, tries - 1))
             living = _living(cached.spark)
     return [tables[partition] for partition in sorted(tables)]
@@ -148,6 +152,7 @@ def _take_partition(
     try:
         content = ray.get(ray.get_actor(actor).getRDDPartition.remote(rdd, partition, schema, agent))
     except (ray.exceptions.RayError, ValueError) as error:
-        return None, (0, str(error))
+        # a stack trace; the cause stands last
+        return None, (0, str(error).strip().splitlines()[-1])
     table = pa.ipc.open_stream(pa.py_buffer(content)).read_all().replace_schema_metadata().combine_chunks()
     return table, (table.num_rows, None)

@@ -21,6 +21,7 @@ from pyspark import SparkConf, SparkContext
 from pyspark.errors import PySparkException
 from pyspark.java_gateway import launch_gateway
 from pyspark.sql import SparkSession
+from ray.exceptions import RayError
 from raydp.spark.ray_cluster import SparkCluster
 from raydp.spark.ray_cluster_master import RAYDP_SPARK_MASTER_SUFFIX, RayDPSparkMaster
 
@@ -69,9 +70,10 @@ class Spark(SparkCluster):  # type: ignore[misc]  # raydp has no types
             if self._spark_session is not None:
                 self._spark_session._jvm.org.apache.spark.deploy.raydp.RayAppMaster.shutdownRay()
             super().stop(cleanup_data)
-        except (Py4JError, PySparkException, OSError) as error:
+        except (Py4JError, PySparkException, RayError, OSError) as error:
             # a Java that is gone cannot be asked to stop; what it left is ended below
-            self._log.open("a").write(f"stopping: {error}\n")
+            with self._log.open("a") as log:
+                log.write(f"stopping: {error}\n")
         finally:
             if self._gateway is not None:
                 _end(self._gateway)
@@ -183,7 +185,12 @@ def _end(gateway: object) -> None:
 def _wait_until_gone(name: str) -> None:
     """RayDP stops its actors in the background; their CPUs are free only when they are gone."""
     give_up = time.monotonic() + _SECONDS_TO_STOP
-    while time.monotonic() < give_up and any(_is_ours(actor, name) for actor in ray.util.list_named_actors()):
+    # where Ray is gone, so are they; and asking would start another Ray
+    while (
+        ray.is_initialized()
+        and time.monotonic() < give_up
+        and any(_is_ours(actor, name) for actor in ray.util.list_named_actors())
+    ):
         time.sleep(0.1)
 
 

@@ -15,6 +15,7 @@ import ray
 from rayrnn.cluster import connect
 from rayrnn.errors import ClusterError
 from rayrnn_spark.failures import translated
+from rayrnn_spark.hosts import check_names
 from rayrnn_spark.java import find_java, java_options
 from rayrnn_spark.room import check_room
 
@@ -59,13 +60,15 @@ def spark_session(
         config: further Spark settings by their own names; they win over ours.
 
     Raises:
-        ClusterError: a part is missing, the cluster is too small (with the sum), or Spark did not start.
+        ClusterError: a part is missing, the cluster is too small (with the sum), a host's name is unknown to another,
+            or Spark did not start.
     """
     _check_installed()
     java = find_java()
     _join_ray()
     _check_alone()
     check_room(executors, cores, memory)
+    check_names()
     _say_once(
         "spark: its own ports cannot be authenticated (RayDP 1.6.5); use it where you trust the network and users"
     )

@@ -3,8 +3,10 @@
 from typing import Any
 
 import pytest
+import yaml
 from rayrnn_spark import SparkData
 
+from rayrnn.data.sources import held_out_section
 from rayrnn.errors import RecipeError
 from rayrnn.recipe import Recipe, validate_recipe
 
@@ -28,10 +30,14 @@ def test_settings_and_options_become_what_spark_writes() -> None:
 
 
 def test_the_stored_recipe_reads_back_the_same() -> None:
-    import yaml
-
     written = recipe(format="jdbc", query="select 1", options={"url": "jdbc:derby:x"})
     assert validate_recipe(yaml.safe_load(written.to_yaml())) == written
+
+
+def test_held_out_sequences_may_be_another_table() -> None:
+    apart = held_out_section(recipe(format="table", table="learned", held_out="kept").data)
+    assert isinstance(apart, SparkData)
+    assert (apart.table, apart.path) == ("kept", None)
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 import ray.data
-from rayrnn_spark import SparkData, sequences, to_spark
+from rayrnn_spark import SparkData, sequences, spark_session, to_spark
 from rayrnn_spark.failures import translated
 from rayrnn_spark.source import load
 
 from rayrnn.data.sequences import gather, take
-from rayrnn.errors import DataError, RecipeError
+from rayrnn.errors import ClusterError, DataError, RecipeError
 
 STEPS = """
     select concat('k', id % 5) as series, id as moment, id * 0.5D as first, cast(id as int) as second,
@@ -109,6 +109,11 @@ def test_the_same_frame_gives_the_same_sequences_in_the_same_order(spark: Any) -
     first, second = (take(one, np.arange(len(one))) for one in found)
     assert first.equals(second)
     assert found[0].offsets.tolist() == found[1].offsets.tolist()
+
+
+def test_a_second_session_in_the_same_process_is_refused(spark: Any) -> None:
+    with pytest.raises(ClusterError, match="this process has a Spark session already"), spark_session():
+        pass
 
 
 @pytest.mark.parametrize("kind", ["parquet", "csv", "json", "orc", "table", "sql"])

@@ -1,8 +1,11 @@
 """Spark is refused, with the sum, where it would wait for ever."""
 
+from pathlib import Path
+
 import pytest
 import ray
 from rayrnn_spark import spark_session
+from rayrnn_spark.hosts import check_names, unresolved
 from rayrnn_spark.room import check_room, parse_memory, places
 
 from rayrnn.errors import ClusterError, UsageError
@@ -51,3 +54,16 @@ def test_memory_is_read_as_spark_reads_it(memory: str, size: int) -> None:
 def test_memory_without_a_number_or_a_unit_is_refused(memory: str) -> None:
     with pytest.raises(UsageError, match="give a whole number and its unit"):
         parse_memory(memory)
+
+
+def test_hosts_are_known_by_name_or_named() -> None:
+    assert unresolved(["localhost", "no-such-host.invalid"]) == ["no-such-host.invalid"]
+    check_names()
+
+
+def test_java_home_that_does_not_serve_stops_a_session_before_it_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    with pytest.raises(ClusterError, match="JAVA_HOME"), spark_session():
+        pass
