@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 #: how often a partition is asked for, and a DataFrame computed, when executors die
 TRIES = 5
 _SECONDS_TO_COME_BACK = 120.0
+#: seconds without any answer, after which it is looked who is still there
+_PATIENCE = 5.0
+
+#: by the reference to an answer: the partition, the tries that are left, the actor, the reference to the table
+_Asked = dict[ray.ObjectRef, tuple[int, int, str, ray.ObjectRef]]
 
 
 @dataclass(frozen=True)
@@ -78,14 +83,19 @@ def fetch(cached: Cached) -> list[ray.ObjectRef]:
     living = _living(cached.spark)
     tables: dict[int, ray.ObjectRef] = {}
     waiting = deque((partition, TRIES) for partition in range(len(cached.executors)))
-    asked: dict[ray.ObjectRef, tuple[int, int, str, ray.ObjectRef]] = {}
+    asked: _Asked = {}
     while waiting or asked:
         busy = {actor for _, _, actor, _ in asked.values()}
         for actor in [actor for actor in living.values() if actor not in busy][: len(waiting)]:
             partition, tries = _nearest(waiting, actor, cached, living)
             table, answer = _take_partition.remote(actor, cached.rdd, partition, cached.schema, cached.agent)
             asked[answer] = (partition, tries, actor, table)
-        (answer,), _ = ray.wait(list(asked), num_returns=1)
+        answers, _ = ray.wait(list(asked), num_returns=1, timeout=_PATIENCE)
+        if not answers:
+            living = _living(cached.spark)
+            waiting.extendleft(_given_up(asked, living))
+            continue
+        answer = answers[0]
         partition, tries, _, table = asked.pop(answer)
         rows, reason = ray.get(answer)
         if reason is None and rows > 0:
@@ -132,6 +142,12 @@ def _living(spark: "SparkSession") -> dict[str, str]:
     # a restarted executor gets a new number from Spark, while its actor keeps its name
     first = masters.getRestartedExecutors(actors.getActor("RAY_APP_MASTER").get())
     return {number: f"raydp-executor-{first.get(number) or number}" for number in numbers}
+
+
+def _given_up(asked: _Asked, living: Mapping[str, str]) -> list[tuple[int, int]]:
+    """Take back the questions to executors that are gone, and for which the cluster may have no place any more."""
+    gone = [answer for answer, (_, _, actor, _) in asked.items() if actor not in living.values()]
+    return [asked.pop(answer)[:2] for answer in gone]
 
 
 def _nearest(waiting: deque[tuple[int, int]], actor: str, cached: Cached, living: Mapping[str, str]) -> tuple[int, int]:

@@ -84,3 +84,18 @@ def test_sequences_are_taken_over_after_every_executor_was_killed(spark: Any) ->
     for executor in executors():
         executor.kill()
     assert keys_of(to_blocks(spark.range(ROWS, numPartitions=PARTITIONS)).to_arrow_refs()) == list(range(ROWS))
+
+
+def test_an_executor_whose_place_was_taken_holds_nobody_up(spark: Any) -> None:
+    @ray.remote(num_cpus=3)
+    class Intruder:
+        pass
+
+    wait_for_both()
+    cached = cache_arrow(spark.range(ROWS, numPartitions=PARTITIONS))
+    intruder = Intruder.remote()  # waits for a third CPU
+    executors()[0].kill()
+    assert keys_of(fetch(cached)) == list(range(ROWS))
+    release(cached)
+    ray.kill(intruder)
+    wait_for_both()
