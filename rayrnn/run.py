@@ -11,7 +11,7 @@ runs/<name>/
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from rayrnn.recipe import Recipe, load_recipe
 RECIPE = "recipe.yaml"
 ENCODING = "vocabulary.json"
 METRICS = "metrics.jsonl"
+SKIPPED = "skipped.txt"
 MODEL = "model.safetensors"
 
 
@@ -66,6 +67,12 @@ class Run:
 
     def write_encoding(self, encoding: Encoding) -> None:
         replace_durably(self.path / ENCODING, json.dumps(encoding.to_json(), ensure_ascii=False).encode())
+
+    def write_skipped(self, reasons: Sequence[str]) -> Path:
+        """List what the data's source could not read, a line each."""
+        path = self.path / SKIPPED
+        replace_durably(path, "".join(f"{reason}\n" for reason in reasons).encode())
+        return path
 
     def write_model(self, weights: Mapping[str, torch.Tensor]) -> None:
         """Put these weights in the place of the run's best."""
@@ -111,6 +118,8 @@ def create_run(path: Path) -> Run:
     Raises:
         UsageError: there is a run already, or the place cannot be written.
     """
+    if ":/" in str(path):
+        raise UsageError(f"{path} is no directory of this machine: a run is written to one, copy it afterwards")
     if (path / RECIPE).exists():
         raise UsageError(f"{path} holds a run already: continue it with --resume, or choose another --out")
     try:

@@ -137,6 +137,9 @@ class Driver:
         self._screen.header(
             account, data=self._material.name, encoding=self._material.encoding.describe(), run=str(self._run.path)
         )
+        if skipped := self._material.skipped:
+            listed = self._run.write_skipped(skipped)
+            self._screen.warn(f"{len(skipped):,} sequences could not be read and are left out; {listed} says why")
 
     def _assignment(self) -> Assignment:
         material = self._material

@@ -74,7 +74,7 @@ class Group:
         self._agreed = False
         self._change_ahead = False
         self._answer: Answer | None = None
-        self._joiner: ray.ObjectRef | None = None
+        self._joiner: Future[None] | None = None
         self._heard: ray.ObjectRef | None = None
         self._told = 0.0
         self._connector = ThreadPoolExecutor(1, thread_name_prefix="connect")
@@ -113,7 +113,7 @@ class Group:
         elif self._roster is None or self._answer or astray:
             self._enter(self._answer or self._ask("join"))
         if self._is_first and self._joiner is None:
-            self._joiner = self._roll.joiner.remote()
+            self._joiner = self._roll.joiner.remote().future()
 
     def sum(self, flat: torch.Tensor) -> bool:
         """Add up `flat` over the members, in place; all of them get the same bits.
@@ -166,14 +166,16 @@ class Group:
 
     def _astray(self) -> bool:
         """Whether a roll that was started again put others together without these members; asked now and then."""
-        if self._heard is not None and not ray.wait([self._heard], timeout=0)[0]:
+        if not self._agreed or time.monotonic() - self._told < TELL_SECONDS:
             return False
-        if self._heard is not None and not ray.get(self._heard):
-            self._heard, self._links, self._agreed = None, None, False
-            return True
-        if self._agreed and time.monotonic() - self._told > TELL_SECONDS:
-            self._told = time.monotonic()
+        if self._heard is None:
             self._heard = self._roll.hear.remote(self._report("agreed"), self._process)
+        elif ray.wait([self._heard], timeout=0)[0]:
+            known, self._heard = ray.get(self._heard), None
+            if not known:
+                self._links, self._agreed = None, False
+                return True
+        self._told = time.monotonic()
         return False
 
     def _report(self, word: Word, waited: float = 0.0, state: tuple[ray.ObjectRef, ...] = ()) -> Report:
@@ -239,7 +241,7 @@ class Group:
         return word
 
     def _somebody_joins(self) -> bool:
-        if self._joiner is None or not ray.wait([self._joiner], timeout=0)[0]:
+        if self._joiner is None or not self._joiner.done():
             return False
         self._joiner = None
         return True

@@ -26,6 +26,12 @@ class Material:
     held_out: Part
     encoding: Encoding
 
+    @property
+    def skipped(self) -> tuple[str, ...]:
+        """Why sequences were left out that the source could not read."""
+        parts = {id(part.sequences): part.sequences for part in (self.training, self.held_out)}
+        return tuple(reason for sequences in parts.values() for reason in sequences.skipped)
+
 
 def prepare(recipe: Recipe, data: ray.data.Dataset | None = None, run: Run | None = None) -> Material:
     """Read the recipe's data, or take `data`, and make it ready for the workers.

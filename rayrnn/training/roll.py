@@ -86,6 +86,7 @@ class Roll:
 
     async def leave(self, report: Report, finished: bool) -> None:
         """A worker ends its work: in agreement with the others, or without them."""
+        self._catch_up(report.roster)
         if report.word == "agreed" and report.member.name not in self._gone:
             self._note(report)
         if finished:
@@ -132,9 +133,7 @@ class Roll:
 
     def _note(self, report: Report) -> None:
         name, known = report.member.name, report.roster
-        if known is not None and known.edition > self._edition and report.word != "join":
-            # while nothing happens the members go on without a word
-            self._take_up(known)
+        self._catch_up(known)
         roster = self._roster
         if roster is None or report.member not in roster.members or report.word == "join":
             self._joining[name] = report
@@ -144,6 +143,11 @@ class Roll:
             if report.word != "agreed":
                 self._stalled_since = min(self._stalled_since, time.monotonic() - report.waited)
                 self._advance_after(max(GRACE_SECONDS, self._patience - report.waited))
+
+    def _catch_up(self, known: Roster | None) -> None:
+        """While nothing happens the members go on without a word; a roll that was started again knows nothing."""
+        if known is not None and known.edition > self._edition:
+            self._take_up(known)
 
     def _advance(self) -> None:
         """Draw up the next roster if it is due, and let everybody look for their answer."""

@@ -13,7 +13,7 @@ from rich.console import Console
 from rayrnn.checkpoints import read_checkpoint
 from rayrnn.errors import ClusterError, DataError, RunError, UsageError
 from rayrnn.generation import Drawing, generate
-from rayrnn.recipe import load_recipe
+from rayrnn.recipe import load_recipe, validate_recipe
 from rayrnn.run import open_run
 from rayrnn.training.driver import train
 from rayrnn.training.outcome import Outcome
@@ -106,6 +106,33 @@ def test_missing_data_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nothing\.txt"):
         train(recipe, out=tmp_path / "run", console=Console(quiet=True))
     assert not (tmp_path / "run" / "recipe.yaml").exists()
+
+
+def test_a_run_is_not_written_to_an_object_store(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no directory of this machine"):
+        train(small(), out="s3://bucket/run", console=Console(quiet=True))
+
+
+def test_files_that_cannot_be_read_are_skipped_counted_and_listed(tmp_path: Path) -> None:
+    files = tmp_path / "files"
+    files.mkdir()
+    for number in range(12):
+        rows = "".join(f"{step * (number % 2)},{number % 2}\n" for step in range(5))
+        (files / f"{number:02d}.csv").write_text(rows if number != 3 else "0,1\nspoilt,1\n")
+    labelled = {"source": "csv", "path": str(files), "label_column": 1, "on_error": "skip", "held_out": 0}
+    recipe = validate_recipe(
+        {
+            "name": "skips",
+            "task": "classification",
+            "data": labelled,
+            "model": {"hidden": 8, "layers": 1},
+            "averaging": {"rounds": 2, "frequency": 1},
+        }
+    )
+    screen = io.StringIO()
+    outcome = train(recipe, out=tmp_path / "run", console=Console(file=screen, width=200))
+    assert "1 sequences could not be read" in screen.getvalue()
+    assert "03.csv:2" in (outcome.run.path / "skipped.txt").read_text()
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_worker_round_and_update(tmp_path: Path) -> None:
