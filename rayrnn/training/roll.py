@@ -86,9 +86,10 @@ class Roll:
 
     async def leave(self, report: Report, finished: bool) -> None:
         """A worker ends its work: in agreement with the others, or without them."""
-        self._catch_up(report.roster)
-        if report.word == "agreed" and report.member.name not in self._gone:
-            self._note(report)
+        if report.member.name not in self._gone:
+            self._catch_up(report.roster)
+            if report.word == "agreed":
+                self._note(report)
         if finished:
             self._finished = max(report.round, self._finished or 0)
         self._lose(report.member, "" if finished else "left")

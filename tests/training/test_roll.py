@@ -69,6 +69,16 @@ def test_a_sum_counts_when_the_member_that_saw_the_whole_vote_has_left() -> None
     play(scene)
 
 
+def test_a_sum_counts_when_a_member_that_has_begun_the_next_round_has_left() -> None:
+    async def scene() -> None:
+        roll = Roll(expected=2, patience=20)
+        roster = await together(roll, ANN, BOB)
+        await roll.leave(Report(ANN, "join", 1, roster.next_round()), finished=True)
+        assert (await say(roll, BOB, "unsure", roster)).round == 1
+
+    play(scene)
+
+
 def test_those_left_add_up_again_when_nobody_saw_the_whole_vote() -> None:
     async def scene() -> None:
         roll = Roll(expected=3, patience=20)
