@@ -1,7 +1,7 @@
 # rayrnn: `make demo` shows it working, `make test` proves it. Both set up everything they need in .venv.
 PYTHON ?= python3
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 
 .PHONY: help install demo test lint check-all check-chaos check-cluster clean
 
