@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import ray
 from py4j.protocol import Py4JError  # type: ignore[import-untyped]
@@ -45,6 +45,7 @@ class Spark(SparkCluster):  # type: ignore[misc]  # raydp has no types
         self._java = java
         self._log = log
         self._gateway = None
+        self._spark_master_handle: Any = None
         executors, cores = int(settings["spark.executor.instances"]), int(settings["spark.executor.cores"])
         self._executors_to_come = executors
         super().__init__(name, executors, cores, settings["spark.executor.memory"], False, dict(settings))
@@ -71,14 +72,23 @@ class Spark(SparkCluster):  # type: ignore[misc]  # raydp has no types
                 self._spark_session._jvm.org.apache.spark.deploy.raydp.RayAppMaster.shutdownRay()
             super().stop(cleanup_data)
         except (Py4JError, PySparkException, RayError, OSError) as error:
-            # a Java that is gone cannot be asked to stop; what it left is ended below
+            # a Java that is gone cannot be asked to stop what it started
             with self._log.open("a") as log:
                 log.write(f"stopping: {error}\n")
+            self._abandon()
         finally:
             if self._gateway is not None:
                 _end(self._gateway)
                 self._gateway = None
             _wait_until_gone(self._app_name)
+
+    def _abandon(self) -> None:
+        """End the master, and with it the executors; let pyspark forget the session."""
+        if self._spark_master_handle is not None and ray.is_initialized():
+            ray.kill(self._spark_master_handle)
+        self._spark_master_handle = self._spark_session = None
+        SparkContext._active_spark_context = None
+        SparkSession._instantiatedSession = None
 
     def _set_up_master(self, resources: object, kwargs: object) -> None:
         """RayDP's own, in a runtime environment that has the Java, silent, and given up after a while."""
@@ -107,7 +117,10 @@ class Spark(SparkCluster):  # type: ignore[misc]  # raydp has no types
         # what Spark prints while it starts is nothing for the screen
         self._gateway = launch_gateway(settings, {"stdout": log, "stderr": log})
         with _bounded(self._gateway), _own_interrupt_handler():
-            return SparkSession(SparkContext(conf=settings, gateway=self._gateway))
+            context = SparkContext(conf=settings, gateway=self._gateway)
+        # where Java dies, pyspark's thread beside it would print a stack trace
+        context._accumulatorServer.handle_error = lambda *_: None
+        return SparkSession(context)
 
     def _wait_for_executors(self) -> None:
         give_up = time.monotonic() + _SECONDS_TO_START

@@ -1,6 +1,7 @@
 """A Spark session on the Ray cluster, as a context manager that stops what it started."""
 
 import atexit
+import logging
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -81,13 +82,17 @@ def spark_session(
         "spark.driver.host": _address(),
         "spark.driver.bindAddress": _address(),
     }
-    spark = Spark("rayrnn", _settings({**(config or {}), **asked}), java, _log_file())
-    try:
-        session = spark.start()
-        with translated():
-            yield session
-    finally:
-        spark.stop()
+    log = _log_file()
+    # Spark would leave an empty folder of this name where the user stands
+    config = {"spark.sql.warehouse.dir": str(log.with_name("spark-warehouse"))} | dict(config or {})
+    spark = Spark("rayrnn", _settings(config | asked), java, log)
+    with _silent_py4j():
+        try:
+            session = spark.start()
+            with translated():
+                yield session
+        finally:
+            spark.stop()
 
 
 def _check_installed() -> None:
@@ -129,6 +134,20 @@ def _node() -> Any:
     from ray._private.worker import _global_node
 
     return _global_node
+
+
+@contextmanager
+def _silent_py4j() -> Iterator[None]:
+    """py4j reports a broken conversation to Python's root logger, and so to the screen; we say it in our own words."""
+
+    def is_by_others(record: logging.LogRecord) -> bool:
+        return "py4j" not in Path(record.pathname).parts
+
+    logging.getLogger().addFilter(is_by_others)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeFilter(is_by_others)
 
 
 @cache
