@@ -280,6 +280,19 @@ def test_where_nothing_can_be_used_nothing_is_written(tmp_path: Path) -> None:
     assert not (tmp_path / "out.csv").exists()
 
 
+def test_a_damaged_table_is_named_and_leaves_no_file(tmp_path: Path) -> None:
+    path = write_table(tmp_path / "table.parquet", goal=["ab"[n % 2] for n in range(COUNT)])
+    data = {"source": "parquet", "path": str(path), "key": "id", "values": "series", "label": "goal"}
+    run = make_run(tmp_path / "run", "classification", data)
+    content = bytearray(path.read_bytes())
+    content[4 : len(content) // 2] = bytes(len(content) // 2 - 4)
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"table\.parquet cannot be read as Parquet") as caught:
+        said(run, path, tmp_path / "out.csv")
+    assert "Failed to apply" not in str(caught.value)
+    assert not (tmp_path / "out.csv").exists()
+
+
 def test_other_sequences_than_those_learned_are_refused(classified: tuple[Run, Path], tmp_path: Path) -> None:
     files = write_files(tmp_path / "files", lambda n, t: [1, 2, 3, 4], header="a,b,c,d")
     with pytest.raises(DataError, match=r"the sequences have 4 features, the model learned 2"):
