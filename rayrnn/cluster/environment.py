@@ -30,6 +30,9 @@ def _settings() -> dict[str, str]:
         "RAY_USAGE_STATS_ENABLED": "0",
         # the coming default, and without it a warning in every worker that has no GPU
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        # how soon Ray Train replaces a dead worker, and one that hangs for good
+        "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+        "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": "60",
         # Spark's executors would start the first python3 on PATH
         "PYSPARK_PYTHON": sys.executable,
     }

@@ -28,6 +28,8 @@ from rayrnn.training.roll import start_roll
 #: the sections of a recipe that a resumed run cannot change
 FIXED = ("task", "data", "model", "seed")
 POLL_SECONDS = 0.1
+#: for Ray Train to notice that all workers have ended
+GRACE_SECONDS = 10.0
 #: so many failures of each worker without a round between end the run
 EXCEPTIONS_A_WORKER = 2
 
@@ -100,6 +102,7 @@ class Driver:
         self._last: Event = {}
         self._failure: RayrnnError | None = None
         self._exceptions = 0
+        self._grace = float("inf")
         self._steps = 0
         self._seconds = 0.0
 
@@ -160,9 +163,15 @@ class Driver:
             self._take_attendance()
             for event in ray.get(self._mailbox.collect.remote()):
                 self._handle(event)
-            if not running:
+            if not running or self._left_behind():
                 return
             time.sleep(POLL_SECONDS)
+
+    def _left_behind(self) -> bool:
+        """The run has ended, but Ray Train still waits for room to replace a worker that was lost."""
+        if not self._end or ray.get(self._roll.members.remote()):
+            self._grace = time.monotonic() + GRACE_SECONDS
+        return time.monotonic() > self._grace
 
     def _take_attendance(self) -> None:
         """Deaths, absences and returns: one line each, on the screen and in metrics.jsonl."""

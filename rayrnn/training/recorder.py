@@ -23,7 +23,7 @@ class Recorder:
         self._waiting: Line | None = None
         self._last_round = 0
         self._attendance: list[Event] = []
-        self._parts: dict[int, dict[int, Event]] = {}
+        self._parts: dict[tuple[int, int], dict[int, Event]] = {}
 
     def take_attendance(self, event: Event) -> None:
         """A worker died, was late or came back: it stands in the line of the next round."""
@@ -53,12 +53,13 @@ class Recorder:
         Raises:
             OSError: it cannot be written; the checkpoints before it are untouched.
         """
-        parts = self._parts.setdefault(event["round"], {})
+        # with fewer members the others made the round again: parts of the two do not belong together
+        parts = self._parts.setdefault((event["round"], event["size"]), {})
         parts[event["rank"]] = event
         if len(parts) < event["size"]:
             return None
         # an older one that a lost worker left incomplete will never be complete
-        self._parts = {number: rest for number, rest in self._parts.items() if number > event["round"]}
+        self._parts = {(number, size): rest for (number, size), rest in self._parts.items() if number > event["round"]}
         first = parts[0]
         checkpoint = Checkpoint(
             model=first["model"],

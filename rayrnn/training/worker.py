@@ -111,9 +111,9 @@ class Worker:
             load_state=self._load,
         ) as group:
             self._post({"kind": "start", "round": self._progress.round})
-            while not self._over():
+            while True:
                 group.open_round()
-                if group.finished:
+                if group.finished or self._over():
                     break
                 try:
                     self._round(group)
