@@ -1,5 +1,6 @@
 """One local Ray for the whole test session, started when the first test asks for it and stopped at the end."""
 
+import signal
 from collections.abc import Iterator
 
 import hypothesis
@@ -9,6 +10,9 @@ import ray
 from tests.s3_store import s3_store
 
 __all__ = ["ray_cluster", "s3_store"]
+
+# a shell's background job ignores SIGINT and hands that on to every process a test starts
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # how long an example takes says more about the machine than about the code
 hypothesis.settings.register_profile("rayrnn", deadline=None)
