@@ -8,4 +8,4 @@ trap 'rayrnn down' EXIT
 
 say rayrnn up
 say rayrnn train python --out "$run"
-say rayrnn generate "$run" --prime "def " --length 600 --temperature 0.6
+say rayrnn generate "$run" --prime "def " --length 500 --temperature 0.7 --seed 1
