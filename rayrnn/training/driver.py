@@ -28,8 +28,8 @@ from rayrnn.training.roll import start_roll
 #: the sections of a recipe that a resumed run cannot change
 FIXED = ("task", "data", "model", "seed")
 POLL_SECONDS = 0.1
-#: for Ray Train to notice that all workers have ended
-GRACE_SECONDS = 10.0
+#: for the last words to arrive; Ray Train itself may take ten seconds to notice that its workers have ended
+GRACE_SECONDS = 1.0
 #: so many failures of each worker without a round between end the run
 EXCEPTIONS_A_WORKER = 2
 
