@@ -5,15 +5,13 @@ import sys
 import traceback
 from collections.abc import Iterator
 from importlib.metadata import version
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from rayrnn.cli import clusters
+from rayrnn.cli.talk import console, say_dimly, say_error
 from rayrnn.errors import RayrnnError
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 app = typer.Typer(
     name="rayrnn",
@@ -33,7 +31,7 @@ def main() -> None:
     except RayrnnError as error:
         if "--debug" in sys.argv:
             traceback.print_exception(error)
-        _say_error(str(error))
+        say_error(str(error))
         sys.exit(error.exit_code)
 
 
@@ -134,7 +132,7 @@ def evaluate(
     from rayrnn.prediction.evaluation import evaluate as measure
     from rayrnn.run import open_run
 
-    with _console().status("measuring ..."):
+    with console().status("measuring ..."):
         report = measure(open_run(run), path=data, address=address)
     typer.echo(json.dumps(report.to_json(), ensure_ascii=False) if as_json else report.to_text(), nl=as_json)
 
@@ -156,110 +154,9 @@ def predict(
 
     written = answer(open_run(run), data, out, address=address)
     for reason in written.skipped[:3]:
-        _say_dimly(f"skipped: {reason}")
+        say_dimly(f"skipped: {reason}")
     skipped = f", {len(written.skipped):,} skipped" if written.skipped else ""
-    _console().print(f"{written.num_sequences:,} sequences answered in {written.path}{skipped}", markup=False)
-
-
-@app.command()
-def up(
-    file: Annotated[
-        Path | None, typer.Argument(help="A cluster file for several hosts; without it a cluster on this machine.")
-    ] = None,
-    dashboard: Annotated[bool, typer.Option("--dashboard", help="With Ray's dashboard, on this machine only.")] = False,
-    cpus: Annotated[int | None, typer.Option(min=1, help="CPUs to offer; without it the machine's.")] = None,
-    gpus: Annotated[int | None, typer.Option(min=0, help="GPUs to offer; without it the machine's.")] = None,
-    memory: Annotated[str | None, typer.Option(help="Memory to offer, such as 8GB; without it the machine's.")] = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before hosts are touched.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only check the cluster file.")] = False,
-) -> None:
-    """Start a Ray cluster: on this machine, or on the hosts of a cluster file."""
-    if file is not None:
-        _up_hosts(file, yes=yes, dry_run=dry_run)
-        return
-    from rayrnn.cluster.head import HeadOptions, parse_size, start_head
-    from rayrnn.cluster.screen import show_started
-    from rayrnn.cluster.status import read_status
-
-    options = HeadOptions(num_cpus=cpus, num_gpus=gpus, memory=parse_size(memory), dashboard=dashboard)
-    with _console().status("starting Ray on this machine"):
-        head, is_new = start_head(options)
-        status = read_status(head.address)
-    show_started(_console(), status, is_new=is_new, ignored=not is_new and options != HeadOptions())
-
-
-def _up_hosts(file: Path, *, yes: bool, dry_run: bool) -> None:
-    from rayrnn.cluster.cluster_file import read_cluster_file
-    from rayrnn.cluster.launcher import check_this_machine, launch
-    from rayrnn.cluster.screen import show_cluster_file
-
-    cluster = read_cluster_file(file)
-    show_cluster_file(_console(), cluster)
-    check_this_machine(cluster)
-    if not dry_run and (yes or typer.confirm("bring it up?", err=True)):
-        launch(cluster, say=_say_dimly)
-        _console().print(f"{cluster.name} is up", style="bold green")
-
-
-@app.command()
-def down(
-    file: Annotated[
-        Path | None, typer.Argument(help="The cluster file of the hosts; without it what `rayrnn up` started here.")
-    ] = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before hosts are touched.")] = False,
-) -> None:
-    """End what `rayrnn up` started, and nothing else."""
-    if file is not None:
-        _down_hosts(file, yes=yes)
-        return
-    from rayrnn.cluster.head import stop_head
-
-    with _console().status("ending Ray on this machine"):
-        was_there = stop_head()
-    _console().print("rayrnn is down" if was_there else "nothing to end: `rayrnn up` has started nothing here")
-
-
-def _down_hosts(file: Path, *, yes: bool) -> None:
-    from rayrnn.cluster.cluster_file import read_cluster_file
-    from rayrnn.cluster.launcher import take_down
-    from rayrnn.cluster.screen import show_cluster_file
-
-    cluster = read_cluster_file(file)
-    show_cluster_file(_console(), cluster)
-    if yes or typer.confirm("take it down?", err=True):
-        take_down(cluster, say=_say_dimly)
-        _console().print(f"{cluster.name} is down")
-
-
-@app.command()
-def status(
-    address: Annotated[
-        str | None, typer.Option(help="host:port of a Ray; without it RAY_ADDRESS, or what `rayrnn up` started.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print it as one JSON object.")] = False,
-) -> None:
-    """Show what the cluster offers and who uses it; exit code 4 when there is none."""
-    from rich.console import Console
-
-    from rayrnn.cluster.screen import show_status
-    from rayrnn.cluster.status import read_status
-
-    found = read_status(address)
-    if as_json:
-        typer.echo(json.dumps(found.to_json()))
-    else:
-        show_status(Console(), found)
-
-
-def _console() -> "Console":
-    """Where the talk goes."""
-    from rich.console import Console
-
-    return Console(stderr=True, highlight=False)
-
-
-def _say_dimly(line: str) -> None:
-    _console().print(f"  {line}", style="dim", markup=False, soft_wrap=True)
+    console().print(f"{written.num_sequences:,} sequences answered in {written.path}{skipped}", markup=False)
 
 
 def _stream(pieces: Iterator[list[str]]) -> None:
@@ -274,11 +171,5 @@ def _stream(pieces: Iterator[list[str]]) -> None:
         typer.echo(f"--- {number} ---\n{''.join(sample)}")
 
 
-def _say_error(message: str) -> None:
-    """Put an error on stderr, its first word red where the terminal has colours."""
-    typer.secho("error:", fg="red", bold=True, err=True, nl=False)
-    typer.echo(f" {message}", err=True)
-
-
-if __name__ == "__main__":
-    main()
+for command in (clusters.up, clusters.down, clusters.status):
+    app.command()(command)

@@ -1,0 +1,5 @@
+"""`python -m rayrnn.cli` is `rayrnn`."""
+
+from rayrnn.cli import main
+
+main()
