@@ -290,3 +290,30 @@ def test_a_size_is_read_with_its_unit(text: str | None, size: int | None) -> Non
 def test_a_size_without_a_number_is_refused() -> None:
     with pytest.raises(UsageError, match="'GB'"):
         parse_size("GB")
+
+
+HOLD = """
+from rayrnn.cluster import connect
+with connect(num_cpus=1):
+    import ray
+    class Idler:
+        def ready(self):
+            return True
+    idler = ray.remote(Idler).remote()
+    ray.get(idler.ready.remote())
+    print(ray._private.worker._global_node.get_temp_dir_path(), flush=True)
+    input()
+"""
+
+
+def test_the_processes_that_a_killed_program_left_are_ended_by_the_next(tmp_path: Path) -> None:
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-c", HOLD]
+    with subprocess.Popen(command, env=environment_of(tmp_path), stdin=pipe, stdout=pipe, text=True) as program:
+        folder = Path(program.stdout.readline().strip()).parent
+        idlers = [process for process in processes_of(str(folder)) if process.name() == "ray::Idler"]
+        idlers[0].suspend()  # a process that hangs does not notice that its Ray is gone
+        program.kill()
+    with run_folder():
+        assert processes_of(str(folder)) == []
+        assert not folder.exists()

@@ -11,7 +11,7 @@ PATIENCE = 2.0
 
 
 def processes_of(folder: str) -> list[psutil.Process]:
-    """Every process whose environment names `folder` as Ray's, and all their children."""
+    """Every process whose environment names `folder` as Ray's, or that writes there for Ray, and all their children."""
     marked = [process for process in psutil.process_iter() if _belongs(process, folder)]
     family = {process.pid: process for parent in marked for process in [parent, *_children(parent)]}
     return list(family.values())
@@ -38,9 +38,16 @@ def end_processes_of(folder: str) -> None:
 
 def _belongs(process: psutil.Process, folder: str) -> bool:
     try:
-        return process.status() != psutil.STATUS_ZOMBIE and process.environ().get("RAY_TMPDIR") == folder
-    except psutil.Error:
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return False
+        return process.environ().get("RAY_TMPDIR") == folder or _writes_into(process, f"{folder}/ray/")
+    except (psutil.Error, OSError):
         return False
+
+
+def _writes_into(process: psutil.Process, place: str) -> bool:
+    """Every process of a Ray has its log there: a mark that stays when its parent is dead and its title changed."""
+    return any(file.path.startswith(place) and file.mode != "r" for file in process.open_files())
 
 
 def _children(process: psutil.Process) -> list[psutil.Process]:
