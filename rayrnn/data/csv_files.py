@@ -149,7 +149,7 @@ def _read_contents(
 
     def read(number: int) -> bytes | str:
         try:
-            with filesystem.open_input_stream(paths[number], compression=None) as stream:
+            with filesystem.open_input_stream(paths[number], compression="detect") as stream:
                 return bytes(stream.read())
         except OSError as error:
             return f"{origins[number]} cannot be read: {error}"

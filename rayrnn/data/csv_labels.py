@@ -1,6 +1,5 @@
 """Labels that lie beside the sequences: a directory of label files, or one file of `file name,label` lines."""
 
-import csv
 import posixpath
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
@@ -27,8 +26,8 @@ def lies_in_one_file(where: str, *, endpoint: str | None) -> bool:
 def label_lines(data: CsvData, labels: Listing, paths: Sequence[str], target: Target) -> pa.Table:
     """The line of every sequence in a file of `file name,label` lines.
 
-    A file name may be given with as many of its directories as it takes to tell it from others. Names of files that
-    are not among the sequences are passed over, and so is a line with the columns' names.
+    A file name may be given with as many of its directories as it takes to tell it from others, and without its
+    suffix. Names of files that are not among the sequences are passed over, and so is a line with the columns' names.
 
     Returns:
         `label` (the cells after the file name; null where no line names the file) and `label_origin` ("file:line").
@@ -39,14 +38,12 @@ def label_lines(data: CsvData, labels: Listing, paths: Sequence[str], target: Ta
             "data.label_column or from a directory of label files"
         )
     lines: dict[str, tuple[int, list[str]]] = {}
-    try:
-        for line, record in records(read_bytes(labels, 0), data.model_copy(update={"skip_lines": 0})):
-            if len(record) == 1 or (len(record) > 2 and target.task != "regression"):
-                raise DataError(f"line {line} has {len(record)} columns; each line is a file name and its label")
-            if record:
-                lines[record[0].strip()] = line, record[1:]
-    except (DataError, csv.Error) as error:
-        raise DataError(f"{labels.names[0]}: {error}") from None
+    origin = labels.names[0]
+    for line, record in records(read_bytes(labels, 0), origin, data.model_copy(update={"skip_lines": 0}), strict=True):
+        if len(record) == 1 or (len(record) > 2 and target.task != "regression"):
+            raise DataError(f"{origin}:{line}: {len(record)} columns; each line is a file name and its label")
+        if record:
+            lines[record[0].strip()] = line, [cell.strip() for cell in record[1:]]
     found = [_by_name(path, lines) for path in paths]
     if all(entry is None for entry in found):
         raise DataError(f"{labels.names[0]} names none of the {len(paths)} sequences, such as {paths[0]}")
@@ -59,12 +56,15 @@ def label_lines(data: CsvData, labels: Listing, paths: Sequence[str], target: Ta
 
 
 def label_files(data: CsvData, labels: Listing, paths: Sequence[str]) -> pa.Table:
-    """The label file of every sequence: the one with its name; where label files lie in directories, with these too.
+    """The label file of every sequence: the one with its name, or with its name but for the suffix; where label files
+    lie in directories, with these too.
 
     Returns:
         `label_path` and `label_origin`, null where there is none.
     """
-    places = {name: number for number, name in enumerate(below_common(labels.paths))}
+    names = below_common(labels.paths)
+    stems = {posixpath.splitext(name)[0]: number for number, name in enumerate(names)}
+    places = (stems if len(stems) == len(names) else {}) | {name: number for number, name in enumerate(names)}
     found = [_by_name(path, places) for path in paths]
     if all(number is None for number in found):
         raise DataError(f"{data.labels} has no label file for any of the {len(paths)} sequences, such as {paths[0]}")
@@ -93,8 +93,10 @@ def below_common(paths: Sequence[str]) -> list[str]:
 
 
 def _by_name(path: str, known: Mapping[str, Found]) -> Found | None:
+    """What is known by a file's name with the most of its directories, or else by that without the suffix."""
     parts = path.split("/")
-    names = ("/".join(parts[start:]) for start in range(len(parts)))
+    names = ["/".join(parts[start:]) for start in range(len(parts))]
+    names += [posixpath.splitext(name)[0] for name in names]
     return next((known[name] for name in names if name in known), None)
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -9,6 +10,8 @@ from rayrnn.data.labels import Target
 from rayrnn.data.tables import Roles
 from rayrnn.errors import DataError, RecipeError
 from rayrnn.recipe_data import Column, CsvData
+
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?(inf|infinity|nan)", re.ASCII | re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,7 @@ class Layout:
     skip_lines: int
     #: one name a column: the header's, or the column's place where there is none
     names: tuple[str, ...]
-    #: the recipe names columns: other files may order them in another way
+    #: a header says which column is which: other files may order them in another way
     by_name: bool
     roles: Roles
 
@@ -33,9 +36,10 @@ def layout_of(content: bytes, origin: str, data: CsvData, target: Target) -> Lay
         DataError: the file has no line left after `skip_lines`, or lacks a column that the recipe names.
     """
     header, first = _first_lines(content, origin, data)
-    names = _unique(header) if header is not None and len(header) == len(first) else _places(len(first))
+    is_named = header is not None and len(header) == len(first) and not any(map(is_number, header))
+    names = unique_names(header) if header is not None and len(header) == len(first) else _places(len(first))
     wanted = [*several(data.label_column), *(data.features or ()), *data.categorical, *data.ignore]
-    by_name = any(isinstance(column, str) for column in wanted)
+    by_name = any(isinstance(column, str) for column in wanted) or (is_named and data.features is None)
     if by_name and data.skip_lines == 0:
         _refuse_names(wanted, first, origin)
 
@@ -47,7 +51,11 @@ def layout_of(content: bytes, origin: str, data: CsvData, target: Target) -> Lay
     features = resolve(data.features) if data.features is not None else tuple(n for n in names if n not in others)
     words = resolve(data.categorical)
     roles = Roles(
-        tuple(n for n in features if n not in words), tuple(n for n in features if n in words), labels, target
+        tuple(n for n in features if n not in words),
+        tuple(n for n in features if n in words),
+        labels,
+        target,
+        are_named=is_named,
     )
     _check(roles, words, origin)
     return Layout(origin, data.delimiter, data.skip_lines, names, by_name, roles)
@@ -64,41 +72,52 @@ def label_layout_of(content: bytes, origin: str, data: CsvData, target: Target) 
 _EVERY_COLUMN = {"label_column": None, "features": None, "categorical": (), "ignore": ()}
 
 
-def records(content: bytes, layout: Layout | CsvData) -> Iterator[tuple[int, list[str]]]:
+def records(
+    content: bytes, origin: str, layout: Layout | CsvData, *, strict: bool = False
+) -> Iterator[tuple[int, list[str]]]:
     """Every record of a file, its skipped lines too, with the line it begins at (1-based); careful and slow.
 
+    Args:
+        strict: refuse quotes that RFC 4180 does not know.
+
     Raises:
-        DataError: the file is not UTF-8.
+        DataError: the file is not UTF-8, or a record cannot be read; names file and line.
     """
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DataError(f"byte {error.start} is not UTF-8 text; save the file as UTF-8") from None
+        raise DataError(f"{origin}: byte {error.start} is not UTF-8 text; save the file as UTF-8") from None
     lines = io.StringIO(text, newline="")
-    for number in range(1, layout.skip_lines + 1):
-        skipped = lines.readline()
-        yield number, next(csv.reader([skipped], delimiter=layout.delimiter), [])
-    reader = csv.reader(lines, delimiter=layout.delimiter)
-    line = layout.skip_lines + 1
-    for record in reader:
-        yield line, record
-        line = layout.skip_lines + reader.line_num + 1
+    line = 0
+    try:
+        for line in range(1, layout.skip_lines + 1):
+            yield line, next(csv.reader([lines.readline()], delimiter=layout.delimiter), [])
+        reader = csv.reader(lines, delimiter=layout.delimiter, strict=strict)
+        line = layout.skip_lines + 1
+        for record in reader:
+            yield line, record
+            line = layout.skip_lines + reader.line_num + 1
+    except csv.Error as error:
+        unclosed = "unexpected end of data" in str(error)
+        raise DataError(f"{origin}:{line}: {'a quote is opened and never closed' if unclosed else error}") from None
+
+
+def is_number(cell: str) -> bool:
+    """Whether a cell's text is one that is read as a number."""
+    return _NUMBER.fullmatch(cell.strip(" \t")) is not None
 
 
 def _first_lines(content: bytes, origin: str, data: CsvData) -> tuple[list[str] | None, list[str]]:
     """The last skipped line, if any, and the first that is a step."""
     header = None
-    try:
-        for line, record in records(content, data):
-            if line > data.skip_lines and record:
-                return header, record
-            header = record
-    except (DataError, csv.Error) as error:
-        raise DataError(f"{origin}: {error}") from None
+    for line, record in records(content, origin, data):
+        if line > data.skip_lines and record:
+            return header, record
+        header = record
     raise DataError(f"{origin} is empty" + (f" after data.skip_lines: {data.skip_lines}" if content.strip() else ""))
 
 
-def _unique(header: Sequence[str]) -> tuple[str, ...]:
+def unique_names(header: Sequence[str]) -> tuple[str, ...]:
     """A column without a name, or with one that another has, is called by its place."""
     stripped = [name.strip() for name in header]
     return tuple(n if n and stripped.count(n) == 1 else str(place) for place, n in enumerate(stripped))

@@ -7,7 +7,6 @@ single file, which is then read carefully to name the line at fault.
 
 import csv
 import itertools
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -16,12 +15,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 
-from rayrnn.data.csv_layout import Layout, records
+from rayrnn.data.csv_layout import Layout, is_number, records, unique_names
 from rayrnn.data.labels import Faults
 from rayrnn.data.ragged import ends
 from rayrnn.errors import DataError
 
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?(inf|infinity|nan)", re.ASCII | re.IGNORECASE)
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -90,13 +88,16 @@ def located(
     """Faults of parsed files -> file -> `origin:line: reason`."""
     numbers = {int(parsed.files[index]): fault for index, fault in faults.items()}
     return {
-        number: f"{origins[number]}:{_line_of(contents[number], step, layout)}: {reason}"
+        number: f"{origins[number]}:{_line_of(contents[number], origins[number], step, layout)}: {reason}"
         for number, (step, reason) in numbers.items()
     }
 
 
 def _split(number: int, origin: str, content: bytes, layout: Layout) -> _File:
     """Part the skipped lines from the steps; line ends at the file's end are no steps."""
+    if b"\n" not in content:
+        # lines that end as on a Macintosh of old
+        content = content.replace(b"\r", b"\n")
     start = len(_BYTE_ORDER_MARK) if content.startswith(_BYTE_ORDER_MARK) else 0
     header = b""
     for _ in range(layout.skip_lines):
@@ -108,29 +109,34 @@ def _split(number: int, origin: str, content: bytes, layout: Layout) -> _File:
 
 def _parse_run(files: Sequence[_File], layout: Layout) -> Iterator[_Part]:
     """Parse neighbouring files that have the same header."""
-    names = layout.names
-    if layout.by_name:
-        names = tuple(name.strip() for name in _header(files[0], layout))
-        if set(names) != set(layout.names) or len(names) != len(layout.names):
-            for file in files:
-                yield _Part([file], None, [], f"{file.origin}:{layout.skip_lines}: {_other_columns(names, layout)}")
-            return
     for file in files:
         if not file.body:
             after = f" after data.skip_lines: {layout.skip_lines}" if file.content.strip() else ""
             yield _Part([file], None, [], f"{file.origin} is empty{after}; a sequence needs at least one line")
     full = [file for file in files if file.body]
-    if full:
-        yield from _parse_together(full, names, layout)
+    if not full:
+        return
+    names = layout.names
+    if layout.by_name:
+        names, reason = _header(full[0], layout)
+        if reason:
+            for file in full:
+                yield _Part([file], None, [], f"{file.origin}:{layout.skip_lines}: {reason}")
+            return
+    yield from _parse_together(full, names, layout)
 
 
-def _header(file: _File, layout: Layout) -> list[str]:
-    text = file.header.decode("utf-8", errors="replace")
-    return next(csv.reader([text], delimiter=layout.delimiter), [])
-
-
-def _other_columns(names: Sequence[str], layout: Layout) -> str:
-    return f"the columns are {', '.join(names)}; those of {layout.origin} are {', '.join(layout.names)}"
+def _header(file: _File, layout: Layout) -> tuple[tuple[str, ...], str]:
+    """The names of a file's columns, and why they cannot be those that are wanted."""
+    try:
+        cells = next(csv.reader([file.header.decode("utf-8")], delimiter=layout.delimiter), [])
+    except (UnicodeDecodeError, csv.Error):
+        return (), "the line that names the columns is not UTF-8 text; leave other files than CSV out of data.path"
+    names = unique_names(cells)
+    if sorted(names) == sorted(layout.names):
+        return names, ""
+    here = ", ".join(name if name.isprintable() else repr(name) for name in names)
+    return names, f"the columns are {here}; those of {layout.origin} are {', '.join(layout.names)}"
 
 
 def _parse_together(files: Sequence[_File], names: Sequence[str], layout: Layout) -> Iterator[_Part]:
@@ -141,7 +147,7 @@ def _parse_together(files: Sequence[_File], names: Sequence[str], layout: Layout
     except pa.ArrowInvalid as fault:
         error = str(fault)
     lengths = [_count_lines(file.body) for file in files]
-    if steps is not None and len(steps) == sum(lengths) and not _has_blank_line(body):
+    if steps is not None and len(steps) == sum(lengths) and not _has_blank_line(body) and _are_closed(files):
         yield _Part(files, steps, lengths)
         return
     if len(files) > 1:
@@ -187,6 +193,11 @@ def _count_lines(body: bytes) -> int:
     return int(np.count_nonzero((characters == ord("\n")) & (quoted == 0)))
 
 
+def _are_closed(files: Sequence[_File]) -> bool:
+    """Whether every file closes the quotes it opens: an open one would swallow the file behind it."""
+    return all(file.body.count(b'"') % 2 == 0 for file in files)
+
+
 def _has_blank_line(body: bytes) -> bool:
     if body.startswith((b"\n", b"\r\n")) or b"\n\n" in body:
         return True
@@ -198,13 +209,13 @@ def _first_fault(file: _File, names: Sequence[str], layout: Layout) -> str | Non
     """Read one file record by record and say what is wrong with the first bad one."""
     numeric = [place for place, name in enumerate(names) if _schema_type(name, layout) == pa.float32()]
     try:
-        for line, record in records(file.content.rstrip(b"\r\n"), layout):
+        for line, record in records(file.content.rstrip(b"\r\n"), file.origin, layout, strict=True):
             if line > layout.skip_lines and (reason := _fault_of(record, names, numeric, layout)):
-                at_start = line == 1 and numeric and not any(_is_number(record[p]) for p in numeric if p < len(record))
+                at_start = line == 1 and numeric and not any(is_number(record[p]) for p in numeric if p < len(record))
                 hint = "; if this line names the columns, set data.skip_lines: 1" if at_start else ""
                 return f"{file.origin}:{line}: {reason}{hint}"
-    except (csv.Error, DataError) as error:
-        return f"{file.origin}: {error}"
+    except DataError as error:
+        return str(error)
     return None
 
 
@@ -217,12 +228,11 @@ def _fault_of(record: Sequence[str], names: Sequence[str], numeric: Sequence[int
     if not record:
         return "the line is blank; every line is a step"
     if len(record) != len(names):
-        why = (
-            "a quote is opened and never closed" if any("\n" in cell for cell in record) else f"as {layout.origin} has"
-        )
-        return f"{len(record)} columns where {len(names)} are due ({why})"
+        columns = "1 column" if len(record) == 1 else f"{len(record)} columns"
+        due = "1 is due" if len(names) == 1 else f"{len(names)} are due"
+        return f"{columns} where {due} (as {layout.origin} has)"
     for place in numeric:
-        if record[place] and not _is_number(record[place]):
+        if record[place] and not is_number(record[place]):
             return (
                 f"column {names[place]!r} is {record[place]!r}, which is no number; list it in data.categorical, "
                 "leave it out of data.features, or see whether data.delimiter is right"
@@ -230,10 +240,6 @@ def _fault_of(record: Sequence[str], names: Sequence[str], numeric: Sequence[int
     return None
 
 
-def _is_number(cell: str) -> bool:
-    return _NUMBER.fullmatch(cell.strip(" \t")) is not None
-
-
-def _line_of(content: bytes, step: int, layout: Layout) -> int:
-    lines = (line for line, _ in records(content, layout) if line > layout.skip_lines)
+def _line_of(content: bytes, origin: str, step: int, layout: Layout) -> int:
+    lines = (line for line, _ in records(content, origin, layout) if line > layout.skip_lines)
     return next(itertools.islice(lines, step, None))

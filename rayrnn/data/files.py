@@ -103,13 +103,13 @@ def open_file_system(address: str, *, endpoint: str | None = None) -> tuple[fs.F
 
 
 def read_bytes(listing: Listing, number: int) -> bytes:
-    """The whole of one file.
+    """The whole of one file, unpacked where its name ends in .gz, .bz2 or .zst.
 
     Raises:
         DataError: it cannot be read.
     """
     try:
-        with listing.filesystem.open_input_stream(listing.paths[number], compression=None) as stream:
+        with listing.filesystem.open_input_stream(listing.paths[number], compression="detect") as stream:
             return bytes(stream.read())
     except OSError as error:
         raise DataError(f"{listing.names[number]} cannot be read: {error}") from None

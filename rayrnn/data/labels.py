@@ -3,6 +3,7 @@
 A Fault says what is wrong with a sequence at one of its steps; a source turns the step into file and line.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -20,6 +21,8 @@ class Fault(NamedTuple):
     step: int
     reason: str
 
+
+_WHOLE = re.compile(r"-?\d+\.0+", re.ASCII)
 
 #: sequence -> its first fault
 Faults = dict[int, Fault]
@@ -78,24 +81,26 @@ def first_faults(bad_steps: np.ndarray, offsets: np.ndarray, reasons: Iterable[s
 def _classes(
     cells: pa.Array | pa.ChunkedArray, offsets: np.ndarray, target: Target
 ) -> tuple[np.ndarray, pa.Array, Faults]:
-    """The class of every step as a place (-1 = no label) in an array of the classes found."""
+    """The class of every step as a place (-1 = no label) in an array of the classes found, without spaces around."""
     encoded = flat(pc.cast(cells, pa.string())).dictionary_encode()
-    texts = encoded.dictionary.to_pylist()
-    meanings = [_meaning(text, target) for text in texts]
+    texts = [text.strip() for text in encoded.dictionary.to_pylist()]
+    meanings = [_meaning(text, target) if text else None for text in texts]
     classes = list(dict.fromkeys(meaning for meaning in meanings if meaning is not None))
     place = {meaning: number for number, meaning in enumerate(classes)}
     places = np.array([-1 if meaning is None else place[meaning] for meaning in meanings] + [-1])
     spelt = encoded.indices.fill_null(len(texts)).to_numpy(zero_copy_only=False)
     codes = places[spelt]
-    bad_steps = np.flatnonzero((codes < 0) & (spelt < len(texts)))
+    is_label = np.array([text != "" for text in texts] + [False])
+    bad_steps = np.flatnonzero((codes < 0) & is_label[spelt])
     reasons = (f"the label is {texts[spelt[step]]!r}, {target.outside()}" for step in bad_steps)
     return codes, pa.array(classes, pa.string()), first_faults(bad_steps, offsets, reasons)
 
 
 def _meaning(text: str, target: Target) -> str | None:
-    """The class a cell names; None where it is none of the target's."""
+    """The class a cell names; None where it is none of the target's. A whole number may be written as 1.0."""
     if target.num_classes is None:
-        return text if target.classes is None or text in target.classes else None
+        names = (text, text.partition(".")[0]) if _WHOLE.fullmatch(text) else (text,)
+        return names[-1] if target.classes is None else next((name for name in names if name in target.classes), None)
     try:
         number = float(text)
     except ValueError:

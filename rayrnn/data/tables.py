@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from rayrnn.data.feature_names import with_feature_names
 from rayrnn.data.labels import Faults, Target, first_faults, sequence_labels, step_labels
 from rayrnn.data.ragged import flat, numbers, side_by_side, unwrap, wrap
 from rayrnn.errors import DataError
@@ -25,6 +26,8 @@ class Roles:
     #: none, one, or (regression) several
     labels: tuple[str, ...]
     target: Target
+    #: whether the columns have names, not only places
+    are_named: bool = True
 
 
 def rows_of_steps(steps: pa.Table, offsets: np.ndarray, roles: Roles) -> tuple[pa.Table, Faults]:
@@ -41,7 +44,10 @@ def rows_of_steps(steps: pa.Table, offsets: np.ndarray, roles: Roles) -> tuple[p
     if roles.labels and roles.target.task != "language_model":
         columns["label"], label_faults = _labels(steps, offsets, roles)
         faults = label_faults | faults
-    return pa.table(columns), faults
+    rows = pa.table(columns)
+    return with_feature_names(
+        rows, {"values": roles.numbers, "categories": roles.words}
+    ) if roles.are_named else rows, faults
 
 
 def rows_of_sequences(table: pa.Table, names: Mapping[str, str], words: Sequence[str] = ()) -> pa.Table:
@@ -152,5 +158,5 @@ def _not_finite(values: np.ndarray, offsets: np.ndarray, names: Sequence[str]) -
 
 def _seen(value: np.float32) -> str:
     if np.isnan(value):
-        return "empty or not a number; every feature needs one at every step"
+        return "empty or not a number; every feature needs one at every step: fill it in, or leave the sequence out"
     return f"{value}, which no network can learn from"

@@ -1,6 +1,7 @@
 """CSV files become sequences; what is wrong with them is said with file and line."""
 
 import csv
+import gzip
 import io
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,48 @@ def test_quoted_cells_may_hold_delimiters_quotes_and_line_ends(ray_cluster: None
     assert [row["categories"] for row in read] == [[["a,b"], ['say "hi"']], [["two\nlines"], ["\n\n"]], [["plain"]]]
 
 
+def test_an_open_quote_does_not_swallow_the_file_behind_it(ray_cluster: None, tmp_path: Path) -> None:
+    write(tmp_path, {"a.csv": '1,"up\n2,up\n', "b.csv": "3,down\n"})
+    assert fault("classification", tmp_path, label_column=1) == "a.csv:1: a quote is opened and never closed"
+    (row,) = [r for r in rows("classification", tmp_path, label_column=1, on_error="skip") if r["skipped"] is None]
+    assert (row["key"], row["values"], row["label"]) == ("b.csv", [[3]], "down")
+
+
+def test_a_quote_within_a_cell_is_a_character(ray_cluster: None, tmp_path: Path) -> None:
+    write(tmp_path, {"a.csv": '1,5" disk\n', "b.csv": '2,3" disk\n'})
+    assert [row["label"] for row in rows("classification", tmp_path, label_column=1)] == ['5" disk', '3" disk']
+
+
+def test_packed_files_are_unpacked(ray_cluster: None, tmp_path: Path) -> None:
+    write(tmp_path, {"a.csv.gz": gzip.compress(PLAIN.encode()), "b.csv": PLAIN})
+    packed, plain = rows("classification", tmp_path, label_column=2)
+    assert packed["values"] == plain["values"] == [[1, 2], [3, 4]]
+
+
+def test_a_header_says_which_column_is_which_also_where_the_recipe_names_none(
+    ray_cluster: None, tmp_path: Path
+) -> None:
+    write(tmp_path, {"a.csv": "x,y,kind\n1,2,up\n", "b.csv": "kind,y,x\ndown,4,3\n"})
+    read = rows("classification", tmp_path, skip_lines=1, label_column=-1)
+    assert [(row["values"], row["label"]) for row in read] == [([[1, 2]], "up"), ([[3, 4]], "down")]
+
+
+def test_columns_with_the_same_name_are_told_apart_by_their_places(ray_cluster: None, tmp_path: Path) -> None:
+    write(tmp_path, {"a.csv": "x,x,kind\n1,2,up\n", "b.csv": "x,x,kind\n3,4,up\n"})
+    read = rows("classification", tmp_path, skip_lines=1, label_column="kind")
+    assert [row["values"] for row in read] == [[[1, 2]], [[3, 4]]]
+
+
+def test_a_label_may_have_spaces_around_it_and_be_a_whole_number_written_as_a_fraction(
+    ray_cluster: None, tmp_path: Path
+) -> None:
+    write(tmp_path, {"a.csv": "1, up side\n", "b.csv": "2,up side \n", "c.csv": "3,7\n", "d.csv": "4,7.0\n"})
+    read = rows("classification", tmp_path, label_column=1)
+    assert [row["label"] for row in read] == ["up side", "up side", "7", "7"]
+    read = rows("classification", tmp_path, label_column=1, classes=("up side", "7.0", "7"))
+    assert [row["label"] for row in read] == ["up side", "up side", "7", "7.0"]
+
+
 def test_one_categorical_column_alone_is_a_sequence_of_symbols(ray_cluster: None, tmp_path: Path) -> None:
     write(tmp_path, {"a.csv": "the,DT\ndog,NN\n"})
     (row,) = rows("tagging", tmp_path, label_column=1, categorical=(0,))
@@ -158,9 +201,10 @@ def test_without_a_label_column_there_is_no_label(ray_cluster: None, tmp_path: P
         ("1,2,0\n3,4,5,0\n", "bad.csv:2: 4 columns where 3 are due (as a.csv has)"),
         ("1,2\n3,4\n", "bad.csv:1: 2 columns where 3 are due (as a.csv has)"),
         ("1,2,0\n\n3,4,0\n", "bad.csv:2: the line is blank"),
-        ('1,"2,0\n3,4,0\n', "bad.csv:1: 2 columns where 3 are due (a quote is opened and never closed)"),
+        ('1,"2,0\n3,4,0\n', "bad.csv:1: a quote is opened and never closed"),
+        (b"\0\x01\x02", "bad.csv:1: 1 column where 3 are due"),
         ("", "bad.csv is empty; a sequence needs at least one line"),
-        (" \n", "bad.csv:1: 1 columns where 3 are due"),
+        (" \n", "bad.csv:1: 1 column where 3 are due"),
         (b"1,2,0\n\xff,2,0\n", "bad.csv: byte 6 is not UTF-8 text"),
         ("1,2,0\n3,4,7\n", "bad.csv:2: the label is '7', which is no whole number in 0 .. 1 (data.num_classes: 2)"),
         ("1,2,0\n3,4,1\n", "bad.csv:2: the label changes from '0' to '1': classification takes one label a sequence"),
@@ -215,6 +259,11 @@ def test_a_file_with_other_columns_than_the_first_is_told_with_both(ray_cluster:
     write(tmp_path, {"a.csv": "x,kind\n1,up\n", "b.csv": "y,kind\n1,up\n"})
     told = fault("classification", tmp_path, skip_lines=1, label_column="kind")
     assert "b.csv:1: the columns are y, kind; those of a.csv are x, kind" in told
+    write(tmp_path, {"b.csv": ""})
+    assert fault("classification", tmp_path, skip_lines=1, label_column="kind").startswith("b.csv is empty")
+    write(tmp_path, {"b.csv": b"\x89PNG\r\n\x1a\n\0"})
+    told = fault("classification", tmp_path, skip_lines=1, label_column="kind")
+    assert told.startswith("b.csv:1: the line that names the columns is not UTF-8 text")
 
 
 def test_skipped_files_are_left_out_and_listed_with_their_reasons(ray_cluster: None, tmp_path: Path) -> None:
@@ -276,6 +325,15 @@ def test_labels_of_another_length_need_an_alignment(ray_cluster: None, tmp_path:
     assert "y/a.csv: 2 labels for 3 steps; data.align: start or end allows that" in told
 
 
+def test_names_are_matched_without_their_suffixes_too(ray_cluster: None, tmp_path: Path) -> None:
+    write(tmp_path, {"x/a.csv": "1\n", "x/b 2.csv": "2\n", "y/a.txt": "up\n", "y/b 2.txt": "down\n"})
+    read = rows("classification", tmp_path / "x", labels=str(tmp_path / "y"))
+    assert [row["label"] for row in read] == ["up", "down"]
+    write(tmp_path, {"labels.csv": "a,up\nb 2, down\n"})
+    read = rows("classification", tmp_path / "x", labels=str(tmp_path / "labels.csv"))
+    assert [row["label"] for row in read] == ["up", "down"]
+
+
 def test_a_missing_pair_is_told(ray_cluster: None, tmp_path: Path) -> None:
     write(tmp_path, {"x/a.csv": "1\n", "x/b.csv": "1\n", "y/a.csv": "u\n"})
     assert "b.csv has no label" in fault("tagging", tmp_path / "x", labels=str(tmp_path / "y"))
@@ -313,7 +371,7 @@ def test_lines_of_labels_may_be_numbers_to_predict(ray_cluster: None, tmp_path: 
         ("classification", "a.csv,up\n", "b.csv has no label"),
         ("classification", "c.csv,up\n", "labels.csv names none of the 2 sequences"),
         ("classification", "a.csv,up\nb.csv,sideways\n", "labels.csv:2: the label is 'sideways'"),
-        ("classification", "a.csv,up\nb.csv\n", "line 2 has 1 columns; each line is a file name and its label"),
+        ("classification", "a.csv,up\nb.csv\n", "labels.csv:2: 1 columns; each line is a file name and its label"),
         ("regression", "a.csv,1\nb.csv,two\n", "labels.csv:2: 'two' is no number"),
         ("regression", "a.csv,1\nb.csv,2,3\n", "labels.csv:2: 2 numbers where"),
         ("tagging", "a.csv,up\nb.csv,up\n", "task tagging takes one a step"),
