@@ -24,6 +24,7 @@ from rayrnn.errors import DataError, UsageError
 from rayrnn.prediction.predictions import Written, predict, predictions
 from rayrnn.prediction.trained import Trained
 from rayrnn.recipe import validate_recipe
+from rayrnn.recipe_data import ParquetData
 from rayrnn.run import Run
 from tests.s3_store import ENVIRONMENT, Store
 from tests.untrained import COUNT, lengths, make_run, outputs_of, wave, write_files
@@ -295,8 +296,31 @@ def test_a_damaged_table_is_named_and_leaves_no_file(tmp_path: Path) -> None:
 
 def test_other_sequences_than_those_learned_are_refused(classified: tuple[Run, Path], tmp_path: Path) -> None:
     files = write_files(tmp_path / "files", lambda n, t: [1, 2, 3, 4], header="a,b,c,d")
-    with pytest.raises(DataError, match=r"the sequences have 4 features, the model learned 2"):
+    with pytest.raises(
+        DataError, match=r"the model learned the features x, y; these sequences have a, b, c, d, and no x, y"
+    ):
         said(classified[0], files, tmp_path / "out.csv")
+
+
+def test_features_are_found_by_their_names_in_whatever_order_and_company(
+    classified: tuple[Run, Path], tmp_path: Path
+) -> None:
+    run, files = classified
+    expected = answers(run, files, tmp_path / "expected.jsonl")
+    swapped = write_files(tmp_path / "swapped", lambda n, t: [7, *reversed(wave(n, t))], header="more,y,x")
+    assert answers(run, swapped, tmp_path / "swapped.jsonl") == expected
+
+
+def test_features_are_found_by_their_names_in_a_dataset(classified: tuple[Run, Path], tmp_path: Path) -> None:
+    run, files = classified
+    expected = answers(run, files, tmp_path / "expected.jsonl")
+    names = [f"{number:02d}.csv" for number in range(COUNT) for _ in range(lengths()[number])]
+    steps = [(step, *wave(number, step)) for number in range(COUNT) for step in range(lengths()[number])]
+    order, x, y = zip(*steps, strict=True)
+    pq.write_table(pa.table({"file": names, "y": y, "t": order, "x": x}), tmp_path / "steps.parquet")
+    section = ParquetData(path=str(tmp_path / "steps.parquet"), key="file", order_by="t")
+    found = {row["key"]: row["label"] for row in predictions(run, read(section, "classification")).take_all()}
+    assert found == {row["key"]: row["label"] for row in expected}
 
 
 def test_missing_data_is_named(classified: tuple[Run, Path], tmp_path: Path) -> None:

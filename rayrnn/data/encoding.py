@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rayrnn.data.classes import check_labels, labels_of
+from rayrnn.data.feature_names import feature_names, places_of
 from rayrnn.data.ragged import flat, matrix, unwrap
 from rayrnn.data.scaling import Scaling
 from rayrnn.data.schema import step_counts
@@ -37,6 +38,9 @@ class Encoding:
     per_step: bool = True
     horizon: int = 0
     num_features: int = 0
+    #: of the numeric features, and of the categorical ones; none where the sequences that were learned have no names
+    feature_names: tuple[str, ...] = ()
+    category_names: tuple[str, ...] = ()
     #: numbers in one answer (regression)
     num_answers: int = 0
 
@@ -87,6 +91,8 @@ class Encoding:
 
         Raises:
             DataError: the rows hold something else than the ones that were learned, or an unknown symbol.
+
+        Features that have names may stand in another order than the ones that were learned, among others.
         """
         sizes = step_counts(table)
         if self.vocabulary is not None:
@@ -94,12 +100,13 @@ class Encoding:
         parts = []
         if self.scaling is not None:
             values = matrix(unwrap(self._column(table, "values"))[1])
+            places = places_of(self.feature_names, feature_names(table.schema, "values"))
+            values = values if places is None else values[:, places]
             if values.shape[1] != self.num_features:
                 raise DataError(f"the sequences have {values.shape[1]} features, the model learned {self.num_features}")
             parts.append(self.scaling.apply(values))
         if self.categories:
-            words = unwrap(self._column(table, "categories"))[1].flatten()
-            parts += [self._one_hot(words, place) for place in range(len(self.categories))]
+            parts += self._one_hots(table)
         return np.concatenate(parts, axis=1), sizes
 
     def targets(self, table: pa.Table, num_steps: int) -> tuple[np.ndarray, np.ndarray]:
@@ -150,6 +157,8 @@ class Encoding:
                 "categories": tuple(tuple(words) for words in values["categories"]),
                 "classes": None if classes is None else tuple(classes),
                 "class_counts": tuple(values["class_counts"]),
+                "feature_names": tuple(values.get("feature_names", ())),
+                "category_names": tuple(values.get("category_names", ())),
             }
         )
 
@@ -170,13 +179,22 @@ class Encoding:
             raise DataError(f"the model learned sequences of {name}; these have no such column, only {have}")
         return flat(table[name])
 
-    def _one_hot(self, words: pa.Array, place: int) -> np.ndarray:
-        """float32 [S, words of this column]; a word that was not learned is none of them."""
-        own = words.take(pa.array(np.arange(place, len(words), len(self.categories))))
-        known = self.categories[place]
-        numbers = pc.index_in(own, value_set=pa.array(known, pa.string())).fill_null(-1)
-        one_hot: np.ndarray = np.equal.outer(np.asarray(numbers), np.arange(len(known))).astype(np.float32)
-        return one_hot
+    def _one_hots(self, table: pa.Table) -> list[np.ndarray]:
+        items = unwrap(self._column(table, "categories"))[1]
+        places = places_of(self.category_names, feature_names(table.schema, "categories"))
+        places = np.arange(len(self.categories)) if places is None else places
+        words, width = items.flatten(), items.type.list_size
+        if width <= places.max():
+            raise DataError(f"a step has {width} words, the model learned {len(self.categories)}")
+        columns = (words.take(pa.array(np.arange(place, len(words), width))) for place in places)
+        return [_one_hot(own, known) for own, known in zip(columns, self.categories, strict=True)]
+
+
+def _one_hot(words: pa.Array, known: tuple[str, ...]) -> np.ndarray:
+    """float32 [S, known words]; a word that was not learned is none of them."""
+    numbers = pc.index_in(words, value_set=pa.array(known, pa.string())).fill_null(-1)
+    one_hot: np.ndarray = np.equal.outer(np.asarray(numbers), np.arange(len(known))).astype(np.float32)
+    return one_hot
 
 
 def _count(number: int, noun: str) -> str:

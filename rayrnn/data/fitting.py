@@ -5,6 +5,7 @@ import pyarrow as pa
 
 from rayrnn.data.classes import check_labels, naturally
 from rayrnn.data.encoding import Encoding
+from rayrnn.data.feature_names import feature_names
 from rayrnn.data.moments import fit_scaling
 from rayrnn.data.ragged import depth
 from rayrnn.data.sequences import Sequences
@@ -61,6 +62,8 @@ def fit_encoding(
         per_step=_answers_every_step(task, schema, horizon),
         horizon=horizon,
         num_features=_width(schema, "values"),
+        feature_names=feature_names(schema, "values"),
+        category_names=feature_names(schema, "categories"),
         num_answers=_width(schema, "label") if task == "regression" else 0,
     )
 

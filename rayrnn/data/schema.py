@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as kinds
 
+from rayrnn.data.feature_names import feature_names, with_feature_names
 from rayrnn.data.ragged import depth, ends, flat, numbers, side_by_side, unwrap, wrap
 from rayrnn.errors import DataError
 
@@ -46,7 +47,8 @@ def canonical(table: pa.Table, task: str, *, labelled: bool) -> pa.Table:
         _check_sizes("categories", unwrap(columns["categories"])[0], steps, keys)
     if "label" in table.column_names and task != "language_model":
         columns["label"] = _labels(flat(table["label"]), task, steps, keys)
-    return pa.table(columns)
+    names = {name: feature_names(table.schema, name) for name in ("values", "categories")}
+    return with_feature_names(pa.table(columns), names)
 
 
 def step_counts(table: pa.Table) -> np.ndarray:

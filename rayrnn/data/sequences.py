@@ -9,6 +9,7 @@ import pyarrow as pa
 import ray
 import ray.data
 
+from rayrnn.data.feature_names import feature_names
 from rayrnn.data.quiet import settle
 from rayrnn.data.remote import results
 from rayrnn.data.schema import REASONS, canonical, step_counts
@@ -188,18 +189,23 @@ def _raise_faults(faults: list[str]) -> None:
 def _common_schema(findings: list[_Finding]) -> pa.Schema:
     first = findings[0]
     for other in findings[1:]:
-        if other.schema == first.schema:
+        if other.schema.equals(first.schema, check_metadata=True):
             continue
-        names = first.schema.names if first.schema.names == other.schema.names else None
-        if names is None:
-            ours, theirs = ", ".join(first.schema.names), ", ".join(other.schema.names)
-        else:
-            name = next(name for name in names if first.schema.field(name) != other.schema.field(name))
-            ours, theirs = (f"{name}: {schema.field(name).type}" for schema in (first.schema, other.schema))
+        ours, theirs = _difference(first.schema, other.schema)
         raise DataError(
             f"sequence {first.first_key!r} holds {ours}, sequence {other.first_key!r} holds {theirs}: all must be alike"
         )
     return first.schema
+
+
+def _difference(one: pa.Schema, other: pa.Schema) -> tuple[str, str]:
+    if one.names != other.names:
+        return ", ".join(one.names), ", ".join(other.names)
+    name = next(name for name in one.names if not one.field(name).equals(other.field(name), check_metadata=True))
+    if one.field(name) != other.field(name):
+        return f"{name}: {one.field(name).type}", f"{name}: {other.field(name).type}"
+    ours, theirs = (", ".join(feature_names(schema, name)) or "ones without names" for schema in (one, other))
+    return f"the features {ours}", theirs
 
 
 def _nothing_left(num_dropped: int, skipped: tuple[str, ...], horizon: int) -> DataError:
