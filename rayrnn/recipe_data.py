@@ -172,6 +172,11 @@ class TableData(StepData):
         """One row a sequence: all columns that are used, each once."""
         return list(dict.fromkeys([*self.names.values(), *self.categorical]))
 
+    @property
+    def named_columns(self) -> set[str]:
+        """All columns that the recipe calls by their names."""
+        return {*self.columns, *(self.features or ()), *([] if self.order_by is None else [self.order_by])}
+
 
 class ParquetData(TableData):
     """Parquet files."""

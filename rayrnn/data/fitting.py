@@ -38,7 +38,8 @@ def fit_encoding(
         classes, num_classes: the classes by name, or their number when they are 0 .. num_classes - 1.
 
     Raises:
-        DataError: a label is not among the classes (names it and its sequence), or there is nothing to forecast.
+        DataError: a label is not among the classes (names it and its sequence), there is one class only, or there is
+            nothing to forecast.
     """
     found = survey(sequences, train_indices, held_out, task=task)
     if num_classes is not None:
@@ -46,6 +47,7 @@ def fit_encoding(
     if task in ("classification", "tagging"):
         classes = classes or tuple(naturally(found.labels))
         check_labels(found.labels, classes)
+        _check_enough(classes)
     schema = sequences.schema
     if horizon and "values" not in schema.names:
         raise DataError(f"data.horizon is {horizon}, but these sequences hold no numbers to forecast")
@@ -66,6 +68,16 @@ def fit_encoding(
         category_names=feature_names(schema, "categories"),
         num_answers=_width(schema, "label") if task == "regression" else 0,
     )
+
+
+def _check_enough(classes: tuple[str, ...]) -> None:
+    if not classes:
+        raise DataError("no step of any sequence has a label: there is nothing to learn")
+    if len(classes) == 1:
+        raise DataError(
+            f"every label is {classes[0]!r}: there is nothing to tell apart; give sequences of other classes too, or "
+            "see whether this is the right column"
+        )
 
 
 def _vocabulary(counts: dict[str, int], task: str) -> Vocabulary:

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.types as kinds
 
 from rayrnn.data.labels import Fault, Faults, Target, first_faults
-from rayrnn.data.ragged import flat
+from rayrnn.data.ragged import depth, flat
 from rayrnn.data.tables import Roles, check_columns, keyed, rows_of_steps
 from rayrnn.errors import DataError
 from rayrnn.recipe_data import TableData
@@ -38,12 +38,13 @@ def grouping_of(data: TableData, task: str, schema: pa.Schema) -> Grouping:
     """
     assert data.key is not None
     assert data.order_by is not None
+    check_columns(schema, [name for name in (data.key, data.order_by, data.label) if name is not None])
     others = {data.key, data.order_by, data.label, *data.ignore}
     features = data.features if data.features is not None else tuple(n for n in schema.names if n not in others)
     check_columns(schema, [*features, *data.categorical])
     for name in features:
         kind = schema.field(name).type
-        if name not in data.categorical and not _is_number(kind):
+        if name not in data.categorical and not is_number(kind.value_type if depth(kind) == 1 else kind):
             raise DataError(
                 f"column {name!r} holds {kind}, no numbers: list it in data.categorical, or leave it out of "
                 f"data.features"
@@ -122,5 +123,6 @@ def _reasons(
     }
 
 
-def _is_number(kind: pa.DataType) -> bool:
+def is_number(kind: pa.DataType) -> bool:
+    """Whether cells of this type are read as numbers."""
     return bool(kinds.is_integer(kind) or kinds.is_floating(kind) or kinds.is_decimal(kind) or kinds.is_boolean(kind))

@@ -78,8 +78,9 @@ def _check_columns(names: list[str], task: str, labelled: bool) -> None:
 
 
 def _text(cells: pa.Array, keys: pa.Array) -> pa.Array:
-    if not (kinds.is_string(cells.type) or kinds.is_large_string(cells.type) or kinds.is_null(cells.type)):
-        raise DataError(f"column `text` holds {cells.type}, not strings")
+    kind = cells.type.value_type if kinds.is_dictionary(cells.type) else cells.type
+    if not (kinds.is_string(kind) or kinds.is_large_string(kind) or kinds.is_null(kind)):
+        raise DataError(f"column `text` holds {kind}, not strings")
     return cells.cast(pa.string()).fill_null("")
 
 

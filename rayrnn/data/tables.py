@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from rayrnn.data.feature_names import with_feature_names
 from rayrnn.data.labels import Faults, Target, first_faults, sequence_labels, step_labels
-from rayrnn.data.ragged import flat, numbers, side_by_side, unwrap, wrap
+from rayrnn.data.ragged import depth, flat, is_list, numbers, side_by_side, unwrap, wrap
 from rayrnn.errors import DataError
 
 
@@ -40,14 +40,12 @@ def rows_of_steps(steps: pa.Table, offsets: np.ndarray, roles: Roles) -> tuple[p
     Returns:
         the columns of the row schema, without `key`, and what is wrong by sequence (such rows hold nonsense).
     """
-    columns, faults = _inputs(steps, offsets, roles)
+    columns, names, faults = _inputs(steps, offsets, roles)
     if roles.labels and roles.target.task != "language_model":
         columns["label"], label_faults = _labels(steps, offsets, roles)
         faults = label_faults | faults
     rows = pa.table(columns)
-    return with_feature_names(
-        rows, {"values": roles.numbers, "categories": roles.words}
-    ) if roles.are_named else rows, faults
+    return with_feature_names(rows, {"values": names, "categories": roles.words}) if roles.are_named else rows, faults
 
 
 def rows_of_sequences(table: pa.Table, names: Mapping[str, str], words: Sequence[str] = ()) -> pa.Table:
@@ -70,6 +68,16 @@ def rows_of_sequences(table: pa.Table, names: Mapping[str, str], words: Sequence
                 raise DataError(f"row {row}: column {name!r} has {others[row]} words, {words[0]!r} has {sizes[row]}")
         columns["categories"] = wrap(_abreast([pc.cast(items, pa.string()) for _, items in lists]), sizes)
     return pa.table(columns)
+
+
+def with_floats(steps: pa.Table, roles: Roles) -> pa.Table:
+    """The same steps, whose numbers are float32: tables of other number types can be joined then."""
+    for name in roles.numbers:
+        kind = pa.float32()
+        for _ in range(depth(steps.schema.field(name).type)):
+            kind = pa.list_(kind)
+        steps = steps.set_column(steps.column_names.index(name), name, steps[name].cast(kind, safe=False))
+    return steps
 
 
 def check_columns(schema: pa.Schema, names: Sequence[str]) -> None:
@@ -102,16 +110,17 @@ def keyed(keys: pa.Array, rows: pa.Table, places: np.ndarray, reasons: Mapping[i
     return pa.concat_tables([usable, unusable], promote_options="default").combine_chunks()
 
 
-def _inputs(steps: pa.Table, offsets: np.ndarray, roles: Roles) -> tuple[dict[str, pa.Array], Faults]:
-    values = _matrix(steps, roles.numbers)
-    faults = _not_finite(values, offsets, roles.numbers)
+def _inputs(steps: pa.Table, offsets: np.ndarray, roles: Roles) -> tuple[dict[str, pa.Array], tuple[str, ...], Faults]:
+    """What the network reads, the names of its numbers, and what is wrong."""
+    values, names = _matrix(steps, roles.numbers)
+    faults = _not_finite(values, offsets, names)
     words = [flat(pc.cast(steps[name], pa.string())).fill_null("") for name in roles.words]
     if len(words) == 1 and not roles.numbers:
-        return {"symbols": wrap(words[0], np.diff(offsets))}, faults
+        return {"symbols": wrap(words[0], np.diff(offsets))}, names, faults
     columns = {"values": _rows(values, offsets)} if roles.numbers else {}
     if words:
         columns["categories"] = wrap(_abreast(words), np.diff(offsets))
-    return columns, faults
+    return columns, names, faults
 
 
 def _abreast(words: Sequence[pa.Array]) -> pa.FixedSizeListArray:
@@ -122,8 +131,8 @@ def _abreast(words: Sequence[pa.Array]) -> pa.FixedSizeListArray:
 
 def _labels(steps: pa.Table, offsets: np.ndarray, roles: Roles) -> tuple[pa.Array, Faults]:
     if roles.target.task == "regression":
-        answers = _matrix(steps, roles.labels)
-        faults = _not_finite(np.where(np.isinf(answers), answers, 0), offsets, roles.labels)
+        answers, names = _matrix(steps, roles.labels)
+        faults = _not_finite(np.where(np.isinf(answers), answers, 0), offsets, names)
         return _rows(answers, offsets), faults
     cells = steps[roles.labels[0]]
     if roles.target.task == "tagging":
@@ -131,10 +140,25 @@ def _labels(steps: pa.Table, offsets: np.ndarray, roles: Roles) -> tuple[pa.Arra
     return sequence_labels(cells, offsets, roles.target)
 
 
-def _matrix(steps: pa.Table, names: Sequence[str]) -> np.ndarray:
-    """Numeric columns side by side: float32 [S, columns], NaN where a cell is empty."""
-    columns = [numbers(flat(steps[name])) for name in names]
-    return np.stack(columns, axis=1) if columns else np.zeros((len(steps), 0), np.float32)
+def _matrix(steps: pa.Table, names: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Numeric columns side by side: float32 [S, numbers], NaN where a cell is empty; and each number's name.
+
+    A column of lists is as many numbers as its longest list has: `name[0]`, `name[1]` ...
+    """
+    parts, called = [np.zeros((len(steps), 0), np.float32)], []
+    for name in names:
+        cells = flat(steps[name])
+        part = _lists(cells) if is_list(cells.type) else numbers(cells)[:, None]
+        parts.append(part)
+        called += [f"{name}[{place}]" for place in range(part.shape[1])] if is_list(cells.type) else [name]
+    return np.concatenate(parts, axis=1), tuple(called)
+
+
+def _lists(cells: pa.Array) -> np.ndarray:
+    sizes, items = unwrap(cells)
+    matrix = np.full((len(cells), int(sizes.max(initial=1))), np.nan, np.float32)
+    matrix[np.arange(matrix.shape[1]) < sizes[:, None]] = numbers(items)
+    return matrix
 
 
 def _rows(values: np.ndarray, offsets: np.ndarray) -> pa.ListArray:

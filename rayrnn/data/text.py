@@ -1,5 +1,6 @@
 """Plain text -> sequences of symbols, cut by Ray tasks that read many files each."""
 
+import posixpath
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -92,9 +93,11 @@ def _decode(content: bytes, name: str) -> str:
     try:
         return content.decode("utf-8").removeprefix("\N{BYTE ORDER MARK}")
     except UnicodeDecodeError as error:
+        charset = "UTF-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "LATIN1"
         raise DataError(
             f"{name} is not UTF-8: byte {error.start} is 0x{content[error.start]:02x}; convert the file "
-            f"(iconv -f LATIN1 -t UTF-8), or leave it out of data.path"
+            f"(iconv -f {charset} -t UTF-8), or leave it out of data.path with a pattern such as "
+            f"{posixpath.dirname(name) or '.'}/*.txt"
         ) from None
 
 
@@ -111,7 +114,8 @@ def _check_enough(counts: list[Symbols], data: TextData) -> None:
     origin = "data.text" if data.text is not None else f"{data.path}" if files == 1 else f"{data.path} ({files} files)"
     if symbols == 0:
         raise DataError(f"{origin} is empty: there is no text to learn")
+    shorter = f", or set data.length to {max(2, symbols // 10)} (0 keeps a text whole)" if symbols > 2 else ""
     raise DataError(
-        f"{origin} has {symbols} symbols; one sequence with data.length {data.length} needs {needed}: give more text, "
-        f"or set data.length to {max(2, symbols // 10)} (0 keeps a text whole)"
+        f"{origin} has {symbols} symbol{'' if symbols == 1 else 's'}; one sequence with data.length {data.length} "
+        f"needs {needed}: give more text{shorter}"
     )

@@ -10,6 +10,7 @@ import ray.data
 
 from rayrnn.data.batches import Minibatch, collate
 from rayrnn.data.encoding import Encoding
+from rayrnn.data.feature_names import with_feature_names
 from rayrnn.data.fitting import fit_encoding
 from rayrnn.data.plan import Plan
 from rayrnn.data.sequences import Sequences, gather, split, take
@@ -173,9 +174,28 @@ def test_an_encoding_is_plain_json_that_encodes_the_same(task: str, block: dict[
 
 
 def test_a_model_that_reads_numbers_has_no_text_vocabulary() -> None:
-    sequences = gathered("classification", {"values": [[[1.0, 2.0]]], "label": [1]})
+    sequences = gathered("classification", {"values": [[[1.0, 2.0]], [[3.0, 4.0]]], "label": [1, 2]})
     with pytest.raises(DataError, match="this model reads 2 numbers a step, no symbols"):
-        _ = fit_encoding(sequences, np.arange(1), task="classification").text_vocabulary
+        _ = fit_encoding(sequences, np.arange(2), task="classification").text_vocabulary
+
+
+def test_one_class_alone_is_nothing_to_learn() -> None:
+    sequences = gathered("classification", {"values": [[1.0], [2.0]], "label": ["up", "up"]})
+    with pytest.raises(DataError, match="every label is 'up': there is nothing to tell apart"):
+        fit_encoding(sequences, np.arange(2), task="classification")
+    unlabelled = gathered("tagging", {"values": [[1.0, 2.0]], "label": pa.array([[None, None]], pa.list_(pa.string()))})
+    with pytest.raises(DataError, match="no step of any sequence has a label"):
+        fit_encoding(unlabelled, np.arange(1), task="tagging")
+
+
+def test_sequences_whose_features_have_other_names_are_not_taken_together() -> None:
+    blocks = [pa.table({"key": [name], "values": [[[1.0, 2.0]]], "label": [name]}) for name in "ab"]
+    named = [
+        with_feature_names(block, {"values": names})
+        for block, names in zip(blocks, (("x", "y"), ("y", "x")), strict=True)
+    ]
+    with pytest.raises(DataError, match="'a' holds the features x, y, sequence 'b' holds y, x: all must be alike"):
+        gather(ray.data.from_arrow(named), task="classification")
 
 
 def test_from_text_to_minibatches_every_symbol_is_learned_once_an_epoch() -> None:

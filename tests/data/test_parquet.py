@@ -11,6 +11,7 @@ import pytest
 import ray
 
 from rayrnn.data.csv_files import read_csv
+from rayrnn.data.feature_names import feature_names
 from rayrnn.data.parquet import read_parquet
 from rayrnn.data.sequences import Sequences, gather, take
 from rayrnn.errors import DataError
@@ -117,6 +118,69 @@ def test_a_step_table_may_have_words_and_numbers_to_predict(ray_cluster: None, t
     read = by_key("regression", tmp_path, **STEPS, features=("x", "sky"), categorical=("sky",), label="y")
     assert (read["a"]["values"], read["a"]["categories"]) == ([[2], [1]], [["grey"], ["blue"]])
     np.testing.assert_array_equal(read["a"]["label"], [[np.nan], [0.5]])
+
+
+def test_numbers_may_be_of_other_types_from_file_to_file(ray_cluster: None, tmp_path: Path) -> None:
+    kinds = [pa.int8(), pa.float64(), pa.bool_(), pa.decimal128(23, 2), pa.uint64()]
+    for place, kind in enumerate(kinds):
+        x = pa.array([1, 0]).cast(kind)
+        write(tmp_path, {f"{place}.parquet": {"id": ["a", "a"], "at": [2 * place, 2 * place + 1], "x": x}})
+    (row,) = rows("regression", tmp_path, **STEPS, horizon=1)
+    assert row["values"] == [[1], [0]] * 5
+
+
+def test_a_column_of_lists_is_as_many_features(ray_cluster: None, tmp_path: Path) -> None:
+    table = {"id": ["a", "a"], "at": [2, 1], "v": [[1, 2], [3, 4]], "x": [0.5, 0.25]}
+    write(tmp_path, {"a.parquet": table})
+    dataset = read_parquet(ParquetData(path=str(tmp_path), **STEPS, horizon=1), "regression")
+    sequences = gather(dataset, task="regression", horizon=1)
+    assert contents(sequences)[0]["values"] == [[3, 4, 0.25], [1, 2, 0.5]]
+    assert feature_names(sequences.schema, "values") == ("v[0]", "v[1]", "x")
+    write(tmp_path, {"a.parquet": table | {"v": [[1, 2], [3]]}})
+    assert "sequence 'a', at 1: column 'v[1]' is empty" in fault("regression", tmp_path, **STEPS, horizon=1)
+
+
+def test_columns_may_stand_in_the_names_of_directories(ray_cluster: None, tmp_path: Path) -> None:
+    for number, (kind, sensor) in enumerate([("up", 7), ("going%20down", 8)]):
+        place = tmp_path / f"kind={kind}" / f"sensor={sensor}"
+        place.mkdir(parents=True)
+        write(place, {"part-0.parquet": {"at": [1, 2], "x": [number, number + 0.5]}})
+    read = by_key("classification", tmp_path, key="sensor", order_by="at", label="kind")
+    assert {key: (row["values"], row["label"]) for key, row in read.items()} == {
+        "7": ([[0], [0.5]], "up"),
+        "8": ([[1], [1.5]], "going down"),
+    }
+    read = by_key("classification", tmp_path, key="sensor", order_by="at", features=("x", "sensor"), label="kind")
+    assert read["8"]["values"] == [[1, 8], [1.5, 8]]
+
+
+def test_a_label_of_whole_sequences_may_stand_in_the_names_of_directories(ray_cluster: None, tmp_path: Path) -> None:
+    for kind in (1, 2):
+        (tmp_path / f"kind={kind}").mkdir()
+        write(tmp_path / f"kind={kind}", {"part-0.parquet": {"series": [[1.0, 2.0]], "id": [f"from {kind}"]}})
+    read = by_key("classification", tmp_path, key="id", values="series", label="kind")
+    assert {key: row["label"] for key, row in read.items()} == {"from 1": 1, "from 2": 2}
+
+
+def test_text_may_be_encoded_by_a_dictionary(ray_cluster: None, tmp_path: Path) -> None:
+    write(tmp_path, {"a.parquet": {"said": pa.array(["yes", "no", "yes"]).dictionary_encode()}})
+    sequences = gather(
+        read_parquet(ParquetData(path=str(tmp_path), text="said"), "language_model"), task="language_model"
+    )
+    assert [row["text"] for row in contents(sequences)] == ["yes", "no", "yes"]
+
+
+def test_files_whose_columns_hold_something_else_are_told_with_both(ray_cluster: None, tmp_path: Path) -> None:
+    write(tmp_path, {"a.parquet": {"series": [[1.0]]}, "b.parquet": {"series": [[[1.0, 2.0]]]}})
+    told = fault("classification", tmp_path, values="series")
+    assert "b.parquet: column 'series' holds list<element: list<element: double>>, in" in told
+    assert "a.parquet it holds list<element: double>: all files must be alike" in told
+
+
+def test_a_label_that_is_not_there_is_told_before_all_else(ray_cluster: None, tmp_path: Path) -> None:
+    write(tmp_path, {"a.parquet": {"id": ["a"], "at": [1], "x": [1.0], "kind": ["up"]}})
+    told = fault("classification", tmp_path, **STEPS, label="kinds")
+    assert told.startswith("there is no column 'kinds'; the columns are id, at, x, kind; did you mean 'kind'?")
 
 
 @pytest.mark.parametrize(
