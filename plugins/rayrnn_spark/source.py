@@ -15,6 +15,7 @@ from rayrnn_spark.conversion import to_blocks
 from rayrnn_spark.failures import translated
 from rayrnn_spark.section import SparkData, table_columns
 from rayrnn_spark.session import spark_session
+from rayrnn_spark.vectors import with_arrays
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -75,8 +76,9 @@ def sequences(
     Args:
         key: the column that names a sequence; rows that are sequences are numbered without it.
         order_by: the column that orders a sequence's steps.
-        features: one row a step: the columns to learn from; without a word all but key, order_by and label.
-        values: the column of numbers, `array<double>` or `array<array<double>>`.
+        features: one row a step: the columns to learn from, of numbers, arrays or Spark ML's vectors; without a word
+            all but key, order_by and label.
+        values: the column of numbers, `array<double>` or `array<array<double>>` (Spark ML's vectors are arrays too).
         symbols: the column of words or whole numbers, `array<string>` or `array<int>`.
         text: the column of text.
         categorical: those of the features that hold words (one row a sequence: columns of lists of words).
@@ -107,6 +109,7 @@ def sequences_of(frame: "DataFrame", data: TableData, task: str) -> ray.data.Dat
     """Take over the columns that `data` names, for `task`."""
     quiet_ray_data()
     with translated():
+        frame = with_arrays(frame)
         schema = _arrow_schema(frame)
         if data.order_by is not None:
             check_columns(schema, [name for name in (data.key, data.order_by, data.label) if name is not None])

@@ -14,6 +14,7 @@ from rayrnn_spark import SparkData, sequences, spark_session, to_spark
 from rayrnn_spark.failures import translated
 from rayrnn_spark.source import load
 
+from rayrnn.data.feature_names import feature_names
 from rayrnn.data.sequences import gather, take
 from rayrnn.errors import ClusterError, DataError, RecipeError
 
@@ -55,6 +56,24 @@ def test_labels_of_steps_serve_tagging_and_regression(spark: Any) -> None:
     assert rows_of(tagged, "tagging")[2]["label"][:3] == ["w2", "w1", "w0"]
     answered = sequences(steps, key="series", order_by="moment", features=["first"], label="answer", task="regression")
     assert rows_of(answered, "regression")[3]["label"][:2] == [[6.0], [16.0]]
+
+
+def test_vectors_of_spark_ml_are_arrays_of_numbers(spark: Any) -> None:
+    from pyspark.ml.linalg import Vectors, VectorUDT
+    from pyspark.sql.types import ArrayType, LongType, StringType, StructField, StructType
+
+    kinds = {"id": StringType(), "at": LongType(), "v": VectorUDT(), "vs": ArrayType(VectorUDT()), "kind": StringType()}
+    dense, sparse = Vectors.dense(1.0, 2.0), Vectors.sparse(2, {1: 4.0})
+    steps = [("a", 2, sparse, [dense, sparse], "up"), ("a", 1, dense, [dense], "up"), ("b", 1, dense, [sparse], "down")]
+    frame = spark.createDataFrame(steps, StructType([StructField(name, kind) for name, kind in kinds.items()]))
+    of_steps = gather(sequences(frame, key="id", order_by="at", features=["v"], label="kind"), task="classification")
+    values = {row["key"]: row["values"] for row in take(of_steps, np.arange(2)).to_pylist()}
+    assert values == {"a": [[1, 2], [0, 4]], "b": [[1, 2]]}
+    assert feature_names(of_steps.schema, "values") == ("v[0]", "v[1]")
+    nested = rows_of(sequences(frame.where("at = 2 or id = 'b'"), key="id", values="vs", label="kind"))
+    assert [row["values"] for row in nested] == [[[1, 2], [0, 4]], [[0, 4]]]
+    flat = rows_of(sequences(frame.where("at = 2 or id = 'b'"), key="id", values="v", label="kind"))
+    assert [row["values"] for row in flat] == [[[0], [4]], [[1], [2]]]
 
 
 @pytest.mark.parametrize(
