@@ -1,5 +1,6 @@
 """Draws symbols from a trained language model, all samples as one batch, one step at a time."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -28,7 +29,7 @@ class Drawing:
     top_p: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.temperature < 0:
+        if not 0 <= self.temperature < math.inf:
             raise UsageError(f"--temperature is {self.temperature}; it must be 0 (the likeliest symbol) or more")
         if self.top_k < 0:
             raise UsageError(f"--top-k is {self.top_k}; it must be 0 (all symbols) or more")
@@ -53,6 +54,8 @@ def generate(
         raise UsageError(f"{run.path} learned {run.recipe.task}, it has no symbols to draw; use rayrnn predict")
     if length < 0 or samples < 1:
         raise UsageError(f"--length is {length} and --samples {samples}; they must be at least 0 and 1")
+    if seed is not None and not 0 <= seed < 2**63:
+        raise UsageError(f"--seed is {seed}; it must be at least 0 and less than 2**63")
     random = torch.Generator().manual_seed(run.recipe.seed if seed is None else seed)
     return _Generator(run, drawing, random).draw(prime, length, samples)
 
@@ -96,7 +99,9 @@ def draw_symbols(logits_BV: torch.Tensor, drawing: Drawing, random: torch.Genera
     """One symbol a row, B."""
     if drawing.temperature == 0:
         return logits_BV.argmax(-1)
-    logits_BV = logits_BV.float() / drawing.temperature
+    # from the highest down, in double: however small the temperature is, the likeliest stays at 0
+    logits_BV = logits_BV.double()
+    logits_BV = ((logits_BV - logits_BV.max(-1, keepdim=True).values) / drawing.temperature).float()
     if 0 < drawing.top_k < logits_BV.shape[-1]:
         least_B1 = logits_BV.topk(drawing.top_k).values[:, -1:]
         logits_BV = logits_BV.masked_fill(logits_BV < least_B1, -torch.inf)

@@ -118,7 +118,7 @@ class Recipe(Section):
     model: Model = Model()
     training: Training = Training()
     averaging: Averaging = Averaging()
-    seed: int = Field(12345, ge=0)
+    seed: int = Field(12345, ge=0, lt=2**63)
 
     @pydantic.model_validator(mode="after")
     def _fits_together(self) -> "Recipe":

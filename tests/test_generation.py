@@ -1,5 +1,7 @@
 """How symbols are drawn."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given
@@ -40,6 +42,11 @@ def test_low_temperature_is_safer() -> None:
     assert hot.count(0) < 100
 
 
+@pytest.mark.parametrize("temperature", [1e-3, 1e-30, 1e-300])
+def test_the_smaller_the_temperature_the_more_it_is_zero(temperature: float) -> None:
+    assert draws(Drawing(temperature=temperature), count=20) == {0}
+
+
 @given(st.floats(0.01, 1), st.integers(1, 5), st.floats(0.1, 5))
 def test_something_is_always_drawn(top_p: float, top_k: int, temperature: float) -> None:
     drawing = Drawing(temperature=temperature, top_k=top_k, top_p=top_p)
@@ -47,7 +54,17 @@ def test_something_is_always_drawn(top_p: float, top_k: int, temperature: float)
     assert all(0 <= symbol < 4 for symbol in drawn.tolist())
 
 
-@pytest.mark.parametrize("values", [{"temperature": -0.1}, {"top_k": -1}, {"top_p": 0.0}, {"top_p": 1.5}])
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"temperature": -0.1},
+        {"temperature": math.nan},
+        {"temperature": math.inf},
+        {"top_k": -1},
+        {"top_p": 0.0},
+        {"top_p": 1.5},
+    ],
+)
 def test_values_out_of_range_are_refused(values: dict[str, float]) -> None:
     with pytest.raises(UsageError, match=next(iter(values)).replace("_", "-")):
         Drawing(**values)  # type: ignore[arg-type]
