@@ -33,7 +33,7 @@ def test_an_own_key_of_local_clusters_is_taken(tmp_path: Path) -> None:
         ("type: local", "kind: local", "provider:", 'key "provider.type" is missing'),
         ("cluster_name: rayrnn", "cluster_name: 3", "cluster_name:", "3 is not of type 'string'"),
         ("provider:", "max_workers: -1\nprovider:", "max_workers:", "-1 is less than the minimum"),
-        ("rsync_exclude: [", "rsync_exclude: {", "rsync_exclude:", "not valid YAML"),
+        ("worker_ips: [", "worker_ips: {", "worker_ips:", "not valid YAML"),
         ("provider:", "head_node: {a: 1}\nprovider:", "head_node:", '"head_node" is unknown'),
         ("provider:", "available_node_types: {}\nprovider:", "available_", "does not go with provider.type local"),
     ],
@@ -50,7 +50,7 @@ def test_a_mistake_is_named_with_its_line(tmp_path: Path, before: str, after: st
 
 def test_every_mistake_is_named_at_once(tmp_path: Path) -> None:
     path = tmp_path / "cluster.yaml"
-    path.write_text(SHIPPED.read_text().replace("ssh_user", "ssh_usr").replace("rsync_exclude", "rsync_excluded"))
+    path.write_text(SHIPPED.read_text().replace("ssh_user", "ssh_usr").replace("private_key", "private_kye"))
     with pytest.raises(ClusterError) as caught:
         read_cluster_file(path)
     assert len(str(caught.value).splitlines()) == 2
@@ -88,28 +88,23 @@ def test_what_the_launcher_would_miss_is_named_before(tmp_path: Path) -> None:
     assert '"auth.ssh_private_key" names ~/.ssh/id_ed25519' in ended.stderr
 
 
-def test_a_dry_run_shows_the_hosts_and_touches_none(home: Path) -> None:
-    ended = run_rayrnn("up", str(SHIPPED), "--dry-run", home=home)
-    assert ended.returncode == 0
-    assert all(host in ended.stderr for host in read_cluster_file(SHIPPED).hosts)
-    assert [path.name for path in home.iterdir()] == [".ssh"]
-
-
-def test_nothing_is_touched_without_a_yes(home: Path) -> None:
-    ended = run_rayrnn("up", str(SHIPPED), home=home)
-    assert ended.returncode == 1
-    assert "bring it up?" in ended.stderr
-    assert [path.name for path in home.iterdir()] == [".ssh"]
-
-
-def test_a_launcher_that_fails_is_reported_with_its_last_words(home: Path) -> None:
+def test_hosts_that_are_not_reached_are_named_before_anything_is_touched(home: Path) -> None:
     path = home / "cluster.yaml"
-    # names under .invalid resolve nowhere, and so the launcher gives up at once
-    path.write_text(SHIPPED.read_text().replace("192.0.2.10", "head.invalid"))
-    state = {"RAY_TMPDIR": str(home), "AUTOSCALER_NODE_START_WAIT_S": "1"}
-    ended = run_rayrnn("up", str(path), "--yes", home=home, **state)
+    # names under .invalid resolve nowhere
+    text = SHIPPED.read_text().replace("192.0.2.10", "head.invalid").replace("192.0.2.11, 192.0.2.12", "worker.invalid")
+    path.write_text(text)
+    ended = run_rayrnn("up", str(path), "--yes", home=home)
     assert ended.returncode == 4
-    assert f"Ray's launcher could not bring up {path}" in ended.stderr
-    assert "head.invalid" in ended.stderr
-    assert "Failed to setup head node" in ended.stderr
+    for host in ("head.invalid", "worker.invalid"):
+        assert f"{host}: {host} is not reached by `ssh -i {home}/.ssh/id_ed25519 ubuntu@{host}`" in ended.stderr
     assert "Traceback" not in ended.stderr
+    assert sorted(path.name for path in home.iterdir()) == [".ssh", "cluster.yaml"]
+
+
+def test_down_names_the_hosts_that_are_not_reached(home: Path) -> None:
+    path = home / "cluster.yaml"
+    path.write_text(SHIPPED.read_text().replace("192.0.2.10", "head.invalid").replace("192.0.2.11, 192.0.2.12", ""))
+    ended = run_rayrnn("down", str(path), "--yes", home=home)
+    assert ended.returncode == 4
+    assert "head.invalid is not reached" in ended.stderr
+    assert f"`rayrnn down {path}` again" in ended.stderr

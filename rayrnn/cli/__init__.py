@@ -171,5 +171,5 @@ def _stream(pieces: Iterator[list[str]]) -> None:
         typer.echo(f"--- {number} ---\n{''.join(sample)}")
 
 
-for command in (clusters.up, clusters.down, clusters.status):
+for command in (clusters.up, clusters.down, clusters.status, clusters.attach, clusters.doctor):
     app.command()(command)

@@ -1,12 +1,15 @@
-"""The commands about clusters: up, down, status."""
+"""The commands about clusters: up, down, status, attach, doctor."""
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rayrnn.cli.talk import console, say_dimly
+from rayrnn.cli.talk import console, escape
+
+if TYPE_CHECKING:
+    from rayrnn.cluster.hosts import Wishes
 
 
 def up(
@@ -18,11 +21,24 @@ def up(
     gpus: Annotated[int | None, typer.Option(min=0, help="GPUs to offer; without it the machine's.")] = None,
     memory: Annotated[str | None, typer.Option(help="Memory to offer, such as 8GB; without it the machine's.")] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before hosts are touched.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only check the cluster file.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only look at the hosts, and change nothing.")] = False,
+    min_workers: Annotated[
+        int | None, typer.Option(min=0, help="So many workers are enough: leave out hosts that are not reached.")
+    ] = None,
+    max_workers: Annotated[int | None, typer.Option(min=0, help="At most so many of the file's workers.")] = None,
+    no_restart: Annotated[
+        bool, typer.Option("--no-restart", help="Leave a Ray that runs there alone, even with another rayrnn.")
+    ] = False,
+    python: Annotated[
+        str | None, typer.Option(metavar="PATH", help="The hosts' Python that has rayrnn: nothing is installed there.")
+    ] = None,
 ) -> None:
     """Start a Ray cluster: on this machine, or on the hosts of a cluster file."""
     if file is not None:
-        _up_hosts(file, yes=yes, dry_run=dry_run)
+        from rayrnn.cluster.hosts import Wishes
+
+        wishes = Wishes(python, min_workers, max_workers, no_restart)
+        _up_hosts(file, wishes, yes=yes, dry_run=dry_run)
         return
     from rayrnn.cluster.head import HeadOptions, parse_size, start_head
     from rayrnn.cluster.screen import show_started
@@ -35,17 +51,24 @@ def up(
     show_started(console(), status, is_new=is_new, ignored=not is_new and options != HeadOptions())
 
 
-def _up_hosts(file: Path, *, yes: bool, dry_run: bool) -> None:
+def _up_hosts(file: Path, wishes: "Wishes", *, yes: bool, dry_run: bool) -> None:
     from rayrnn.cluster.cluster_file import read_cluster_file
-    from rayrnn.cluster.launcher import check_this_machine, launch
+    from rayrnn.cluster.hosts import bring_up, plan
+    from rayrnn.cluster.hosts_screen import show_muster, show_plan
+    from rayrnn.cluster.launcher import check_this_machine
     from rayrnn.cluster.screen import show_cluster_file
 
     cluster = read_cluster_file(file)
     show_cluster_file(console(), cluster)
     check_this_machine(cluster)
+    with console().status("looking at the hosts"):
+        planned = plan(cluster, wishes)
+    show_plan(console(), planned)
+    planned.refuse()
     if not dry_run and (yes or typer.confirm("bring it up?", err=True)):
-        launch(cluster, say=say_dimly)
-        console().print(f"{cluster.name} is up", style="bold green")
+        with console().status("bringing the hosts up") as status:
+            muster = bring_up(planned, say=lambda line: status.update(escape(line.strip()[:90])))
+        show_muster(console(), cluster, muster)
 
 
 def down(
@@ -67,14 +90,48 @@ def down(
 
 def _down_hosts(file: Path, *, yes: bool) -> None:
     from rayrnn.cluster.cluster_file import read_cluster_file
-    from rayrnn.cluster.launcher import take_down
+    from rayrnn.cluster.hosts import take_down
     from rayrnn.cluster.screen import show_cluster_file
 
     cluster = read_cluster_file(file)
     show_cluster_file(console(), cluster)
     if yes or typer.confirm("take it down?", err=True):
-        take_down(cluster, say=say_dimly)
-        console().print(f"{cluster.name} is down")
+        with console().status("taking the hosts down") as status:
+            ended = take_down(cluster, say=lambda line: status.update(escape(line.strip()[:90])))
+        where = f": ended on {', '.join(ended)}" if ended else ""
+        console().print(f"{cluster.name} is down{where}")
+
+
+def attach(file: Annotated[Path, typer.Argument(help="The cluster file.")]) -> None:
+    """Open a shell on the cluster's head, with rayrnn and Ray on its PATH."""
+    from rayrnn.cluster.cluster_file import read_cluster_file
+    from rayrnn.cluster.shell import shell_of_head
+
+    shell_of_head(read_cluster_file(file)).enter()
+
+
+def doctor(
+    file: Annotated[
+        Path | None, typer.Argument(help="A cluster file: look at its hosts; without it at this machine.")
+    ] = None,
+    recipe: Annotated[str | None, typer.Option(help="What is to be trained, for the CPUs that it needs.")] = None,
+    python: Annotated[str | None, typer.Option(metavar="PATH", help="The hosts' Python that has rayrnn.")] = None,
+) -> None:
+    """Check that everything is there for rayrnn to work, and name what is not with its fix."""
+    from rich.console import Console
+
+    from rayrnn.cluster.hosts_screen import hosts_table, show_findings
+    from rayrnn.doctor import diagnose
+    from rayrnn.errors import ClusterError
+    from rayrnn.recipe import load_recipe
+
+    with console().status("looking"):
+        found = diagnose(file, python=python, recipe=load_recipe(recipe, []) if recipe else None)
+    Console().print(hosts_table(found.hosts), highlight=False)
+    show_findings(console(), [finding for finding in found.findings if finding.tolerable])
+    if found.faults:
+        raise ClusterError("\n  ".join(["this has to be mended:", *map(str, found.faults)]))
+    console().print("rayrnn can work here", style="green")
 
 
 def status(

@@ -15,6 +15,13 @@ def console() -> "Console":
     return Console(stderr=True, highlight=False)
 
 
+def escape(text: str) -> str:
+    """The text where rich would look for its own marks."""
+    from rich.markup import escape
+
+    return escape(text)
+
+
 def say_dimly(line: str) -> None:
     console().print(f"  {line}", style="dim", markup=False, soft_wrap=True)
 

@@ -37,6 +37,16 @@ class ClusterFile:
     max_workers: int
     #: what it names on this machine: key -> path
     local_files: dict[str, str]
+    #: the whole of it, as the user wrote it
+    config: dict[str, Any]
+    #: with Ray's own defaults for what the user left out
+    complete: dict[str, Any]
+
+    @property
+    def auth(self) -> dict[str, Any]:
+        """How to log in on the hosts; a cloud may add a key of its own."""
+        auth: dict[str, Any] = self.complete["auth"]
+        return auth
 
 
 def read_cluster_file(path: Path) -> ClusterFile:
@@ -60,6 +70,8 @@ def read_cluster_file(path: Path) -> ClusterFile:
         ssh_user=config.get("auth", {}).get("ssh_user"),
         max_workers=complete["max_workers"],
         local_files=_local_files(config),
+        config=config,
+        complete=complete,
     )
 
 

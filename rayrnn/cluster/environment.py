@@ -38,6 +38,11 @@ def _settings() -> dict[str, str]:
     }
 
 
+def settings_for_hosts() -> dict[str, str]:
+    """What Ray on another host must find in its environment; the path of Python there is the host's own matter."""
+    return {name: value for name, value in _settings().items() if name != "PYSPARK_PYTHON"}
+
+
 @contextmanager
 def loopback_kept() -> Iterator[None]:
     """Inside, 127.0.0.1 means 127.0.0.1.
@@ -57,5 +62,9 @@ def bind_to_loopback(parameters: Any, head: bool) -> None:
     assert head
     parameters.node_ip_address = "127.0.0.1"
     parameters.node_name = "127.0.0.1"
-    # the Ray Client's server listens on every interface, and rayrnn does not use it
+    without_client_server(parameters, head)
+
+
+def without_client_server(parameters: Any, head: bool) -> None:
+    """Leave the Ray Client's server out: it listens on every interface, and rayrnn does not use it."""
     parameters.ray_client_server_port = None

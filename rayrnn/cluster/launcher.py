@@ -1,4 +1,4 @@
-"""A cluster of several hosts, brought up and taken down by Ray's own launcher."""
+"""Ray's own cluster launcher, run as a program: `ray up` and `ray down` with the file that rayrnn gives it."""
 
 import os
 import re
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from rayrnn.cluster.cluster_file import ClusterFile
-from rayrnn.cluster.token import ensure_token, token_path
+from rayrnn.cluster.token import token_path
 from rayrnn.errors import ClusterError
 
 #: Ray's own settings for hosts that exist already; the user's go first
@@ -21,16 +21,8 @@ FOR_HOSTS = {
 }
 #: a line of the launcher's log of itself
 LOG_LINE = re.compile(r"\d{4}-\d\d-\d\d [\d:,]+\s+[A-Z]+ ")
-
-
-def launch(file: ClusterFile, say: Callable[[str], None]) -> None:
-    """Run `ray up`; each of its lines goes to `say` as it comes.
-
-    Raises:
-        ClusterError: the launcher failed; the message has what it said last.
-    """
-    ensure_token()
-    _run_ray("up", file, say)
+#: what a line ends with where the terminal would be told to go back or change its colour
+CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\r\x07]")
 
 
 def check_this_machine(file: ClusterFile) -> None:
@@ -48,20 +40,22 @@ def check_this_machine(file: ClusterFile) -> None:
         raise ClusterError("\n".join(missing))
 
 
-def take_down(file: ClusterFile, say: Callable[[str], None]) -> None:
-    """Run `ray down`; each of its lines goes to `say` as it comes.
+def run_launcher(
+    verb: str, file: ClusterFile, given: Path, say: Callable[[str], None], options: Iterable[str] = ()
+) -> None:
+    """Run `ray up` or `ray down`; each of its lines goes to `say` as it comes.
+
+    Args:
+        file: the user's.
+        given: what the launcher reads in its place; its folder takes what the launcher remembers of listed hosts.
 
     Raises:
         ClusterError: the launcher failed; the message has what it said last.
     """
-    _run_ray("down", file, say)
-
-
-def _run_ray(verb: str, file: ClusterFile, say: Callable[[str], None]) -> None:
-    command = [sys.executable, "-m", "ray.scripts.scripts", verb, str(file.path), "--yes"]
+    command = [sys.executable, "-m", "ray.scripts.scripts", verb, str(given), "--yes", *options]
     environment = os.environ | {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONUNBUFFERED": "1"}
     if file.provider == "local":
-        environment = FOR_HOSTS | environment
+        environment = FOR_HOSTS | {"RAY_TMPDIR": str(given.parent), "TMPDIR": str(given.parent)} | environment
     with subprocess.Popen(
         [*command, "--log-style=pretty", "--log-color=false"],
         env=environment,
@@ -69,11 +63,16 @@ def _run_ray(verb: str, file: ClusterFile, say: Callable[[str], None]) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        errors="replace",
     ) as process:
         assert process.stdout is not None
-        said = [_passed_on(line, say) for line in _readable(process.stdout)]
+        try:
+            said = [_passed_on(line, say) for line in _readable(process.stdout)]
+        except KeyboardInterrupt:
+            process.terminate()
+            raise
     if process.returncode != 0:
-        last = "\n".join(f"  {line}" for line in said[-8:])
+        last = "\n".join(f"  {line}" for line in said[-12:])
         raise ClusterError(f"Ray's launcher could not bring {verb} {file.path}; it said last\n{last}")
 
 
@@ -81,7 +80,8 @@ def _readable(lines: Iterable[str]) -> Iterator[str]:
     """What the launcher says to people: each thing once, without its log of itself and the frames of a traceback."""
     said: set[str] = set()
     in_traceback = False
-    for line in lines:
+    for raw in lines:
+        line = CONTROL.sub("", raw)
         in_traceback = "Traceback (most recent call last)" in line or (in_traceback and line.startswith(" "))
         words = line.strip()
         if not (in_traceback or words in said or words in ("", "!!!") or LOG_LINE.match(line)):

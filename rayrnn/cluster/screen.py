@@ -12,6 +12,19 @@ from rayrnn.cluster.cluster_file import ClusterFile
 from rayrnn.cluster.status import ClusterStatus, Job, Node, Usage
 
 GIBIBYTE = 2**30
+#: columns of numbers
+RIGHT = (
+    "CPUs",
+    "GPUs",
+    "memory, GiB",
+    "objects, GiB",
+    "for",
+    "memory",
+    "/dev/shm",
+    "disk",
+    "there and back",
+    "bandwidth",
+)
 
 
 def show_started(console: Console, status: ClusterStatus, *, is_new: bool, ignored: bool = False) -> None:
@@ -55,10 +68,10 @@ def show_status(console: Console, status: ClusterStatus) -> None:
 
 
 def _nodes(nodes: tuple[Node, ...]) -> Table:
-    table = _table("host", "state", "CPUs", "GPUs", "memory, GiB", "objects, GiB")
+    shown = table("host", "state", "CPUs", "GPUs", "memory, GiB", "objects, GiB")
     for node in nodes:
         state = Text("alive", style="green") if node.alive else Text("gone", style="red")
-        table.add_row(
+        shown.add_row(
             node.address if node.address == node.host_name else f"{node.address} {node.host_name}",
             state,
             _count(node.cpus),
@@ -66,14 +79,14 @@ def _nodes(nodes: tuple[Node, ...]) -> Table:
             _gibibytes(node.memory),
             _gibibytes(node.object_store),
         )
-    return table
+    return shown
 
 
 def _jobs(jobs: tuple[Job, ...]) -> Table:
-    table = _table("user", "for", "holds", "command")
+    shown = table("user", "for", "holds", "command")
     for job in jobs:
-        table.add_row(f"process {job.process}", _duration(time.time() - job.started), _holds(job), _short(job.command))
-    return table
+        shown.add_row(f"process {job.process}", _duration(time.time() - job.started), _holds(job), _short(job.command))
+    return shown
 
 
 def _holds(job: Job) -> str:
@@ -96,12 +109,13 @@ def _short(command: str) -> str:
     return " ".join([Path(words[0]).name, *words[1:]]) if words else command
 
 
-def _table(*headers: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
+def table(*headers: str) -> Table:
+    """An empty table in this command line's style; numbers stand on the right."""
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
     for header in headers:
-        numeric = header in ("CPUs", "GPUs", "memory, GiB", "objects, GiB", "for")
-        table.add_column(header, justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
-    return table
+        numeric = header in RIGHT
+        shown.add_column(header, justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
+    return shown
 
 
 def _offer(status: ClusterStatus) -> str:

@@ -52,6 +52,11 @@ def one_at_a_time() -> Iterator[None]:
         yield
 
 
+def cluster_folder(name: str) -> Path:
+    """What this machine remembers of a cluster of several hosts that it has brought up."""
+    return _state_folder() / "clusters" / name
+
+
 def _record() -> Path:
     return _state_folder() / "head.json"
 

@@ -124,6 +124,18 @@ class Host:
         """Plug the cable in again."""
         self._bed.switch("ip", "link", "set", self.port, "up")
 
+    def replace(self, path: Path, text: str) -> None:
+        """Have this host, and no other, read another text in the place of a file; `restore` ends that."""
+        other = self.tmp / f"instead-of-{path.name}"
+        other.write_text(text)
+        inside = ("nsenter", "--target", str(self._init), "--mount", "--")
+        subprocess.run([*inside, "mount", "--bind", f"/tmp/{other.name}", str(path)], check=True)
+
+    def restore(self, path: Path) -> None:
+        """Have it read the file itself again."""
+        subprocess.run(["nsenter", "--target", str(self._init), "--mount", "--", "umount", str(path)], check=True)
+        (self.tmp / f"instead-of-{path.name}").unlink()
+
     def popen(
         self,
         *command: str,

@@ -1,0 +1,139 @@
+"""What is wrong with the hosts of a cluster, each thing with its host and its fix; no host is asked here."""
+
+import platform
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+
+from rayrnn.cluster.survey import PORT, Host
+
+#: bytes that rayrnn, Ray and torch take on a disk, and that Ray's files take beside them
+ROOM_TO_INSTALL = 6 * 2**30
+ROOM_TO_RUN = 2**30
+#: of its memory, what Ray wants as shared memory for objects
+SHARED_FRACTION = 0.3
+CLOCK_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that should be otherwise."""
+
+    host: str
+    what: str
+    #: what to do about it
+    fix: str
+    #: it works in spite of that, in a way that the words tell
+    tolerable: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.host}: {self.what}; {self.fix}"
+
+
+def check(hosts: Sequence[Host], *, token: str | None, python: str | None = None) -> list[Finding]:
+    """Everything that keeps the hosts from being one cluster, or will hurt there.
+
+    Args:
+        hosts: the head first.
+        token: SHA-256 of this user's token.
+        python: the one that should have rayrnn on the hosts; None when `rayrnn up` installs it.
+    """
+    findings: list[Finding] = []
+    for number, host in enumerate(hosts):
+        if host.unreachable:
+            fix = "start the host, or mend the address, the user or the key in the cluster file"
+            findings.append(Finding(host.address, host.unreachable, fix))
+            continue
+        findings += [*_python(host, python), *_room(host, python), *_strangers(host), *_names(host, hosts)]
+        findings += [*_token(host, token), *_clock(host)]
+        if number == 0 and host.facts["busy_ports"] and not host.runs_ray:
+            fix = f"end what listens there (`ss -ltnp sport = {PORT}`), or give `ray start` another --port"
+            findings.append(Finding(host.address, f"port {PORT}, Ray's own, is taken", fix))
+    return findings
+
+
+def _python(host: Host, python: str | None) -> Iterator[Finding]:
+    ours, theirs = platform.python_version(), host.facts["python"]
+    target = host.facts["target"]
+    if python:
+        if target is None:
+            yield Finding(host.address, f"there is no Python {python}", "mend --python, or leave it out to install one")
+            return
+        theirs = target["python"]
+        yield from _versions(host, target["packages"], python)
+    if _minor(ours) != _minor(theirs):
+        fix = f"install Python {_minor(ours)} there (first on PATH as python3), or use {_minor(theirs)} here"
+        yield Finding(host.address, f"Python {theirs}, here is {ours}: Ray needs the same on both sides", fix)
+    if python is None and target is None and not host.facts["can_make_venv"]:
+        fix = f"apt-get install python{_minor(theirs)}-venv (or your system's package of that kind)"
+        yield Finding(host.address, "its Python cannot make a venv", fix)
+    if "rsync" not in host.facts["tools"]:
+        yield Finding(host.address, "rsync is not installed", "apt-get install rsync")
+
+
+def _versions(host: Host, packages: dict[str, str], python: str) -> Iterator[Finding]:
+    for package in ("ray", "rayrnn"):
+        ours, theirs = version(package), packages.get(package)
+        if theirs != ours:
+            fix = f"`{python} -m pip install {package}=={ours}` there, or leave out --python: `rayrnn up` installs it"
+            yield Finding(host.address, f"{package} {theirs or 'is missing'} in {python}, here is {ours}", fix)
+
+
+def _room(host: Host, python: str | None) -> Iterator[Finding]:
+    needed = ROOM_TO_RUN if python or host.facts["build"] else ROOM_TO_INSTALL
+    for (place, free), least in zip(host.facts["disk"].items(), (needed, ROOM_TO_RUN), strict=True):
+        if free < least:
+            what = f"{free / 2**30:.1f} GiB are free on {place}, {least / 2**30:.0f} are needed"
+            yield Finding(host.address, what, "make room there")
+    shared, wanted = host.facts["shared_memory"], SHARED_FRACTION * host.facts["memory"]
+    if shared < wanted:
+        what = f"/dev/shm has {shared / 2**30:.1f} GiB, Ray wants {wanted / 2**30:.1f} (objects will lie on the disk)"
+        fix = f"`mount -o remount,size={wanted / 2**30 + 1:.0f}G /dev/shm` there"
+        yield Finding(host.address, what, fix, tolerable=True)
+
+
+def _strangers(host: Host) -> Iterator[Finding]:
+    """Somebody else's Ray: its objects, ports and CPUs would be ours too."""
+    strangers = [ray for ray in host.facts["rays"] if not ray["ours"]]
+    if strangers:
+        listed = ", ".join(f"{ray['name']} (process {ray['process']}, user number {ray['user']})" for ray in strangers)
+        fix = (
+            "whoever started it ends it: with `rayrnn down` or `ray stop`; rayrnn ends nothing that it has not started"
+        )
+        yield Finding(host.address, f"another Ray runs there: {listed}", fix)
+
+
+def _names(host: Host, hosts: Sequence[Host]) -> Iterator[Finding]:
+    """Training goes by addresses; Spark does not."""
+    names = {other.facts["host_name"]: other for other in hosts if not other.unreachable}
+    for name, address in host.facts["names"].items():
+        other = names.get(name)
+        where = other.address if other else name
+        if address is None:
+            what = f"does not know the name {name}"
+        elif address.startswith("127.") and len(hosts) > 1:
+            what = f"the name {name} means {address}"
+        else:
+            continue
+        line = f"`{where} {name}` in /etc/hosts there"
+        yield Finding(host.address, what, f"training goes by address, but Spark needs {line}", tolerable=True)
+
+
+def _token(host: Host, token: str | None) -> Iterator[Finding]:
+    theirs = host.facts["token"]
+    if theirs["sha256"] and theirs["sha256"] != token:
+        fix = "move it away there, or copy it here if the hosts' token is the right one (mode 0600)"
+        yield Finding(host.address, "~/.ray/auth_token is another one than here", fix)
+    elif theirs["sha256"] and theirs["mode"] & 0o077:
+        what = f"~/.ray/auth_token has mode {theirs['mode']:04o}"
+        yield Finding(host.address, what, "`rayrnn up` makes it 0600", tolerable=True)
+
+
+def _clock(host: Host) -> Iterator[Finding]:
+    if abs(host.clock) > CLOCK_SECONDS:
+        what = f"its clock is {abs(host.clock):.0f} s {'ahead of' if host.clock > 0 else 'behind'} this machine's"
+        yield Finding(host.address, what, "`timedatectl set-ntp true` there", tolerable=True)
+
+
+def _minor(python: str) -> str:
+    return ".".join(python.split(".")[:2])

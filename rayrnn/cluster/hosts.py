@@ -1,0 +1,279 @@
+"""Bringing the hosts of a cluster file up and down, with Ray's launcher in the middle."""
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rayrnn.cluster.checks import Finding, check
+from rayrnn.cluster.cluster_file import ClusterFile
+from rayrnn.cluster.launch_file import Luggage, is_address, launch_config
+from rayrnn.cluster.launcher import run_launcher
+from rayrnn.cluster.shell import Shell, last_lines, shell_of, shell_of_head, side_by_side
+from rayrnn.cluster.state import cluster_folder
+from rayrnn.cluster.survey import Host, survey, token_digest
+from rayrnn.cluster.token import ensure_token
+from rayrnn.cluster.wheel import build_wheel
+from rayrnn.errors import ClusterError
+
+#: seconds until every host must have joined; the first time, rayrnn and torch are fetched by each
+PATIENCE = 1800.0
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the user says beside the cluster file."""
+
+    #: a Python on the hosts that has rayrnn already
+    python: str | None = None
+    #: so many workers are enough: those that cannot be reached may be left out
+    min_workers: int | None = None
+    max_workers: int | None = None
+    #: leave a Ray that runs as it is, even where it runs another rayrnn
+    no_restart: bool = False
+
+
+@dataclass
+class Plan:
+    """What `bring_up` is going to do, and what was found on the way to it."""
+
+    file: ClusterFile
+    wishes: Wishes
+    #: as listed, the head first; empty where a cloud decides
+    hosts: list[Host]
+    findings: list[Finding]
+    #: those that are to be the cluster
+    chosen: list[Host]
+
+    @property
+    def faults(self) -> list[Finding]:
+        """What keeps the chosen hosts from being a cluster."""
+        chosen = {host.address for host in self.chosen}
+        return [finding for finding in self.findings if finding.host in chosen and not finding.tolerable]
+
+    def refuse(self) -> None:
+        """Go no further where something is in the way.
+
+        Raises:
+            ClusterError: names every fault with its fix.
+        """
+        if self.faults:
+            raise ClusterError("\n".join(["this keeps the hosts from being a cluster:", *map(_indented, self.faults)]))
+
+
+@dataclass
+class Muster:
+    """What the head saw when it called everybody."""
+
+    joined: list[str] = field(default_factory=list)
+    #: address -> what the head's log says about it
+    absent: dict[str, list[str]] = field(default_factory=dict)
+    #: what is wrong where
+    faults: list[tuple[str, str]] = field(default_factory=list)
+    #: address -> with what
+    computes: dict[str, str] = field(default_factory=dict)
+    #: two addresses, seconds of a round trip, bits a second
+    pairs: list[tuple[str, str, float, float]] = field(default_factory=list)
+    #: it was up before
+    was_up: bool = False
+
+
+def plan(file: ClusterFile, wishes: Wishes) -> Plan:
+    """Look at every host; nothing is changed there."""
+    if not file.hosts:
+        return Plan(file, wishes, [], [], [])
+    hosts = survey(file, wishes.python)
+    chosen = _choose(hosts, wishes)
+    return Plan(file, wishes, hosts, check(hosts, token=token_digest(), python=wishes.python), chosen)
+
+
+def bring_up(plan: Plan, say: Say) -> Muster:
+    """Install what is missing, start what does not run, wait for everybody, and have them prove themselves.
+
+    Raises:
+        ClusterError: a host is absent, does not compute, or two cannot talk; names them, with what the log says.
+    """
+    file, wishes = plan.file, plan.wishes
+    ensure_token()
+    folder = cluster_folder(file.name)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    wheel, build = build_wheel(folder)
+    luggage = Luggage(_token_file(folder), wheel, build, wishes.python)
+    addresses = _addresses(plan)
+    text = yaml.safe_dump(launch_config(file, luggage, addresses), sort_keys=False)
+    given = folder / "launch.yaml"
+    same = given.exists() and given.read_text(encoding="utf-8") == text
+    running = bool(plan.chosen) and plan.chosen[0].runs_ray
+    restart = not running or (not wishes.no_restart and plan.chosen[0].facts["build"] != build and not wishes.python)
+    if restart or not same or not all(host.runs_ray for host in plan.chosen):
+        if restart:
+            shutil.rmtree(folder / "ray", ignore_errors=True)  # what the launcher remembers of an earlier cluster
+        given.write_text(text, encoding="utf-8")
+        _claim_tokens(plan)
+        run_launcher("up", file, given, say, _options(wishes, restart=restart))
+    else:
+        say("it is up already")
+    muster = call_everybody(file, addresses, say)
+    muster.was_up = not restart
+    return muster
+
+
+def take_down(file: ClusterFile, say: Say) -> list[str]:
+    """End the cluster on every host and remove its token there, also what a failed `bring_up` has left.
+
+    Returns:
+        the addresses on which something was ended.
+
+    Raises:
+        ClusterError: a host cannot be reached, or a process there does not end.
+    """
+    folder = cluster_folder(file.name)
+    given = folder / "launch.yaml"
+    if not file.hosts:
+        run_launcher("down", file, given if given.exists() else file.path, say)
+        shutil.rmtree(folder, ignore_errors=True)
+        return []
+    head, *workers = _ever_listed(file, given)
+    # the head first: it would start its workers again
+    answers = [*side_by_side([head], lambda host: _end(file, host)), *side_by_side(workers, lambda h: _end(file, h))]
+    failed = [str(answer) for answer in answers if isinstance(answer, ClusterError)]
+    if failed:
+        listed = "\n".join(f"  {line}" for line in failed)
+        again = f"its processes and its token may remain there: `rayrnn down {file.path}` again when it can be reached"
+        raise ClusterError(f"not every host could be taken down; {again}\n{listed}")
+    shutil.rmtree(folder, ignore_errors=True)
+    return [host for host, answer in zip([head, *workers], answers, strict=True) if answer["ended"]]
+
+
+def call_everybody(file: ClusterFile, addresses: tuple[str, ...], say: Say) -> Muster:
+    """Wait on the head for every host, and have it prove that they compute and talk.
+
+    Raises:
+        ClusterError: somebody is absent or not able; names who, with what the head's log says.
+    """
+    muster = Muster()
+    head = shell_of_head(file)
+    for word, value in _listen(head, file.name, addresses):
+        if word == "joined":
+            muster.joined = value
+            say(f"{len(value)} of {len(addresses) or 'the'} hosts have joined")
+        elif word == "absent":
+            muster.absent = value
+        elif word == "fault":
+            muster.faults.append((value[0], value[1]))
+        elif word == "computes":
+            muster.computes[value[0]] = value[1]
+            say(f"{value[0]} computes")
+        elif word == "pair":
+            muster.pairs.append((value[0], value[1], value[2], value[3]))
+            say(f"{value[0]} and {value[1]} talk")
+    if muster.absent or muster.faults:
+        raise ClusterError(_what_is_wrong(muster, file))
+    return muster
+
+
+def _choose(hosts: list[Host], wishes: Wishes) -> list[Host]:
+    """The head, and the workers: without those that cannot be reached where enough are left."""
+    head, *workers = hosts
+    reached = [host for host in workers if not host.unreachable]
+    if wishes.min_workers is not None and wishes.min_workers <= len(reached):
+        workers = reached
+    return [head, *workers[: wishes.max_workers]]
+
+
+def _addresses(plan: Plan) -> tuple[str, ...]:
+    """How the hosts are to call each other: as listed, unless a host takes its own name for 127.0.1.1."""
+    return tuple(_address(host, plan.chosen) for host in plan.chosen)
+
+
+def _address(host: Host, hosts: list[Host]) -> str:
+    if is_address(host.address):
+        return host.address
+    seen = [other.facts["names"].get(host.address) for other in hosts]
+    return next((address for address in seen if address and not address.startswith("127.")), host.address)
+
+
+def _token_file(folder: Path) -> Path:
+    """This user's token; a copy where only the environment has it."""
+    path = ensure_token()
+    if path is not None:
+        return path
+    path = folder / "auth_token"
+    path.touch(mode=0o600)
+    path.write_text(os.environ["RAY_AUTH_TOKEN"], encoding="utf-8")
+    return path
+
+
+def _claim_tokens(plan: Plan) -> None:
+    """Where there is no token yet, the one that comes now will go with the cluster."""
+    digest = token_digest()
+    bare = [host for host in plan.chosen if host.facts["token"]["sha256"] is None]
+    for answer in side_by_side(bare, lambda host: shell_of(plan.file, host.address).ask("claim", str(digest))):
+        if isinstance(answer, ClusterError):
+            raise answer
+
+
+def _options(wishes: Wishes, *, restart: bool) -> Iterator[str]:
+    if not restart:
+        yield "--no-restart"
+    if wishes.max_workers is not None:
+        yield f"--max-workers={wishes.max_workers}"
+    if wishes.min_workers is not None and wishes.max_workers is None:
+        yield f"--min-workers={wishes.min_workers}"
+
+
+def _listen(head: Shell, name: str, addresses: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
+    """What rayrnn/cluster/muster.py says on the head, as it says it."""
+    script = f"exec python3 -m rayrnn.cluster.muster {shlex.join([name, str(PATIENCE), *addresses])}"
+    with subprocess.Popen(
+        head.command(script), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        last = None
+        for line in process.stdout:
+            if line.startswith("{"):
+                ((last, value),) = json.loads(line).items()
+                yield last, value
+        said = process.stderr.read()
+    if last not in ("done", "fault"):
+        raise ClusterError(f"the head {head.address} could not call the hosts together:\n{last_lines(said)}")
+
+
+def _what_is_wrong(muster: Muster, file: ClusterFile) -> str:
+    lines = []
+    for address, words in muster.absent.items():
+        lines.append(f"{address} has not joined the cluster; the head's log says")
+        lines += [f"    {word}" for word in words[-8:]] or ["    nothing about it"]
+    lines += [f"{where} {what}" for where, what in muster.faults]
+    if any(" and " in where for where, _ in muster.faults):
+        lines.append("  the hosts must reach each other on every TCP port: look at the firewalls between them")
+    there = ", ".join(muster.joined) or "nobody"
+    lines.append(f"  joined: {there}; mend it and type `rayrnn up {file.path}` again, or `rayrnn down {file.path}`")
+    return "\n".join(lines)
+
+
+def _ever_listed(file: ClusterFile, given: Path) -> list[str]:
+    """The hosts of the file, and those that it listed when the cluster was brought up."""
+    listed = list(file.hosts)
+    if given.exists():
+        provider = yaml.safe_load(given.read_text(encoding="utf-8"))["provider"]
+        listed += [host for host in provider["worker_ips"] if all(map(is_address, [host, *listed]))]
+    return list(dict.fromkeys(listed))
+
+
+def _end(file: ClusterFile, address: str) -> Any:
+    return shell_of(file, address).ask("end", file.name, timeout=60)
+
+
+def _indented(finding: Finding) -> str:
+    return f"  {finding}"

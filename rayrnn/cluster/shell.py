@@ -1,0 +1,148 @@
+"""One host of a cluster file, reached over SSH as Ray's launcher reaches it."""
+
+import json
+import os
+import shlex
+import subprocess
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ray.autoscaler._private.command_runner import SSHOptions
+from ray.autoscaler._private.commands import _bootstrap_config
+from ray.autoscaler.sdk import get_head_node_ip
+
+from rayrnn.cluster import on_host
+from rayrnn.cluster.cluster_file import ClusterFile
+from rayrnn.cluster.logs import quiet_ray
+from rayrnn.errors import ClusterError
+
+T = TypeVar("T")
+
+#: seconds for a connection
+CONNECT_SECONDS = 10
+#: what ssh ends with when it could not reach the host, or lost it
+SSH_FAILED = 255
+#: a shell's way to rayrnn on a host, where `rayrnn up` puts it
+HOST_PATH = '"$HOME/.rayrnn/venv/bin:$PATH"'
+
+
+class Unreachable(ClusterError):
+    """A host does not answer over SSH, or the link broke in the middle."""
+
+
+@dataclass(frozen=True)
+class Shell:
+    """The way to one host, by the address that the cluster file names."""
+
+    address: str
+    #: user@address
+    target: str
+    #: of ssh
+    options: tuple[str, ...]
+
+    def command(self, script: str, *, terminal: bool = False) -> list[str]:
+        """The ssh command that runs a script there, in a login shell that finds rayrnn first."""
+        inside = f"PATH={HOST_PATH}; {script}"
+        return ["ssh", *(["-t"] * terminal), *self.options, self.target, f"bash --login -c {shlex.quote(inside)}"]
+
+    def run(self, script: str, *, input: str = "", timeout: float | None = None) -> str:
+        """Run a script there; its stdout.
+
+        Raises:
+            Unreachable: there is no way to the host.
+            ClusterError: the script failed; says its last words.
+        """
+        try:
+            # a session of its own: Ctrl-C in the terminal is for us, not for what runs there
+            ended = subprocess.run(
+                self.command(script),
+                input=input,
+                capture_output=True,
+                text=True,
+                timeout=timeout,
+                start_new_session=True,
+            )
+        except subprocess.TimeoutExpired:
+            raise Unreachable(f"{self.address} has not answered for {timeout:g} s: does it hang?") from None
+        if ended.returncode == SSH_FAILED:
+            raise Unreachable(f"{self.address} is not reached by `{self._how()}`: {last_line(ended.stderr)}")
+        if ended.returncode:
+            raise ClusterError(f"{self.address} could not do its part:\n{last_lines(ended.stderr or ended.stdout)}")
+        return ended.stdout
+
+    def ask(self, verb: str, *arguments: str, timeout: float | None = None) -> Any:
+        """What rayrnn/cluster/on_host.py answers there, whether or not rayrnn is there.
+
+        Raises:
+            Unreachable: there is no way to the host.
+            ClusterError: it failed; says its last words.
+        """
+        program = Path(on_host.__file__).read_text(encoding="utf-8")
+        said = self.run(f"exec python3 - {shlex.join([verb, *arguments])}", input=program, timeout=timeout)
+        return json.loads(said.splitlines()[-1])
+
+    def enter(self) -> None:
+        """Become a shell on the host."""
+        command = self.command(f"export PATH={HOST_PATH}; exec bash -i", terminal=True)
+        os.execvp(command[0], command)
+
+    def _how(self) -> str:
+        key = self.options[:2] if self.options[0] == "-i" else ()
+        return shlex.join(["ssh", *key, self.target])
+
+
+def shell_of(file: ClusterFile, address: str, auth: dict[str, Any] | None = None) -> Shell:
+    """The way to a host of the file."""
+    auth = auth or file.auth
+    key = auth.get("ssh_private_key")
+    options = SSHOptions(
+        str(Path(key).expanduser()) if key else None,
+        ProxyCommand=auth.get("ssh_proxy_command"),
+        LogLevel="ERROR",
+        BatchMode="yes",
+    )
+    return Shell(address, f"{auth['ssh_user']}@{address}", tuple(options.to_ssh_options_list(timeout=CONNECT_SECONDS)))
+
+
+def shell_of_head(file: ClusterFile) -> Shell:
+    """The way to the head; a cloud says where that is.
+
+    Raises:
+        ClusterError: the cloud knows no head of this cluster.
+    """
+    if file.hosts:
+        return shell_of(file, file.hosts[0])
+    try:
+        with quiet_ray():
+            return shell_of(file, get_head_node_ip(str(file.path)), _bootstrap_config(file.config)["auth"])
+    except Exception as error:  # every cloud's library raises its own
+        raise ClusterError(
+            f"the head of {file.path} is not found: {error}; `rayrnn up {file.path}` starts it"
+        ) from None
+
+
+def side_by_side(items: Sequence[T], work: Callable[[T], Any]) -> list[Any]:
+    """What `work` gives for each item, all at once; a ClusterError that it raises is given, not raised."""
+
+    def attempt(item: T) -> Any:
+        try:
+            return work(item)
+        except ClusterError as error:
+            return error
+
+    with ThreadPoolExecutor(max(1, min(len(items), 32))) as pool:
+        return list(pool.map(attempt, items))
+
+
+def last_line(text: str) -> str:
+    """The last line with something on it."""
+    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "no word")
+
+
+def last_lines(text: str) -> str:
+    """The last six of them, indented."""
+    lines = [line.rstrip() for line in text.splitlines() if line.strip()]
+    return "\n".join(f"  {line}" for line in lines[-6:]) or "  no word"
