@@ -25,6 +25,7 @@ LEVELS = {
     "rayrnn.generation": 4,
     "rayrnn.prediction": 4,
     "rayrnn.doctor": 4,
+    "rayrnn.jobs": 4,
     "rayrnn.cli": 5,
     "rayrnn": 5,
 }

@@ -5,13 +5,14 @@ import sys
 import traceback
 from collections.abc import Iterator
 from importlib.metadata import version
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from rayrnn.cli import clusters
+from rayrnn.cli import clusters, runs
 from rayrnn.cli.talk import console, say_dimly, say_error
-from rayrnn.errors import RayrnnError
+from rayrnn.errors import RayrnnError, UsageError
 
 app = typer.Typer(
     name="rayrnn",
@@ -78,12 +79,23 @@ def train(
     address: Annotated[
         str | None, typer.Option(help="A Ray cluster; without it the one `rayrnn up` started, or one for this run.")
     ] = None,
+    cluster: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Train on the hosts of this cluster file, from this machine.")
+    ] = None,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="With --cluster: leave when the workers learn; `rayrnn logs` comes back.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print how it ended as one JSON object.")] = False,
 ) -> None:
     """Train a recipe's network, round after round, and leave everything in a run directory."""
     from rayrnn.recipe import load_recipe
 
     loaded = load_recipe(recipe, overrides or [])
+    if cluster is not None:
+        runs.train_there(loaded, cluster, out=out, resume=resume, detach=detach, address=address, as_json=as_json)
+        return
+    if detach:
+        raise UsageError("--detach goes with --cluster: a run on this machine ends with its command")
     from rayrnn.training.driver import train as train_recipe
 
     outcome = train_recipe(loaded, out=out, resume=resume, address=address)
@@ -171,5 +183,5 @@ def _stream(pieces: Iterator[list[str]]) -> None:
         typer.echo(f"--- {number} ---\n{''.join(sample)}")
 
 
-for command in (clusters.up, clusters.down, clusters.status, clusters.attach, clusters.doctor):
+for command in (clusters.up, clusters.down, clusters.status, clusters.attach, clusters.doctor, runs.logs):
     app.command()(command)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rayrnn.cli.runs import show_there
 from rayrnn.cli.talk import console, escape
 
 if TYPE_CHECKING:
@@ -135,12 +136,18 @@ def doctor(
 
 
 def status(
+    file: Annotated[
+        Path | None, typer.Argument(help="The cluster file of hosts, for their cluster and its runs.")
+    ] = None,
     address: Annotated[
         str | None, typer.Option(help="host:port of a Ray; without it RAY_ADDRESS, or what `rayrnn up` started.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print it as one JSON object.")] = False,
 ) -> None:
     """Show what the cluster offers and who uses it; exit code 4 when there is none."""
+    if file is not None:
+        show_there(file, as_json=as_json)
+        return
     from rich.console import Console
 
     from rayrnn.cluster.screen import show_status

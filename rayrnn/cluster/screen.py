@@ -85,7 +85,7 @@ def _nodes(nodes: tuple[Node, ...]) -> Table:
 def _jobs(jobs: tuple[Job, ...]) -> Table:
     shown = table("user", "for", "holds", "command")
     for job in jobs:
-        shown.add_row(f"process {job.process}", _duration(time.time() - job.started), _holds(job), _short(job.command))
+        shown.add_row(f"process {job.process}", duration(time.time() - job.started), _holds(job), _short(job.command))
     return shown
 
 
@@ -134,7 +134,8 @@ def _gibibytes(usage: Usage) -> str:
     return f"{usage.used / GIBIBYTE:.1f} of {usage.total / GIBIBYTE:.1f}" if usage.total else "-"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """The largest unit is enough."""
     for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
         if seconds >= size:
             return f"{seconds / size:.0f} {unit}"

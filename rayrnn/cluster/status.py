@@ -1,6 +1,7 @@
 """What a running cluster has and who uses it."""
 
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from ray._private.services import _get_gcs_client_options
 from ray._private.state import GlobalState
@@ -61,6 +62,14 @@ class ClusterStatus:
     def to_json(self) -> dict[str, object]:
         """The same as plain values."""
         return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "ClusterStatus":
+        """What `to_json` gave, on another host."""
+        usages = ("cpus", "gpus", "memory", "object_store")
+        nodes = [node | {name: Usage(**node[name]) for name in usages} for node in values["nodes"]]
+        jobs = tuple(Job(**job) for job in values["jobs"])
+        return cls(**(values | {"nodes": tuple(Node(**node) for node in nodes), "jobs": jobs}))
 
 
 def read_status(address: str | None = None) -> ClusterStatus:

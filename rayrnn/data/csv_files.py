@@ -18,6 +18,7 @@ from rayrnn.data.files import Listing, list_files, read_bytes
 from rayrnn.data.labels import Target
 from rayrnn.data.quiet import quiet_ray_data
 from rayrnn.data.ragged import flat
+from rayrnn.data.remote import beside
 from rayrnn.data.tables import keyed, rows_of_steps
 from rayrnn.errors import DataError
 from rayrnn.recipe_data import CsvData
@@ -74,7 +75,10 @@ def read_csv(data: CsvData, task: str, *, labelled: bool = True) -> ray.data.Dat
     reading = _Reading(listing.filesystem, layout, label_layout, data.align, data.on_error)
     groups = [files.take(pa.array(group)) for group in listing.groups(TASK_BYTES)]
     return ray.data.from_arrow(groups).map_batches(
-        functools.partial(_read_group, reading=reading), batch_size=None, batch_format="pyarrow"
+        functools.partial(_read_group, reading=reading),
+        batch_size=None,
+        batch_format="pyarrow",
+        **beside(listing.filesystem),
     )
 
 

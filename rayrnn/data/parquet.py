@@ -20,7 +20,7 @@ from rayrnn.data.grouping import Grouping, deal, group, grouping_of, is_number
 from rayrnn.data.partitions import partition_columns
 from rayrnn.data.quiet import quiet_ray_data
 from rayrnn.data.ragged import depth
-from rayrnn.data.remote import results
+from rayrnn.data.remote import beside, results
 from rayrnn.data.tables import check_columns, rows_of_sequences, with_floats
 from rayrnn.errors import DataError
 from rayrnn.recipe_data import ParquetData
@@ -66,6 +66,7 @@ def read_parquet(data: ParquetData, task: str) -> ray.data.Dataset:
         functools.partial(_renamed, data=data, filesystem=listing.filesystem),
         batch_size=None,
         batch_format="pyarrow",
+        **beside(listing.filesystem),
     )
 
 
@@ -179,7 +180,8 @@ def _brought_together(pieces: pa.Table, filesystem: fs.FileSystem, grouping: Gro
     """Blocks of rows of sequences; how many depends on the data alone, so that a resumed run has the same."""
     tasks = _cut(pieces, fewest=FEWEST_HANDS)
     num_hands = max(FEWEST_HANDS, len(tasks))
-    deal_out, bring_together = ray.remote(num_returns=num_hands)(_deal), ray.remote(num_returns=2)(_group)
+    deal_out = ray.remote(num_returns=num_hands, **beside(filesystem))(_deal)
+    bring_together = ray.remote(num_returns=2)(_group)
     hands = [deal_out.remote(task, filesystem, grouping, num_hands) for task in tasks]
     blocks = [bring_together.remote(grouping, *hand) for hand in zip(*hands, strict=True)]
     results([count for _, count in blocks])

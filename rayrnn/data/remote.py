@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import ray
+from pyarrow import fs
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rayrnn.errors import RayrnnError
 
@@ -20,3 +22,14 @@ def results(references: Sequence[ray.ObjectRef]) -> list[Any]:
         if isinstance(error.cause, RayrnnError):
             raise error.cause from None
         raise
+
+
+def beside(filesystem: fs.FileSystem) -> dict[str, Any]:
+    """Options for tasks that read it: local files are those of this host, which other hosts do not have."""
+    nodes = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
+    if filesystem.type_name != "local" or len(nodes) < 2:
+        return {}
+    here = ray.get_runtime_context().get_node_id()
+    # a head that offers no CPU to anybody still reads its own files
+    cpus = {} if nodes[here]["Resources"].get("CPU") else {"num_cpus": 0}
+    return {"scheduling_strategy": NodeAffinitySchedulingStrategy(here, soft=False)} | cpus

@@ -11,7 +11,7 @@ import ray.data
 
 from rayrnn.data.files import Listing, list_files, read_bytes
 from rayrnn.data.quiet import quiet_ray_data
-from rayrnn.data.remote import results
+from rayrnn.data.remote import beside, results
 from rayrnn.data.vocabulary import END
 from rayrnn.errors import DataError
 from rayrnn.recipe_data import TextData
@@ -65,7 +65,7 @@ def _read_files(listing: Listing, length: int) -> tuple[list[Symbols], list[ray.
     """Every task gives its count first, then its blocks."""
     num_cpus = int(ray.cluster_resources().get("CPU", 1))
     shared = ray.put(listing)
-    read_group = ray.remote(num_returns="streaming")(_read_group)
+    read_group = ray.remote(num_returns="streaming", **beside(listing.filesystem))(_read_group)
     tasks = [read_group.remote(shared, group, length) for group in listing.groups(TASK_BYTES, fewest=num_cpus)]
     answers = [list(task) for task in tasks]
     counts = results([answer[-1] for answer in answers])

@@ -24,6 +24,7 @@ from rayrnn.training.outcome import Outcome
 from rayrnn.training.progress import Screen
 from rayrnn.training.recorder import Recorder
 from rayrnn.training.roll import start_roll
+from rayrnn.training.talk import Talk
 
 #: the sections of a recipe that a resumed run cannot change
 FIXED = ("task", "data", "model", "seed")
@@ -42,6 +43,7 @@ def train(
     resume: bool = False,
     address: str | None = None,
     console: Console | None = None,
+    screen: Talk | None = None,
 ) -> Outcome:
     """Train `recipe` on a Ray cluster and leave everything in a run directory.
 
@@ -50,6 +52,7 @@ def train(
         out: the run directory; without it runs/<name of the recipe>.
         resume: go on from the newest complete checkpoint in `out`.
         address: the Ray cluster; without it the one `rayrnn up` started, or a local one for this run.
+        screen: takes what the run says, instead of a screen on `console`.
 
     Raises:
         UsageError: `out` holds a run (without resume), or `resume` does not fit the stored recipe.
@@ -58,9 +61,9 @@ def train(
         RunError: a worker failed, or the loss stopped being finite.
         Interrupted: the user stopped the run; a checkpoint is written.
     """
-    screen = Screen(console or Console(stderr=True), recipe)
+    screen = screen or Screen(console or Console(stderr=True), recipe)
     path = Path(out) if out is not None else Path("runs") / recipe.name
-    run = _resumable(path, recipe) if resume and (path / RECIPE).exists() else create_run(path)
+    run = resumable(path, recipe) if resume and (path / RECIPE).exists() else create_run(path)
     with connect(address, log_file=run.log):
         check_cpus(recipe)
         screen.say("reading the data ...")
@@ -88,7 +91,7 @@ def check_cpus(recipe: Recipe) -> None:
 class Driver:
     """One run's way from sequences in the object store to its end."""
 
-    def __init__(self, run: Run, recipe: Recipe, material: Material, screen: Screen) -> None:
+    def __init__(self, run: Run, recipe: Recipe, material: Material, screen: Talk) -> None:
         self._run = run
         self._recipe = recipe
         self._material = material
@@ -260,7 +263,7 @@ class Driver:
         )
 
 
-def _resumable(path: Path, recipe: Recipe) -> Run:
+def resumable(path: Path, recipe: Recipe) -> Run:
     """The run at `path`, if `recipe` may go on with it."""
     run = open_run(path)
     stored = run.recipe

@@ -4,13 +4,15 @@ from typing import Any
 
 import ray
 from ray.actor import ActorHandle
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 Event = dict[str, Any]
 
 
 def open_mailbox() -> ActorHandle:
-    """Start a run's mailbox; it lives as long as the caller."""
-    return ray.remote(num_cpus=0)(Mailbox).remote()
+    """Start a run's mailbox on this node; it lives as long as the caller."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(num_cpus=0, scheduling_strategy=here)(Mailbox).remote()
 
 
 class Mailbox:

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Callable
 from typing import Any
 
 import plotext
@@ -24,13 +25,18 @@ REFRESHES_PER_SECOND = 5
 
 
 class Screen:
-    """One run's talk with the user; a line a round from one place."""
+    """One run's talk with the user; a line a round from one place.
 
-    def __init__(self, console: Console, recipe: Recipe) -> None:
+    Args:
+        clock: seconds now; another where it is told later what has happened.
+    """
+
+    def __init__(self, console: Console, recipe: Recipe, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._console = console
         self._recipe = recipe
+        self._clock = clock
         self._rounds = recipe.averaging.rounds
-        self._started = time.monotonic()
+        self._started = self._clock()
         self._first_round = 0
         self._last: dict[str, Any] = {}
         self._held_out: float | None = None
@@ -73,7 +79,7 @@ class Screen:
     def start(self, first_round: int) -> None:
         """Training begins now."""
         self._first_round = first_round
-        self._started = time.monotonic()
+        self._started = self._clock()
         if self._console.is_terminal:
             self._live.start()
 
@@ -147,7 +153,7 @@ class Screen:
 
     def _seconds_left(self) -> float:
         now = int(self._last["round"])
-        return (time.monotonic() - self._started) / max(1, now - self._first_round) * (self._rounds - now)
+        return (self._clock() - self._started) / max(1, now - self._first_round) * (self._rounds - now)
 
 
 def summary_rows(recipe: Recipe, outcome: Outcome) -> dict[str, str]:

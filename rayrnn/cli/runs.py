@@ -1,0 +1,70 @@
+"""The commands about runs on a cluster of other hosts."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rayrnn.errors import ClusterError, UsageError
+
+if TYPE_CHECKING:
+    from rayrnn.recipe import Recipe
+    from rayrnn.training.outcome import Outcome
+
+
+def train_there(
+    recipe: "Recipe",
+    file: Path,
+    *,
+    out: str | None,
+    resume: bool,
+    detach: bool,
+    address: str | None,
+    as_json: bool,
+) -> None:
+    """`rayrnn train --cluster`."""
+    if address is not None:
+        raise UsageError("give --cluster (a file) or --address (host:port), one of the two")
+    from rayrnn.jobs.remote import train_on_cluster
+
+    _print_outcome(train_on_cluster(recipe, file, out=out, resume=resume, detach=detach), as_json=as_json)
+
+
+def logs(
+    run: Annotated[str, typer.Argument(help="The run directory, or the name of a run that lies on the cluster.")],
+    cluster: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The cluster file; without it the one the run was started with.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print how it ended as one JSON object.")] = False,
+) -> None:
+    """Show what a run on a cluster has said, follow it to its end and fetch its directory; Ctrl-C leaves it alone."""
+    from rayrnn.jobs.remote import follow_run
+
+    _print_outcome(follow_run(run, cluster), as_json=as_json)
+
+
+def show_there(file: Path, *, as_json: bool) -> None:
+    """`rayrnn status FILE`."""
+    from rich.console import Console
+
+    from rayrnn.cluster.cluster_file import read_cluster_file
+    from rayrnn.jobs.asking import runs_of
+    from rayrnn.jobs.head import find_head
+    from rayrnn.jobs.table import show_runs
+
+    answer = runs_of(find_head(read_cluster_file(file)))
+    if "cluster" in answer:
+        answer["cluster"]["origin"] = str(file)
+    if as_json:
+        typer.echo(json.dumps(answer))
+    else:
+        show_runs(Console(), answer, file)
+    if "problem" in answer:
+        raise ClusterError(answer["problem"])
+
+
+def _print_outcome(outcome: "Outcome | None", *, as_json: bool) -> None:
+    """A run that was left alone has none yet."""
+    if as_json and outcome is not None:
+        typer.echo(json.dumps(outcome.to_json()))

@@ -1,0 +1,244 @@
+"""Training from the laptop on hosts that share nothing: the run comes home, whatever dies on the way."""
+
+import json
+import secrets
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+
+import psutil
+import pytest
+
+from rayrnn.checkpoints import newest_checkpoint
+from tests.cluster.bed import Bed, Host
+
+pytestmark = pytest.mark.slow
+
+CLUSTER = """
+cluster_name: bed
+provider: {type: local, head_ip: 192.0.2.10, worker_ips: [192.0.2.11, 192.0.2.12]}
+auth: {ssh_user: ubuntu, ssh_private_key: ~/.ssh/id_ed25519}
+"""
+RECIPE = """
+name: words
+data: {path: words.txt, length: 40, held_out: 0.1}
+model: {hidden: 24, layers: 1}
+training: {batch_size: 4, truncate: 20, evaluate_every: 50, checkpoint_every: 20}
+averaging: {workers: 2, frequency: 2, rounds: %d, patience: 5}
+"""
+TRAIN = ("rayrnn", "train", "words.yaml", "--cluster", "cluster.yaml")
+
+
+@pytest.fixture(scope="module")
+def shared_bed(bed_is_possible: None) -> Iterator[Bed]:
+    with Bed(with_rayrnn=True) as bed:
+        token = secrets.token_hex(32)
+        for host in (bed.laptop, *bed.hosts):
+            (host.home / ".ray").mkdir(mode=0o700)
+            (host.home / ".ray" / "auth_token").write_text(token)
+            (host.home / ".ray" / "auth_token").chmod(0o600)
+        (bed.laptop.home / "cluster.yaml").write_text(CLUSTER)
+        (bed.laptop.home / "words.txt").write_text("abcdefgh ijkl mnop " * 6000)
+        for host in bed.hosts:
+            start_ray(bed, host)
+        yield bed
+
+
+@pytest.fixture(autouse=True)
+def no_run(bed: Bed) -> Iterator[None]:
+    """Nothing of one test is there in the next."""
+    yield
+    shutil.rmtree(bed.laptop.home / "runs", ignore_errors=True)
+
+
+def start_ray(bed: Bed, host: Host) -> None:
+    head = bed.hosts[0]
+    place = (
+        ("--head", "--port=6379", "--include-dashboard=false") if host is head else (f"--address={head.address}:6379",)
+    )
+    command = (
+        "python3",
+        "-m",
+        "ray.scripts.scripts",
+        "start",
+        *place,
+        f"--node-ip-address={host.address}",
+        "--num-cpus=2",
+    )
+    ended = host.run(*command, environment={"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0"}, timeout=120)
+    assert ended.returncode == 0, ended.stderr
+
+
+class Talk:
+    """A command on the laptop, and what it says while it runs."""
+
+    def __init__(self, bed: Bed, *command: str) -> None:
+        pipe = subprocess.PIPE
+        self._process = bed.laptop.popen(*command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe)
+        self.said = ""
+        self.printed = ""
+        self._readers = [threading.Thread(target=read, daemon=True) for read in (self._read_talk, self._read_data)]
+        for reader in self._readers:
+            reader.start()
+
+    def wait_for(self, words: str, seconds: float = 150) -> None:
+        deadline = time.monotonic() + seconds
+        while words not in self.said:
+            assert time.monotonic() < deadline, self.said
+            assert self._process.poll() is None or words in self.said, self.said
+            time.sleep(0.1)
+
+    def interrupt(self) -> None:
+        for process in psutil.Process(self._process.pid).children(recursive=True):
+            if any(word.endswith("bin/rayrnn") for word in process.cmdline()):
+                process.send_signal(signal.SIGINT)
+
+    def end(self, seconds: float = 240) -> int:
+        self._process.wait(seconds)
+        for reader in self._readers:
+            reader.join(10)
+        return self._process.returncode
+
+    def _read_talk(self) -> None:
+        for line in self._process.stderr:
+            self.said += line
+
+    def _read_data(self) -> None:
+        self.printed = self._process.stdout.read()
+
+
+def write_recipe(bed: Bed, rounds: int) -> None:
+    (bed.laptop.home / "words.yaml").write_text(RECIPE % rounds)
+
+
+def last_round(bed: Bed) -> int:
+    """Of the newest checkpoint on the laptop."""
+    checkpoint, damages = newest_checkpoint(bed.laptop.home / "runs" / "words" / "checkpoints")
+    assert not damages
+    return 0 if checkpoint is None else checkpoint.progress["round"]
+
+
+def wait_for_checkpoint(bed: Bed, seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while last_round(bed) == 0:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def test_a_run_travels_to_the_cluster_and_comes_home(bed: Bed) -> None:
+    write_recipe(bed, 60)
+    ended = bed.laptop.run(*TRAIN, "--json", timeout=240)
+    assert ended.returncode == 0, ended.stderr
+    assert "sending 1 local file, 114 kB" in ended.stderr
+    assert json.loads(ended.stdout)["rounds"] == 60
+    run = bed.laptop.home / "runs" / "words"
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == 60
+    assert last_round(bed) == 60
+    assert "path: words.txt" in (run / "recipe.yaml").read_text()
+    wrote = bed.laptop.run("rayrnn", "generate", "runs/words", "--prime", "abc", "--length", "5")
+    assert wrote.returncode == 0, wrote.stderr
+    for host in bed.hosts:
+        for folder in ("runs", "kept"):
+            assert not list((host.home / ".rayrnn" / folder).glob("*")), host.name
+
+
+def test_a_detached_run_is_found_left_alone_and_stopped(bed: Bed) -> None:
+    write_recipe(bed, 20000)
+    ended = bed.laptop.run(*TRAIN, "--detach", timeout=240)
+    assert ended.returncode == 0, ended.stderr
+    assert "rayrnn logs runs/words" in ended.stderr
+    status = bed.laptop.run("rayrnn", "status", "cluster.yaml", "--json", timeout=120)
+    assert status.returncode == 0, status.stderr
+    (run,) = json.loads(status.stdout)["runs"]
+    assert (run["out"], run["state"]) == ("runs/words", "running")
+    again = bed.laptop.run(*TRAIN, "--resume", timeout=120)
+    assert again.returncode == 4
+    assert "is being trained already" in again.stderr
+    logs = Talk(bed, "rayrnn", "logs", "runs/words")
+    logs.wait_for("/20000 loss")
+    logs.interrupt()
+    assert logs.end() == 0
+    assert "the run goes on" in logs.said
+    (job,) = (bed.hosts[0].home / ".rayrnn" / "runs").iterdir()
+    assert bed.hosts[0].run("sh", "-c", f"kill -TERM $(cat {bed.home}/.rayrnn/runs/{job.name}/pid)").returncode == 0
+    logs = Talk(bed, "rayrnn", "logs", "runs/words")
+    assert logs.end() == 130, logs.said
+    assert last_round(bed) > 0
+    shutil.rmtree(job)
+
+
+def test_ctrl_c_brings_a_checkpoint_home_and_resume_goes_on(bed: Bed) -> None:
+    write_recipe(bed, 3000)
+    training = Talk(bed, *TRAIN)
+    training.wait_for("/3000 loss")
+    training.interrupt()
+    assert training.end() == 130, training.said
+    assert "--resume --cluster cluster.yaml" in training.said.splitlines()[-1]
+    stopped = last_round(bed)
+    assert 0 < stopped < 3000
+    write_recipe(bed, stopped + 40)
+    resumed = bed.laptop.run(*TRAIN, "--resume", "--json", timeout=240)
+    assert resumed.returncode == 0, resumed.stderr
+    assert f"going on after round {stopped:,}" in resumed.stderr
+    assert json.loads(resumed.stdout)["rounds"] == stopped + 40
+
+
+def test_a_link_that_breaks_is_mended_and_nothing_is_missed(bed: Bed) -> None:
+    write_recipe(bed, 2000)
+    training = Talk(bed, *TRAIN, "--json")
+    training.wait_for("/2000 loss")
+    bed.laptop.cut()
+    training.wait_for("is broken; the run goes on there")
+    bed.laptop.mend()
+    assert training.end() == 0, training.said
+    assert json.loads(training.printed)["rounds"] == 2000
+    rounds = [
+        json.loads(line)["round"] for line in (bed.laptop.home / "runs/words/metrics.jsonl").read_text().splitlines()
+    ]
+    assert rounds == list(range(1, 2001))
+
+
+def test_a_host_that_dies_costs_its_worker_and_not_the_run(bed: Bed) -> None:
+    write_recipe(bed, 3000)
+    training = Talk(bed, *TRAIN, "--json")
+    training.wait_for("/3000 loss")
+    lost = next(
+        host for host in bed.hosts[1:] if any("RayTrainWorker" in " ".join(p.cmdline()) for p in host.processes())
+    )
+    lost.kill()
+    training.wait_for("died")
+    lost.start()
+    start_ray(bed, lost)
+    assert training.end(400) == 0, training.said
+    assert json.loads(training.printed)["rounds"] == 3000
+
+
+def test_a_run_goes_on_after_its_head_died_with_everything_on_it(bed: Bed) -> None:
+    """The laptop had left: the checkpoint comes from the host that kept it."""
+    write_recipe(bed, 20000)
+    ended = bed.laptop.run(*TRAIN, "--detach", timeout=240)
+    assert ended.returncode == 0, ended.stderr
+    deadline = time.monotonic() + 120
+    while not [path for host in bed.hosts[1:] for path in host.home.glob(".rayrnn/kept/*/checkpoints/round-*")]:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    head = bed.hosts[0]
+    for host in bed.hosts:
+        host.kill()
+    shutil.rmtree(head.home / ".rayrnn")
+    for host in bed.hosts:
+        host.start()
+        start_ray(bed, host)
+    (bed.laptop.home / "words.yaml").write_text(RECIPE % 20000)
+    gone = bed.laptop.run("rayrnn", "logs", "runs/words", timeout=120)
+    assert gone.returncode != 0
+    kept = max(int(path.name[6:]) for host in bed.hosts[1:] for path in host.home.glob(".rayrnn/kept/*/checkpoints/*"))
+    write_recipe(bed, kept + 40)
+    resumed = bed.laptop.run(*TRAIN, "--resume", "--json", timeout=240)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "which kept it" in resumed.stderr
+    assert f"going on after round {kept:,}" in resumed.stderr
+    assert json.loads(resumed.stdout)["rounds"] == kept + 40

@@ -1,0 +1,145 @@
+"""What travels with a job, what is said at a distance, and what another host keeps: without a cluster."""
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from rayrnn.checkpoints import Checkpoint, newest_checkpoint, write_checkpoint
+from rayrnn.errors import DataError, RunError
+from rayrnn.jobs.baggage import LIMIT, pack
+from rayrnn.jobs.desk import is_running
+from rayrnn.jobs.folder import Order
+from rayrnn.jobs.keeper import files_of, write_files
+from rayrnn.jobs.record import Record, load_record, new_job, place_there
+from rayrnn.jobs.relay import Relay, outcome_of, show
+from rayrnn.recipe import Recipe, validate_recipe
+from rayrnn.run import Run, create_run
+from rayrnn.training.outcome import Outcome
+from rayrnn.training.progress import Screen
+from tests.test_cli import run_rayrnn
+
+
+def recipe(**data: object) -> Recipe:
+    return validate_recipe({"name": "small", "data": {"source": "text", "length": 10} | data})
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current directory, with a text in it and one beside it."""
+    (tmp_path / "here" / "texts").mkdir(parents=True)
+    (tmp_path / "here" / "texts" / "one.txt").write_text("one " * 100)
+    (tmp_path / "here" / "texts" / "two.txt").write_text("two " * 100)
+    (tmp_path / "beside.txt").write_text("beside " * 100)
+    monkeypatch.chdir(tmp_path / "here")
+    return tmp_path / "here"
+
+
+def test_files_below_the_current_directory_keep_their_names(here: Path) -> None:
+    baggage = pack(recipe(path="texts/*.txt"))
+    assert baggage.inside == ("texts/one.txt", "texts/two.txt")
+    assert (baggage.outside, baggage.num_bytes) == ((), 800)
+    assert baggage.recipe == recipe(path="texts/*.txt")
+    assert str(baggage) == "2 local files, 800 bytes"
+
+
+def test_files_from_elsewhere_travel_under_a_name_of_their_own(here: Path) -> None:
+    baggage = pack(recipe(path=["texts/one.txt", "../beside.txt"], held_out=str(here / "texts" / "two.txt")))
+    beside = (here.parent / "beside.txt").as_posix()
+    assert baggage.outside == (beside.removeprefix("/"),)
+    assert baggage.recipe.data.path == ("texts/one.txt", f"_outside_{beside}")
+    assert baggage.recipe.data.held_out == "texts/two.txt"
+    assert set(baggage.inside) == {"texts/one.txt", "texts/two.txt"}
+
+
+def test_what_is_no_local_file_does_not_travel(here: Path) -> None:
+    for path in ("s3://bucket/texts", "sysconfig:stdlib/*.py", "file:///data/texts"):
+        assert pack(recipe(path=path)).num_bytes == 0
+    assert pack(recipe(text="a text of its own")).inside == ()
+
+
+def test_too_much_local_data_is_refused_with_advice(here: Path) -> None:
+    with (here / "large.txt").open("wb") as file:
+        file.truncate(LIMIT + 1)
+    with pytest.raises(DataError, match=r"large\.txt\) is 2\.15 GB on this machine; at most 2\.15 GB.*s3://.*spark"):
+        pack(recipe(path="large.txt"))
+
+
+def test_a_missing_file_is_told_before_anything_travels(here: Path) -> None:
+    with pytest.raises(DataError, match=r"there is no .*three\.txt"):
+        pack(recipe(path="texts/three.txt"))
+
+
+def test_a_relayed_run_looks_as_if_it_were_here(tmp_path: Path) -> None:
+    event = {"kind": "round", "round": 4, "loss": 2.0, "steps": 90, "seconds": 1.0, "broken": []}
+    event["workers"] = [{"worker": 0, "averaging_seconds": 0.1}]
+    evaluation = {"kind": "evaluation", "round": 1, "held_out_loss": 2.5, "held_out_accuracy": None, "model": object()}
+    outcome = Outcome(Run(tmp_path), "finished", 1, 2.0, 2.5, 1, 90.0, 1.0)
+    spoken = recipe(path="texts")
+    here, there = io.StringIO(), io.StringIO()
+    relay = Relay(tmp_path / "screen.jsonl")
+    screen = Screen(Console(file=here, width=100), spoken, clock=lambda: 0.0)
+    for talk in (relay, screen):
+        talk.say("reading the data ...")
+        talk.start(0)
+        talk.evaluation(evaluation)
+        talk.round(event)
+        talk.attendance({"kind": "died", "worker": 1, "round": 0})
+        talk.stop()
+    relay.finish(outcome, [])
+    relay.end(RunError("no more"))
+    words = [json.loads(line) for line in (tmp_path / "screen.jsonl").read_text().splitlines()]
+    distant = Screen(Console(file=there, width=100), spoken, clock=lambda: 0.0)
+    for word in words:
+        show(word, distant, Run(tmp_path))
+    assert there.getvalue() == here.getvalue()
+    assert "4/200 loss 2.000 held-out 2.500" in there.getvalue()
+    assert outcome_of(words[-2], outcome.run) == outcome
+    assert (words[-1]["exit_code"], words[-1]["message"]) == (1, "no more")
+
+
+def test_what_another_host_keeps_is_a_whole_run_to_go_on_from(tmp_path: Path) -> None:
+    run = create_run(tmp_path / "run")
+    run.append_metrics({"round": 20})
+    for number in (10, 20):
+        write_checkpoint(run.checkpoints, number, Checkpoint({}, {}, ({},), {"round": number}))
+    for name in ("round-000010", "round-000020"):
+        write_files(tmp_path / "kept", files_of(run.path, name))
+    checkpoint, damages = newest_checkpoint(tmp_path / "kept" / "checkpoints")
+    assert (checkpoint.progress, damages) == ({"round": 20}, [])
+    assert Run(tmp_path / "kept").metrics() == [{"round": 20}]
+
+
+def test_a_run_remembers_its_cluster(tmp_path: Path, here: Path) -> None:
+    run = create_run(tmp_path / "run")
+    assert load_record(run) is None
+    record = Record("/cluster.yaml", new_job("small"), place_there(Path("runs/small")))
+    record.save(run)
+    assert load_record(run) == record
+    assert record.out == "runs/small"
+    assert place_there(tmp_path / "run") == "runs/run"
+    order = Order(recipe(path="texts").model_dump(mode="json"), record.out, True, "0.1.0")
+    assert Order.from_json(order.to_json()) == order
+    assert not is_running(record.job)
+
+
+def test_options_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
+    detached = run_rayrnn("train", "recite", "--detach", home=tmp_path)
+    assert detached.returncode == 2
+    assert "--detach goes with --cluster" in detached.stderr
+    both = run_rayrnn("train", "recite", "--cluster", "c.yaml", "--address", "127.0.0.1:1", home=tmp_path)
+    assert both.returncode == 2
+    assert run_rayrnn("logs", "nowhere", home=tmp_path).returncode == 2
+
+
+def test_a_head_that_cannot_be_reached_is_a_cluster_error(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(
+        "cluster_name: c\nprovider: {type: local, head_ip: 127.0.0.1, worker_ips: []}\n"
+        "auth: {ssh_user: nobody, ssh_proxy_command: 'false'}\n"
+    )
+    ended = run_rayrnn("train", "recite", "--cluster", "c.yaml", home=tmp_path)
+    assert ended.returncode == 4, ended.stderr
+    assert "nobody@127.0.0.1" in ended.stderr
+    assert "cannot be reached over SSH" in ended.stderr
