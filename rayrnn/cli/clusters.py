@@ -33,8 +33,14 @@ def up(
     python: Annotated[
         str | None, typer.Option(metavar="PATH", help="The hosts' Python that has rayrnn: nothing is installed there.")
     ] = None,
+    kubernetes: Annotated[
+        bool, typer.Option("--kubernetes", help="Only print the same cluster for KubeRay, as YAML.")
+    ] = False,
 ) -> None:
     """Start a Ray cluster: on this machine, or on the hosts of a cluster file."""
+    if kubernetes:
+        _print_manifest(file)
+        return
     if file is not None:
         from rayrnn.cluster.hosts import Wishes
 
@@ -50,6 +56,16 @@ def up(
         head, is_new = start_head(options)
         status = read_status(head.address)
     show_started(console(), status, is_new=is_new, ignored=not is_new and options != HeadOptions())
+
+
+def _print_manifest(file: Path | None) -> None:
+    from rayrnn.cluster.cluster_file import read_cluster_file
+    from rayrnn.cluster.kuberay import manifest
+    from rayrnn.errors import UsageError
+
+    if file is None:
+        raise UsageError("--kubernetes prints the shape of a cluster file: name one, as `rayrnn up FILE --kubernetes`")
+    typer.echo(manifest(read_cluster_file(file)), nl=False)
 
 
 def _up_hosts(file: Path, wishes: "Wishes", *, yes: bool, dry_run: bool) -> None:
