@@ -142,4 +142,4 @@ def test_a_head_that_cannot_be_reached_is_a_cluster_error(tmp_path: Path) -> Non
     ended = run_rayrnn("train", "recite", "--cluster", "c.yaml", home=tmp_path)
     assert ended.returncode == 4, ended.stderr
     assert "nobody@127.0.0.1" in ended.stderr
-    assert "cannot be reached over SSH" in ended.stderr
+    assert "is not reached" in ended.stderr

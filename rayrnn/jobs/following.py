@@ -9,8 +9,9 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from rayrnn.cluster.shell import SSH_FAILED
 from rayrnn.jobs.folder import PID, RUNS
-from rayrnn.jobs.head import SSH_FAILED, Head
+from rayrnn.jobs.head import Head
 from rayrnn.jobs.relay import SCREEN, Word
 
 #: between two attempts to reach the head again
@@ -58,7 +59,7 @@ class Listener:
         """
         broken_since: float | None = None
         while True:
-            with _Link(self._head.command(self._listen())) as link:
+            with _Link(self._head.shell.command(self._listen())) as link:
                 for line in link.lines():
                     if line and broken_since is not None:
                         broken_since = None

@@ -9,13 +9,14 @@ from pathlib import Path
 from rich.console import Console
 
 from rayrnn.cluster.cluster_file import read_cluster_file
+from rayrnn.cluster.shell import Unreachable
 from rayrnn.errors import ClusterError, Interrupted, RayrnnError, RunError, UsageError
 from rayrnn.jobs.asking import ask, error_of, find_run, runs_of
 from rayrnn.jobs.baggage import OUTSIDE, Baggage, pack
 from rayrnn.jobs.fetching import Fetcher
 from rayrnn.jobs.folder import ORDER, PID, RUNS, WORK, Order
 from rayrnn.jobs.following import ALIVE, Listener
-from rayrnn.jobs.head import Head, Unreachable, find_head
+from rayrnn.jobs.head import Head, find_head
 from rayrnn.jobs.record import Record, load_record, new_job, place_there
 from rayrnn.jobs.relay import SCREEN, Word, outcome_of, show
 from rayrnn.recipe import Recipe, validate_recipe
