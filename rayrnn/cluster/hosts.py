@@ -114,15 +114,18 @@ def bring_up(plan: Plan, say: Say) -> Muster:
     same = given.exists() and given.read_text(encoding="utf-8") == text
     running = bool(plan.chosen) and plan.chosen[0].runs_ray
     restart = not running or (not wishes.no_restart and plan.chosen[0].facts["build"] != build and not wishes.python)
+    # Ray never tries a host again whose setup has failed once
+    failed = folder / "failed"
+    restart = restart or (failed.exists() and not wishes.no_restart)
     if restart or not same or not all(host.runs_ray for host in plan.chosen):
         if restart:
             shutil.rmtree(folder / "ray", ignore_errors=True)  # what the launcher remembers of an earlier cluster
         given.write_text(text, encoding="utf-8")
         _claim_tokens(plan)
         run_launcher("up", file, given, say, _options(wishes, restart=restart))
-    else:
-        say("it is up already")
+    failed.touch()
     muster = call_everybody(file, addresses, say)
+    failed.unlink()
     muster.was_up = not restart
     return muster
 

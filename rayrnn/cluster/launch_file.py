@@ -79,7 +79,9 @@ def _start_command(command: str, file: ClusterFile, hosts: tuple[str, ...], *, i
     options = ["--disable-usage-stats", *_address(file, hosts, is_head=is_head)]
     if is_head:
         options.append("--include-dashboard=false")
-    started = re.sub(r"\bray start\b", f"ray start {' '.join(options)}", command)
+    # a Python of the user's may have no command `ray` beside it
+    ours = re.sub(r"(?<![\w/.-])ray start\b", "python3 -m ray.scripts.scripts start", command)
+    started = re.sub(r"\b(ray|ray\.scripts\.scripts) start\b", rf"\1 start {' '.join(options)}", ours)
     return (
         # Ray's launcher says OMP_NUM_THREADS=1, and every worker would learn with one thread
         f"unset OMP_NUM_THREADS; folder=$(python3 {ON_HOST} folder {name}) || exit 1; ulimit -n $(ulimit -Hn); "

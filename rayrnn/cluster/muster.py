@@ -21,6 +21,7 @@ from typing import Any
 import ray
 from ray._private.ray_constants import DEBUG_AUTOSCALING_STATUS
 from ray.actor import ActorHandle
+from ray.autoscaler.tags import STATUS_UNINITIALIZED
 from ray.exceptions import RayError
 from ray.experimental.internal_kv import _internal_kv_get
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -33,6 +34,8 @@ from rayrnn.errors import ClusterError
 
 #: seconds that a host may be neither there nor on its way
 QUIET_SECONDS = 60.0
+#: seconds that a host which Ray has done with may take to be seen among those that have joined
+FAILED_SECONDS = 8.0
 #: seconds that an actor's Python and torch may take to start on a host
 START_SECONDS = 120.0
 LOOK_SECONDS = 1.0
@@ -78,7 +81,7 @@ def wait_for(hosts: Sequence[str], folder: str, patience: float) -> dict[str, st
     Args:
         patience: seconds for all of it; a host that Ray has given up, or never begun with, is given up before.
     """
-    started = last_sign = time.monotonic()
+    started = last_sign = hope = time.monotonic()
     joined: dict[str, str] = {}
     on_the_way: set[str] = set()
     failed: set[str] = set()
@@ -93,7 +96,9 @@ def wait_for(hosts: Sequence[str], folder: str, patience: float) -> dict[str, st
             say("joined", sorted(joined))
             last_sign = now
         missing = set(hosts) - set(joined)
-        gave_up = missing <= failed or (now - last_sign > QUIET_SECONDS and not missing & on_the_way)
+        if not missing <= failed:
+            hope = now
+        gave_up = now - hope > FAILED_SECONDS or (now - last_sign > QUIET_SECONDS and not missing & on_the_way)
         if not missing or gave_up or now - started > patience:
             if missing:
                 say("absent", {host: words_about(host, folder) for host in sorted(missing)})
@@ -162,7 +167,8 @@ def _pending() -> set[str]:
     """The hosts that Ray's autoscaler is at work on."""
     said = _internal_kv_get(DEBUG_AUTOSCALING_STATUS)
     report = (json.loads(said) if said else {}).get("autoscaler_report") or {}
-    return {row[0] for row in report.get("pending_nodes", [])}
+    # one that has failed once is listed for ever as not begun, and never tried again
+    return {row[0] for row in report.get("pending_nodes", []) if row[2] != STATUS_UNINITIALIZED}
 
 
 def _reason(error: RayError) -> str:

@@ -133,7 +133,7 @@ class Host:
 
     def restore(self, path: Path) -> None:
         """Have it read the file itself again."""
-        subprocess.run(["nsenter", "--target", str(self._init), "--mount", "--", "umount", str(path)], check=True)
+        subprocess.run(["nsenter", "--target", str(self._init), "--all", "--", "umount", str(path)], check=True)
         (self.tmp / f"instead-of-{path.name}").unlink()
 
     def popen(

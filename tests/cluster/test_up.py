@@ -126,7 +126,7 @@ def test_a_host_that_cannot_join_is_named_with_what_the_log_says_and_down_cleans
     ended = up(bed)
     assert ended.returncode == 4
     assert "192.0.2.12 has not joined the cluster; the head's log says" in ended.stderr
-    assert "joined: 192.0.2.10, 192.0.2.11" in ended.stderr
+    assert "joined: 192.0.2.10, 192.0.2.11;" in ended.stderr
     assert rayrnn(bed, "down", "cluster.yaml", "--yes").returncode == 0
     assert_nothing_is_left(bed.hosts)
 
