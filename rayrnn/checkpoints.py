@@ -71,6 +71,16 @@ def write_checkpoint(folder: Path, round_number: int, checkpoint: Checkpoint) ->
     return target
 
 
+def digest(*parts: Tensors) -> str:
+    """A fingerprint of all values, the same on every worker that holds the same bits."""
+    seen = hashlib.sha256()
+    for tensors in parts:
+        for name in sorted(tensors):
+            seen.update(name.encode())
+            seen.update(tensors[name].contiguous().numpy().tobytes())
+    return seen.hexdigest()
+
+
 def newest_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     """The newest checkpoint that verifies, and one line for every newer one that does not.
 

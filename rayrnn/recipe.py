@@ -9,87 +9,13 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import pydantic
 import yaml
-from pydantic import Field, PositiveInt
+from pydantic import Field
 
 from rayrnn.errors import RecipeError
-from rayrnn.recipe_data import CsvData, Data, Fraction, ParquetData, Section, TextData
+from rayrnn.recipe_data import CsvData, Data, ParquetData, Section, TextData
+from rayrnn.recipe_sections import Averaging, Model, Training
 
 Task = Literal["language_model", "classification", "tagging", "regression"]
-
-
-class Model(Section):
-    """The network: embed -> layers of one cell -> project."""
-
-    cell: Literal["rnn", "lstm", "gru", "graves_lstm"] = "lstm"
-    hidden: PositiveInt = 256
-    layers: PositiveInt = 2
-    #: size of the symbols' embedding; 0 feeds them one-hot
-    embedding: int = Field(0, ge=0)
-    #: between layers
-    dropout: Fraction = 0.0
-    bidirectional: Literal["none", "sum", "concat"] = "none"
-    #: how a sequence's steps become one answer (tasks with one label a sequence)
-    pooling: Literal["last", "mean", "max"] = "last"
-
-
-class Training(Section):
-    """What one worker does alone."""
-
-    optimizer: Literal["sgd", "rmsprop", "adam", "adamw"] = "adam"
-    learning_rate: float = Field(0.002, gt=0)
-    schedule: Literal["constant", "cosine", "step"] = "constant"
-    #: with schedule `step`: every so many rounds the rate is multiplied by `schedule_factor`
-    schedule_every: PositiveInt = 100
-    schedule_factor: float = Field(0.5, gt=0, le=1)
-    #: RMSProp's decay of the squared gradient's average
-    decay: Fraction = 0.95
-    l2: float = Field(0.0, ge=0)
-    #: sequences in one minibatch on one worker
-    batch_size: PositiveInt = 32
-    #: steps in one segment of truncated backpropagation; 0 = the whole sequence
-    truncate: int = Field(0, ge=0)
-    #: the bound on the gradient; 0 = no clipping
-    clip: float = Field(5.0, ge=0)
-    clip_by: Literal["norm", "value", "layer_norm"] = "norm"
-    class_weights: Literal["none", "balanced"] = "none"
-    precision: Literal["fp32", "bf16"] = "fp32"
-    #: minibatches prepared ahead of the loop; 0 = off
-    prefetch: int = Field(2, ge=0)
-    #: rounds between two evaluations of the held-out part
-    evaluate_every: PositiveInt = 10
-    #: rounds between two checkpoints
-    checkpoint_every: PositiveInt = 20
-    #: stop after so many evaluations without a better held-out loss; 0 = never
-    early_stopping: int = Field(0, ge=0)
-
-
-class Averaging(Section):
-    """What the workers do together."""
-
-    workers: PositiveInt = 2
-    cpus_per_worker: PositiveInt = 1
-    #: minibatches every worker learns alone before the workers average
-    frequency: PositiveInt = 5
-    rounds: PositiveInt = 200
-    outer: Literal["none", "nesterov", "bmuf"] = "none"
-    #: of the outer optimizer; without a word of yours nesterov takes DiLoCo's 0.7, bmuf its paper's 1
-    outer_learning_rate: float = Field(1.0, gt=0)
-    #: nesterov takes DiLoCo's 0.9, bmuf its paper's 1 - 1 / workers
-    outer_momentum: Fraction = 0.0
-    optimizer_state: Literal["keep", "average", "reset"] = "keep"
-    #: seconds the others wait at the average for a worker that hangs or lags; then they go on without it
-    patience: float = Field(30.0, gt=0)
-
-    @pydantic.model_validator(mode="before")
-    @classmethod
-    def _published_defaults(cls, values: Any) -> Any:
-        if not isinstance(values, Mapping):
-            return values
-        if values.get("outer") == "nesterov":
-            return {"outer_learning_rate": 0.7, "outer_momentum": 0.9} | dict(values)
-        if values.get("outer") == "bmuf" and str(values.get("workers", 2)).isdigit():
-            return {"outer_momentum": 1 - 1 / max(1, int(values.get("workers", 2)))} | dict(values)
-        return values
 
 
 def _sources() -> dict[str, type[Data]]:
@@ -246,7 +172,8 @@ def _describe(fault: Any, origin: str, text: str) -> str:
 
 def _is_union_branch(part: object) -> bool:
     """pydantic puts the tried type's name into the location of a union's fault; the user never wrote it."""
-    return isinstance(part, str) and ("[" in part or part in ("str", "float", "int", "constrained-str"))
+    branches = ("str", "float", "int", "constrained-str", "number", "bounds")
+    return isinstance(part, str) and ("[" in part or part in branches)
 
 
 def _siblings(location: list[str]) -> set[str]:

@@ -15,6 +15,7 @@ LEVELS = {
     "rayrnn.errors": 0,
     "rayrnn.recipe": 1,
     "rayrnn.recipe_data": 1,
+    "rayrnn.recipe_sections": 1,
     "rayrnn.models": 1,
     "rayrnn.averaging": 1,
     "rayrnn.data": 2,
@@ -32,7 +33,7 @@ LEVELS = {
 
 # library -> the rooms that may import it
 FENCES = {
-    "pydantic": {"rayrnn.recipe", "rayrnn.recipe_data", "rayrnn_spark.section"},
+    "pydantic": {"rayrnn.recipe", "rayrnn.recipe_data", "rayrnn.recipe_sections", "rayrnn_spark.section"},
     "typer": {"rayrnn.cli"},
     "safetensors": {"rayrnn.run", "rayrnn.checkpoints"},
     "pyspark": {"rayrnn_spark"},

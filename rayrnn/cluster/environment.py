@@ -33,6 +33,8 @@ def _settings() -> dict[str, str]:
         # how soon Ray Train replaces a dead worker, and one that hangs for good
         "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
         "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": "60",
+        # how long a worker waits for one place before it looks for another
+        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "5",
         # Spark's executors would start the first python3 on PATH
         "PYSPARK_PYTHON": sys.executable,
     }

@@ -30,17 +30,19 @@ class Account:
     longest: int
     #: of the steps in the first round's minibatches of one worker
     padding_share: float
+    #: workers that the run begins with
+    num_workers: int
 
 
-def draw_up(recipe: Recipe, network: torch.nn.Module, material: Material) -> Account:
-    """Count everything once."""
+def draw_up(recipe: Recipe, network: torch.nn.Module, material: Material, *, num_workers: int) -> Account:
+    """Count everything once, for the workers that the run begins with."""
     sequences, indices = material.training.sequences, material.training.indices
     plan = make_plan(material.training, batch_size=recipe.training.batch_size, seed=recipe.seed)
     averaging = recipe.averaging
     num_parameters = sum(parameter.numel() for parameter in network.parameters())
     moments = {"adam": 2, "adamw": 2, "rmsprop": 1, "sgd": 0}[recipe.training.optimizer]
     copies = 1 + (moments if averaging.optimizer_state == "average" else 0)
-    first_round = [plan.minibatch(number * averaging.workers) for number in range(averaging.frequency)]
+    first_round = [plan.minibatch(number * num_workers) for number in range(averaging.frequency)]
     steps = sequences.steps[indices]
     return Account(
         num_parameters=num_parameters,
@@ -49,10 +51,11 @@ def draw_up(recipe: Recipe, network: torch.nn.Module, material: Material) -> Acc
         num_training=len(indices),
         num_held_out=len(material.held_out),
         steps_an_epoch=int(steps.sum()),
-        rounds_an_epoch=plan.minibatches_an_epoch / (averaging.workers * averaging.frequency),
+        rounds_an_epoch=plan.minibatches_an_epoch / (num_workers * averaging.frequency),
         shortest=int(steps.min()),
         longest=int(steps.max()),
         padding_share=padding_share(sequences.steps, first_round),
+        num_workers=num_workers,
     )
 
 

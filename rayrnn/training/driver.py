@@ -1,38 +1,43 @@
 """From a recipe to a trained run: source -> sequences -> TorchTrainer -> run directory."""
 
+import os
 import time
 from pathlib import Path
 
 import ray
 import ray.data
 import torch
+from ray.actor import ActorHandle
+from ray.exceptions import RayError
 from rich.console import Console
 
 from rayrnn.checkpoints import newest_checkpoint
 from rayrnn.cluster import connect
-from rayrnn.errors import ClusterError, RayrnnError, UsageError
+from rayrnn.errors import RayrnnError, RunError, UsageError
 from rayrnn.recipe import Recipe
 from rayrnn.run import RECIPE, Run, build_network, create_run, open_run
 from rayrnn.training.account import draw_up
 from rayrnn.training.assignment import Assignment, Progress
+from rayrnn.training.crew import start_crew
 from rayrnn.training.failure import broken, interrupted, unexpected, without_a_word
 from rayrnn.training.interrupt import stop_requests
-from rayrnn.training.launch import Launch
 from rayrnn.training.mailbox import Event, open_mailbox
 from rayrnn.training.material import Material, prepare
 from rayrnn.training.outcome import Outcome
 from rayrnn.training.progress import Screen
 from rayrnn.training.recorder import Recorder
 from rayrnn.training.roll import start_roll
+from rayrnn.training.room import check_room, count_workers, find_need
 from rayrnn.training.talk import Talk
 
 #: the sections of a recipe that a resumed run cannot change
 FIXED = ("task", "data", "model", "seed")
 POLL_SECONDS = 0.1
-#: for the last words to arrive; Ray Train itself may take ten seconds to notice that its workers have ended
-GRACE_SECONDS = 1.0
-#: so many failures of each worker without a round between end the run
+#: so many exceptions, or deaths, of each worker without a round between end the run
 EXCEPTIONS_A_WORKER = 2
+DEATHS_A_WORKER = 5
+#: for Ray Train to let go of the workers, before they are ended with it
+CLOSING_SECONDS = 10.0
 
 
 def train(
@@ -65,27 +70,11 @@ def train(
     path = Path(out) if out is not None else Path("runs") / recipe.name
     run = resumable(path, recipe) if resume and (path / RECIPE).exists() else create_run(path)
     with connect(address, log_file=run.log):
-        check_cpus(recipe)
+        check_room(recipe.averaging)
         screen.say("reading the data ...")
         outcome = Driver(run, recipe, prepare(recipe, data, run), screen).train()
     screen.finish(outcome, run.metrics())
     return outcome
-
-
-def check_cpus(recipe: Recipe) -> None:
-    """Refuse workers that can never start.
-
-    Raises:
-        ClusterError: the cluster has fewer CPUs than the workers ask for; says the sum.
-    """
-    averaging = recipe.averaging
-    there = int(ray.cluster_resources().get("CPU", 0))
-    needed = averaging.workers * averaging.cpus_per_worker
-    if needed > there:
-        raise ClusterError(
-            f"{averaging.workers} workers with {averaging.cpus_per_worker} CPU each need {needed} CPUs, the cluster "
-            f"has {there}: set averaging.workers to {there // averaging.cpus_per_worker} or fewer, or add nodes"
-        )
 
 
 class Driver:
@@ -98,14 +87,16 @@ class Driver:
         self._screen = screen
         self._recorder = Recorder(run)
         self._mailbox = open_mailbox()
-        averaging = recipe.averaging
-        self._roll = start_roll(expected=averaging.workers, patience=averaging.patience)
+        self._num_workers = count_workers(recipe.averaging)
+        self._roll = start_roll(expected=self._num_workers, patience=recipe.averaging.patience)
         self._progress = Progress()
         self._end: Event = {}
         self._last: Event = {}
         self._failure: RayrnnError | None = None
-        self._exceptions = 0
-        self._grace = float("inf")
+        #: Ray itself failed under the run
+        self._lost: RayError | None = None
+        #: since the last round
+        self._exceptions = self._deaths = 0
         self._steps = 0
         self._seconds = 0.0
 
@@ -117,12 +108,11 @@ class Driver:
         self._say_header()
         try:
             with stop_requests(self._request_stop):
-                launch = Launch(self._assignment(), self._run)
-                self._follow(launch)
+                self._follow(self._start_crew())
         finally:
             self._screen.stop()
             self._recorder.close()
-        return self._conclude(launch)
+        return self._conclude()
 
     def _restore(self) -> None:
         checkpoint, damages = newest_checkpoint(self._run.checkpoints)
@@ -139,7 +129,7 @@ class Driver:
     def _say_header(self) -> None:
         torch.manual_seed(self._recipe.seed)
         network = build_network(self._recipe, self._material.encoding)
-        account = draw_up(self._recipe, network, self._material)
+        account = draw_up(self._recipe, network, self._material, num_workers=self._num_workers)
         self._screen.header(
             account, data=self._material.name, encoding=self._material.encoding.describe(), run=str(self._run.path)
         )
@@ -158,23 +148,35 @@ class Driver:
             roll=self._roll,
         )
 
-    def _follow(self, launch: Launch) -> None:
-        """Handle what the workers say until they have ended."""
+    def _start_crew(self) -> ActorHandle:
         self._screen.say("starting the workers ...")
-        while True:
-            running = launch.running
-            self._take_attendance()
-            for event in ray.get(self._mailbox.collect.remote()):
-                self._handle(event)
-            if not running or self._left_behind():
-                return
-            time.sleep(POLL_SECONDS)
+        settings = {name: value for name, value in os.environ.items() if name.startswith("RAY_TRAIN_")}
+        need = find_need(self._recipe.averaging)
+        return start_crew(self._assignment(), need=need, begin_with=self._num_workers, settings=settings)
 
-    def _left_behind(self) -> bool:
-        """The run has ended, but Ray Train still waits for room to replace a worker that was lost."""
-        if not self._end or ray.get(self._roll.members.remote()):
-            self._grace = time.monotonic() + GRACE_SECONDS
-        return time.monotonic() > self._grace
+    def _follow(self, crew: ActorHandle) -> None:
+        """Handle what the workers say until they have ended."""
+        try:
+            while self._running(crew):
+                self._listen()
+                time.sleep(POLL_SECONDS)
+            self._listen()
+            ray.get(crew.close.remote(), timeout=CLOSING_SECONDS)
+        except RayError as error:
+            self._lost = error
+        finally:
+            ray.kill(crew)
+
+    def _running(self, crew: ActorHandle) -> bool:
+        """Whether a worker has something left to do; Ray Train itself may take seconds to notice that none has."""
+        if (self._end or self._failure) and not ray.get(self._roll.members.remote()):
+            return False
+        return bool(ray.get(crew.running.remote()))
+
+    def _listen(self) -> None:
+        self._take_attendance()
+        for event in ray.get(self._mailbox.collect.remote()):
+            self._handle(event)
 
     def _take_attendance(self) -> None:
         """Deaths, absences and returns: one line each, on the screen and in metrics.jsonl."""
@@ -198,12 +200,16 @@ class Driver:
             self._give_up(event["error"])
         elif kind == "exception":
             self._take_exception(event)
+        elif kind == "restart":
+            self._take_restart(event)
+        elif kind == "no room":
+            self._screen.warn(f"worker {event['worker']} waits: no host has room for it; `rayrnn status` says why")
         else:
             self._end = event
 
     def _take_round(self, event: Event) -> None:
         self._last = event
-        self._exceptions = 0
+        self._exceptions = self._deaths = 0
         self._steps += event["steps"]
         self._seconds += event["seconds"]
         self._recorder.take_round(event)
@@ -217,6 +223,9 @@ class Driver:
                 f"round {event['round']}: the checkpoint could not be written ({error}); training goes on"
             )
             return
+        except RunError as error:
+            self._give_up(error)
+            return
         if checkpoint is not None:
             self._mailbox.keep_checkpoint.remote(checkpoint)
 
@@ -227,8 +236,16 @@ class Driver:
         self._exceptions += 1
         times = self._exceptions
         self._screen.warn(f"worker {event['worker']} failed: {event['error']}")
-        if times >= EXCEPTIONS_A_WORKER * self._recipe.averaging.workers:
+        if times >= EXCEPTIONS_A_WORKER * self._num_workers:
             self._give_up(unexpected(event | {"times": times}, self._run))
+
+    def _take_restart(self, event: Event) -> None:
+        """A worker's process ended, or did not start; the roll tells of deaths, this counts those in vain."""
+        with self._run.log.open("a", encoding="utf-8") as log:
+            log.write(f"worker {event['worker']} starts again: {event['error']}\n")
+        self._deaths += 1
+        if self._deaths >= DEATHS_A_WORKER * self._num_workers:
+            self._give_up(unexpected(event | {"times": self._deaths}, self._run))
 
     def _give_up(self, failure: RayrnnError) -> None:
         self._failure = self._failure or failure
@@ -238,14 +255,14 @@ class Driver:
         self._screen.warn("finishing the round, then a checkpoint; Ctrl-C again stops at once")
         self._mailbox.request_stop.remote()
 
-    def _conclude(self, launch: Launch) -> Outcome:
+    def _conclude(self) -> Outcome:
         if self._failure is not None:
             raise self._failure
         if "model" in self._end:
             self._run.write_model(self._end["model"])
         reason = self._end.get("reason")
         if reason is None:
-            raise without_a_word(launch.error, self._run)
+            raise without_a_word(self._lost, self._run)
         if reason == "broken":
             raise broken(self._last, self._recipe, self._run)
         if reason == "interrupted":

@@ -12,7 +12,8 @@ from rayrnn.data.batches import Minibatch
 from rayrnn.data.encoding import Encoding
 from rayrnn.models.network import Network, detach_state
 from rayrnn.models.tasks import loss_sum
-from rayrnn.recipe import Recipe, Training
+from rayrnn.recipe import Recipe
+from rayrnn.recipe_sections import Training
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rayrnn.recipe import Recipe
+from rayrnn.recipe_sections import Averaging
 from rayrnn.training.account import Account
 from rayrnn.training.outcome import Outcome
 
@@ -64,7 +65,7 @@ class Screen:
             + (f"; {account.padding_share:.1%} padding" if account.padding_share else ""),
             "encoding": encoding,
             "network": f"{model.layers} x {model.hidden} {model.cell}, {account.num_parameters:,} parameters",
-            "workers": f"{averaging.workers}, {_sequences(account.num_training // averaging.workers)} each an epoch",
+            "workers": _workers(averaging, account),
             "a round": f"{averaging.frequency} minibatches of {recipe.training.batch_size} = "
             f"{account.updates_a_round:,} updates a worker, then the {outer}: {_bytes(account.bytes_a_round)} each",
             "rounds": f"{averaging.rounds:,} = {averaging.rounds / account.rounds_an_epoch:,.1f} epochs",
@@ -154,6 +155,12 @@ class Screen:
     def _seconds_left(self) -> float:
         now = int(self._last["round"])
         return (self._clock() - self._started) / max(1, now - self._first_round) * (self._rounds - now)
+
+
+def _workers(averaging: Averaging, account: Account) -> str:
+    now = account.num_workers
+    bounds = "" if averaging.fewest == averaging.most else f" (of {averaging.fewest} to {averaging.most})"
+    return f"{now}{bounds}, {_sequences(account.num_training // now)} each an epoch"
 
 
 def summary_rows(recipe: Recipe, outcome: Outcome) -> dict[str, str]:

@@ -5,6 +5,7 @@ from typing import Any
 from tensorboardX import SummaryWriter
 
 from rayrnn.checkpoints import Checkpoint, write_checkpoint
+from rayrnn.errors import RunError
 from rayrnn.run import Run
 from rayrnn.training.mailbox import Event
 
@@ -52,6 +53,7 @@ class Recorder:
 
         Raises:
             OSError: it cannot be written; the checkpoints before it are untouched.
+            RunError: the workers do not hold the same model.
         """
         # with fewer members the others made the round again: parts of the two do not belong together
         parts = self._parts.setdefault((event["round"], event["size"]), {})
@@ -60,6 +62,7 @@ class Recorder:
             return None
         # an older one that a lost worker left incomplete will never be complete
         self._parts = {(number, size): rest for (number, size), rest in self._parts.items() if number > event["round"]}
+        _check_agreement(event["round"], parts)
         first = parts[0]
         checkpoint = Checkpoint(
             model=first["model"],
@@ -86,3 +89,13 @@ class Recorder:
             "steps_per_second", self._waiting["steps"] / self._waiting["seconds"], self._waiting["round"]
         )
         self._waiting = None
+
+
+def _check_agreement(round_number: int, parts: dict[int, Event]) -> None:
+    apart = [part["number"] for part in parts.values() if part["digest"] != parts[0]["digest"]]
+    if apart:
+        raise RunError(
+            f"after the average of round {round_number:,} worker{'s' if len(apart) > 1 else ''} "
+            f"{', '.join(map(str, apart))} and worker {parts[0]['number']} hold different models; a host's memory may "
+            "be at fault. The checkpoint before is kept: go on from it with --resume"
+        )

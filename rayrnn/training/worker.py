@@ -11,7 +11,7 @@ import ray.train.torch
 import torch
 
 from rayrnn.averaging import Averager, load_own_state, own_state, reset_state
-from rayrnn.checkpoints import Checkpoint, Tensors
+from rayrnn.checkpoints import Checkpoint, Tensors, digest
 from rayrnn.errors import RayrnnError
 from rayrnn.run import build_network
 from rayrnn.training.assignment import Assignment, Progress
@@ -34,12 +34,12 @@ BROKEN_ROUNDS = 2
 
 
 def train_worker(config: dict[str, Any]) -> None:
-    """Ray Train's entry: `config["assignment"]` says what to learn.
+    """Ray Train's entry: `config["assignment"]` says what to learn, `config["number"]` which worker this is.
 
     A user's mistake ends the run, by way of the driver; any other exception makes Ray Train replace this worker.
     """
     assignment: Assignment = config["assignment"]
-    mailbox, number = assignment.mailbox, ray.train.get_context().get_world_rank()
+    mailbox, number = assignment.mailbox, int(config["number"])
     if ray.get(mailbox.stop_requested.remote()):
         return
     torch.set_num_threads(assignment.recipe.averaging.cpus_per_worker)
@@ -222,14 +222,17 @@ class Worker:
 
     def _post_checkpoint(self, rank: int, size: int) -> None:
         """Every member sends its part; the driver writes them when it has all."""
+        common = self._state()
         part: dict[str, Any] = {
             "kind": "checkpoint",
             "round": self._progress.round,
             "rank": rank,
             "size": size,
+            "number": self._number,
+            "digest": digest(common["model"], common["outer"]),
             "optimizer": own_state(self._optimizer),
         }
-        self._post(part | self._state() if rank == 0 else part)
+        self._post(part | common if rank == 0 else part)
 
     def _say_end(self, *, first: bool) -> None:
         """The first member says how the run ended; every worker waits until its last words have arrived."""

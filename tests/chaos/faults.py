@@ -85,7 +85,7 @@ class Trap:
             yield minibatch
 
     def at(self, where: str, *, delay: float = 0.0, model: Any = None) -> None:
-        number = ray.train.get_context().get_world_rank()
+        number = int(ray.train.get_context().get_experiment_name().removeprefix("worker-"))
         for fault in self._faults:
             if (fault.worker, fault.round, fault.where) == (number, self.round, where) and self._first_time(fault):
                 if delay:

@@ -2,31 +2,69 @@
 
 import json
 import sys
+import threading
+import time
 from pathlib import Path
+from typing import Any
 
 import ray
+from ray.cluster_utils import Cluster
 from rich.console import Console
 
 from rayrnn.cluster.environment import loopback_kept, prepare_environment
 from rayrnn.recipe import validate_recipe
+from rayrnn.run import Run
 from rayrnn.training.driver import train
+
+#: rounds that a change of the cluster is left alone
+SETTLE_ROUNDS = 20
 
 
 def main(job: Path) -> None:
     values = json.loads(job.read_text())
     prepare_environment()
+    environment = {
+        "worker_process_setup_hook": "tests.chaos.faults.install",
+        "env_vars": values["variables"],
+    }
+    cluster = None
     with loopback_kept():
+        if "nodes" in values:
+            cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
         ray.init(
-            address="local",
-            num_cpus=4,
-            include_dashboard=False,
+            address=cluster.address if cluster else "local",
             log_to_driver=False,
             configure_logging=False,
-            runtime_env={"worker_process_setup_hook": "tests.chaos.faults.install", "env_vars": values["variables"]},
+            runtime_env=environment,
+            **({} if cluster else {"num_cpus": 4, "include_dashboard": False}),
         )
+    if cluster:
+        threading.Thread(target=change, args=(cluster, values["nodes"], Run(Path(values["out"]))), daemon=True).start()
     outcome = train(validate_recipe(values["recipe"]), out=values["out"], console=Console(stderr=True, width=160))
     print(json.dumps(outcome.to_json()))
     ray.shutdown()
+    if cluster:
+        cluster.shutdown()
+
+
+def change(cluster: Cluster, steps: list[str], run: Run) -> None:
+    """Add a node of one CPU, or remove one, each time the members of the rounds are those that the nodes can hold."""
+    nodes: list[Any] = []
+    for step in steps:
+        wait_for(run, members=1 + len(nodes))
+        if step == "add":
+            with loopback_kept():
+                nodes.append(cluster.add_node(num_cpus=1))
+        else:
+            cluster.remove_node(nodes.pop(), allow_graceful=False)
+
+
+def wait_for(run: Run, members: int) -> None:
+    while True:
+        newest = run.metrics()[-SETTLE_ROUNDS:]
+        if len(newest) == SETTLE_ROUNDS and all(len(line["workers"]) == members for line in newest):
+            return
+        time.sleep(0.5)
 
 
 if __name__ == "__main__":

@@ -1,59 +1,13 @@
 """The death of any worker costs at most its own round, and nobody else restarts."""
 
-import json
 import math
-import os
-import subprocess
-import sys
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from rayrnn.checkpoints import newest_checkpoint
-from rayrnn.recipe import Recipe
-from rayrnn.run import open_run
-from tests.chaos.faults import Fault, variables
-from tests.training.recipes import small
-
-ROOT = Path(__file__).parents[2]
-ROUNDS = 40
-PATIENCE = 4.0
-
-
-@dataclass(frozen=True)
-class Story:
-    """How a run under faults went."""
-
-    outcome: dict[str, Any]
-    screen: str
-    metrics: list[dict[str, Any]]
-    out: Path
-
-    def attendance(self) -> list[dict[str, Any]]:
-        return [event for line in self.metrics for event in line.get("attendance", [])]
-
-
-def recipe(workers: int = 2, seed: int = 7) -> Recipe:
-    quick = small(
-        training={"evaluate_every": 10, "checkpoint_every": 10},
-        averaging={"workers": workers, "rounds": ROUNDS, "patience": PATIENCE},
-    )
-    return quick.model_copy(update={"seed": seed})
-
-
-def run_under(faults: list[Fault], folder: Path, chosen: Recipe) -> Story:
-    folder.mkdir(exist_ok=True)
-    job, out = folder / "job.json", folder / "run"
-    values = {"recipe": chosen.model_dump(mode="json"), "out": str(out), "variables": variables(faults, folder)}
-    job.write_text(json.dumps(values))
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "HOME": str(folder)}
-    command = [sys.executable, "-m", "tests.chaos.run", str(job)]
-    process = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
-    assert process.returncode == 0, process.stderr
-    return Story(json.loads(process.stdout), process.stderr, open_run(out).metrics(), out)
+from tests.chaos.faults import Fault
+from tests.chaos.story import PATIENCE, ROUNDS, assert_finished, kinds, recipe, run_under
 
 
 @cache
@@ -65,21 +19,6 @@ def undisturbed(folder: Path) -> tuple[float, float]:
         losses.append(story.outcome["best_held_out_loss"])
     mean = sum(losses) / 5
     return mean, math.sqrt(sum((loss - mean) ** 2 for loss in losses) / 4)
-
-
-def assert_finished(story: Story, rounds: int = ROUNDS) -> None:
-    """The right number of rounds, each once, and a last checkpoint that all members made together."""
-    assert story.outcome["reason"] == "finished"
-    assert [line["round"] for line in story.metrics] == list(range(1, rounds + 1))
-    checkpoint, damages = newest_checkpoint(story.out / "checkpoints")
-    assert checkpoint is not None
-    assert not damages
-    assert checkpoint.progress["round"] == rounds
-    assert story.metrics[-1]["loss"] < story.metrics[0]["loss"] / 2
-
-
-def kinds(story: Story, worker: int | None = None) -> list[str]:
-    return [event["kind"] for event in story.attendance() if worker in (None, event.get("worker"))]
 
 
 def test_a_killed_worker_costs_its_round_and_comes_back(tmp_path: Path) -> None:
@@ -126,6 +65,7 @@ def test_two_of_three_workers_may_die_at_once(tmp_path: Path) -> None:
     story = run_under(faults, tmp_path, recipe(workers=3))
     assert_finished(story)
     assert len(story.metrics[7]["workers"]) == 1
+    assert kinds(story, worker=1) == [], "the survivor goes on as if nothing had happened"
 
 
 @pytest.mark.slow

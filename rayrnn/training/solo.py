@@ -1,0 +1,101 @@
+"""One worker as a Ray Train run of its own: Ray Train starts it, watches it and replaces it, and nobody else."""
+
+import asyncio
+from typing import Any, Protocol
+
+from ray.train import FailureConfig, Result, RunConfig, ScalingConfig
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
+from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
+from ray.train.v2._internal.execution.controller import TrainController
+from ray.train.v2._internal.execution.failure_handling import FailureDecision, FailurePolicy
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+from ray.util.placement_group import PlacementGroup
+
+from rayrnn.training.assignment import Assignment
+from rayrnn.training.room import Need
+from rayrnn.training.worker import train_worker
+
+
+class Employer(Protocol):
+    """Who decides where a worker goes, and what its failures mean."""
+
+    def choose_node(self, number: int) -> str | None:
+        """The node for a worker that starts now; None leaves it to Ray."""
+
+    def take_in(self, number: int, placement_group: PlacementGroup) -> None:
+        """The worker has its place."""
+
+    def find_no_room(self, number: int) -> bool:
+        """No node has room for the worker; whether to try again."""
+
+    def see_failure(self, number: int, error: Exception) -> bool:
+        """The worker failed, or did not start; whether to start another in its place."""
+
+
+class Solo(DataParallelTrainer):  # type: ignore[misc]
+    """A Ray Train run with one worker, controlled from the thread that calls `fit`.
+
+    Ray Train's own controller of several workers restarts all of them when two die at once, or when one is to be
+    added; and while it replaces one it waits for each of the others, also for one that hangs. Controllers of one
+    worker each have nobody to wait for.
+
+    Args:
+        folder: where Ray Train may write on this host.
+    """
+
+    def __init__(self, assignment: Assignment, number: int, *, need: Need, folder: str, employer: Employer) -> None:
+        super().__init__(
+            train_worker,
+            train_loop_config={"assignment": assignment, "number": number},
+            scaling_config=ScalingConfig(num_workers=1, use_gpu=need.gpus > 0, resources_per_worker=need.resources()),
+            run_config=RunConfig(name=f"worker-{number}", storage_path=folder),
+        )
+        self._number = number
+        self._employer = employer
+
+    def _initialize_and_run_controller(self, **parts: Any) -> Result:
+        """Ray Train would start an actor for the controller; here it runs in this thread."""
+        policy = _Patience(self._number, self._employer)
+        controller = TrainController(**parts | {"failure_policy": policy})
+        asyncio.run(controller.run())
+        return controller.get_result()
+
+    def _create_default_callbacks(self) -> list[Any]:
+        """Without the actor that cleans up behind a controller that died: the employer does."""
+        usual = super()._create_default_callbacks()
+        kept = [callback for callback in usual if not isinstance(callback, PlacementGroupCleanerCallback)]
+        return [*kept, _Placement(self._number, self._employer)]
+
+
+class _Placement(ControllerCallback, WorkerGroupCallback):  # type: ignore[misc]
+    """Asks the employer for a place each time the worker starts."""
+
+    def __init__(self, number: int, employer: Employer) -> None:
+        self._number = number
+        self._employer = employer
+
+    def on_controller_start_worker_group(self, **_: Any) -> dict[str, str] | None:
+        node = self._employer.choose_node(self._number)
+        return {"ray.io/node-id": node} if node is not None else None
+
+    def after_worker_group_start(self, worker_group: Any) -> None:
+        handle = worker_group.get_worker_group_state().placement_group_handle
+        self._employer.take_in(self._number, handle.placement_group)
+
+
+class _Patience(FailurePolicy):  # type: ignore[misc]
+    """Starts the worker again as long as the employer wants it."""
+
+    def __init__(self, number: int, employer: Employer) -> None:
+        super().__init__(FailureConfig())
+        self._number = number
+        self._employer = employer
+
+    def make_decision(self, training_failed_error: Exception) -> FailureDecision:
+        cause = getattr(training_failed_error, "controller_failure", training_failed_error)
+        if isinstance(cause, WorkerGroupStartupTimeoutError):
+            again = self._employer.find_no_room(self._number)
+        else:
+            again = self._employer.see_failure(self._number, training_failed_error)
+        return FailureDecision.RETRY if again else FailureDecision.RAISE

@@ -1,0 +1,72 @@
+"""Runs a recipe under faults in a process of its own, and tells how it went."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rayrnn.checkpoints import newest_checkpoint
+from rayrnn.recipe import Recipe
+from rayrnn.run import open_run
+from tests.chaos.faults import Fault, variables
+from tests.training.recipes import small
+
+ROOT = Path(__file__).parents[2]
+ROUNDS = 40
+PATIENCE = 4.0
+
+
+@dataclass(frozen=True)
+class Story:
+    """How a run under faults went."""
+
+    outcome: dict[str, Any]
+    screen: str
+    metrics: list[dict[str, Any]]
+    out: Path
+
+    def attendance(self) -> list[dict[str, Any]]:
+        return [event for line in self.metrics for event in line.get("attendance", [])]
+
+
+def recipe(workers: int | dict[str, int] = 2, seed: int = 7, rounds: int = ROUNDS) -> Recipe:
+    quick = small(
+        training={"evaluate_every": 10, "checkpoint_every": 10},
+        averaging={"workers": workers, "rounds": rounds, "patience": PATIENCE},
+    )
+    return quick.model_copy(update={"seed": seed})
+
+
+def run_under(faults: list[Fault], folder: Path, chosen: Recipe, nodes: list[str] | None = None) -> Story:
+    """Train `chosen` in `folder`.
+
+    Args:
+        nodes: `add` and `remove`, for a cluster that begins with one node of one CPU; without it one of four CPUs.
+    """
+    folder.mkdir(exist_ok=True)
+    job, out = folder / "job.json", folder / "run"
+    values = {"recipe": chosen.model_dump(mode="json"), "out": str(out), "variables": variables(faults, folder)}
+    job.write_text(json.dumps(values | ({"nodes": nodes} if nodes else {})))
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "HOME": str(folder)}
+    command = [sys.executable, "-m", "tests.chaos.run", str(job)]
+    process = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500)
+    assert process.returncode == 0, process.stderr
+    return Story(json.loads(process.stdout), process.stderr, open_run(out).metrics(), out)
+
+
+def assert_finished(story: Story, rounds: int = ROUNDS) -> None:
+    """The right number of rounds, each once, and a last checkpoint that all members made together."""
+    assert story.outcome["reason"] == "finished"
+    assert [line["round"] for line in story.metrics] == list(range(1, rounds + 1))
+    checkpoint, damages = newest_checkpoint(story.out / "checkpoints")
+    assert checkpoint is not None
+    assert not damages
+    assert checkpoint.progress["round"] == rounds
+    assert story.metrics[-1]["loss"] < story.metrics[0]["loss"] / 2
+
+
+def kinds(story: Story, worker: int | None = None) -> list[str]:
+    return [event["kind"] for event in story.attendance() if worker in (None, event.get("worker"))]
