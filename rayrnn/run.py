@@ -98,10 +98,17 @@ class Run:
         with (self.path / METRICS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
+    def amend_metrics(self, round_number: int, values: Mapping[str, Any]) -> None:
+        """Add values to a round's line; nothing where there is no such line."""
+        lines = self.metrics()
+        self._replace_metrics([line | dict(values) if line["round"] == round_number else line for line in lines])
+
     def cut_metrics(self, rounds: int) -> None:
         """Forget the rounds after the first `rounds`: a resumed run learns them anew."""
-        kept = [line for line in self.metrics() if line["round"] <= rounds]
-        replace_durably(self.path / METRICS, "".join(json.dumps(line) + "\n" for line in kept).encode())
+        self._replace_metrics([line for line in self.metrics() if line["round"] <= rounds])
+
+    def _replace_metrics(self, lines: list[dict[str, Any]]) -> None:
+        replace_durably(self.path / METRICS, "".join(json.dumps(line) + "\n" for line in lines).encode())
 
     def metrics(self) -> list[dict[str, Any]]:
         """One mapping a round; a last line that a kill cut short is left out."""

@@ -91,6 +91,8 @@ class Driver:
         self._roll = start_roll(expected=self._num_workers, patience=recipe.averaging.patience)
         self._progress = Progress()
         self._end: Event = {}
+        #: kind of event -> the newest edition of a round that was told of
+        self._editions: dict[str, int] = {}
         self._last: Event = {}
         self._failure: RayrnnError | None = None
         #: Ray itself failed under the run
@@ -176,7 +178,17 @@ class Driver:
     def _listen(self) -> None:
         self._take_attendance()
         for event in ray.get(self._mailbox.collect.remote()):
-            self._handle(event)
+            if self._is_news(event):
+                self._handle(event)
+        self._write_checkpoints()
+
+    def _is_news(self, event: Event) -> bool:
+        """Two workers tell of every round, in case one of them dies."""
+        kind, edition = event["kind"], event.get("edition")
+        if edition is None or kind == "checkpoint":
+            return True
+        before, self._editions[kind] = self._editions.get(kind, 0), max(edition, self._editions.get(kind, 0))
+        return bool(edition > before)
 
     def _take_attendance(self) -> None:
         """Deaths, absences and returns: one line each, on the screen and in metrics.jsonl."""
@@ -195,7 +207,7 @@ class Driver:
             self._recorder.take_evaluation(event)
             self._screen.evaluation(event)
         elif kind == "checkpoint":
-            self._write_checkpoint(event)
+            self._recorder.take_checkpoint_part(event)
         elif kind == "mistake":
             self._give_up(event["error"])
         elif kind == "exception":
@@ -205,7 +217,7 @@ class Driver:
         elif kind == "no room":
             self._screen.warn(f"worker {event['worker']} waits: no host has room for it; `rayrnn status` says why")
         else:
-            self._end = event
+            self._end |= event
 
     def _take_round(self, event: Event) -> None:
         self._last = event
@@ -215,19 +227,14 @@ class Driver:
         self._recorder.take_round(event)
         self._screen.round(event)
 
-    def _write_checkpoint(self, event: Event) -> None:
+    def _write_checkpoints(self) -> None:
         try:
-            checkpoint = self._recorder.take_checkpoint_part(event)
+            while checkpoint := self._recorder.write_checkpoint():
+                self._mailbox.keep_checkpoint.remote(checkpoint)
         except OSError as error:
-            self._screen.warn(
-                f"round {event['round']}: the checkpoint could not be written ({error}); training goes on"
-            )
-            return
+            self._screen.warn(f"a checkpoint could not be written ({error}); training goes on")
         except RunError as error:
             self._give_up(error)
-            return
-        if checkpoint is not None:
-            self._mailbox.keep_checkpoint.remote(checkpoint)
 
     def _take_exception(self, event: Event) -> None:
         """Ray Train replaces the worker; what fails every time is no accident."""

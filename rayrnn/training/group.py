@@ -97,6 +97,11 @@ class Group:
         """The members' numbers in the order of their ranks."""
         return [member.number for member in self._known_roster.members]
 
+    @property
+    def edition(self) -> int:
+        """Counts the rounds that were begun, those that were made again too; the same on every member."""
+        return self._known_roster.edition
+
     def open_round(self) -> None:
         """Begin a round (or the sum of one again): at once, unless somebody joins or was lost.
 

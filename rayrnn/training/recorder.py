@@ -10,92 +10,108 @@ from rayrnn.run import Run
 from rayrnn.training.mailbox import Event
 
 Line = dict[str, Any]
+#: worker -> its part of a checkpoint
+Parts = dict[int, Event]
+#: events after which a worker says no more
+GONE = ("died", "left")
 
 
 class Recorder:
     """Takes the workers' events in order, one at a time.
 
-    A round's line waits for its evaluation where one follows, so that metrics.jsonl has one line a round.
+    metrics.jsonl has one line a round, written at once; an evaluation that follows is added to its round's line.
     """
 
     def __init__(self, run: Run) -> None:
         self._run = run
         self._board = SummaryWriter(str(run.path), flush_secs=10)
-        self._waiting: Line | None = None
         self._last_round = 0
         self._attendance: list[Event] = []
-        self._parts: dict[tuple[int, int], dict[int, Event]] = {}
+        #: the checkpoints that are under way, by the edition of their round
+        self._parts: dict[int, Parts] = {}
+        #: the workers that are not there now
+        self._gone: set[int] = set()
 
     def take_attendance(self, event: Event) -> None:
         """A worker died, was late or came back: it stands in the line of the next round."""
         self._attendance.append(event)
+        if event["kind"] in GONE:
+            self._gone.add(event["worker"])
+        elif event["kind"] == "joined":
+            self._gone.discard(event["worker"])
 
     def take_round(self, event: Event) -> None:
         """One round was learned; a round that is learned anew, after all workers died, replaces what was said of it."""
-        self._flush()
         if event["round"] <= self._last_round:
             self._run.cut_metrics(event["round"] - 1)
         self._last_round = event["round"]
-        self._waiting = {key: value for key, value in event.items() if key != "kind"}
+        line: Line = {key: value for key, value in event.items() if key not in ("kind", "edition")}
         if self._attendance:
-            self._waiting["attendance"], self._attendance = self._attendance, []
+            line["attendance"], self._attendance = self._attendance, []
+        self._run.append_metrics(line)
+        speed = {"steps_per_second": event["steps"] / event["seconds"]}
+        self._show(event["round"], speed | {name: event[name] for name in ("loss", "learning_rate")})
 
     def take_evaluation(self, event: Event) -> None:
         """The held-out loss after a round; the model comes along when it is the best so far."""
         if "model" in event:
             self._run.write_model(event["model"])
         values = {key: event[key] for key in ("held_out_loss", "held_out_accuracy") if event[key] is not None}
-        if self._waiting is not None and self._waiting["round"] == event["round"]:
-            self._waiting |= values
+        self._run.amend_metrics(event["round"], values)
+        self._show(event["round"], values)
 
-    def take_checkpoint_part(self, event: Event) -> Checkpoint | None:
-        """One worker's part of a checkpoint; the whole one once it is complete and written.
+    def take_checkpoint_part(self, event: Event) -> None:
+        """One worker's part of a checkpoint."""
+        # a round that was made again has another edition: parts of the two do not belong together
+        self._parts.setdefault(event["edition"], {})[event["number"]] = event
+
+    def write_checkpoint(self) -> Checkpoint | None:
+        """Write the oldest checkpoint that has become complete and return it; None when there is none.
+
+        A worker that died after the average leaves its part out: it is the only one that had use for it.
 
         Raises:
             OSError: it cannot be written; the checkpoints before it are untouched.
             RunError: the workers do not hold the same model.
         """
-        # with fewer members the others made the round again: parts of the two do not belong together
-        parts = self._parts.setdefault((event["round"], event["size"]), {})
-        parts[event["rank"]] = event
-        if len(parts) < event["size"]:
+        edition = min((edition for edition, parts in self._parts.items() if self._is_complete(parts)), default=None)
+        if edition is None:
             return None
-        # an older one that a lost worker left incomplete will never be complete
-        self._parts = {(number, size): rest for (number, size), rest in self._parts.items() if number > event["round"]}
-        _check_agreement(event["round"], parts)
-        first = parts[0]
+        parts = self._parts[edition]
+        # what is older and still incomplete will never be complete
+        self._parts = {later: rest for later, rest in self._parts.items() if later > edition}
+        _check_agreement(parts)
+        first = next(part for part in parts.values() if "model" in part)
         checkpoint = Checkpoint(
             model=first["model"],
             outer=first["outer"],
-            optimizers=tuple(parts[rank]["optimizer"] for rank in sorted(parts)),
+            optimizers=tuple(parts[number]["optimizer"] for number in sorted(parts)),
             progress=first["progress"],
         )
-        write_checkpoint(self._run.checkpoints, event["round"], checkpoint)
+        write_checkpoint(self._run.checkpoints, first["round"], checkpoint)
         return checkpoint
 
+    def _is_complete(self, parts: Parts) -> bool:
+        numbers = next(iter(parts.values()))["numbers"]
+        has_model = any("model" in part for part in parts.values())
+        return has_model and all(number in parts or number in self._gone for number in numbers)
+
     def close(self) -> None:
-        """Write what waits."""
-        self._flush()
+        """Write what TensorBoard's writer still holds."""
         self._board.close()
 
-    def _flush(self) -> None:
-        if self._waiting is None:
-            return
-        self._run.append_metrics(self._waiting)
-        for name in ("loss", "held_out_loss", "held_out_accuracy", "learning_rate"):
-            if self._waiting.get(name) is not None:
-                self._board.add_scalar(name, self._waiting[name], self._waiting["round"])
-        self._board.add_scalar(
-            "steps_per_second", self._waiting["steps"] / self._waiting["seconds"], self._waiting["round"]
-        )
-        self._waiting = None
+    def _show(self, round_number: int, values: Line) -> None:
+        for name, value in values.items():
+            if value is not None:
+                self._board.add_scalar(name, value, round_number)
 
 
-def _check_agreement(round_number: int, parts: dict[int, Event]) -> None:
-    apart = [part["number"] for part in parts.values() if part["digest"] != parts[0]["digest"]]
+def _check_agreement(parts: Parts) -> None:
+    one = min(parts)
+    apart = [number for number in sorted(parts) if parts[number]["digest"] != parts[one]["digest"]]
     if apart:
         raise RunError(
-            f"after the average of round {round_number:,} worker{'s' if len(apart) > 1 else ''} "
-            f"{', '.join(map(str, apart))} and worker {parts[0]['number']} hold different models; a host's memory may "
-            "be at fault. The checkpoint before is kept: go on from it with --resume"
+            f"after the average of round {parts[one]['round']:,} worker{'s' if len(apart) > 1 else ''} "
+            f"{', '.join(map(str, apart))} and worker {one} hold different models; a host's memory may be at fault. "
+            "The checkpoint before is kept: go on from it with --resume"
         )

@@ -31,6 +31,8 @@ from rayrnn.training.report import Notes, culprit, evaluation_event, round_event
 
 #: a model that is not finite in so many rounds in succession is not going to mend
 BROKEN_ROUNDS = 2
+#: so many members, from the first on, tell the driver of each round: one may die before its words arrive
+SPOKESMEN = 2
 
 
 def train_worker(config: dict[str, Any]) -> None:
@@ -88,6 +90,8 @@ class Worker:
         self._progress = Progress()
         self._evaluated_model: Tensors = {}
         self._answer: ray.ObjectRef | None = None
+        #: what this worker knows of the newest round and did not tell, as others did
+        self._untold: list[Event] = []
         # dropout differs from worker to worker, the first values do not
         torch.manual_seed(recipe.seed + 1 + self._number)
 
@@ -119,7 +123,10 @@ class Worker:
                     self._round(group)
                 except LeftBehind:
                     continue  # the next open_round brings this worker up to date
-            self._say_end(first=not group.finished and group.rank == 0)
+            if not group.finished:
+                self._say_end(spokesman=group.rank < SPOKESMEN)
+            if self._answer is not None:
+                ray.get(self._answer)  # the last words have arrived
         self._stream.close()
 
     def _over(self) -> bool:
@@ -131,19 +138,26 @@ class Worker:
         started = time.perf_counter()
         rank, size = group.rank, group.size
         held_out = self._evaluate_if_due(rank, size)
-        work = self._learn(rank, size) if not self._progress.reason else Work()
+        learned = not self._progress.reason
+        work = self._learn(rank, size) if learned else Work()
         notes, num_bytes = self._average(group, work, held_out)
-        self._take_evaluation(notes, first=group.rank == 0)
-        if self._progress.reason:
-            return
+        before, self._untold = self._untold, []
+        self._take_evaluation(group, notes)
+        if learned:
+            # those who were lost on the way took their minibatches with them
+            self._take_round(notes, minibatches=self._recipe.averaging.frequency * size)
+            self._report(group, notes, num_bytes, time.perf_counter() - started)
+        if group.rank < SPOKESMEN:
+            for event in [*before, *self._untold]:
+                self._post(event)
+            self._untold = []
+        if learned and not self._progress.broken_rounds and (self._progress.reason or self._checkpoint_due()):
+            self._post_checkpoint(group)
+
+    def _take_round(self, notes: list[Notes], *, minibatches: int) -> None:
         broken = any(note.broken_at for note in notes)
-        minibatches = self._recipe.averaging.frequency * size
         self._progress = self._progress.after_round(minibatches=minibatches, broken=broken)
         self._progress = self._progress.stopped_for(self._reason_to_stop(notes))
-        if group.rank == 0:
-            self._report(group.numbers, notes, num_bytes, time.perf_counter() - started)
-        if not broken and (self._progress.reason or self._checkpoint_due()):
-            self._post_checkpoint(group.rank, group.size)
 
     def _learn(self, rank: int, size: int) -> Work:
         for parameters in self._optimizer.param_groups:
@@ -186,7 +200,7 @@ class Worker:
             return False
         return bool(ray.get(self._answer))
 
-    def _take_evaluation(self, notes: list[Notes], *, first: bool) -> None:
+    def _take_evaluation(self, group: Group, notes: list[Notes]) -> None:
         """All members' sums make the held-out loss; without a lost member's share they are not the whole."""
         if sum(note.held_out_sequences for note in notes) < max(1, len(self._assignment.held_out)):
             return
@@ -195,16 +209,16 @@ class Worker:
         self._progress = self._progress.after_evaluation(now, event["held_out_loss"])
         if self._progress.best_round == now:
             event["model"] = self._evaluated_model
-        if first:
-            self._post(event)
+        self._untold.append(event | {"edition": group.edition})
 
-    def _report(self, numbers: list[int], notes: list[Notes], num_bytes: int, seconds: float) -> None:
+    def _report(self, group: Group, notes: list[Notes], num_bytes: int, seconds: float) -> None:
         rate = self._optimizer.param_groups[0]["lr"]
-        members = dict(zip(numbers, notes, strict=True))
+        members = dict(zip(group.numbers, notes, strict=True))
         event = round_event(self._progress.round, members, learning_rate=rate, num_bytes=num_bytes, seconds=seconds)
         if self._progress.reason == "broken":
             event |= culprit(members)
-        self._post(event)
+        # a round that is made again has another edition; what two workers tell of one round has the same
+        self._untold.append(event | {"edition": group.edition})
 
     def _reason_to_stop(self, notes: list[Notes]) -> str:
         broken = [note.broken_at > 0 for note in notes]
@@ -220,29 +234,26 @@ class Worker:
     def _checkpoint_due(self) -> bool:
         return self._progress.round % self._recipe.training.checkpoint_every == 0
 
-    def _post_checkpoint(self, rank: int, size: int) -> None:
+    def _post_checkpoint(self, group: Group) -> None:
         """Every member sends its part; the driver writes them when it has all."""
         common = self._state()
-        part: dict[str, Any] = {
+        part: Event = {
             "kind": "checkpoint",
             "round": self._progress.round,
-            "rank": rank,
-            "size": size,
+            "edition": group.edition,
             "number": self._number,
+            "numbers": group.numbers,
             "digest": digest(common["model"], common["outer"]),
             "optimizer": own_state(self._optimizer),
         }
-        self._post(part | common if rank == 0 else part)
+        self._post(part | common if group.rank < SPOKESMEN else part)
 
-    def _say_end(self, *, first: bool) -> None:
-        """The first member says how the run ended; every worker waits until its last words have arrived."""
-        if first:
-            end: Event = {"kind": "end", "reason": self._progress.reason, "round": self._progress.round}
-            if not len(self._assignment.held_out) and self._progress.reason != "broken":
-                end["model"] = self._weights()
-            self._post(end)
-        if self._answer is not None:
-            ray.get(self._answer)
+    def _say_end(self, *, spokesman: bool) -> None:
+        """Every member says how the run ended."""
+        end: Event = {"kind": "end", "reason": self._progress.reason, "round": self._progress.round}
+        if spokesman and not len(self._assignment.held_out) and self._progress.reason != "broken":
+            end["model"] = self._weights()
+        self._post(end)
 
     def _state(self) -> dict[str, Any]:
         """What all members have in common."""
