@@ -78,7 +78,7 @@ def _cpus(hosts: list[Host], recipe: Recipe | None) -> Iterator[Finding]:
         return
     there = sum(host.facts["cpus"] for host in hosts if not host.unreachable)
     spark = getattr(recipe.data, "executors", 0) * getattr(recipe.data, "cores", 1)
-    workers = recipe.averaging.workers * recipe.averaging.cpus_per_worker
+    workers = recipe.averaging.fewest * recipe.averaging.cpus_per_worker
     needed = workers + (spark + 1 if spark else 0)
     if needed > there:
         parts = f"{workers} for the workers" + f", {spark} for Spark's executors, 1 for its master" * bool(spark)
