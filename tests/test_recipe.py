@@ -1,5 +1,6 @@
 """Recipes: what is accepted, and what each mistake is told."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -123,3 +124,25 @@ def test_the_recipe_has_about_thirty_leaves() -> None:
 
     recipe: Recipe = load_recipe("python")
     assert leaves(recipe.model_dump()) <= 50
+
+
+def test_workers_are_a_number_or_bounds() -> None:
+    base = {"name": "x", "data": {"text": "a"}}
+    fixed = validate_recipe(base | {"averaging": {"workers": "3"}}).averaging
+    elastic = validate_recipe(base | {"averaging": {"workers": {"max": 4}, "outer": "bmuf"}}).averaging
+    assert (fixed.fewest, fixed.most) == (3, 3)
+    assert (elastic.fewest, elastic.most, elastic.outer_momentum) == (1, 4, 0.75)
+
+
+@pytest.mark.parametrize(
+    ("workers", "said"),
+    [
+        ({"min": 3, "max": 2}, "min is 3 and max is 2"),
+        ({"min": 1}, '"averaging.workers.max" is missing'),
+        ({"min": 1, "max": 2, "most": 3}, '"averaging.workers.most" is unknown'),
+        ("many", "\"averaging.workers\" is 'many'"),
+    ],
+)
+def test_bounds_of_workers_that_fit_nothing_are_named(workers: object, said: str) -> None:
+    with pytest.raises(RecipeError, match=re.escape(said)):
+        validate_recipe({"name": "x", "data": {"text": "a"}, "averaging": {"workers": workers}})
