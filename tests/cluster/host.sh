@@ -1,12 +1,19 @@
 # The first process of a host of the bed: host.sh BED NAME [FOLDER_OF_PYTHON_PACKAGES]
 set -e
 bed=$1 name=$2 packages=$3
+checkout=$(cd "$(dirname "$0")/../.." && pwd)
 disk=$bed/hosts/$name
 exec 2>"$disk/start.log"
 hostname "$name"
 mount --make-rprivate /
 mount --bind "$disk/home" "$bed/home"
-mount --bind "$disk/tmp" /tmp
+case $checkout in
+/tmp/*)
+    mkdir -p "$disk$checkout"
+    mount --bind "$checkout" "$disk$checkout"
+    ;;
+esac
+mount --rbind "$disk/tmp" /tmp
 mount -t tmpfs -o size=8g,mode=1777 shm /dev/shm
 mount --bind "$disk/etc/hosts" /etc/hosts
 mount --bind "$disk/etc/passwd" /etc/passwd
