@@ -8,10 +8,15 @@ runs/<name>/
   model.safetensors            the best by held-out loss
   events.out.tfevents.*        the same metrics for TensorBoard
   train.log                    what Ray and the workers said
+  .lock                        held by the process that trains
 """
 
+import errno
+import fcntl
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +36,9 @@ ENCODING = "vocabulary.json"
 METRICS = "metrics.jsonl"
 SKIPPED = "skipped.txt"
 MODEL = "model.safetensors"
+LOCK = ".lock"
+#: the sections of a recipe that a resumed run cannot change
+FIXED = ("task", "data", "model", "seed")
 
 
 class Run:
@@ -61,6 +69,29 @@ class Run:
             raise
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RunError(f"{self.path / ENCODING} cannot be used: {error}") from None
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep every other process from training here; the system lets go when this one dies, however it dies.
+
+        Raises:
+            UsageError: another process trains in this directory.
+        """
+        with (self.path / LOCK).open("a+", encoding="utf-8") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                lock.seek(0)
+                holder = lock.read().strip() or "unknown"
+                raise UsageError(
+                    f"{self.path} is being trained by another process (number {holder}): wait for its end, or stop it"
+                ) from None
+            except OSError:
+                pass  # a file system without locks: nobody can be kept out
+            lock.truncate(0)
+            lock.write(str(os.getpid()))
+            lock.flush()
+            yield
 
     def write_recipe(self, recipe: Recipe) -> None:
         replace_durably(self.path / RECIPE, recipe.to_yaml().encode())
@@ -95,8 +126,17 @@ class Run:
         return network.eval()
 
     def append_metrics(self, line: Mapping[str, Any]) -> None:
-        with (self.path / METRICS).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        """Add a line, whole or not at all.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        data = (json.dumps(line) + "\n").encode()
+        with (self.path / METRICS).open("ab", buffering=0) as file:
+            start = file.tell()
+            if file.write(data) < len(data):
+                file.truncate(start)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), METRICS)
 
     def amend_metrics(self, round_number: int, values: Mapping[str, Any]) -> None:
         """Add values to a round's line; nothing where there is no such line."""
@@ -111,12 +151,12 @@ class Run:
         replace_durably(self.path / METRICS, "".join(json.dumps(line) + "\n" for line in lines).encode())
 
     def metrics(self) -> list[dict[str, Any]]:
-        """One mapping a round; a last line that a kill cut short is left out."""
+        """One mapping a round; what a kill or a full disk left of a line is passed over."""
         try:
-            lines = (self.path / METRICS).read_text(encoding="utf-8").split("\n")
+            lines = (self.path / METRICS).read_text(encoding="utf-8", errors="replace").split("\n")
         except FileNotFoundError:
             return []
-        return [json.loads(line) for line in lines[:-1]]
+        return [values for line in lines[:-1] if (values := _parsed(line)) is not None]
 
 
 def create_run(path: Path) -> Run:
@@ -147,6 +187,23 @@ def open_run(path: str | Path) -> Run:
     return Run(Path(path))
 
 
+def resumable(path: Path, recipe: Recipe) -> Run:
+    """The run at `path`, if `recipe` may go on with it.
+
+    Raises:
+        UsageError: `recipe` differs in what a run cannot change.
+    """
+    run = open_run(path)
+    stored = run.recipe
+    changed = [section for section in FIXED if getattr(stored, section) != getattr(recipe, section)]
+    if changed:
+        raise UsageError(
+            f"{path} was trained with another recipe: {', '.join(changed)} differ; resume it with its own, "
+            f"{path / RECIPE}, or choose another --out"
+        )
+    return run
+
+
 def build_network(recipe: Recipe, encoding: Encoding) -> Network:
     """The network that a recipe and the data's encoding ask for; its values come from torch's seed."""
     return Network(
@@ -161,3 +218,11 @@ def build_network(recipe: Recipe, encoding: Encoding) -> Network:
         bidirectional=recipe.model.bidirectional,
         pooling=None if encoding.per_step else recipe.model.pooling,
     )
+
+
+def _parsed(line: str) -> dict[str, Any] | None:
+    try:
+        values = json.loads(line)
+    except ValueError:
+        return None
+    return values if isinstance(values, dict) and "round" in values else None

@@ -13,13 +13,13 @@ from rich.console import Console
 
 from rayrnn.checkpoints import newest_checkpoint
 from rayrnn.cluster import connect
-from rayrnn.errors import RayrnnError, RunError, UsageError
+from rayrnn.errors import RayrnnError, RunError
 from rayrnn.recipe import Recipe
-from rayrnn.run import RECIPE, Run, build_network, create_run, open_run
+from rayrnn.run import RECIPE, Run, build_network, create_run, resumable
 from rayrnn.training.account import draw_up
 from rayrnn.training.assignment import Assignment, Progress
 from rayrnn.training.crew import start_crew
-from rayrnn.training.failure import broken, interrupted, unexpected, without_a_word
+from rayrnn.training.failure import Strikes, broken, interrupted, unexpected, without_a_word
 from rayrnn.training.interrupt import stop_requests
 from rayrnn.training.mailbox import Event, open_mailbox
 from rayrnn.training.material import Material, prepare
@@ -30,12 +30,7 @@ from rayrnn.training.roll import start_roll
 from rayrnn.training.room import check_room, count_workers, find_need
 from rayrnn.training.talk import Talk
 
-#: the sections of a recipe that a resumed run cannot change
-FIXED = ("task", "data", "model", "seed")
 POLL_SECONDS = 0.1
-#: so many exceptions, or deaths, of each worker without a round between end the run
-EXCEPTIONS_A_WORKER = 2
-DEATHS_A_WORKER = 5
 #: for Ray Train to let go of the workers, before they are ended with it
 CLOSING_SECONDS = 10.0
 
@@ -60,7 +55,8 @@ def train(
         screen: takes what the run says, instead of a screen on `console`.
 
     Raises:
-        UsageError: `out` holds a run (without resume), or `resume` does not fit the stored recipe.
+        UsageError: `out` holds a run (without resume), another process trains it, or `resume` does not fit the
+            stored recipe.
         DataError: the data cannot be read.
         ClusterError: no cluster, or one too small for the workers.
         RunError: a worker failed, or the loss stopped being finite.
@@ -69,7 +65,7 @@ def train(
     screen = screen or Screen(console or Console(stderr=True), recipe)
     path = Path(out) if out is not None else Path("runs") / recipe.name
     run = resumable(path, recipe) if resume and (path / RECIPE).exists() else create_run(path)
-    with connect(address, log_file=run.log):
+    with run.held(), connect(address, log_file=run.log):
         check_room(recipe.averaging)
         screen.say("reading the data ...")
         outcome = Driver(run, recipe, prepare(recipe, data, run), screen).train()
@@ -85,7 +81,7 @@ class Driver:
         self._recipe = recipe
         self._material = material
         self._screen = screen
-        self._recorder = Recorder(run)
+        self._recorder = Recorder(run, screen.warn)
         self._mailbox = open_mailbox()
         self._num_workers = count_workers(recipe.averaging)
         self._roll = start_roll(expected=self._num_workers, patience=recipe.averaging.patience)
@@ -97,8 +93,7 @@ class Driver:
         self._failure: RayrnnError | None = None
         #: Ray itself failed under the run
         self._lost: RayError | None = None
-        #: since the last round
-        self._exceptions = self._deaths = 0
+        self._strikes = Strikes(self._num_workers)
         self._steps = 0
         self._seconds = 0.0
 
@@ -139,22 +134,19 @@ class Driver:
             listed = self._run.write_skipped(skipped)
             self._screen.warn(f"{len(skipped):,} sequences could not be read and are left out; {listed} says why")
 
-    def _assignment(self) -> Assignment:
-        material = self._material
-        return Assignment(
+    def _start_crew(self) -> ActorHandle:
+        self._screen.say("starting the workers ...")
+        assignment = Assignment(
             recipe=self._recipe,
-            encoding=material.encoding,
-            training=material.training,
-            held_out=material.held_out,
+            encoding=self._material.encoding,
+            training=self._material.training,
+            held_out=self._material.held_out,
             mailbox=self._mailbox,
             roll=self._roll,
         )
-
-    def _start_crew(self) -> ActorHandle:
-        self._screen.say("starting the workers ...")
         settings = {name: value for name, value in os.environ.items() if name.startswith("RAY_TRAIN_")}
         need = find_need(self._recipe.averaging)
-        return start_crew(self._assignment(), need=need, begin_with=self._num_workers, settings=settings)
+        return start_crew(assignment, need=need, begin_with=self._num_workers, settings=settings)
 
     def _follow(self, crew: ActorHandle) -> None:
         """Handle what the workers say until they have ended."""
@@ -221,7 +213,7 @@ class Driver:
 
     def _take_round(self, event: Event) -> None:
         self._last = event
-        self._exceptions = self._deaths = 0
+        self._strikes.forget()
         self._steps += event["steps"]
         self._seconds += event["seconds"]
         self._recorder.take_round(event)
@@ -231,28 +223,23 @@ class Driver:
         try:
             while checkpoint := self._recorder.write_checkpoint():
                 self._mailbox.keep_checkpoint.remote(checkpoint)
-        except OSError as error:
-            self._screen.warn(f"a checkpoint could not be written ({error}); training goes on")
         except RunError as error:
             self._give_up(error)
 
     def _take_exception(self, event: Event) -> None:
         """Ray Train replaces the worker; what fails every time is no accident."""
-        with self._run.log.open("a", encoding="utf-8") as log:
-            log.write(event["traceback"])
-        self._exceptions += 1
-        times = self._exceptions
+        self._recorder.log(event["traceback"])
         self._screen.warn(f"worker {event['worker']} failed: {event['error']}")
-        if times >= EXCEPTIONS_A_WORKER * self._num_workers:
-            self._give_up(unexpected(event | {"times": times}, self._run))
+        self._count(event)
 
     def _take_restart(self, event: Event) -> None:
         """A worker's process ended, or did not start; the roll tells of deaths, this counts those in vain."""
-        with self._run.log.open("a", encoding="utf-8") as log:
-            log.write(f"worker {event['worker']} starts again: {event['error']}\n")
-        self._deaths += 1
-        if self._deaths >= DEATHS_A_WORKER * self._num_workers:
-            self._give_up(unexpected(event | {"times": self._deaths}, self._run))
+        self._recorder.log(f"worker {event['worker']} starts again: {event['error']}\n")
+        self._count(event)
+
+    def _count(self, event: Event) -> None:
+        if times := self._strikes.too_many(event["kind"]):
+            self._give_up(unexpected(event | {"times": times}, self._run))
 
     def _give_up(self, failure: RayrnnError) -> None:
         self._failure = self._failure or failure
@@ -265,8 +252,7 @@ class Driver:
     def _conclude(self) -> Outcome:
         if self._failure is not None:
             raise self._failure
-        if "model" in self._end:
-            self._run.write_model(self._end["model"])
+        self._recorder.write_model(self._end.get("model", {}))
         reason = self._end.get("reason")
         if reason is None:
             raise without_a_word(self._lost, self._run)
@@ -285,16 +271,3 @@ class Driver:
             steps_per_second=self._steps / self._seconds if self._seconds else 0.0,
             seconds=self._seconds,
         )
-
-
-def resumable(path: Path, recipe: Recipe) -> Run:
-    """The run at `path`, if `recipe` may go on with it."""
-    run = open_run(path)
-    stored = run.recipe
-    changed = [section for section in FIXED if getattr(stored, section) != getattr(recipe, section)]
-    if changed:
-        raise UsageError(
-            f"{path} was trained with another recipe: {', '.join(changed)} differ; resume it with its own, "
-            f"{path / RECIPE}, or choose another --out"
-        )
-    return run

@@ -2,8 +2,28 @@
 
 from rayrnn.errors import Interrupted, RayrnnError, RunError
 from rayrnn.recipe import Recipe
-from rayrnn.run import RECIPE, Run
+from rayrnn.run import MODEL, RECIPE, Run
 from rayrnn.training.mailbox import Event
+
+#: so many exceptions, or deaths, of each worker without a round between end the run
+STRIKES_A_WORKER = {"exception": 2, "restart": 5}
+
+
+class Strikes:
+    """Counts the workers' failures since the last round: what fails every time is no accident."""
+
+    def __init__(self, num_workers: int) -> None:
+        self._num_workers = num_workers
+        self._counts = dict.fromkeys(STRIKES_A_WORKER, 0)
+
+    def forget(self) -> None:
+        """A round was learned."""
+        self._counts = dict.fromkeys(STRIKES_A_WORKER, 0)
+
+    def too_many(self, kind: str) -> int:
+        """Count one more failure of this kind; how many they are when that is enough, else 0."""
+        self._counts[kind] += 1
+        return self._counts[kind] if self._counts[kind] >= STRIKES_A_WORKER[kind] * self._num_workers else 0
 
 
 def broken(event: Event, recipe: Recipe, run: Run) -> RunError:
@@ -29,6 +49,14 @@ def unexpected(event: Event, run: Run) -> RunError:
     return RunError(
         f"worker {event['worker']} failed {event['times']} times without a round between: {event['error']}\n"
         f"its traceback is in {run.log}; go on from the last checkpoint with --resume"
+    )
+
+
+def unwritten(error: OSError, run: Run) -> RunError:
+    """The best model found no room in the run directory."""
+    return RunError(
+        f"the model could not be written to {run.path / MODEL}: {error}\n"
+        "make room there, and the same command with --resume writes it"
     )
 
 

@@ -1,12 +1,14 @@
 """Writes what the workers report into the run directory: metrics, checkpoints, the best model."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from tensorboardX import SummaryWriter
-
-from rayrnn.checkpoints import Checkpoint, write_checkpoint
+from rayrnn.checkpoints import Checkpoint, Tensors, write_checkpoint
 from rayrnn.errors import RunError
 from rayrnn.run import Run
+from rayrnn.training.board import Board
+from rayrnn.training.failure import unwritten
 from rayrnn.training.mailbox import Event
 
 Line = dict[str, Any]
@@ -20,11 +22,19 @@ class Recorder:
     """Takes the workers' events in order, one at a time.
 
     metrics.jsonl has one line a round, written at once; an evaluation that follows is added to its round's line.
+    Training goes on when the run directory cannot be written; what is lost then are lines, not the model.
+
+    Args:
+        warn: takes what the user must know, once for each time that the directory ceases to be writable.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, warn: Callable[[str], None]) -> None:
         self._run = run
-        self._board = SummaryWriter(str(run.path), flush_secs=10)
+        self._warn = warn
+        self._warned = False
+        self._board = Board(run.path)
+        #: the best model, until it is written
+        self._model: Tensors = {}
         self._last_round = 0
         self._attendance: list[Event] = []
         #: the checkpoints that are under way, by the edition of their round
@@ -42,23 +52,43 @@ class Recorder:
 
     def take_round(self, event: Event) -> None:
         """One round was learned; a round that is learned anew, after all workers died, replaces what was said of it."""
-        if event["round"] <= self._last_round:
-            self._run.cut_metrics(event["round"] - 1)
-        self._last_round = event["round"]
         line: Line = {key: value for key, value in event.items() if key not in ("kind", "edition")}
         if self._attendance:
-            line["attendance"], self._attendance = self._attendance, []
-        self._run.append_metrics(line)
+            line["attendance"] = self._attendance
         speed = {"steps_per_second": event["steps"] / event["seconds"]}
-        self._show(event["round"], speed | {name: event[name] for name in ("loss", "learning_rate")})
+        with self._training_goes_on():
+            if event["round"] <= self._last_round:
+                self._run.cut_metrics(event["round"] - 1)
+            self._last_round = event["round"]
+            self._run.append_metrics(line)
+            self._attendance = []
+            self._board.show(event["round"], speed | {name: event[name] for name in ("loss", "learning_rate")})
 
     def take_evaluation(self, event: Event) -> None:
         """The held-out loss after a round; the model comes along when it is the best so far."""
-        if "model" in event:
-            self._run.write_model(event["model"])
         values = {key: event[key] for key in ("held_out_loss", "held_out_accuracy") if event[key] is not None}
-        self._run.amend_metrics(event["round"], values)
-        self._show(event["round"], values)
+        self._model = event.get("model", self._model)
+        with self._training_goes_on():
+            self._write_model()
+            self._run.amend_metrics(event["round"], values)
+            self._board.show(event["round"], values)
+
+    def write_model(self, model: Tensors) -> None:
+        """Write the last model of a run, or a best one before it that found no room then.
+
+        Raises:
+            RunError: it cannot be written.
+        """
+        self._model = model or self._model
+        try:
+            self._write_model()
+        except OSError as error:
+            raise unwritten(error, self._run) from None
+
+    def log(self, text: str) -> None:
+        """Add to what Ray and the workers said."""
+        with self._training_goes_on(), self._run.log.open("a", encoding="utf-8") as log:
+            log.write(text)
 
     def take_checkpoint_part(self, event: Event) -> None:
         """One worker's part of a checkpoint."""
@@ -68,10 +98,10 @@ class Recorder:
     def write_checkpoint(self) -> Checkpoint | None:
         """Write the oldest checkpoint that has become complete and return it; None when there is none.
 
-        A worker that died after the average leaves its part out: it is the only one that had use for it.
+        A worker that died after the average leaves its part out: it is the only one that had use for it. What cannot be
+        written is told of and left out; the checkpoints before it are untouched.
 
         Raises:
-            OSError: it cannot be written; the checkpoints before it are untouched.
             RunError: the workers do not hold the same model.
         """
         edition = min((edition for edition, parts in self._parts.items() if self._is_complete(parts)), default=None)
@@ -88,7 +118,12 @@ class Recorder:
             optimizers=tuple(parts[number]["optimizer"] for number in sorted(parts)),
             progress=first["progress"],
         )
-        write_checkpoint(self._run.checkpoints, first["round"], checkpoint)
+        try:
+            self._write_model()  # no checkpoint may know of a best model that is not there
+            write_checkpoint(self._run.checkpoints, first["round"], checkpoint)
+        except OSError as error:
+            self._warn(f"the checkpoint of round {first['round']:,} could not be written ({error}); training goes on")
+            return None
         return checkpoint
 
     def _is_complete(self, parts: Parts) -> bool:
@@ -97,13 +132,25 @@ class Recorder:
         return has_model and all(number in parts or number in self._gone for number in numbers)
 
     def close(self) -> None:
-        """Write what TensorBoard's writer still holds."""
-        self._board.close()
+        """Write what TensorBoard's file still lacks."""
+        with self._training_goes_on():
+            self._board.close()
 
-    def _show(self, round_number: int, values: Line) -> None:
-        for name, value in values.items():
-            if value is not None:
-                self._board.add_scalar(name, value, round_number)
+    def _write_model(self) -> None:
+        if self._model:
+            self._run.write_model(self._model)
+            self._model = {}
+
+    @contextmanager
+    def _training_goes_on(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if not self._warned:
+                self._warn(f"{self._run.path} cannot be written ({error}); training goes on")
+            self._warned = True
+        else:
+            self._warned = False
 
 
 def _check_agreement(parts: Parts) -> None:

@@ -1,0 +1,81 @@
+"""What a full disk does to a run that is going on: it costs lines, and is told of."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from rayrnn.checkpoints import newest_checkpoint
+from rayrnn.errors import RunError
+from rayrnn.run import Run, create_run
+from rayrnn.training.recorder import Recorder
+from tests.small_disk import empty, fill, small_disk
+from tests.training.test_recorder import part, round_event
+
+ROUNDS = 200
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    with small_disk(tmp_path / "disk", kilobytes=512) as place:
+        yield place
+
+
+@pytest.fixture
+def run(disk: Path) -> Run:
+    return create_run(disk / "run")
+
+
+def evaluation(number: int) -> dict[str, object]:
+    better = {"weight": torch.full((2,), float(number))}
+    return {"round": number, "held_out_loss": 1 / number, "held_out_accuracy": None, "model": better}
+
+
+def test_rounds_on_a_full_disk_are_told_of_once_and_come_back_with_room(run: Run, disk: Path) -> None:
+    said: list[str] = []
+    recorder = Recorder(run, said.append)
+    recorder.take_round(round_event(1))
+    fill(disk)
+    for number in range(2, ROUNDS):
+        recorder.take_round(round_event(number))
+    assert len(said) == 1
+    assert "No space left" in said[0]
+    assert str(run.path) in said[0]
+    empty(disk)
+    recorder.take_round(round_event(ROUNDS))
+    recorder.close()
+    rounds = [line["round"] for line in run.metrics()]
+    assert (rounds[0], rounds[-1]) == (1, ROUNDS)
+    lines = (run.path / "metrics.jsonl").read_text().splitlines()
+    assert len(lines) == len(rounds), "no line is torn"
+
+
+def test_the_best_model_waits_for_room(run: Run, disk: Path) -> None:
+    recorder = Recorder(run, print)
+    recorder.take_round(round_event(1))
+    fill(disk)
+    recorder.take_evaluation(evaluation(1))
+    assert not (run.path / "model.safetensors").exists()
+    with pytest.raises(RunError, match=r"model\.safetensors.*No space left"):
+        recorder.write_model({})
+    empty(disk)
+    recorder.write_model({})
+    assert (run.path / "model.safetensors").exists()
+
+
+def test_a_checkpoint_without_room_is_left_out_and_the_next_one_written(run: Run, disk: Path) -> None:
+    said: list[str] = []
+    recorder = Recorder(run, said.append)
+    fill(disk)
+    for number in (0, 1):
+        recorder.take_checkpoint_part(part(number))
+    assert recorder.write_checkpoint() is None
+    assert "checkpoint of round 4 could not be written" in said[0]
+    empty(disk)
+    for number in (0, 1):
+        recorder.take_checkpoint_part(part(number, edition=8))
+    assert recorder.write_checkpoint() is not None
+    checkpoint, damages = newest_checkpoint(run.checkpoints)
+    assert checkpoint is not None
+    assert damages == []
