@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rayrnn.cluster.cluster_file import ClusterFile
+from rayrnn.cluster.runs import LiveRun
 from rayrnn.cluster.status import ClusterStatus, Job, Node, Usage
 
 GIBIBYTE = 2**30
@@ -64,7 +65,8 @@ def show_status(console: Console, status: ClusterStatus) -> None:
     if status.dashboard:
         headline.append(f"  dashboard {status.dashboard}")
     users = _jobs(status.jobs) if status.jobs else Text("nobody uses it", style="dim")
-    console.print(Group(headline, "", _nodes(status.nodes), "", users), highlight=False)
+    runs = ["", _runs(status.runs)] if status.runs else []
+    console.print(Group(headline, "", _nodes(status.nodes), "", users, *runs), highlight=False)
 
 
 def _nodes(nodes: tuple[Node, ...]) -> Table:
@@ -86,6 +88,15 @@ def _jobs(jobs: tuple[Job, ...]) -> Table:
     shown = table("user", "for", "holds", "command")
     for job in jobs:
         shown.add_row(f"process {job.process}", duration(time.time() - job.started), _holds(job), _short(job.command))
+    return shown
+
+
+def _runs(runs: tuple[LiveRun, ...]) -> Table:
+    """Who takes part in each, by number."""
+    shown = table("run", "round", "workers")
+    for run in runs:
+        members = ", ".join(map(str, run.members)) or "none"
+        shown.add_row(run.run, f"{run.round:,} of {run.rounds:,}", f"{members} ({len(run.members)} of {run.workers})")
     return shown
 
 

@@ -11,6 +11,7 @@ from ray.autoscaler.v2.sdk import get_cluster_status
 from rayrnn.cluster.connection import find_cluster
 from rayrnn.cluster.environment import prepare_environment
 from rayrnn.cluster.probe import probe
+from rayrnn.cluster.runs import LiveRun, live_run, read_runs
 from rayrnn.cluster.state import load_head
 from rayrnn.errors import ClusterError
 
@@ -58,6 +59,7 @@ class ClusterStatus:
     dashboard: str | None
     nodes: tuple[Node, ...]
     jobs: tuple[Job, ...]
+    runs: tuple[LiveRun, ...] = ()
 
     def to_json(self) -> dict[str, object]:
         """The same as plain values."""
@@ -69,7 +71,8 @@ class ClusterStatus:
         usages = ("cpus", "gpus", "memory", "object_store")
         nodes = [node | {name: Usage(**node[name]) for name in usages} for node in values["nodes"]]
         jobs = tuple(Job(**job) for job in values["jobs"])
-        return cls(**(values | {"nodes": tuple(Node(**node) for node in nodes), "jobs": jobs}))
+        runs = tuple(live_run(run) for run in values["runs"])
+        return cls(**(values | {"nodes": tuple(Node(**node) for node in nodes), "jobs": jobs, "runs": runs}))
 
 
 def read_status(address: str | None = None) -> ClusterStatus:
@@ -92,7 +95,8 @@ def read_status(address: str | None = None) -> ClusterStatus:
         state.disconnect()
     head = load_head()
     dashboard = head.dashboard if head and head.address == cluster.address else None
-    return ClusterStatus(cluster.address, cluster.origin, dashboard, tuple(nodes), tuple(jobs))
+    runs = read_runs(cluster.address, [job.job for job in jobs])
+    return ClusterStatus(cluster.address, cluster.origin, dashboard, tuple(nodes), tuple(jobs), runs)
 
 
 def _nothing_there() -> str:

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from rayrnn.checkpoints import newest_checkpoint
 from rayrnn.cluster import connect
+from rayrnn.cluster.runs import Sign
 from rayrnn.errors import RayrnnError, RunError
 from rayrnn.recipe import Recipe
 from rayrnn.run import RECIPE, Run, build_network, create_run, resumable
@@ -85,6 +86,7 @@ class Driver:
         self._mailbox = open_mailbox()
         self._num_workers = count_workers(recipe.averaging)
         self._roll = start_roll(expected=self._num_workers, patience=recipe.averaging.patience)
+        self._sign = Sign(str(run.path), rounds=recipe.averaging.rounds, workers=recipe.averaging.most)
         self._progress = Progress()
         self._end: Event = {}
         #: kind of event -> the newest edition of a round that was told of
@@ -109,6 +111,7 @@ class Driver:
         finally:
             self._screen.stop()
             self._recorder.close()
+            self._sign.take_in()
         return self._conclude()
 
     def _restore(self) -> None:
@@ -173,6 +176,9 @@ class Driver:
             if self._is_news(event):
                 self._handle(event)
         self._write_checkpoints()
+        if self._sign.is_due():
+            learned = self._last.get("round", self._progress.round)
+            self._sign.show(learned, ray.get(self._roll.members.remote()))
 
     def _is_news(self, event: Event) -> bool:
         """Two workers tell of every round, in case one of them dies."""

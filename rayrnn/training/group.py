@@ -31,6 +31,10 @@ State = dict[str, Any]
 Links = Any
 
 
+class Leaving(Exception):
+    """Raised by a member that must go: the others go on without it, and are told why."""
+
+
 class LeftBehind(Exception):
     """The others went on without this worker: this round's work is lost, `open_round` brings it up to date."""
 
@@ -144,11 +148,11 @@ class Group:
         self.round += 1
         return True
 
-    def close(self, *, finished: bool) -> None:
-        """Leave: `finished` in agreement with the others, or else on this worker's own account."""
+    def close(self, *, finished: bool, why: str = "") -> None:
+        """Leave: `finished` in agreement with the others, or else on this worker's own account, which `why` tells."""
         word: Word = "agreed" if self._agreed else "join"
         with suppress(RayError):
-            ray.get(self._roll.leave.remote(self._report(word), finished), timeout=self._patience)
+            ray.get(self._roll.leave.remote(self._report(word), finished, why), timeout=self._patience)
         self._links = None
         self._connector.shutdown(wait=False)
 
@@ -158,7 +162,7 @@ class Group:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.close(finished=kind is None)
+        self.close(finished=kind is None, why=str(error) if kind is Leaving else "")
 
     @property
     def _known_roster(self) -> Roster:

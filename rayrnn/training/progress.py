@@ -101,7 +101,8 @@ class Screen:
     def attendance(self, event: dict[str, Any]) -> None:
         """Somebody died, left, was late, went on or joined: one line for what belongs together."""
         if event["kind"] in ABSENT:
-            self._absent.append(f"worker {event['worker']} {ABSENT[event['kind']]}")
+            why = f" ({event['detail']})" if event.get("detail") else ""
+            self._absent.append(f"worker {event['worker']} {ABSENT[event['kind']]}{why}")
         elif event["kind"] == "went_on":
             self._say_absent(f" in round {event['round'] + 1:,}; {went_on_words(event)}")
         elif event["round"] > 0:

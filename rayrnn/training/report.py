@@ -26,9 +26,10 @@ class Notes:
     held_out_sequences: float
     evaluating_seconds: float
     stop: float
+    leaving: float
 
 
-def write_notes(work: Work, held_out: Evaluation, *, stop: bool) -> Notes:
+def write_notes(work: Work, held_out: Evaluation, *, stop: bool, leaving: bool) -> Notes:
     """A worker whose loss is not finite says where, and keeps the loss itself out of the sums."""
     return Notes(
         steps=work.steps,
@@ -45,6 +46,7 @@ def write_notes(work: Work, held_out: Evaluation, *, stop: bool) -> Notes:
         held_out_sequences=held_out.num_sequences,
         evaluating_seconds=held_out.seconds,
         stop=float(stop),
+        leaving=float(leaving),
     )
 
 

@@ -84,15 +84,15 @@ class Roll:
         self._advance()
         return True
 
-    async def leave(self, report: Report, finished: bool) -> None:
-        """A worker ends its work: in agreement with the others, or without them."""
+    async def leave(self, report: Report, finished: bool, why: str = "") -> None:
+        """A worker ends its work: in agreement with the others, or without them, for the reason that `why` tells."""
         if report.member.name not in self._gone:
             self._catch_up(report.roster)
             if report.word == "agreed":
                 self._note(report)
         if finished:
             self._finished = max(report.round, self._finished or 0)
-        self._lose(report.member, "" if finished else "left")
+        self._lose(report.member, "" if finished else "left", detail=why)
 
     async def joiner(self) -> None:
         """Answers when a worker waits for a place."""

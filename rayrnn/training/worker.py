@@ -15,7 +15,7 @@ from rayrnn.checkpoints import Checkpoint, Tensors, digest
 from rayrnn.errors import RayrnnError
 from rayrnn.run import build_network
 from rayrnn.training.assignment import Assignment, Progress
-from rayrnn.training.group import Group, LeftBehind
+from rayrnn.training.group import Group, Leaving, LeftBehind
 from rayrnn.training.learning import (
     Evaluation,
     Work,
@@ -27,6 +27,7 @@ from rayrnn.training.learning import (
 )
 from rayrnn.training.mailbox import Event
 from rayrnn.training.minibatches import Stream, make_plan, shared_out
+from rayrnn.training.notice import Notice
 from rayrnn.training.report import Notes, culprit, evaluation_event, round_event, write_notes
 
 #: a model that is not finite in so many rounds in succession is not going to mend
@@ -51,6 +52,8 @@ def train_worker(config: dict[str, Any]) -> None:
         worker.train()
     except RayrnnError as error:
         ray.get(mailbox.post.remote({"kind": "mistake", "worker": number, "error": error}))
+    except Leaving:
+        raise  # Ray Train starts another worker in its place, on another node
     except Exception as error:
         said = f"{type(error).__name__}: {error}"
         event = {"kind": "exception", "worker": number, "error": said, "traceback": traceback.format_exc()}
@@ -88,6 +91,7 @@ class Worker:
             ahead=recipe.training.prefetch,
         )
         self._progress = Progress()
+        self._notice = Notice()
         self._evaluated_model: Tensors = {}
         self._answer: ray.ObjectRef | None = None
         #: what this worker knows of the newest round and did not tell, as others did
@@ -106,14 +110,15 @@ class Worker:
     def train(self) -> None:
         """Learn until the recipe's last round, the user's wish, or a reason to stop before."""
         roll, patience = self._assignment.roll, self._recipe.averaging.patience
-        with Group(
+        place = Group(
             roll,
             number=self._number,
             round_number=self._progress.round,
             patience=patience,
             state=self._state,
             load_state=self._load,
-        ) as group:
+        )
+        with self._notice, place as group:
             self._post({"kind": "start", "round": self._progress.round})
             while True:
                 group.open_round()
@@ -151,8 +156,15 @@ class Worker:
             for event in [*before, *self._untold]:
                 self._post(event)
             self._untold = []
-        if learned and not self._progress.broken_rounds and (self._progress.reason or self._checkpoint_due()):
+        if learned and not self._progress.broken_rounds and self._checkpoint_due(notes):
             self._post_checkpoint(group)
+        if dict(zip(group.numbers, notes, strict=True))[self._number].leaving and not self._progress.reason:
+            self._leave()
+
+    def _leave(self) -> None:
+        if self._answer is not None:
+            ray.get(self._answer)  # what this worker said of the round has arrived
+        raise Leaving("its node leaves the cluster")
 
     def _take_round(self, notes: list[Notes], *, minibatches: int) -> None:
         broken = any(note.broken_at for note in notes)
@@ -187,7 +199,7 @@ class Worker:
         return learning_rate(self._recipe.training, self._progress.round, self._recipe.averaging.rounds)
 
     def _average(self, group: Group, work: Work, held_out: Evaluation) -> tuple[list[Notes], int]:
-        own = write_notes(work, held_out, stop=self._stop_requested())
+        own = write_notes(work, held_out, stop=self._stop_requested(), leaving=self._notice.given)
         weight = 0.0 if work.broken_at else float(work.steps)
         average = self._averager.average(group, weight=weight, notes=astuple(own))
         if work.broken_at:
@@ -231,8 +243,11 @@ class Worker:
             return "no better"
         return "interrupted" if any(note.stop for note in notes) else ""
 
-    def _checkpoint_due(self) -> bool:
-        return self._progress.round % self._recipe.training.checkpoint_every == 0
+    def _checkpoint_due(self, notes: list[Notes]) -> bool:
+        """Also at the end, and when nobody stays to hand the state to a newcomer."""
+        every = self._recipe.training.checkpoint_every
+        nobody_stays = all(note.leaving for note in notes)
+        return bool(self._progress.reason) or nobody_stays or self._progress.round % every == 0
 
     def _post_checkpoint(self, group: Group) -> None:
         """Every member sends its part; the driver writes them when it has all."""

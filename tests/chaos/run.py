@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray._raylet import GcsClient
 from ray.cluster_utils import Cluster
+from ray.core.generated.autoscaler_pb2 import DrainNodeReason
 from rich.console import Console
 
 from rayrnn.cluster.environment import loopback_kept, prepare_environment
@@ -18,6 +20,8 @@ from rayrnn.training.driver import train
 
 #: rounds that a change of the cluster is left alone
 SETTLE_ROUNDS = 20
+#: between the announcement that a node goes and the moment it does, at most
+NOTICE_SECONDS = 120.0
 
 
 def main(job: Path) -> None:
@@ -48,15 +52,27 @@ def main(job: Path) -> None:
 
 
 def change(cluster: Cluster, steps: list[str], run: Run) -> None:
-    """Add a node of one CPU, or remove one, each time the members of the rounds are those that the nodes can hold."""
+    """Add a node of one CPU, remove or drain one, each time the rounds' members are those that the nodes can hold."""
     nodes: list[Any] = []
     for step in steps:
         wait_for(run, members=1 + len(nodes))
         if step == "add":
             with loopback_kept():
                 nodes.append(cluster.add_node(num_cpus=1))
+        elif step == "drain":
+            drain(cluster, nodes[-1].node_id)
+            wait_for(run, members=len(nodes))
+            cluster.remove_node(nodes.pop(), allow_graceful=False)
         else:
             cluster.remove_node(nodes.pop(), allow_graceful=False)
+
+
+def drain(cluster: Cluster, node: str) -> None:
+    """Announce that a node will be taken away, as a cloud does with what it lends cheaply."""
+    deadline = int((time.time() + NOTICE_SECONDS) * 1000)
+    reason = DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
+    accepted, why_not = GcsClient(address=cluster.address).drain_node(node, reason, "a test", deadline)
+    assert accepted, why_not
 
 
 def wait_for(run: Run, members: int) -> None:

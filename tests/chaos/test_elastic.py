@@ -20,6 +20,19 @@ def test_training_grows_with_the_nodes_that_join_and_shrinks_with_those_that_lea
     assert "of 1 to 3" in story.screen
 
 
+def test_the_workers_of_a_drained_node_leave_between_two_rounds(tmp_path: Path) -> None:
+    chosen = recipe(workers={"min": 1, "max": 2}, rounds=2500)
+    story = run_under([], tmp_path, chosen, nodes=["add", "drain", "add"])
+    assert_finished(story, rounds=2500)
+    sizes = [len(line["workers"]) for line in story.metrics]
+    changes = [size for before, size in zip([0, *sizes], sizes, strict=False) if size != before]
+    assert changes == [1, 2, 1, 2]
+    assert "died" not in kinds(story)
+    (left,) = [event for event in story.attendance() if event["kind"] == "left"]
+    assert left["detail"] == "its node leaves the cluster"
+    assert "worker 1 left (its node leaves the cluster) in round" in story.screen
+
+
 def test_a_run_does_not_take_more_workers_than_its_most(tmp_path: Path) -> None:
     story = run_under([], tmp_path, recipe(workers={"min": 1, "max": 2}), nodes=None)
     assert_finished(story)
