@@ -35,9 +35,14 @@ class Fault:
     seconds: float = 0.0
 
 
-def variables(faults: list[Fault], folder: Path) -> dict[str, str]:
-    """What the processes must find in their environment; `folder` remembers what has happened."""
-    return {VARIABLE: json.dumps({"folder": str(folder), "faults": [asdict(fault) for fault in faults]})}
+def variables(faults: list[Fault], folder: Path, pause: float = 0.0) -> dict[str, str]:
+    """What the processes must find in their environment; `folder` remembers what has happened.
+
+    Args:
+        pause: seconds that every minibatch takes longer, as on a slower machine.
+    """
+    planned = [asdict(fault) for fault in faults]
+    return {VARIABLE: json.dumps({"folder": str(folder), "faults": planned, "pause": pause})}
 
 
 def install() -> None:
@@ -49,7 +54,7 @@ def install() -> None:
     from rayrnn.training.group import Group
 
     plan = json.loads(os.environ[VARIABLE])
-    trap = Trap([Fault(**fault) for fault in plan["faults"]], Path(plan["folder"]))
+    trap = Trap([Fault(**fault) for fault in plan["faults"]], Path(plan["folder"]), plan["pause"])
     learn_alone, open_round, average = worker.learn_alone, Group.open_round, Averager.average
 
     def faulty_open_round(self: Group) -> None:
@@ -74,14 +79,16 @@ def install() -> None:
 class Trap:
     """Watches one process and springs at the chosen points."""
 
-    def __init__(self, faults: list[Fault], folder: Path) -> None:
+    def __init__(self, faults: list[Fault], folder: Path, pause: float) -> None:
         self.round = 0
+        self._pause = pause
         self._faults = faults
         self._folder = folder
 
     def watch(self, model: Any, minibatches: Iterator[Any]) -> Iterator[Any]:
         for number, minibatch in enumerate(minibatches):
             self.at(str(number), model=model)
+            time.sleep(self._pause)
             yield minibatch
 
     def at(self, where: str, *, delay: float = 0.0, model: Any = None) -> None:

@@ -1,12 +1,14 @@
 """Trains one recipe under faults, in a process and a Ray of its own: `python -m tests.chaos.run JOB`."""
 
 import json
+import random
 import sys
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import ray
 from ray._raylet import GcsClient
 from ray.cluster_utils import Cluster
@@ -33,7 +35,7 @@ def main(job: Path) -> None:
     }
     cluster = None
     with loopback_kept():
-        if "nodes" in values:
+        if values["nodes"]:
             cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
         ray.init(
             address=cluster.address if cluster else "local",
@@ -42,8 +44,11 @@ def main(job: Path) -> None:
             runtime_env=environment,
             **({} if cluster else {"num_cpus": 4, "include_dashboard": False}),
         )
+    run = Run(Path(values["out"]))
     if cluster:
-        threading.Thread(target=change, args=(cluster, values["nodes"], Run(Path(values["out"]))), daemon=True).start()
+        threading.Thread(target=change, args=(cluster, values["nodes"], run), daemon=True).start()
+    if values["kill"]:
+        threading.Thread(target=kill_workers, args=(values["kill"], run), daemon=True).start()
     outcome = train(validate_recipe(values["recipe"]), out=values["out"], console=Console(stderr=True, width=160))
     print(json.dumps(outcome.to_json()))
     ray.shutdown()
@@ -73,6 +78,20 @@ def drain(cluster: Cluster, node: str) -> None:
     reason = DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
     accepted, why_not = GcsClient(address=cluster.address).drain_node(node, reason, "a test", deadline)
     assert accepted, why_not
+
+
+def kill_workers(plan: dict[str, float], run: Run) -> None:
+    """A random worker of those that are there, again and again from the first round on."""
+    chance = random.Random(0)
+    while not run.metrics():
+        time.sleep(0.1)
+    begin = time.monotonic()
+    while time.monotonic() < begin + plan["until"]:
+        time.sleep(plan["every"])
+        family = psutil.Process().children(recursive=True)
+        workers = [process for process in family if "RayTrainWorker" in " ".join(process.cmdline())]
+        if workers:
+            chance.choice(workers).kill()
 
 
 def wait_for(run: Run, members: int) -> None:

@@ -40,19 +40,31 @@ def recipe(workers: int | dict[str, int] = 2, seed: int = 7, rounds: int = ROUND
     return quick.model_copy(update={"seed": seed})
 
 
-def run_under(faults: list[Fault], folder: Path, chosen: Recipe, nodes: list[str] | None = None) -> Story:
+def run_under(
+    faults: list[Fault],
+    folder: Path,
+    chosen: Recipe,
+    nodes: list[str] | None = None,
+    pause: float = 0.0,
+    kill: dict[str, float] | None = None,
+    timeout: float = 500,
+) -> Story:
     """Train `chosen` in `folder`.
 
     Args:
-        nodes: `add` and `remove`, for a cluster that begins with one node of one CPU; without it one of four CPUs.
+        nodes: `add`, `drain` and `remove`, for a cluster that begins with one node of one CPU; without it one of four
+            CPUs.
+        pause: seconds that every minibatch takes longer.
+        kill: a random worker `every` so many seconds, `until` so many have passed.
     """
     folder.mkdir(exist_ok=True)
     job, out = folder / "job.json", folder / "run"
-    values = {"recipe": chosen.model_dump(mode="json"), "out": str(out), "variables": variables(faults, folder)}
-    job.write_text(json.dumps(values | ({"nodes": nodes} if nodes else {})))
+    values = {"recipe": chosen.model_dump(mode="json"), "out": str(out)}
+    values |= {"variables": variables(faults, folder, pause), "nodes": nodes or [], "kill": kill or {}}
+    job.write_text(json.dumps(values))
     environment = os.environ | {"PYTHONPATH": str(ROOT), "HOME": str(folder)}
     command = [sys.executable, "-m", "tests.chaos.run", str(job)]
-    process = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500)
+    process = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout)
     assert process.returncode == 0, process.stderr
     return Story(json.loads(process.stdout), process.stderr, open_run(out).metrics(), out)
 
