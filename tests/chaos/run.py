@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import ray
 from ray._raylet import GcsClient
@@ -24,6 +25,8 @@ from rayrnn.training.driver import train
 SETTLE_ROUNDS = 20
 #: between the announcement that a node goes and the moment it does, at most
 NOTICE_SECONDS = 120.0
+#: of a store that is to be full
+STORE_BYTES = 80_000_000
 
 
 def main(job: Path) -> None:
@@ -38,12 +41,15 @@ def main(job: Path) -> None:
         if values["nodes"]:
             cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
         ray.init(
+            **({"object_store_memory": STORE_BYTES} if values["full"] else {}),
             address=cluster.address if cluster else "local",
             log_to_driver=False,
             configure_logging=False,
             runtime_env=environment,
             **({} if cluster else {"num_cpus": 4, "include_dashboard": False}),
         )
+    # more than the store holds, and never let go
+    held = [ray.put(np.zeros(STORE_BYTES // 2, np.uint8)) for _ in range(4)] if values["full"] else []
     run = Run(Path(values["out"]))
     if cluster:
         threading.Thread(target=change, args=(cluster, values["nodes"], run), daemon=True).start()
@@ -51,6 +57,7 @@ def main(job: Path) -> None:
         threading.Thread(target=kill_workers, args=(values["kill"], run), daemon=True).start()
     outcome = train(validate_recipe(values["recipe"]), out=values["out"], console=Console(stderr=True, width=160))
     print(json.dumps(outcome.to_json()))
+    del held
     ray.shutdown()
     if cluster:
         cluster.shutdown()

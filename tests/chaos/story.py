@@ -47,6 +47,7 @@ def run_under(
     nodes: list[str] | None = None,
     pause: float = 0.0,
     kill: dict[str, float] | None = None,
+    full: bool = False,
     timeout: float = 500,
 ) -> Story:
     """Train `chosen` in `folder`.
@@ -55,12 +56,13 @@ def run_under(
         nodes: `add`, `drain` and `remove`, for a cluster that begins with one node of one CPU; without it one of four
             CPUs.
         pause: seconds that every minibatch takes longer.
+        full: others have filled the object store.
         kill: a random worker `every` so many seconds, `until` so many have passed.
     """
     folder.mkdir(exist_ok=True)
     job, out = folder / "job.json", folder / "run"
     values = {"recipe": chosen.model_dump(mode="json"), "out": str(out)}
-    values |= {"variables": variables(faults, folder, pause), "nodes": nodes or [], "kill": kill or {}}
+    values |= {"variables": variables(faults, folder, pause), "nodes": nodes or [], "kill": kill or {}, "full": full}
     job.write_text(json.dumps(values))
     environment = os.environ | {"PYTHONPATH": str(ROOT), "HOME": str(folder)}
     command = [sys.executable, "-m", "tests.chaos.run", str(job)]

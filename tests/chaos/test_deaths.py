@@ -81,6 +81,17 @@ def test_a_worker_may_die_while_a_checkpoint_is_made(tmp_path: Path) -> None:
     assert_finished(story)
 
 
+@pytest.mark.slow
+def test_a_worker_may_die_while_the_object_store_is_full(tmp_path: Path) -> None:
+    faults = [Fault(worker=1, round=12, act="kill", where="1")]
+    large = recipe(rounds=150)
+    # a state that does not fit into a message
+    large = large.model_copy(update={"model": large.model.model_copy(update={"hidden": 256})})
+    story = run_under(faults, tmp_path, large, full=True)
+    assert_finished(story, rounds=150)
+    assert kinds(story, worker=1) == ["died", "joined"]
+
+
 def test_parameters_that_are_not_finite_on_one_worker_are_kept_out_of_the_mean(tmp_path: Path) -> None:
     story = run_under([Fault(worker=1, round=6, act="nan", where="1")], tmp_path, recipe())
     assert_finished(story)

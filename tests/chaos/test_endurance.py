@@ -18,7 +18,7 @@ PAUSE = 0.3
 
 
 def stdlib_reader(seed: int) -> Recipe:
-    """A language model that is far from done after so many rounds: a loss that cannot but be the same proves nothing."""
+    """A language model that is far from done after so many rounds: a loss that is the same anyway proves nothing."""
     return validate_recipe(
         {
             "name": "endurance",
