@@ -3,6 +3,7 @@
 `install` runs in every process that Ray starts (Ray's `worker_process_setup_hook`), so that the product needs no hooks.
 """
 
+import hashlib
 import json
 import os
 import signal
@@ -19,6 +20,8 @@ import ray.train
 VARIABLE = "RAYRNN_TEST_FAULTS"
 #: after so long inside the average: the others are in it too
 INSIDE_SECONDS = 0.001
+#: one line a minibatch
+LEARNED = "learned.jsonl"
 
 
 @dataclass(frozen=True)
@@ -86,13 +89,21 @@ class Trap:
         self._folder = folder
 
     def watch(self, model: Any, minibatches: Iterator[Any]) -> Iterator[Any]:
+        """Write down which sequences are learned, and by whom in which round; then do what is planned."""
         for number, minibatch in enumerate(minibatches):
+            self._note(minibatch)
             self.at(str(number), model=model)
             time.sleep(self._pause)
             yield minibatch
 
+    def _note(self, minibatch: Any) -> None:
+        rows = [hashlib.sha256(row.numpy().tobytes()).hexdigest() for row in minibatch.inputs.cpu()]
+        line = json.dumps({"worker": _number(), "round": self.round, "sequences": rows}) + "\n"
+        with (self._folder / LEARNED).open("a") as file:
+            file.write(line)
+
     def at(self, where: str, *, delay: float = 0.0, model: Any = None) -> None:
-        number = int(ray.train.get_context().get_experiment_name().removeprefix("worker-"))
+        number = _number()
         for fault in self._faults:
             if (fault.worker, fault.round, fault.where) == (number, self.round, where) and self._first_time(fault):
                 if delay:
@@ -118,3 +129,8 @@ class Trap:
             next(model.parameters()).data.fill_(float("nan"))
         else:
             raise ValueError(f"a fault of the test in round {fault.round}")
+
+
+def _number() -> int:
+    """Which worker this process is."""
+    return int(ray.train.get_context().get_experiment_name().removeprefix("worker-"))

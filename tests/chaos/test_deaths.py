@@ -1,12 +1,14 @@
 """The death of any worker costs at most its own round, and nobody else restarts."""
 
+import json
 import math
+from collections import Counter
 from functools import cache
 from pathlib import Path
 
 import pytest
 
-from tests.chaos.faults import Fault
+from tests.chaos.faults import LEARNED, Fault
 from tests.chaos.story import PATIENCE, ROUNDS, assert_finished, kinds, recipe, run_under
 
 
@@ -57,6 +59,28 @@ def test_an_exception_in_the_loop_replaces_the_worker_and_is_shown(tmp_path: Pat
     story = run_under([Fault(worker=0, round=9, act="raise", where="1")], tmp_path, recipe())
     assert_finished(story)
     assert "worker 0 failed: ValueError: a fault of the test in round 9" in story.screen
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["1", "inside"])
+def test_a_death_loses_the_sequences_of_its_round_and_no_others(where: str, tmp_path: Path) -> None:
+    chosen = recipe()
+    text = chosen.data.model_copy(update={"text": None, "path": "sysconfig:stdlib/json/*.py", "length": 200})
+    story = run_under(
+        [Fault(worker=1, round=12, act="kill", where=where)], tmp_path, chosen.model_copy(update={"data": text})
+    )
+    assert_finished(story)
+    took_part = {line["round"]: {member["worker"] for member in line["workers"]} for line in story.metrics}
+    minibatches = [json.loads(line) for line in (tmp_path / LEARNED).read_text().splitlines()]
+    # a round that is added up again is learned once; the process that replaces another learns no round twice
+    counted = [m for m in minibatches if m["worker"] in took_part.get(m["round"], ())]
+    times = Counter(sequence for minibatch in counted for sequence in minibatch["sequences"])
+    everything = {sequence for minibatch in minibatches for sequence in minibatch["sequences"]}
+    epochs = sum(times.values()) // len(everything)
+    assert epochs >= 1
+    lost = sum(epochs - times[sequence] for sequence in everything if times[sequence] < epochs)
+    assert max(times.values()) <= epochs + 1
+    assert lost <= chosen.averaging.frequency * chosen.training.batch_size
 
 
 @pytest.mark.slow
