@@ -123,13 +123,13 @@ class Chronicle:
         self._roll = roll
         self._events: list[dict[str, Any]] = []
 
-    def wait_for(self, kind: str) -> dict[str, Any]:
-        """The first event of that kind."""
+    def wait_for(self, kind: str, times: int = 1) -> dict[str, Any]:
+        """The first event of that kind, or the second, ..."""
         while True:
             self._events += ray.get(self._roll.collect.remote())
-            for event in self._events:
-                if event["kind"] == kind:
-                    return event
+            found = [event for event in self._events if event["kind"] == kind]
+            if len(found) >= times:
+                return found[times - 1]
             time.sleep(0.02)
 
 
@@ -211,6 +211,7 @@ def test_a_stopped_worker_is_left_behind_and_comes_back_with_the_state_of_the_ot
 def test_a_newcomer_that_hangs_before_it_is_connected_is_left_behind() -> None:
     roll, workers = begin(1, patience=3.0)
     first = workers[0].learn.remote(ENDLESS)
+    wait_until(lambda: ray.get(roll.members.remote()) == [0])
     newcomer = Worker.remote(roll, 1, 3.0)
     pid = ray.get(newcomer.pid.remote())
     second = newcomer.learn.remote(ENDLESS, Fault(round=None, signal=signal.SIGSTOP))
@@ -248,7 +249,7 @@ def test_when_all_workers_have_died_their_replacements_begin_again() -> None:
     roll, workers = begin(2)
     for worker in workers:
         worker.learn.remote(8, Fault(round=5))
-    wait_until(lambda: ray.get(roll.members.remote()) == [0, 1])
+    Chronicle(roll).wait_for("died", times=2)
     wait_until(lambda: ray.get(roll.members.remote()) == [])
     diaries = ray.get([Worker.remote(roll, number).learn.remote(8) for number in range(2)])
     assert [sorted(diary.rounds) for diary in diaries] == [list(range(8))] * 2
