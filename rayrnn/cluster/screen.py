@@ -65,8 +65,9 @@ def show_status(console: Console, status: ClusterStatus) -> None:
     if status.dashboard:
         headline.append(f"  dashboard {status.dashboard}")
     users = _jobs(status.jobs) if status.jobs else Text("nobody uses it", style="dim")
-    runs = ["", _runs(status.runs)] if status.runs else []
-    console.print(Group(headline, "", _nodes(status.nodes), "", users, *runs), highlight=False)
+    console.print(Group(headline, "", _nodes(status.nodes), "", users), highlight=False)
+    if status.runs:
+        console.print(Group("", _runs(status.runs)), highlight=False)
 
 
 def _nodes(nodes: tuple[Node, ...]) -> Table:
