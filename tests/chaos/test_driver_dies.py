@@ -116,7 +116,9 @@ def test_a_killed_head_costs_the_rounds_since_the_checkpoint(tmp_path: Path, und
     try:
         with home.train() as process:
             home.wait_for_rounds(15, process)
-            assert "workers" in home.rayrnn("status").stdout
+            (told,) = json.loads(home.rayrnn("status", "--json").stdout)["runs"]
+            assert told["members"] == [0, 1]
+            assert told["rounds"] == ROUNDS
             kill_head(home.folder)
             _, errors = process.communicate(timeout=PATIENCE)
         assert process.returncode in (1, 4)
