@@ -3,9 +3,9 @@
     python benchmarks/overhead.py [--data FILE] [--minibatches 100] [--repeats 3]
 
 Both are `rayrnn train charlm`, the book's configuration (2 x 200 graves_lstm, 8 sequences of 1,000 steps a minibatch,
-an average every 5 minibatches), all of it: Ray, the roll, the metrics, a checkpoint every 10 rounds. The ones that never
-communicate learn the same number of minibatches in a single round. The runs take turns; steps a second are counted
-from the first minibatch to the last average, and the medians and the median ratio of the pairs are printed.
+an average every 5 minibatches), all of it: Ray, the roll, the metrics, a checkpoint every 10 rounds. The ones that
+never communicate learn the same number of minibatches in a single round. The runs take turns; steps a second are
+counted from the first minibatch to the last average; the medians and the median ratio of the pairs are printed.
 """
 
 import argparse
