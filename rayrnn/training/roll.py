@@ -169,6 +169,8 @@ class Roll:
         if len(self._joining) < self._expected and self._worth_waiting():
             return
         top = max(report.round for report in self._joining.values())
+        # those who came before may have gone on for many rounds without a word: no edition may come twice
+        self._edition = max(self._edition, time.time_ns() // 1000)
         self._draw_up(top, [report.member for report in self._joining.values() if report.round == top])
 
     def _go_on(self, roster: Roster) -> None:

@@ -158,6 +158,18 @@ def test_those_who_are_further_begin_and_the_others_join_them() -> None:
     play(scene)
 
 
+def test_no_edition_comes_twice_when_all_members_died_without_a_word() -> None:
+    async def scene() -> None:
+        roll = Roll(expected=1, patience=20)
+        before = await together(roll, ANN)
+        for _ in range(1000):
+            before = before.next_round()  # while nothing happens the roll does not hear of it
+        again = Member(ANN.number, "ann again")
+        assert (await together(roll, again)).edition > before.edition
+
+    play(scene)
+
+
 def test_who_comes_after_the_end_is_told_so() -> None:
     async def scene() -> None:
         roll = Roll(expected=1, patience=20)
