@@ -48,16 +48,15 @@ def main(job: Path) -> None:
             runtime_env=environment,
             **({} if cluster else {"num_cpus": 4, "include_dashboard": False}),
         )
-    # more than the store holds, and never let go
-    held = [ray.put(np.zeros(STORE_BYTES // 2, np.uint8)) for _ in range(4)] if values["full"] else []
     run = Run(Path(values["out"]))
     if cluster:
         threading.Thread(target=change, args=(cluster, values["nodes"], run), daemon=True).start()
+    if values["full"]:
+        threading.Thread(target=fill_store, args=(run,), daemon=True).start()
     if values["kill"]:
         threading.Thread(target=kill_workers, args=(values["kill"], run), daemon=True).start()
     outcome = train(validate_recipe(values["recipe"]), out=values["out"], console=Console(stderr=True, width=160))
     print(json.dumps(outcome.to_json()))
-    del held
     ray.shutdown()
     if cluster:
         cluster.shutdown()
@@ -85,6 +84,15 @@ def drain(cluster: Cluster, node: str) -> None:
     reason = DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
     accepted, why_not = GcsClient(address=cluster.address).drain_node(node, reason, "a test", deadline)
     assert accepted, why_not
+
+
+def fill_store(run: Run) -> None:
+    """More than the store holds, from the first round on, and never let go."""
+    while not run.metrics():
+        time.sleep(0.02)
+    held = [ray.put(np.zeros(STORE_BYTES // 2, np.uint8)) for _ in range(4)]
+    while held:
+        time.sleep(60)
 
 
 def kill_workers(plan: dict[str, float], run: Run) -> None:
