@@ -30,7 +30,10 @@ from typing import Any
 import psutil
 
 ME = Path(__file__).resolve()
-SIGNALS = {"killed (SIGKILL)": signal.SIGKILL, "hangs (SIGSTOP)": signal.SIGSTOP}
+SIGNALS = {
+    "one of two workers is killed (SIGKILL)": signal.SIGKILL,
+    "one of two workers hangs (SIGSTOP)": signal.SIGSTOP,
+}
 #: both workers learn for so long before the signal
 WARM_SECONDS = 8.0
 START_SECONDS = 180.0
@@ -73,7 +76,7 @@ def main() -> None:
     """The command line."""
     options = _options()
     for what, number in SIGNALS.items():
-        print(f"one of two workers is {what}" if "killed" in what else f"one of two workers {what}")
+        print(what)
         print(f"  {'':10}{'one learns again':>18}{'two learn again':>18}{'updates lost':>14}  the other restarted")
         for name in options.systems:
             costs = [measure(SYSTEMS[name], number, options.limit) for _ in range(options.repeats)]

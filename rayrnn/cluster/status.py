@@ -59,7 +59,7 @@ class ClusterStatus:
     dashboard: str | None
     nodes: tuple[Node, ...]
     jobs: tuple[Job, ...]
-    runs: tuple[LiveRun, ...] = ()
+    runs: tuple[LiveRun, ...]
 
     def to_json(self) -> dict[str, object]:
         """The same as plain values."""

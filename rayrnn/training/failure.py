@@ -1,5 +1,7 @@
 """What the user is told when a run cannot go on."""
 
+from collections import Counter
+
 from rayrnn.errors import Interrupted, RayrnnError, RunError
 from rayrnn.recipe import Recipe
 from rayrnn.run import MODEL, RECIPE, Run
@@ -14,11 +16,11 @@ class Strikes:
 
     def __init__(self, num_workers: int) -> None:
         self._num_workers = num_workers
-        self._counts = dict.fromkeys(STRIKES_A_WORKER, 0)
+        self._counts: Counter[str] = Counter()
 
     def forget(self) -> None:
         """A round was learned."""
-        self._counts = dict.fromkeys(STRIKES_A_WORKER, 0)
+        self._counts.clear()
 
     def too_many(self, kind: str) -> int:
         """Count one more failure of this kind; how many they are when that is enough, else 0."""

@@ -130,8 +130,7 @@ class Worker:
                     continue  # the next open_round brings this worker up to date
             if not group.finished:
                 self._say_end(spokesman=group.rank < SPOKESMEN)
-            if self._answer is not None:
-                ray.get(self._answer)  # the last words have arrived
+            self._finish_talking()
         self._stream.close()
 
     def _over(self) -> bool:
@@ -158,13 +157,9 @@ class Worker:
             self._untold = []
         if learned and not self._progress.broken_rounds and self._checkpoint_due(notes):
             self._post_checkpoint(group)
-        if dict(zip(group.numbers, notes, strict=True))[self._number].leaving and not self._progress.reason:
-            self._leave()
-
-    def _leave(self) -> None:
-        if self._answer is not None:
-            ray.get(self._answer)  # what this worker said of the round has arrived
-        raise Leaving("its node leaves the cluster")
+        if notes[group.rank].leaving and not self._progress.reason:
+            self._finish_talking()
+            raise Leaving("its node leaves the cluster")
 
     def _take_round(self, notes: list[Notes], *, minibatches: int) -> None:
         broken = any(note.broken_at for note in notes)
@@ -269,6 +264,11 @@ class Worker:
         if spokesman and not len(self._assignment.held_out) and self._progress.reason != "broken":
             end["model"] = self._weights()
         self._post(end)
+
+    def _finish_talking(self) -> None:
+        """Wait until what this worker has said has arrived."""
+        if self._answer is not None:
+            ray.get(self._answer)
 
     def _state(self) -> dict[str, Any]:
         """What all members have in common."""

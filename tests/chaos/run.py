@@ -20,6 +20,7 @@ from rayrnn.cluster.environment import loopback_kept, prepare_environment
 from rayrnn.recipe import validate_recipe
 from rayrnn.run import Run
 from rayrnn.training.driver import train
+from tests.chaos.workers import workers_among
 
 #: rounds that a change of the cluster is left alone
 SETTLE_ROUNDS = 20
@@ -103,9 +104,7 @@ def kill_workers(plan: dict[str, float], run: Run) -> None:
     begin = time.monotonic()
     while time.monotonic() < begin + plan["until"]:
         time.sleep(plan["every"])
-        family = psutil.Process().children(recursive=True)
-        workers = [process for process in family if "RayTrainWorker" in " ".join(process.cmdline())]
-        if workers:
+        if workers := workers_among(psutil.Process().children(recursive=True)):
             chance.choice(workers).kill()
 
 

@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from rayrnn.checkpoints import newest_checkpoint
+from tests.chaos.workers import workers_among
 from tests.cluster.bed import Bed, Host
 
 pytestmark = pytest.mark.slow
@@ -205,9 +206,7 @@ def test_a_host_that_dies_costs_its_worker_and_not_the_run(bed: Bed) -> None:
     write_recipe(bed, 3000)
     training = Talk(bed, *TRAIN, "--json")
     training.wait_for("/3000 loss")
-    lost = next(
-        host for host in bed.hosts[1:] if any("RayTrainWorker" in " ".join(p.cmdline()) for p in host.processes())
-    )
+    lost = next(host for host in bed.hosts[1:] if workers_among(host.processes()))
     lost.kill()
     training.wait_for("died")
     lost.start()
