@@ -13,13 +13,14 @@ import pytest
 
 from rayrnn.checkpoints import newest_checkpoint
 from rayrnn.cluster.processes import processes_of
-from rayrnn.run import METRICS, Run
-from tests.chaos.story import ROOT
+from rayrnn.run import Run
+from tests.chaos.workers import workers_among
+from tests.test_cli import environment_of, run_rayrnn
 from tests.training.recipes import small
 
 pytestmark = pytest.mark.slow
 
-ROUNDS = 60
+ROUNDS = 600
 PATIENCE = 120.0
 
 
@@ -33,38 +34,26 @@ class Home:
         recipe = small(training=training, averaging={"workers": 2, "rounds": ROUNDS})
         (folder / "recipe.yaml").write_text(recipe.to_yaml())
         self.run = Run(folder / "run")
-        unwanted = ("RAY_ADDRESS", "XDG_STATE_HOME")
-        self._environment = {name: value for name, value in os.environ.items() if name not in unwanted}
-        self._environment |= {"HOME": str(folder), "PYTHONPATH": str(ROOT)}
 
-    def popen(self, *arguments: str) -> "subprocess.Popen[str]":
-        """A rayrnn command."""
-        command = [sys.executable, "-m", "rayrnn.cli", *arguments]
-        pipe = subprocess.PIPE
-        return subprocess.Popen(command, cwd=self.folder, env=self._environment, stdout=pipe, stderr=pipe, text=True)
+    def train(self, *more: str) -> "subprocess.Popen[str]":
+        command = [sys.executable, "-m", "rayrnn.cli", "train", "recipe.yaml", "--out", "run", "--json", *more]
+        environment, pipe = environment_of(self.folder), subprocess.PIPE
+        return subprocess.Popen(command, cwd=self.folder, env=environment, stdout=pipe, stderr=pipe, text=True)
 
-    def rayrnn(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
-        """A rayrnn command, to its end."""
-        with self.popen(*arguments) as process:
+    def resume(self) -> None:
+        """Go on to the end, as a user would."""
+        with self.train("--resume") as process:
             try:
                 out, errors = process.communicate(timeout=3 * PATIENCE)
             finally:
                 process.kill()
-        return subprocess.CompletedProcess(arguments, process.returncode, out, errors)
-
-    def train(self, *more: str) -> "subprocess.Popen[str]":
-        return self.popen("train", "recipe.yaml", "--out", "run", "--json", *more)
-
-    def resume(self) -> None:
-        """Go on to the end, as a user would."""
-        ended = self.rayrnn("train", "recipe.yaml", "--out", "run", "--json", "--resume")
-        assert ended.returncode == 0, ended.stderr
-        assert json.loads(ended.stdout)["rounds"] == ROUNDS
+        assert process.returncode == 0, errors
+        assert json.loads(out)["rounds"] == ROUNDS
         assert [line["round"] for line in self.run.metrics()] == list(range(1, ROUNDS + 1))
 
     def wait_for_rounds(self, count: int, process: "subprocess.Popen[str]") -> None:
         deadline = time.monotonic() + PATIENCE
-        while sum(1 for _ in lines_of(self.run.path / METRICS)) < count:
+        while len(self.run.metrics()) < count:
             assert process.poll() is None, process.stderr.read() if process.stderr else ""
             assert time.monotonic() < deadline, "the run does not come that far"
             time.sleep(0.02)
@@ -77,10 +66,6 @@ class Home:
         assert newest.progress["round"] == ROUNDS
         last = self.run.checkpoints / f"round-{ROUNDS:06d}" / "model.safetensors"
         return (self.run.path / "model.safetensors").read_bytes(), last.read_bytes()
-
-
-def lines_of(path: Path) -> list[str]:
-    return path.read_text().splitlines() if path.exists() else []
 
 
 @pytest.fixture(scope="module")
@@ -112,11 +97,11 @@ def test_a_killed_driver_costs_the_rounds_since_the_checkpoint(
 
 def test_a_killed_head_costs_the_rounds_since_the_checkpoint(tmp_path: Path, undisturbed: tuple[bytes, bytes]) -> None:
     home = Home(tmp_path / "home")
-    assert home.rayrnn("up").returncode == 0
+    assert run_rayrnn("up", home=home.folder).returncode == 0
     try:
         with home.train() as process:
             home.wait_for_rounds(15, process)
-            (told,) = json.loads(home.rayrnn("status", "--json").stdout)["runs"]
+            (told,) = json.loads(run_rayrnn("status", "--json", home=home.folder).stdout)["runs"]
             assert told["members"] == [0, 1]
             assert told["rounds"] == ROUNDS
             kill_head(home.folder)
@@ -124,11 +109,11 @@ def test_a_killed_head_costs_the_rounds_since_the_checkpoint(tmp_path: Path, und
         assert process.returncode in (1, 4)
         assert "Traceback" not in errors
         assert "--resume" in errors
-        ended = home.rayrnn("up")
+        ended = run_rayrnn("up", home=home.folder)
         assert ended.returncode == 0, ended.stderr
         home.resume()
     finally:
-        home.rayrnn("down")
+        run_rayrnn("down", home=home.folder)
     assert home.models() == undisturbed
 
 
@@ -137,8 +122,7 @@ def wait_for_workers(process: "subprocess.Popen[str]") -> None:
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         assert process.poll() is None
-        names = [" ".join(child.cmdline()) for child in psutil.Process(process.pid).children(recursive=True)]
-        if any("RayTrainWorker" in name for name in names):
+        if workers_among(psutil.Process(process.pid).children(recursive=True)):
             return
         time.sleep(0.05)
     raise AssertionError("no worker came")
