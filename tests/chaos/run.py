@@ -5,6 +5,7 @@ import random
 import sys
 import threading
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from rayrnn.cluster.environment import loopback_kept, prepare_environment
 from rayrnn.recipe import validate_recipe
 from rayrnn.run import Run
 from rayrnn.training.driver import train
+from rayrnn.training.outcome import Outcome
 from tests.chaos.workers import workers_among
 
 #: rounds that a change of the cluster is left alone
@@ -50,30 +52,34 @@ def main(job: Path) -> None:
             **({} if cluster else {"num_cpus": 4, "include_dashboard": False}),
         )
     run = Run(Path(values["out"]))
-    if cluster:
-        threading.Thread(target=change, args=(cluster, values["nodes"], run), daemon=True).start()
     if values["full"]:
         threading.Thread(target=fill_store, args=(run,), daemon=True).start()
     if values["kill"]:
         threading.Thread(target=kill_workers, args=(values["kill"], run), daemon=True).start()
-    outcome = train(validate_recipe(values["recipe"]), out=values["out"], console=Console(stderr=True, width=160))
-    print(json.dumps(outcome.to_json()))
+    console = Console(stderr=True, width=160)
+    with ThreadPoolExecutor(1) as pool:
+        training = pool.submit(train, validate_recipe(values["recipe"]), out=values["out"], console=console)
+        if cluster:
+            change(cluster, values["nodes"], run, training)  # Ray adds nodes in the main thread only
+        print(json.dumps(training.result().to_json()))
     ray.shutdown()
     if cluster:
         cluster.shutdown()
 
 
-def change(cluster: Cluster, steps: list[str], run: Run) -> None:
+def change(cluster: Cluster, steps: list[str], run: Run, training: "Future[Outcome]") -> None:
     """Add a node of one CPU, remove or drain one, each time the rounds' members are those that the nodes can hold."""
     nodes: list[Any] = []
     for step in steps:
-        wait_for(run, members=1 + len(nodes))
+        wait_for(run, training, members=1 + len(nodes))
+        if training.done():
+            return
         if step == "add":
             with loopback_kept():
                 nodes.append(cluster.add_node(num_cpus=1))
         elif step == "drain":
             drain(cluster, nodes[-1].node_id)
-            wait_for(run, members=len(nodes))
+            wait_for(run, training, members=len(nodes))
             cluster.remove_node(nodes.pop(), allow_graceful=False)
         else:
             cluster.remove_node(nodes.pop(), allow_graceful=False)
@@ -108,8 +114,8 @@ def kill_workers(plan: dict[str, float], run: Run) -> None:
             chance.choice(workers).kill()
 
 
-def wait_for(run: Run, members: int) -> None:
-    while True:
+def wait_for(run: Run, training: "Future[Outcome]", members: int) -> None:
+    while not training.done():
         newest = run.metrics()[-SETTLE_ROUNDS:]
         if len(newest) == SETTLE_ROUNDS and all(len(line["workers"]) == members for line in newest):
             return

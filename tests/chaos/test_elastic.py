@@ -11,7 +11,7 @@ pytestmark = pytest.mark.slow
 
 def test_training_grows_with_the_nodes_that_join_and_shrinks_with_those_that_leave(tmp_path: Path) -> None:
     chosen = recipe(workers={"min": 1, "max": 3}, rounds=4000)
-    story = run_under([], tmp_path, chosen, nodes=["add", "add", "remove", "add"])
+    story = run_under([], tmp_path, chosen, nodes=["add", "add", "remove", "add"], pause=0.02)
     assert_finished(story, rounds=4000)
     sizes = [len(line["workers"]) for line in story.metrics]
     changes = [size for before, size in zip([0, *sizes], sizes, strict=False) if size != before]
@@ -22,7 +22,7 @@ def test_training_grows_with_the_nodes_that_join_and_shrinks_with_those_that_lea
 
 def test_the_workers_of_a_drained_node_leave_between_two_rounds(tmp_path: Path) -> None:
     chosen = recipe(workers={"min": 1, "max": 2}, rounds=2500)
-    story = run_under([], tmp_path, chosen, nodes=["add", "drain", "add"])
+    story = run_under([], tmp_path, chosen, nodes=["add", "drain", "add"], pause=0.03)
     assert_finished(story, rounds=2500)
     sizes = [len(line["workers"]) for line in story.metrics]
     changes = [size for before, size in zip([0, *sizes], sizes, strict=False) if size != before]
