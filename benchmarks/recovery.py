@@ -9,7 +9,7 @@ steps; the other two share every gradient and write a checkpoint every 100 updat
 
 Measured from the signal, as medians: the seconds until anybody learns again, and until two learn again; the updates
 that were thrown away, over both workers; whether the worker that nothing happened to was started anew. A system that
-does not go on within --limit seconds is said to stand still, and ended.
+does not go on within --limit seconds is said to stand still, and ended; the medians are those of the other repeats.
 """
 
 import argparse
@@ -77,7 +77,7 @@ def main() -> None:
     options = _options()
     for what, number in SIGNALS.items():
         print(what)
-        print(f"  {'':10}{'one learns again':>18}{'two learn again':>18}{'updates lost':>14}  the other restarted")
+        print(f"  {'':10}{'one learns again':>18}{'two learn again':>20}{'updates lost':>14}  the other restarted")
         for name in options.systems:
             costs = [measure(SYSTEMS[name], number, options.limit) for _ in range(options.repeats)]
             print(f"  {name:10}{_row(costs)}", flush=True)
@@ -267,13 +267,18 @@ def learn_with_ddp(place: str) -> None:
 
 
 def _row(costs: list[Cost]) -> str:
-    one, two = ([getattr(cost, name) for cost in costs] for name in ("one_learns", "two_learn"))
-    if any(value is None for value in one):
+    """The medians of the repeats in which it went on, and how many others there were."""
+    went_on = [cost for cost in costs if cost.one_learns is not None]
+    if not went_on:
         return f"{'stands still':>18}"
-    lost = statistics.median(cost.updates_lost or 0 for cost in costs)
-    restarted = "yes" if any(cost.other_restarted for cost in costs) else "no"
-    again = "not while it hangs" if any(value is None for value in two) else f"{statistics.median(two):.1f} s"
-    return f"{statistics.median(one):>16.1f} s{again:>18}{lost:>14,.0f}  {restarted}"
+    one = statistics.median(cost.one_learns or 0.0 for cost in went_on)
+    lost = statistics.median(cost.updates_lost or 0 for cost in went_on)
+    two = [cost.two_learn for cost in went_on if cost.two_learn is not None]
+    again = f"{statistics.median(two):.1f} s" if len(two) == len(went_on) else "not while it hangs"
+    restarted = "yes" if any(cost.other_restarted for cost in went_on) else "no"
+    still = len(costs) - len(went_on)
+    told = f" ({still} of {len(costs)} times it stood still)" if still else ""
+    return f"{one:>16.1f} s{again:>20}{lost:>14,.0f}  {restarted}{told}"
 
 
 def _options() -> argparse.Namespace:
