@@ -36,11 +36,13 @@ _DEFAULTS = {
     "spark.rpc.askTimeout": "600s",
 }
 
-_JAVA_SETTINGS = (
-    "spark.driver.extraJavaOptions",
-    "spark.executor.extraJavaOptions",
-    "spark.ray.raydp_app_master.extraJavaOptions",
-)
+_MASTER = "spark.ray.raydp_app_master.extraJavaOptions"
+_JAVA_SETTINGS = ("spark.driver.extraJavaOptions", "spark.executor.extraJavaOptions", _MASTER)
+
+
+# RayDP's master keeps no handle of an executor that was restarted: the first garbage collection there ends it for good.
+# Ray asks every Java for one whenever something waits for CPUs; with these it comes after 256 MB of new objects.
+_MASTER_KEEPS_EXECUTORS = "-XX:+DisableExplicitGC -XX:MetaspaceSize=256m -Xms320m -Xmn256m"
 
 
 @contextmanager
@@ -118,7 +120,10 @@ def _check_alone() -> None:
 
 def _settings(config: Mapping[str, str]) -> dict[str, str]:
     settings = {**_DEFAULTS, **config}
-    return settings | {name: f"{java_options()} {settings.get(name, '')}".strip() for name in _JAVA_SETTINGS}
+    own = {_MASTER: _MASTER_KEEPS_EXECUTORS}
+    return settings | {
+        name: " ".join(filter(None, (java_options(), own.get(name), settings.get(name)))) for name in _JAVA_SETTINGS
+    }
 
 
 def _address() -> str:
