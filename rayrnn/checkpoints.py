@@ -11,8 +11,10 @@ checkpoints/round-000120/
 import hashlib
 import json
 import os
+import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from rayrnn.errors import RunError
 
 MANIFEST = "MANIFEST.json"
 KEPT = 2
+_BEFORE = ".before"
 
 Tensors = dict[str, torch.Tensor]
 
@@ -53,22 +56,60 @@ def write_checkpoint(folder: Path, round_number: int, checkpoint: Checkpoint) ->
     }
     for rank, tensors in enumerate(checkpoint.optimizers):
         files[f"optimizer-{rank:03d}.safetensors"] = save_tensors(tensors)
-    target = folder / f"round-{round_number:06d}"
-    unfinished = folder / f".{target.name}.unfinished"
-    shutil.rmtree(unfinished, ignore_errors=True)
+    name = name_of(round_number)
+    with unfinished_checkpoint(folder, name) as unfinished:
+        for file, content in files.items():
+            write_durably(unfinished / file, content)
+        write_durably(unfinished / MANIFEST, _manifest(files))
+    remove_old(folder, newest=round_number)
+    return folder / name
+
+
+@contextmanager
+def unfinished_checkpoint(folder: Path, name: str) -> Iterator[Path]:
+    """An empty directory to fill; at the end of the block it is the checkpoint `name` of `folder`, whatever was before.
+
+    Of a block that fails nothing stays, and what was there before is untouched. At every moment, that of a death too,
+    `newest_checkpoint` finds what was there before or what has come in its place.
+
+    Raises:
+        OSError: the disk is full or read-only.
+    """
+    _clear_up(folder)
+    unfinished = folder / f".{name}.unfinished"
     unfinished.mkdir(parents=True)
     try:
-        for name, content in files.items():
-            write_durably(unfinished / name, content)
-        write_durably(unfinished / MANIFEST, _manifest(files))
-        shutil.rmtree(target, ignore_errors=True)
-        unfinished.rename(target)
-        _sync_folder(folder)
-    except OSError:
+        yield unfinished
+        _sync_folder(unfinished)
+        _put_in_place(unfinished, folder / name)
+    except Exception:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise
-    _remove_old(folder)
-    return target
+
+
+def remove_old(folder: Path, newest: int | None = None) -> None:
+    """Leave the newest few; what claims to be later than `newest`, which was just written, could not be read."""
+    paths = [path for path in _newest_first(folder) if not path.name.startswith(".")]
+    later = [path for path in paths if newest is not None and round_of(path.name) > newest]
+    for path in later + paths[len(later) :][KEPT:]:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def name_of(round_number: int) -> str:
+    """The checkpoint of that round, as a directory below a run's checkpoints."""
+    return f"round-{round_number:06d}"
+
+
+def round_of(name: str) -> int:
+    """The round that a directory's name tells; -1 for what is no checkpoint's name."""
+    found = re.fullmatch(r"round-(\d+)", name)
+    return int(found[1]) if found else -1
+
+
+def newest_name(folder: Path) -> str:
+    """The newest checkpoint's name, complete or not; empty where there is none."""
+    names = [path.name for path in folder.glob("round-*") if round_of(path.name) >= 0]
+    return max(names, key=round_of, default="")
 
 
 def digest(*parts: Tensors) -> str:
@@ -91,7 +132,7 @@ def newest_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
         RunError: there are checkpoints, and none of them verifies.
     """
     damages: list[str] = []
-    for path in sorted(folder.glob("round-*"), reverse=True):
+    for path in _newest_first(folder):
         try:
             return read_checkpoint(path), damages
         except RunError as damage:
@@ -144,13 +185,54 @@ def _verified(path: Path) -> dict[str, bytes]:
     try:
         manifest = json.loads((path / MANIFEST).read_bytes())
         files = {str(name): (path / Path(name).name).read_bytes() for name in manifest}
-        sums = {str(name): str(entry["sha256"]) for name, entry in manifest.items()}
+        expected = {str(name): (int(entry["bytes"]), str(entry["sha256"])) for name, entry in manifest.items()}
+        there = {file.name for file in path.iterdir()}
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise RunError(f"checkpoint {path} is incomplete: {error}") from None
     for name, content in files.items():
-        if hashlib.sha256(content).hexdigest() != sums[name]:
-            raise RunError(f"checkpoint {path / name} is damaged: its SHA-256 is not the one in {MANIFEST}")
+        if (len(content), hashlib.sha256(content).hexdigest()) != expected[name]:
+            raise RunError(f"checkpoint {path / name} is damaged: size or SHA-256 is not the one in {MANIFEST}")
+    if unknown := sorted(there - files.keys() - {MANIFEST}):
+        raise RunError(f"checkpoint {path} is damaged: {MANIFEST} does not know of {', '.join(unknown)}")
     return files
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    """All that may be a checkpoint; where a death interrupted an exchange, what was there before it too."""
+    found = [(round_of(path.name), 1, path) for path in folder.glob("round-*")]
+    found += [(round_of(_owner(path)), 0, path) for path in folder.glob(f".round-*{_BEFORE}")]
+    return [path for number, _, path in sorted(found, reverse=True) if number >= 0]
+
+
+def _put_in_place(unfinished: Path, target: Path) -> None:
+    """A directory cannot replace another in one step: what is there steps aside first, to a name that readers know."""
+    before = target.with_name(f".{target.name}{_BEFORE}")
+    if target.exists():
+        target.rename(before)
+    try:
+        unfinished.rename(target)
+    except OSError:
+        if before.exists():
+            before.rename(target)
+        raise
+    _sync_folder(target.parent)
+    shutil.rmtree(before, ignore_errors=True)
+
+
+def _clear_up(folder: Path) -> None:
+    """Finish or undo what a death has interrupted: nobody else writes here now."""
+    for before in folder.glob(f".round-*{_BEFORE}"):
+        if (folder / _owner(before)).exists():
+            shutil.rmtree(before, ignore_errors=True)
+        else:
+            before.rename(folder / _owner(before))
+    for unfinished in folder.glob(".round-*.unfinished"):
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _owner(before: Path) -> str:
+    """The name of the checkpoint that stepped aside."""
+    return before.name.removeprefix(".").removesuffix(_BEFORE)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -160,8 +242,3 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _remove_old(folder: Path) -> None:
-    for path in sorted(folder.glob("round-*"))[:-KEPT]:
-        shutil.rmtree(path, ignore_errors=True)

@@ -1,15 +1,13 @@
 """Brings a run directory from the head to this machine: newest checkpoints while it trains, everything at the end."""
 
-import shutil
 import threading
 from contextlib import suppress
 from pathlib import PurePosixPath
 
-from rayrnn.checkpoints import read_checkpoint
+from rayrnn.checkpoints import read_checkpoint, remove_old, round_of, unfinished_checkpoint
 from rayrnn.errors import ClusterError, RunError
 from rayrnn.jobs.folder import RUNS, WORK
 from rayrnn.jobs.head import Head
-from rayrnn.jobs.keeper import remove_old
 from rayrnn.jobs.record import RECORD, Record
 from rayrnn.jobs.relay import SCREEN
 from rayrnn.run import RECIPE, Run
@@ -50,7 +48,7 @@ class Fetcher:
         """
         self._head.fetch(self._there, self._run.path, exclude=OWN)
         for name in self._head.run(f"ls {self._there}/checkpoints 2>/dev/null || true").split():
-            if name.startswith("round-") and not (self._run.checkpoints / name).exists():
+            if round_of(name) >= 0 and not (self._run.checkpoints / name).exists():
                 self._fetch_checkpoint(name)
         remove_old(self._run.checkpoints)
 
@@ -73,12 +71,6 @@ class Fetcher:
 
     def _fetch_checkpoint(self, name: str) -> None:
         """Whole or not at all: the head removes old ones, perhaps while they are copied."""
-        unfinished = self._run.checkpoints / f".{name}.unfinished"
-        try:
+        with suppress(RunError), unfinished_checkpoint(self._run.checkpoints, name) as unfinished:
             self._head.fetch(f"{self._there}/checkpoints/{name}", unfinished)
-            read_checkpoint(unfinished)
-            unfinished.rename(self._run.checkpoints / name)
-        except RunError:
-            pass  # a newer one has taken its place
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
+            read_checkpoint(unfinished)  # fails where a newer one has taken its place

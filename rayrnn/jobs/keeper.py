@@ -14,7 +14,15 @@ from ray.actor import ActorHandle
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from rayrnn.checkpoints import KEPT, newest_checkpoint, write_durably
+from rayrnn.checkpoints import (
+    name_of,
+    newest_checkpoint,
+    newest_name,
+    remove_old,
+    round_of,
+    unfinished_checkpoint,
+    write_durably,
+)
 from rayrnn.errors import RunError
 from rayrnn.jobs.relay import Relay
 from rayrnn.run import ENCODING, METRICS, MODEL, Run
@@ -37,7 +45,7 @@ class Courier:
         self._run = run
         self._job = job
         self._relay = relay
-        self._told = _newest_name(run.checkpoints)
+        self._told = newest_name(run.checkpoints)
         self._keeper: ActorHandle | None = None
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="courier", daemon=True)
@@ -57,7 +65,7 @@ class Courier:
         self._look()
 
     def _look(self) -> None:
-        name = _newest_name(self._run.checkpoints)
+        name = newest_name(self._run.checkpoints)
         if name == self._told:
             return
         self._told = name
@@ -96,13 +104,14 @@ class Keeper:
 
 def recover(run: Run, job: str) -> str | None:
     """Take over what other hosts have kept, if it is newer than what is here; the address of the host that had it."""
-    here = _newest_name(run.checkpoints)
+    here = newest_name(run.checkpoints)
     nodes = _other_nodes()
     answers = [_on(node, _newest_kept).remote(job) for node in nodes]
-    best = max(zip(map(_answer, answers), nodes, strict=True), default=("", ""))
-    if best[0] <= here:
+    kept = zip(map(_answer, answers), nodes, strict=True)
+    name, node = max(kept, key=lambda pair: round_of(pair[0]), default=("", ""))
+    if round_of(name) <= round_of(here):
         return None
-    files, address = ray.get(_on(best[1], _kept).remote(job, best[0]), timeout=ANSWER_SECONDS)
+    files, address = ray.get(_on(node, _kept).remote(job, name), timeout=ANSWER_SECONDS)
     write_files(run.path, files)
     return str(address)
 
@@ -125,26 +134,11 @@ def files_of(folder: Path, checkpoint: str) -> Files:
 
 def write_files(folder: Path, files: Files) -> None:
     """Write them durably; the checkpoint among them becomes visible when it is whole, and older ones go."""
-    checkpoints = folder / "checkpoints"
     (name,) = {Path(path).parent.name for path in files if Path(path).parent.name}
-    unfinished = checkpoints / f".{name}.unfinished"
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    for path, content in files.items():
-        write_durably(unfinished / Path(path).name if Path(path).parent.name else folder / path, content)
-    shutil.rmtree(checkpoints / name, ignore_errors=True)
-    unfinished.rename(checkpoints / name)
-    remove_old(checkpoints)
-
-
-def remove_old(checkpoints: Path) -> None:
-    """Leave the newest few."""
-    for path in sorted(checkpoints.glob("round-*"))[:-KEPT]:
-        shutil.rmtree(path, ignore_errors=True)
-
-
-def _newest_name(checkpoints: Path) -> str:
-    return max((path.name for path in checkpoints.glob("round-*")), default="")
+    with unfinished_checkpoint(folder / "checkpoints", name) as unfinished:
+        for path, content in files.items():
+            write_durably(unfinished / Path(path).name if Path(path).parent.name else folder / path, content)
+    remove_old(folder / "checkpoints", newest=round_of(name))
 
 
 def _newest_kept(job: str) -> str:
@@ -154,7 +148,7 @@ def _newest_kept(job: str) -> str:
         checkpoint, _ = newest_checkpoint(folder)
     except RunError:
         return ""
-    return "" if checkpoint is None else f"round-{checkpoint.progress['round']:06d}"
+    return "" if checkpoint is None else name_of(checkpoint.progress["round"])
 
 
 def _kept(job: str, name: str) -> tuple[Files, str]:
