@@ -1,14 +1,18 @@
 """One worker as a Ray Train run of its own: Ray Train starts it, watches it and replaces it, and nobody else."""
 
 import asyncio
-from typing import Any, Protocol
+import os
+import threading
+from typing import Any, ClassVar, Protocol
 
 from ray.train import FailureConfig, Result, RunConfig, ScalingConfig
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+from ray.train.v2._internal.constants import ENABLE_CONTROLLER_STRUCTURED_LOGGING_ENV_VAR
 from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
 from ray.train.v2._internal.execution.controller import TrainController
 from ray.train.v2._internal.execution.failure_handling import FailureDecision, FailurePolicy
+from ray.train.v2._internal.logging.logging import LoggingManager
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.util.placement_group import PlacementGroup
 
@@ -44,6 +48,9 @@ class Solo(DataParallelTrainer):  # type: ignore[misc]
         folder: where Ray Train may write on this host.
     """
 
+    _setting_up: ClassVar = threading.Lock()
+    _is_set_up: ClassVar = False
+
     def __init__(self, assignment: Assignment, number: int, *, need: Need, folder: str, employer: Employer) -> None:
         super().__init__(
             train_worker,
@@ -56,10 +63,20 @@ class Solo(DataParallelTrainer):  # type: ignore[misc]
 
     def _initialize_and_run_controller(self, **parts: Any) -> Result:
         """Ray Train would start an actor for the controller; here it runs in this thread."""
+        self._set_up_logging(parts["train_run_context"])
         policy = _Patience(self._number, self._employer)
         controller = TrainController(**parts | {"failure_policy": policy})
         asyncio.run(controller.run())
         return controller.get_result()
+
+    @classmethod
+    def _set_up_logging(cls, context: Any) -> None:
+        """Once a process: a controller that does it while another writes its first line can lock both out for good."""
+        with cls._setting_up:
+            if not cls._is_set_up:
+                os.environ[ENABLE_CONTROLLER_STRUCTURED_LOGGING_ENV_VAR] = "0"
+                LoggingManager.configure_controller_logger(context)
+                cls._is_set_up = True
 
     def _create_default_callbacks(self) -> list[Any]:
         """Without the actor that cleans up behind a controller that died: the employer does."""
