@@ -1,4 +1,4 @@
-"""A worker's Ray Train run is controlled from a thread, beside others: what Ray Train makes for a process of its own."""
+"""A worker's Ray Train run is controlled from a thread, beside others, by what was made for a process of its own."""
 
 import threading
 from typing import Any
