@@ -51,7 +51,7 @@ def generate(
         RunError: the run has no usable model.
     """
     if run.recipe.task != "language_model":
-        raise UsageError(f"{run.path} learned {run.recipe.task}, it has no symbols to draw; use rayrnn predict")
+        raise UsageError(f"{run.name} learned {run.recipe.task}, it has no symbols to draw; use rayrnn predict")
     if length < 0 or samples < 1:
         raise UsageError(f"--length is {length} and --samples {samples}; they must be at least 0 and 1")
     if seed is not None and not 0 <= seed < 2**63:

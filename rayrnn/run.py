@@ -11,10 +11,12 @@ runs/<name>/
   .lock                        held by the process that trains
 """
 
+import atexit
 import errno
 import fcntl
 import json
 import os
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +32,7 @@ from rayrnn.data.encoding import Encoding
 from rayrnn.errors import RayrnnError, RunError, UsageError
 from rayrnn.models.network import Network
 from rayrnn.recipe import Recipe, load_recipe
+from rayrnn.store import Store, is_address
 
 RECIPE = "recipe.yaml"
 ENCODING = "vocabulary.json"
@@ -42,10 +45,20 @@ FIXED = ("task", "data", "model", "seed")
 
 
 class Run:
-    """One run directory."""
+    """One run directory.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        address: the place in a store that the directory stands for.
+    """
+
+    def __init__(self, path: Path, *, address: str | None = None) -> None:
         self.path = path
+        self.address = address
+
+    @property
+    def name(self) -> str:
+        """Where the run is, as the user writes it."""
+        return self.address or str(self.path)
 
     @property
     def checkpoints(self) -> Path:
@@ -120,7 +133,9 @@ class Run:
         try:
             network.load_state_dict(load_tensors(path.read_bytes()))
         except FileNotFoundError:
-            raise RunError(f"{path} is not there: the run has no model yet; train it with --resume") from None
+            raise RunError(
+                f"{self.name}/{MODEL} is not there: the run has no model yet; train it with --resume"
+            ) from None
         except (OSError, SafetensorError, RuntimeError) as error:
             raise RunError(f"{path} is no model of this run: {error}") from None
         return network.eval()
@@ -166,7 +181,7 @@ def create_run(path: Path) -> Run:
         UsageError: there is a run already, or the place cannot be written.
     """
     if ":/" in str(path):
-        raise UsageError(f"{path} is no directory of this machine: a run is written to one, copy it afterwards")
+        raise UsageError(f"{path} is no directory of this machine, and no store that a run can be written to from here")
     if (path / RECIPE).exists():
         raise UsageError(f"{path} holds a run already: continue it with --resume, or choose another --out")
     try:
@@ -177,18 +192,24 @@ def create_run(path: Path) -> Run:
 
 
 def open_run(path: str | Path) -> Run:
-    """Open an existing run directory.
+    """Open an existing run.
+
+    Args:
+        path: its directory; or its address in a store, of which a copy without the checkpoints is made that lasts as
+            long as this process.
 
     Raises:
-        UsageError: there is no run at `path`.
+        UsageError: there is no run at `path`, or the store cannot be reached.
     """
+    if is_address(path):
+        return _copied(Store(str(path)))
     if not (Path(path) / RECIPE).is_file():
         raise UsageError(f"{path} is no run: it has no {RECIPE}; `rayrnn train` writes one, usually under runs/")
     return Run(Path(path))
 
 
-def resumable(path: Path, recipe: Recipe) -> Run:
-    """The run at `path`, if `recipe` may go on with it.
+def resumable(path: Path, recipe: Recipe, *, address: str | None = None) -> Run:
+    """The run at `path` (which stands for `address`), if `recipe` may go on with it.
 
     Raises:
         UsageError: `recipe` differs in what a run cannot change.
@@ -198,10 +219,22 @@ def resumable(path: Path, recipe: Recipe) -> Run:
     changed = [section for section in FIXED if getattr(stored, section) != getattr(recipe, section)]
     if changed:
         raise UsageError(
-            f"{path} was trained with another recipe: {', '.join(changed)} differ; resume it with its own, "
+            f"{address or path} was trained with another recipe: {', '.join(changed)} differ; resume it with its own, "
             f"{path / RECIPE}, or choose another --out"
         )
     return run
+
+
+def _copied(store: Store) -> Run:
+    folder = tempfile.TemporaryDirectory(prefix="rayrnn-run-")
+    atexit.register(folder.cleanup)
+    there = store.sizes()
+    if RECIPE not in there:
+        raise UsageError(f"{store.address} is no run: it has no {RECIPE}; `rayrnn train --out` writes one there")
+    for name in (RECIPE, ENCODING, METRICS, MODEL):
+        if name in there:
+            (Path(folder.name) / name).write_bytes(store.read(name))
+    return Run(Path(folder.name), address=store.address)
 
 
 def build_network(recipe: Recipe, encoding: Encoding) -> Network:

@@ -7,9 +7,9 @@ import hypothesis
 import pytest
 import ray
 
-from tests.s3_store import s3_store
+from tests.s3_store import s3_environment, s3_store
 
-__all__ = ["ray_cluster", "s3_store"]
+__all__ = ["ray_cluster", "s3_environment", "s3_store"]
 
 # a shell's background job ignores SIGINT and hands that on to every process a test starts
 signal.signal(signal.SIGINT, signal.default_int_handler)

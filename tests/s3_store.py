@@ -80,6 +80,14 @@ def s3_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
         server.wait()
 
 
+@pytest.fixture
+def s3_environment(s3_store: Store, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """The server, and an environment in which it is the S3 of this process and its children."""
+    for name, value in {**ENVIRONMENT, "AWS_ENDPOINT_URL": s3_store.endpoint}.items():
+        monkeypatch.setenv(name, value)
+    return s3_store
+
+
 def _free_ports(count: int) -> list[int]:
     sockets = [socket.socket() for _ in range(count)]
     for each in sockets:

@@ -74,7 +74,9 @@ def train(
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a value of the recipe; repeatable.")
     ] = None,
-    out: Annotated[str | None, typer.Option(help="The run directory; without it runs/<name of the recipe>.")] = None,
+    out: Annotated[
+        str | None, typer.Option(help="The run directory, also s3://, gs://; without it runs/<name of the recipe>.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint of the run.")] = False,
     address: Annotated[
         str | None, typer.Option(help="A Ray cluster; without it the one `rayrnn up` started, or one for this run.")

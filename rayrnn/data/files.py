@@ -61,7 +61,8 @@ def list_files(where: str | tuple[str, ...], *, endpoint: str | None = None) -> 
     (`_SUCCESS`). `sysconfig:stdlib/...` begins in the directory of this Python's standard library.
 
     Args:
-        endpoint: the address of an S3- or GCS-compatible store, such as http://127.0.0.1:9000.
+        endpoint: the address of an S3- or GCS-compatible store, such as http://127.0.0.1:9000; without it that in
+            AWS_ENDPOINT_URL (for S3), if any.
 
     Raises:
         DataError: nothing is there, or it cannot be listed.
@@ -122,6 +123,8 @@ def has_wildcard(path: str) -> bool:
 
 def _object_store(scheme: str, bucket: str, endpoint: str | None) -> fs.FileSystem:
     options = {}
+    if endpoint is None and scheme == "s3":
+        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
     if endpoint is not None:
         transport, separator, address = endpoint.rpartition("://")
         options = {"endpoint_override": address.rstrip("/"), "scheme": transport if separator else "https"}

@@ -45,7 +45,7 @@ def evaluate(
     model = trained(run)
     if path is None and data is None and not model.recipe.data.held_out:
         raise UsageError(
-            f"{run.path} held nothing out (data.held_out: 0): give it sequences to be measured on, --data PATH"
+            f"{run.name} held nothing out (data.held_out: 0): give it sequences to be measured on, --data PATH"
         )
     with connect(address):
         name, part = _part(run, model, path, data)

@@ -80,7 +80,7 @@ def predictions(run: Run, data: ray.data.Dataset) -> ray.data.Dataset:
 def _answering(run: Run) -> Trained:
     if run.recipe.task == "language_model":
         raise UsageError(
-            f"{run.path} learned a language model, which has no labels to predict: `rayrnn generate` writes with it, "
+            f"{run.name} learned a language model, which has no labels to predict: `rayrnn generate` writes with it, "
             "`rayrnn evaluate --data` measures it on other text"
         )
     return trained(run)

@@ -15,8 +15,9 @@ from rayrnn.checkpoints import newest_checkpoint
 from rayrnn.cluster import connect
 from rayrnn.cluster.runs import Sign
 from rayrnn.errors import RayrnnError, RunError
+from rayrnn.landing import landed
 from rayrnn.recipe import Recipe
-from rayrnn.run import RECIPE, Run, build_network, create_run, resumable
+from rayrnn.run import Run, build_network
 from rayrnn.training.account import draw_up
 from rayrnn.training.assignment import Assignment, Progress
 from rayrnn.training.crew import start_crew
@@ -50,7 +51,7 @@ def train(
 
     Args:
         data: sequences in the row schema (see rayrnn/data/sequences.py) instead of the recipe's source.
-        out: the run directory; without it runs/<name of the recipe>.
+        out: the run directory, here or in a store (s3://, gs://, hdfs://); without it runs/<name of the recipe>.
         resume: go on from the newest complete checkpoint in `out`.
         address: the Ray cluster; without it the one `rayrnn up` started, or a local one for this run.
         screen: takes what the run says, instead of a screen on `console`.
@@ -64,9 +65,8 @@ def train(
         Interrupted: the user stopped the run; a checkpoint is written.
     """
     screen = screen or Screen(console or Console(stderr=True), recipe)
-    path = Path(out) if out is not None else Path("runs") / recipe.name
-    run = resumable(path, recipe) if resume and (path / RECIPE).exists() else create_run(path)
-    with run.held(), connect(address, log_file=run.log):
+    out = out if out is not None else Path("runs") / recipe.name
+    with landed(out, recipe, resume=resume, warn=screen.warn) as run, connect(address, log_file=run.log):
         check_room(recipe.averaging)
         screen.say("reading the data ...")
         outcome = Driver(run, recipe, prepare(recipe, data, run), screen).train()
@@ -86,7 +86,7 @@ class Driver:
         self._mailbox = open_mailbox()
         self._num_workers = count_workers(recipe.averaging)
         self._roll = start_roll(expected=self._num_workers, patience=recipe.averaging.patience)
-        self._sign = Sign(str(run.path), rounds=recipe.averaging.rounds, workers=recipe.averaging.most)
+        self._sign = Sign(run.name, rounds=recipe.averaging.rounds, workers=recipe.averaging.most)
         self._progress = Progress()
         self._end: Event = {}
         #: kind of event -> the newest edition of a round that was told of
@@ -131,7 +131,7 @@ class Driver:
         network = build_network(self._recipe, self._material.encoding)
         account = draw_up(self._recipe, network, self._material, num_workers=self._num_workers)
         self._screen.header(
-            account, data=self._material.name, encoding=self._material.encoding.describe(), run=str(self._run.path)
+            account, data=self._material.name, encoding=self._material.encoding.describe(), run=self._run.name
         )
         if skipped := self._material.skipped:
             listed = self._run.write_skipped(skipped)

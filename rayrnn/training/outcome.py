@@ -26,7 +26,7 @@ class Outcome:
     def to_json(self) -> dict[str, Any]:
         """What `rayrnn train --json` prints."""
         return {
-            "run": str(self.run.path),
+            "run": self.run.name,
             "reason": self.reason,
             "rounds": self.rounds,
             "loss": self.loss,

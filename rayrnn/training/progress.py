@@ -185,8 +185,8 @@ def went_on_words(event: dict[str, Any]) -> str:
 def next_command(recipe: Recipe, outcome: Outcome) -> str:
     """What the user will want to type now."""
     if recipe.task == "language_model":
-        return f"rayrnn generate {outcome.run.path}"
-    return f"rayrnn evaluate {outcome.run.path}" + ("" if recipe.data.held_out else " --data PATH")
+        return f"rayrnn generate {outcome.run.name}"
+    return f"rayrnn evaluate {outcome.run.name}" + ("" if recipe.data.held_out else " --data PATH")
 
 
 def curve(metrics: list[dict[str, Any]], *, width: int) -> str:

@@ -1,0 +1,117 @@
+"""Where a run is while it trains: in its own directory, or in one of this machine that stands for an address."""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+
+from rayrnn.checkpoints import MANIFEST, newest_checkpoint, replace_durably, round_of
+from rayrnn.errors import RayrnnError, RunError, UsageError
+from rayrnn.mirror import Mirror
+from rayrnn.recipe import Recipe
+from rayrnn.run import LOCK, RECIPE, Run, create_run, resumable
+from rayrnn.store import Store, is_address
+
+#: in a directory that stands for an address: the store may lack something
+UNSENT = ".unsent"
+
+
+@contextmanager
+def landed(out: str | Path, recipe: Recipe, *, resume: bool, warn: Callable[[str], None]) -> Iterator[Run]:
+    """The run to train: new, or one to go on with; nobody else trains it meanwhile.
+
+    A run at an address (s3://, gs://, hdfs://) is trained in a directory below XDG_STATE_HOME, which a mirror copies to
+    the store as it changes; at the end the store has all of it.
+
+    Args:
+        resume: go on with what is there, if anything is.
+        warn: takes what the user must know about the store.
+
+    Raises:
+        UsageError: `out` holds a run (without `resume`) or one of another recipe, cannot be written, or another process
+            trains it.
+        RunError: the store could not be written at the end.
+    """
+    if not is_address(out):
+        path = Path(out)
+        run = resumable(path, recipe) if resume and (path / RECIPE).exists() else create_run(path)
+        with run.held():
+            yield run
+        return
+    store = Store(str(out))
+    store.check_bucket()
+    run = Run(folder_for(store.address), address=store.address)
+    run.path.mkdir(parents=True, exist_ok=True)
+    with run.held():
+        _prepare(run, store, recipe, resume=resume)
+        replace_durably(run.path / UNSENT, b"")
+        mirror = Mirror(run.path, store, warn)
+        try:
+            yield run
+        except BaseException:
+            # the first error is the one to tell of
+            try:
+                mirror.close()
+                (run.path / UNSENT).unlink()
+            except RayrnnError as error:
+                warn(str(error))
+            raise
+        mirror.close()
+        (run.path / UNSENT).unlink()
+
+
+def folder_for(address: str) -> Path:
+    """The directory of this machine that stands for an address."""
+    home = os.environ.get("XDG_STATE_HOME")
+    state = Path(home) if home else Path.home() / ".local" / "state"
+    name = f"{PurePosixPath(address).name}-{hashlib.sha256(address.encode()).hexdigest()[:12]}"
+    return state / "rayrnn" / "runs" / name
+
+
+def _prepare(run: Run, store: Store, recipe: Recipe, *, resume: bool) -> None:
+    """Make the directory what the run goes on from: empty, what it is, or what the store has."""
+    there = store.sizes()
+    unsent = (run.path / UNSENT).exists() and _newest_here(run) >= 0
+    if not resume:
+        if RECIPE in there:
+            raise UsageError(f"{store.address} holds a run already: continue it with --resume, or choose another --out")
+        if unsent:
+            raise UsageError(
+                f"{run.path} has what did not reach {store.address}: continue it with --resume, or remove it"
+            )
+    if not (unsent and resume and _newest_here(run) >= _newest_there(there)):
+        _fetch(run, store, there if RECIPE in there else {})
+    if resume and (run.path / RECIPE).exists():
+        resumable(run.path, recipe, address=store.address)
+    run.checkpoints.mkdir(exist_ok=True)
+
+
+def _fetch(run: Run, store: Store, there: dict[str, int]) -> None:
+    """Put what the store has in the place of what is here."""
+    for path in run.path.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != LOCK:
+            path.unlink()
+    for name in there:
+        if ".." in PurePosixPath(name).parts:
+            raise RunError(f"{store.address} has a file of the name {name}, which no run has")
+        path = run.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(store.read(name))
+
+
+def _newest_here(run: Run) -> int:
+    """The round of the newest checkpoint that verifies; -1 where there is none."""
+    try:
+        checkpoint, _ = newest_checkpoint(run.checkpoints)
+    except RunError:
+        return -1
+    return -1 if checkpoint is None else int(checkpoint.progress["round"])
+
+
+def _newest_there(there: dict[str, int]) -> int:
+    paths = [PurePosixPath(name) for name in there]
+    return max((round_of(path.parent.name) for path in paths if path.name == MANIFEST), default=-1)

@@ -1,0 +1,172 @@
+"""Keeps a store's copy of a run directory up to date while the run trains."""
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+
+from rayrnn.checkpoints import MANIFEST, round_of
+from rayrnn.errors import RunError, UsageError
+from rayrnn.store import Store
+
+#: between two looks at the directory
+LOOK_SECONDS = 0.5
+#: between two copies of files that grow all the time, unless a checkpoint is due
+GROWING_SECONDS = 5.0
+#: for the last copies, at the end of the run
+PATIENCE_SECONDS = 60.0
+CHECKPOINTS = "checkpoints"
+
+#: of a file: bytes, nanoseconds, inode; any change of content changes it
+Mark = tuple[int, int, int]
+
+
+class Mirror:
+    """One run directory's copy in a store, made by a thread.
+
+    A checkpoint's manifest travels after its files and after all that the checkpoint refers to, and is taken away
+    before them: a checkpoint with a manifest is complete there too. Training goes on while the store cannot be written.
+
+    Args:
+        warn: takes what the user must know, once for each time that the store ceases to answer.
+    """
+
+    def __init__(self, folder: Path, store: Store, warn: Callable[[str], None]) -> None:
+        self._folder = folder
+        self._store = store
+        self._warn = warn
+        self._failed = ""
+        self._growing_sent = 0.0
+        self._patience = PATIENCE_SECONDS
+        #: what the store has, with the marks of the local files that it was copied from
+        self._sent: dict[str, Mark | None] = dict.fromkeys(store.sizes())
+        self._recognise()
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="mirror", daemon=True)
+        self._thread.start()
+
+    def close(self, *, patience: float = PATIENCE_SECONDS) -> None:
+        """Copy what is left.
+
+        Raises:
+            RunError: the store does not take it; names the directory that has everything.
+        """
+        self._patience = patience
+        self._ending.set()
+        self._thread.join(patience + LOOK_SECONDS)
+        if self._thread.is_alive() or self._failed:
+            raise RunError(
+                f"{self._store.address} does not have the newest of this run ({self._failed or 'it does not answer'}); "
+                f"all of it is in {self._folder}: the same command with --resume brings it there"
+            )
+
+    def _watch(self) -> None:
+        while not self._ending.wait(LOOK_SECONDS):
+            self._try_to_copy(everything=False)
+        give_up = time.monotonic() + self._patience
+        while not self._try_to_copy(everything=True) and time.monotonic() < give_up:
+            time.sleep(LOOK_SECONDS)
+
+    def _try_to_copy(self, *, everything: bool) -> bool:
+        try:
+            self._copy(everything=everything)
+        except UsageError as error:
+            if not self._failed:
+                self._warn(f"{error}; training goes on")
+            self._failed = str(error)
+            return False
+        if self._failed:
+            self._failed = ""
+            self._warn(f"{self._store.address} takes the run again")
+        return True
+
+    def _copy(self, *, everything: bool) -> None:
+        """Bring the store to what the directory is now; what changes meanwhile is for the next time."""
+        marks = self._marks()
+        changed = [name for name, mark in marks.items() if self._sent.get(name) != mark]
+        due = everything or any(_is_manifest(name) for name in changed)
+        if not due and time.monotonic() < self._growing_sent + GROWING_SECONDS:
+            changed = [name for name in changed if not _grows(name)]
+        else:
+            self._growing_sent = time.monotonic()
+        for folder in {_checkpoint(name) for name in changed if _checkpoint(name)}:
+            self._withdraw(folder)
+        for name in sorted(changed, key=_turn):
+            self._send(name, marks[name])
+        self._remove(set(self._sent) - set(marks))
+
+    def _send(self, name: str, mark: Mark) -> None:
+        folder = _checkpoint(name)
+        if _is_manifest(name) and any(self._sent.get(other) is None for other in self._named(folder)):
+            return  # a file of it has gone: so has it
+        try:
+            content = (self._folder / name).read_bytes()
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise UsageError(f"{self._folder / name} cannot be read: {error}") from None
+        self._store.write(name, content)
+        self._sent[name] = mark
+
+    def _named(self, folder: str) -> list[str]:
+        """The files that lie beside a manifest now."""
+        return [f"{folder}/{path.name}" for path in (self._folder / folder).glob("*") if path.name != MANIFEST]
+
+    def _withdraw(self, folder: str) -> None:
+        """A checkpoint that changes is none, until it is complete again."""
+        manifest = f"{folder}/{MANIFEST}"
+        if manifest in self._sent:
+            self._store.remove(manifest)
+            del self._sent[manifest]
+
+    def _remove(self, names: set[str]) -> None:
+        for folder in {_checkpoint(name) for name in names} - {""}:
+            if not (self._folder / folder).exists():
+                self._withdraw(folder)
+                self._store.remove_folder(folder)
+                self._sent = {name: mark for name, mark in self._sent.items() if _checkpoint(name) != folder}
+        for name in names & self._sent.keys():
+            self._store.remove(name)
+            del self._sent[name]
+
+    def _recognise(self) -> None:
+        """Checkpoints that the store has already, to the byte of their manifests, need not travel again."""
+        marks = self._marks()
+        for manifest in filter(_is_manifest, set(marks) & set(self._sent)):
+            if self._store.read(manifest) == (self._folder / manifest).read_bytes():
+                self._sent |= {name: marks[name] for name in marks if _checkpoint(name) == _checkpoint(manifest)}
+
+    def _marks(self) -> dict[str, Mark]:
+        """Every file of the directory that is not hidden, and in no hidden directory."""
+        marks = {}
+        for path in self._folder.rglob("*"):
+            name = path.relative_to(self._folder)
+            if any(part.startswith(".") for part in name.parts):
+                continue
+            try:
+                found = path.stat()
+            except OSError:
+                continue  # it has gone meanwhile
+            if path.is_file():
+                marks[name.as_posix()] = (found.st_size, found.st_mtime_ns, found.st_ino)
+        return marks
+
+
+def _checkpoint(name: str) -> str:
+    """The checkpoint that a file belongs to, as `checkpoints/round-000120`; empty for other files."""
+    parts = PurePosixPath(name).parts
+    inside = len(parts) == 3 and parts[0] == CHECKPOINTS and round_of(parts[1]) >= 0
+    return f"{parts[0]}/{parts[1]}" if inside else ""
+
+
+def _is_manifest(name: str) -> bool:
+    return bool(_checkpoint(name)) and name.endswith(f"/{MANIFEST}")
+
+
+def _grows(name: str) -> bool:
+    return name.endswith((".jsonl", ".log")) or "tfevents" in name
+
+
+def _turn(name: str) -> tuple[int, str]:
+    """What others refer to goes first, manifests last."""
+    return (2 if _is_manifest(name) else 1 if _checkpoint(name) else 0, name)

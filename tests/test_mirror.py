@@ -1,0 +1,186 @@
+"""A store's copy of a run directory: complete whenever it says so, and no hindrance when the store does not answer."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import rayrnn.mirror
+from rayrnn.checkpoints import newest_checkpoint, write_checkpoint
+from rayrnn.errors import RunError, UsageError
+from rayrnn.mirror import Mirror
+from rayrnn.store import Store
+from tests.crashing import checkpoint
+from tests.s3_store import Store as Server
+
+
+class Watched(Store):
+    """A real store that remembers what was done to it, and does not answer while `away`."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(address)
+        self.done: list[tuple[str, str, bytes]] = []
+        self.away = False
+
+    def write(self, name: str, content: bytes) -> None:
+        self._answer("write", name, content)
+        super().write(name, content)
+
+    def remove(self, name: str) -> None:
+        self._answer("remove", name)
+        super().remove(name)
+
+    def remove_folder(self, name: str) -> None:
+        self._answer("remove folder", name)
+        super().remove_folder(name)
+
+    def _answer(self, what: str, name: str, content: bytes = b"") -> None:
+        if self.away:
+            raise UsageError(f"{self.address} cannot be written: no answer")
+        self.done.append((what, name, content))
+
+
+@pytest.fixture
+def store(s3_environment: Server, tmp_path: Path) -> Watched:
+    return Watched(f"s3://{s3_environment.bucket}/mirrored/{tmp_path.name}")
+
+
+@pytest.fixture
+def warnings() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "recipe.yaml").write_text("name: small\n")
+    (tmp_path / "run" / ".lock").write_text("1")
+    return tmp_path / "run"
+
+
+def wait_for(condition: object, seconds: float = 20) -> None:
+    give_up = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < give_up
+        time.sleep(0.05)
+
+
+def learn(folder: Path, round_number: int) -> None:
+    """What a run writes after a round that makes a checkpoint."""
+    with (folder / "metrics.jsonl").open("a") as metrics:
+        metrics.write(f'{{"round": {round_number}}}\n')
+    (folder / "model.safetensors").write_bytes(b"model %d" % round_number)
+    write_checkpoint(folder / "checkpoints", round_number, checkpoint(round_number))
+
+
+def local(folder: Path) -> dict[str, bytes]:
+    paths = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+
+
+def stored(store: Store) -> dict[str, bytes]:
+    return {name: store.read(name) for name in store.sizes()}
+
+
+def states(store: Watched, folder: Path) -> Iterator[Path]:
+    """The store's content after each thing that was done to it, as a local directory."""
+    content: dict[str, bytes] = {}
+    for number, (what, name, data) in enumerate(store.done):
+        if what == "write":
+            content[name] = data
+        else:
+            content = {
+                known: kept for known, kept in content.items() if known != name and not known.startswith(f"{name}/")
+            }
+        place = folder / str(number)
+        for known, kept in content.items():
+            (place / known).parent.mkdir(parents=True, exist_ok=True)
+            (place / known).write_bytes(kept)
+        yield place
+
+
+def test_the_store_has_a_complete_checkpoint_at_every_moment(
+    store: Watched, folder: Path, warnings: list[str], tmp_path: Path
+) -> None:
+    mirror = Mirror(folder, store, warnings.append)
+    for number in (1, 2, 3, 3, 4):  # the third is made again
+        learn(folder, number)
+        name = f"checkpoints/round-{number:06d}/MANIFEST.json"
+        before = len(store.done)
+        wait_for(lambda name=name, before=before: ("write", name) in [done[:2] for done in store.done[before:]])
+    mirror.close()
+    assert stored(store) == local(folder)
+    assert warnings == []
+    newest = 0
+    for place in states(store, tmp_path / "states"):
+        found, damages = newest_checkpoint(place / "checkpoints") if newest else (None, [])
+        with_manifest = sorted(place.glob("checkpoints/*/MANIFEST.json"))
+        if not newest and with_manifest:
+            found, damages = newest_checkpoint(with_manifest[0].parent.parent)
+        if found is not None:
+            newest = found.progress["round"]
+            assert (place / "model.safetensors").read_bytes() >= b"model %d" % newest
+            assert f'{{"round": {newest}}}' in (place / "metrics.jsonl").read_text()
+            # a checkpoint that is on its way has no manifest; one with a manifest is whole
+            assert all("MANIFEST.json" in damage and "incomplete" in damage for damage in damages)
+        else:
+            assert newest == 0
+    assert newest == 4
+
+
+def test_training_goes_on_without_the_store_and_it_catches_up(
+    store: Watched, folder: Path, warnings: list[str]
+) -> None:
+    mirror = Mirror(folder, store, warnings.append)
+    learn(folder, 1)
+    wait_for(lambda: "checkpoints/round-000001/MANIFEST.json" in store.sizes())
+    store.away = True
+    for number in (2, 3, 4):
+        learn(folder, number)
+        time.sleep(rayrnn.mirror.LOOK_SECONDS)
+    wait_for(lambda: warnings)
+    assert "checkpoints/round-000001/MANIFEST.json" in store.sizes()
+    store.away = False
+    wait_for(lambda: len(warnings) == 2)
+    mirror.close()
+    assert stored(store) == local(folder)
+    assert "no answer; training goes on" in warnings[0]
+    assert warnings[1].endswith("takes the run again")
+
+
+def test_a_store_that_is_away_at_the_end_is_an_error_that_names_what_is_kept(
+    store: Watched, folder: Path, warnings: list[str]
+) -> None:
+    mirror = Mirror(folder, store, warnings.append)
+    store.away = True
+    learn(folder, 1)
+    with pytest.raises(RunError, match=rf"no answer.*all of it is in {folder}.*--resume"):
+        mirror.close(patience=1.0)
+
+
+def test_what_the_store_has_does_not_travel_again_and_what_is_left_over_goes(
+    store: Watched, folder: Path, warnings: list[str]
+) -> None:
+    for number in (1, 2):
+        learn(folder, number)
+    Mirror(folder, store, warnings.append).close()
+    store.write("checkpoints/round-000003/model.safetensors", b"of a driver that died")
+    store.done.clear()
+    Mirror(folder, store, warnings.append).close()
+    assert stored(store) == local(folder)
+    assert [name for what, name, _ in store.done if what == "write" and name.startswith("checkpoints")] == []
+
+
+def test_hidden_files_stay_here(store: Watched, folder: Path, warnings: list[str]) -> None:
+    (folder / "checkpoints" / ".round-000007.unfinished").mkdir(parents=True)
+    (folder / "checkpoints" / ".round-000007.unfinished" / "model.safetensors").write_bytes(b"half")
+    Mirror(folder, store, warnings.append).close()
+    assert set(store.sizes()) == {"recipe.yaml"}
+
+
+def test_a_bucket_that_is_not_there_is_told(s3_environment: Server) -> None:
+    with pytest.raises(UsageError, match="there is no bucket nowhere; make it first"):
+        Store("s3://nowhere/runs/x").check_bucket()
+    with pytest.raises(UsageError, match="names no directory"):
+        Store("s3://nowhere/")

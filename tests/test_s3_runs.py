@@ -1,0 +1,113 @@
+"""A run at an address of a store, from the first round to text that it writes."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+import rayrnn
+from rayrnn.checkpoints import read_checkpoint
+from rayrnn.errors import UsageError
+from rayrnn.landing import folder_for
+from rayrnn.run import open_run
+from rayrnn.store import Store
+from rayrnn.training.driver import train
+from tests.s3_store import Store as Server
+from tests.training.recipes import small
+
+QUIET = Console(quiet=True)
+RAYRNN = (sys.executable, "-m", "rayrnn.cli")
+
+
+@pytest.fixture
+def address(s3_environment: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An empty place in a real store, for a machine that has seen nothing yet."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    return f"s3://{s3_environment.bucket}/runs/{tmp_path.name}"
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_run_goes_on_at_another_machine_as_if_nothing_had_been(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(small(), out=tmp_path / "whole", console=QUIET)
+    screen = io.StringIO()
+    first = train(small(averaging={"rounds": 3}), out=address, console=Console(file=screen, width=120))
+    assert first.to_json()["run"] == address
+    assert f"rayrnn generate {address}" in screen.getvalue()
+    with pytest.raises(UsageError, match=rf"{address} holds a run already: continue it with --resume"):
+        train(small(), out=address, console=QUIET)
+    with pytest.raises(UsageError, match=rf"{address} was trained with another recipe"):
+        train(small(model={"hidden": 25}), out=address, resume=True, console=QUIET)
+
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "another machine"))
+    train(small(), out=address, resume=True, console=QUIET)
+    there = folder_for(address) / "checkpoints" / "round-000006"
+    here = tmp_path / "whole" / "checkpoints" / "round-000006"
+    one, other = read_checkpoint(there), read_checkpoint(here)
+    assert one.progress == other.progress
+    assert all(torch.equal(one.model[name], other.model[name]) for name in other.model)
+    names = set(Store(address).sizes())
+    assert {"recipe.yaml", "vocabulary.json", "metrics.jsonl", "model.safetensors"} <= names
+    assert {name.split("/")[1] for name in names if name.startswith("checkpoints")} == {"round-000004", "round-000006"}
+    assert [line["round"] for line in open_run(address).metrics()] == [1, 2, 3, 4, 5, 6]
+
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "a third"))
+    assert rayrnn.evaluate(open_run(address)).to_text() == rayrnn.evaluate(open_run(tmp_path / "whole")).to_text()
+
+
+@pytest.mark.slow
+def test_a_driver_that_is_killed_leaves_a_run_that_another_machine_goes_on_with(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tmp_path / "long.yaml"
+    recipe.write_text(small(averaging={"rounds": 3000}).to_yaml())
+    command = [*RAYRNN, "train", str(recipe), "--out", address, "--json"]
+    environment = os.environ | {"HOME": str(tmp_path)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        give_up = time.monotonic() + 120
+        store = Store(address)
+        while not any(name.endswith("MANIFEST.json") for name in store.sizes()):
+            assert time.monotonic() < give_up
+            time.sleep(0.2)
+        process.send_signal(signal.SIGKILL)
+    environment["XDG_STATE_HOME"] = str(tmp_path / "another machine")
+    reached = max(json.loads(line)["round"] for line in store.read("metrics.jsonl").splitlines())
+    again = subprocess.run(
+        [*command, "--resume", "--set", f"averaging.rounds={reached + 5}"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+    )
+    assert again.returncode == 0, again.stderr
+    assert "going on after round" in again.stderr
+    assert json.loads(again.stdout)["rounds"] == reached + 5
+    written = subprocess.run(
+        [*RAYRNN, "generate", address, "--prime", "the", "--length", "20"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert written.stdout.startswith("the")
+
+
+def test_what_is_no_run_is_told(address: str) -> None:
+    with pytest.raises(UsageError, match=r"is no run: it has no recipe\.yaml"):
+        open_run(address)
+
+
+def test_a_store_that_refuses_is_told(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    with pytest.raises(UsageError, match=f"{address} cannot be"):
+        train(small(), out=address, console=QUIET)
