@@ -1,7 +1,8 @@
-"""Adds up vectors with whoever is there: workers may die, hang, come late or join between two rounds.
+"""Adds up or gathers vectors with whoever is there: workers may die, hang, come late or join between two rounds.
 
-Sums run over gloo between the workers' own processes; rayrnn/training/roll.py settles who they are. While nothing
-happens a round costs one sum and one vote of a single number.
+What is said here of a sum holds for what is gathered too. Both run over gloo between the workers' own processes
+(rayrnn/training/links.py); rayrnn/training/roll.py settles who they are. While nothing happens a round costs one sum
+and one vote of a single number.
 """
 
 import time
@@ -9,26 +10,22 @@ import uuid
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from datetime import timedelta
 from types import TracebackType
 from typing import Any
 
 import ray
-import ray.util
 import torch
 from ray.actor import ActorHandle
 from ray.exceptions import RayError
-from torch.distributed.distributed_c10d import ProcessGroupGloo, Store
 
 from rayrnn.errors import RunError
-from rayrnn.training.roster import GRACE_SECONDS, Answer, Member, Report, Roster, Word
+from rayrnn.training.links import Links, all_gather, all_reduce, connect
+from rayrnn.training.roster import Answer, Member, Report, Roster, Word
 
 #: between two messages by which a roll that was started again learns of members who need nothing from it
 TELL_SECONDS = 1.0
 
 State = dict[str, Any]
-#: a ProcessGroupGloo, whose type stub knows neither its options nor allreduce
-Links = Any
 
 
 class Leaving(Exception):
@@ -42,8 +39,8 @@ class LeftBehind(Exception):
 class Group:
     """This worker among those it averages with.
 
-    `open_round` before a round, `sum` after it; between them rank and size stay. Use it as a context: a worker that
-    ends without an exception has finished in agreement with the others.
+    `open_round` before a round, then `sum` or `gather` (the same on every member); between them rank and size stay.
+    Use it as a context: a worker that ends without an exception has finished in agreement with the others.
 
     Args:
         roll: see `start_roll`.
@@ -135,18 +132,21 @@ class Group:
             LeftBehind: the others went on without this worker.
             RunError: Ray has replaced this worker.
         """
-        started = time.monotonic()
-        word = self._add_up(flat)
-        if word != "agreed":
-            self._links = None
-            self._answer = self._ask(word, waited=time.monotonic() - started)
-            if self._answer.state or self._answer.roster is None:
-                raise LeftBehind
-            if self._answer.round == self.round:
-                return False
-        self._agreed = word == "agreed"
-        self.round += 1
-        return True
+        return self._agree(lambda links: all_reduce(links, flat))
+
+    def gather(self, own: torch.Tensor) -> list[torch.Tensor] | None:
+        """What each member passes as `own`, in the order of their ranks; as long and of one type on all of them.
+
+        Returns:
+            The same bits on every member; None, on all of them alike, when it does not count: call `open_round` and
+            gather again with those who are left.
+
+        Raises:
+            LeftBehind: the others went on without this worker.
+            RunError: Ray has replaced this worker.
+        """
+        parts = [own.clone() for _ in range(self.size)]
+        return parts if self._agree(lambda links: all_gather(links, own, parts)) else None
 
     def close(self, *, finished: bool, why: str = "") -> None:
         """Leave: `finished` in agreement with the others, or else on this worker's own account, which `why` tells."""
@@ -220,18 +220,28 @@ class Group:
         self.finished = answer.roster is None
         if self._roster is not None and self._roster.connected != self._connected:
             self._connected = self._roster.connected
-            self._links = self._connector.submit(self._connect, self._roster) if self.size > 1 else None
+            self._links = self._link(self._roster) if self.size > 1 else None
 
-    def _connect(self, roster: Roster) -> Links:
-        gloo: Any = ProcessGroupGloo
-        options = gloo._Options()
-        # by address: the host's name may resolve to 127.0.1.1, or not at all
-        options._devices = [gloo.create_device(hostname=ray.util.get_node_ip_address())]
-        options._timeout = timedelta(seconds=max(self._patience - GRACE_SECONDS, self._patience / 2))
-        store = _RollStore(self._roll, roster.connected, self._patience)
-        return gloo(store, roster.members.index(self._member), len(roster.members), options)
+    def _link(self, roster: Roster) -> Future[Links]:
+        return self._connector.submit(connect, self._roll, roster, self.rank, self._patience)
 
-    def _add_up(self, flat: torch.Tensor) -> Word:
+    def _agree(self, collective: Callable[[Links], None]) -> bool:
+        """Do it with the other members; whether it counts, for every member alike."""
+        started = time.monotonic()
+        word = self._carry_out(collective)
+        if word != "agreed":
+            self._links = None
+            self._answer = self._ask(word, waited=time.monotonic() - started)
+            if self._answer.state or self._answer.roster is None:
+                raise LeftBehind
+            if self._answer.round == self.round:
+                return False
+        self._agreed = word == "agreed"
+        self.round += 1
+        return True
+
+    def _carry_out(self, collective: Callable[[Links], None]) -> Word:
+        """Nothing is to be done without others; with them it counts when all have voted, which all do after it."""
         if self.size == 1:
             self._change_ahead = self._somebody_joins()
             return "agreed"
@@ -239,10 +249,10 @@ class Group:
         try:
             if self._links is not None:
                 links = self._links.result()
-                _all_reduce(links, flat)
+                collective(links)
                 word = "unsure"
                 vote = torch.tensor([float(self._somebody_joins())])
-                _all_reduce(links, vote)
+                all_reduce(links, vote)
                 self._change_ahead = bool(vote.item())
                 word = "agreed"
         except (RuntimeError, RayError):
@@ -254,38 +264,6 @@ class Group:
             return False
         self._joiner = None
         return True
-
-
-class _RollStore(Store):
-    """Gloo's rendezvous through the roll: no port of its own, and it ends when a member is lost."""
-
-    def __init__(self, roll: ActorHandle, connected: int, patience: float) -> None:
-        super().__init__()
-        self._roll = roll
-        self._connected = connected
-        self._patience = patience
-
-    def set(self, key: str, value: Any) -> None:
-        data = value.encode() if isinstance(value, str) else bytes(value)
-        ray.get(self._roll.put.remote(self._connected, key, data))
-
-    def get(self, key: str) -> bytes:
-        value: bytes | None = ray.get(self._roll.take.remote(self._connected, key), timeout=self._patience)
-        if value is None:
-            raise RuntimeError("a member was lost while the members connected")
-        return value
-
-    def wait(self, keys: list[str], timeout: timedelta | None = None) -> None:
-        for key in keys:
-            self.get(key)
-
-
-def _all_reduce(links: Links, values: torch.Tensor) -> None:
-    """Sum in place; values on a GPU travel through main memory."""
-    host = values.cpu()
-    links.allreduce([host]).wait()
-    if host is not values:
-        values.copy_(host)
 
 
 def _this_process() -> ActorHandle | None:
