@@ -3,6 +3,10 @@
 One flat vector travels a round. It holds, scaled by the worker's weight, every parameter (and, with
 `optimizer_state: average`, the optimizer's moments), then the weight itself, a one that counts the
 members, and one row of notes a member (loss, seconds, votes), so that a round needs one all_reduce.
+
+With `wire: bfloat16` or `int8` every member gathers all members' messages instead, decodes them and computes the same
+mean: a weight, notes, the parameters encoded (rayrnn/compression.py), and the moments in float32 as ever, since an
+error in Adam's or RMSProp's squares may make them negative. A round of one member encodes nothing.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,6 +14,9 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import torch
+
+from rayrnn.compression import Differences, Message, Wire, decode, weighted_mean
+from rayrnn.optimizer_state import load_own_state, moments, own_state, prepare_state, reset_state
 
 Outer = Literal["none", "nesterov", "bmuf"]
 OptimizerState = Literal["keep", "average", "reset"]
@@ -32,6 +39,9 @@ class Group(Protocol):
     def sum(self, flat: torch.Tensor) -> bool:
         """Add up `flat` over the members in place; False when a member was lost on the way."""
 
+    def gather(self, own: torch.Tensor) -> list[torch.Tensor] | None:
+        """What each member passes, in rank order; None when a member was lost on the way."""
+
 
 @dataclass(frozen=True)
 class Average:
@@ -41,7 +51,7 @@ class Average:
     weight: float
     #: one row a member, in rank order, as each passed it in
     notes: torch.Tensor
-    #: bytes this worker put on the wire
+    #: bytes of what this worker handed in
     num_bytes: int
 
 
@@ -93,6 +103,7 @@ class Averager:
     Args:
         model: its parameters are averaged and written in place.
         optimizer: its state is kept, averaged or reset, as `optimizer_state` says.
+        wire: how the parameters travel.
     """
 
     def __init__(
@@ -104,14 +115,15 @@ class Averager:
         outer_learning_rate: float = 1.0,
         outer_momentum: float = 0.0,
         optimizer_state: OptimizerState = "keep",
+        wire: Wire = "float32",
     ) -> None:
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self._optimizer = optimizer
         self._optimizer_state = optimizer_state
         prepare_state(optimizer)
-        self.outer = OuterOptimizer(
-            flatten(self._parameters), kind=outer, learning_rate=outer_learning_rate, momentum=outer_momentum
-        )
+        common = flatten(self._parameters)
+        self.outer = OuterOptimizer(common, kind=outer, learning_rate=outer_learning_rate, momentum=outer_momentum)
+        self._differences = Differences(common, wire=wire) if wire != "float32" else None
 
     def average(self, group: Group, *, weight: float, notes: Sequence[float]) -> Average:
         """Replace every member's parameters by the members' weighted mean (after the outer optimizer).
@@ -123,19 +135,86 @@ class Averager:
         Without any weight in the group the parameters stay. A single member's parameters stay bit for bit
         (unless an outer optimizer moves them). When a member is lost on the way, those left average again.
         """
-        values = list(self._values())
-        while not group.sum(flat := self._pack(values, group, weight, notes)):
+        while (average := self._try(group, weight, notes)) is None:
             group.open_round()
+        return average
+
+    def own_state(self) -> dict[str, torch.Tensor]:
+        """What only this worker has: its optimizer's state, its random generator, what encoding has lost so far."""
+        state = own_state(self._optimizer)
+        if self._differences is not None:
+            state["residual"] = self._differences.residual.cpu().clone()
+        return state
+
+    def load_own_state(self, state: dict[str, torch.Tensor], *, borrowed: bool = False) -> None:
+        """Go on from what `own_state` returned, in place.
+
+        Args:
+            borrowed: another worker goes on from it too, which then feeds back what encoding has lost.
+        """
+        load_own_state(self._optimizer, state)
+        if self._differences is not None and "residual" in state and not borrowed:
+            self._differences.residual.copy_(state["residual"])
+
+    def take_over(self, outer: dict[str, torch.Tensor]) -> None:
+        """Go on from the model's parameters as they are now, which all members have, and the outer optimizer's state.
+
+        What encoding has lost of this worker's earlier differences is forgotten.
+        """
+        self.outer.load(outer)
+        if self._differences is not None:
+            self._differences.settle(flatten(self._parameters))
+
+    def _try(self, group: Group, weight: float, notes: Sequence[float]) -> Average | None:
+        if self._differences is not None and group.size > 1:
+            return self._average_encoded(self._differences, group, weight, notes)
+        return self._average_exactly(group, weight, notes)
+
+    def _average_exactly(self, group: Group, weight: float, notes: Sequence[float]) -> Average | None:
+        values = list(self._values())
+        flat = self._pack(values, group, weight, notes)
+        if not group.sum(flat):
+            return None
         num_values = sum(value.numel() for value in values)
         total, members = flat[num_values : num_values + 2].tolist()
         if total > 0:
-            mean = flat[:num_values].div_(total) if members > 1 else flatten(values)
-            self._write(values, mean)
+            self._write(flat[:num_values].div_(total) if members > 1 else flatten(values))
         rows = flat[num_values + 2 :].view(group.size, len(notes)).cpu()
         return Average(total, rows, flat.numel() * flat.element_size())
 
+    def _average_encoded(
+        self, differences: Differences, group: Group, weight: float, notes: Sequence[float]
+    ) -> Average | None:
+        encoded, lost = differences.encode(flatten(self._parameters))
+        contributes = weight > 0 and bool(lost.isfinite().all())
+        own = self._message(encoded, weight if contributes else 0.0, notes)
+        content = own.to_bytes()
+        gathered = group.gather(content)
+        if gathered is None:
+            return None
+        messages = [own.split(part) for part in gathered]
+        numbers = torch.stack([message.numbers for message in messages])
+        weights: list[float] = numbers[:, 0].tolist()
+        if sum(weights) > 0:
+            residual = lost if contributes else differences.residual
+            moved = weighted_mean((decode(message.encoded, differences.wire) for message in messages), weights)
+            exact = weighted_mean((message.exact for message in messages), weights)
+            self._write(torch.cat([differences.common + moved, exact]), residual)
+        return Average(sum(weights), numbers[:, 1:], content.numel())
+
+    def _message(self, encoded: torch.Tensor, weight: float, notes: Sequence[float]) -> Message:
+        """Zeros from a worker without weight, which may hold NaN."""
+        exact = flatten([encoded.new_empty(0, dtype=torch.float32), *self._exact_values()])
+        if weight == 0:
+            encoded, exact = torch.zeros_like(encoded), torch.zeros_like(exact)
+        return Message(torch.tensor([weight, *notes], dtype=torch.float64), exact, encoded)
+
     def _values(self) -> Iterator[torch.Tensor]:
         yield from self._parameters
+        yield from self._exact_values()
+
+    def _exact_values(self) -> Iterator[torch.Tensor]:
+        """What is averaged beside the parameters."""
         if self._optimizer_state == "average":
             yield from moments(self._optimizer)
 
@@ -150,11 +229,13 @@ class Averager:
         return torch.cat([scaled, own.new_tensor([weight, 1.0]), rows.view(-1)])
 
     @torch.no_grad()
-    def _write(self, values: Sequence[torch.Tensor], mean: torch.Tensor) -> None:
+    def _write(self, mean: torch.Tensor, residual: torch.Tensor | None = None) -> None:
         num_parameters = sum(parameter.numel() for parameter in self._parameters)
         stepped = self.outer.step(mean[:num_parameters])
         # copy_ keeps the storage: an LSTM's packed weights must not move
-        unflatten(torch.cat([stepped, mean[num_parameters:]]), values)
+        unflatten(torch.cat([stepped, mean[num_parameters:]]), list(self._values()))
+        if self._differences is not None:
+            self._differences.settle(stepped, residual)
         if self._optimizer_state == "reset":
             reset_state(self._optimizer)
 
@@ -170,51 +251,3 @@ def unflatten(flat: torch.Tensor, tensors: Sequence[torch.Tensor]) -> None:
     pieces = torch.split(flat, [tensor.numel() for tensor in tensors])
     for tensor, piece in zip(tensors, pieces, strict=True):
         tensor.copy_(piece.view_as(tensor))
-
-
-def moments(optimizer: torch.optim.Optimizer) -> Iterator[torch.Tensor]:
-    """The optimizer's running averages, in a fixed order; its counts of updates, which are scalars, are none."""
-    return (value for _, value in _named_state(optimizer) if value.dim() > 0)
-
-
-@torch.no_grad()
-def prepare_state(optimizer: torch.optim.Optimizer) -> None:
-    """Make the optimizer create its state now (all zeros), so that every worker has the same tensors."""
-    rates = [group["lr"] for group in optimizer.param_groups]
-    for group in optimizer.param_groups:
-        group["lr"] = 0.0
-        for parameter in group["params"]:
-            parameter.grad = torch.zeros_like(parameter)
-    optimizer.step()
-    optimizer.zero_grad()
-    reset_state(optimizer)
-    for group, rate in zip(optimizer.param_groups, rates, strict=True):
-        group["lr"] = rate
-
-
-def reset_state(optimizer: torch.optim.Optimizer) -> None:
-    """Forget all moments and counts, in place."""
-    for state in optimizer.state.values():
-        for value in state.values():
-            value.zero_()
-
-
-def own_state(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """What only this worker has: its optimizer's state and its random generator."""
-    state = {name: value.detach().cpu().clone() for name, value in _named_state(optimizer)}
-    return state | {"random": torch.get_rng_state()}
-
-
-@torch.no_grad()
-def load_own_state(optimizer: torch.optim.Optimizer, state: dict[str, torch.Tensor]) -> None:
-    """Go on from what `own_state` returned, in place."""
-    for name, value in _named_state(optimizer):
-        value.copy_(state[name])
-    torch.set_rng_state(state["random"])
-
-
-def _named_state(optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, torch.Tensor]]:
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    for number, parameter in enumerate(parameters):
-        for name, value in sorted(optimizer.state[parameter].items()):
-            yield f"{number}.{name}", value

@@ -17,6 +17,8 @@ LEVELS = {
     "rayrnn.recipe_data": 1,
     "rayrnn.recipe_sections": 1,
     "rayrnn.models": 1,
+    "rayrnn.compression": 1,
+    "rayrnn.optimizer_state": 1,
     "rayrnn.averaging": 1,
     "rayrnn.data": 2,
     "rayrnn.checkpoints": 1,
@@ -94,7 +96,12 @@ def test_the_core_never_imports_a_plugin(file: Path) -> None:
 
 def test_models_and_averaging_know_neither_ray_nor_recipes() -> None:
     for file in CORE:
-        if room(module_name(file)) in ("rayrnn.models", "rayrnn.averaging"):
+        if room(module_name(file)) in (
+            "rayrnn.models",
+            "rayrnn.averaging",
+            "rayrnn.compression",
+            "rayrnn.optimizer_state",
+        ):
             assert not [n for n, _ in imports(file) if n.split(".")[0] == "ray" or n.startswith("rayrnn.recipe")], file
 
 

@@ -23,11 +23,15 @@ class Thread:
         """The members never change."""
 
     def sum(self, flat: torch.Tensor) -> bool:
-        self._shared[self.rank] = flat.clone()
-        self._barrier.wait()
-        flat.copy_(torch.stack([tensor for tensor in self._shared if tensor is not None]).sum(0))
-        self._barrier.wait()
+        flat.copy_(torch.stack(self.gather(flat)).sum(0))
         return True
+
+    def gather(self, own: torch.Tensor) -> list[torch.Tensor]:
+        self._shared[self.rank] = own.clone()
+        self._barrier.wait()
+        parts = [tensor.clone() for tensor in self._shared if tensor is not None]
+        self._barrier.wait()
+        return parts
 
 
 def together(size: int, work: Callable[[Thread], T]) -> list[T]:

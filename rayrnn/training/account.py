@@ -5,6 +5,7 @@ from math import ceil
 
 import torch
 
+from rayrnn.compression import num_encoded
 from rayrnn.data.plan import padding_share
 from rayrnn.recipe import Recipe
 from rayrnn.training.material import Material
@@ -41,12 +42,12 @@ def draw_up(recipe: Recipe, network: torch.nn.Module, material: Material, *, num
     averaging = recipe.averaging
     num_parameters = sum(parameter.numel() for parameter in network.parameters())
     moments = {"adam": 2, "adamw": 2, "rmsprop": 1, "sgd": 0}[recipe.training.optimizer]
-    copies = 1 + (moments if averaging.optimizer_state == "average" else 0)
+    num_exact = moments * num_parameters if averaging.optimizer_state == "average" else 0
     first_round = [plan.minibatch(number * num_workers) for number in range(averaging.frequency)]
     steps = sequences.steps[indices]
     return Account(
         num_parameters=num_parameters,
-        bytes_a_round=4 * copies * num_parameters,
+        bytes_a_round=num_encoded(num_parameters, averaging.wire if num_workers > 1 else "float32") + 4 * num_exact,
         updates_a_round=sum(_segments(int(sequences.steps[m].max()), recipe.training.truncate) for m in first_round),
         num_training=len(indices),
         num_held_out=len(material.held_out),

@@ -10,9 +10,10 @@ import ray.train
 import ray.train.torch
 import torch
 
-from rayrnn.averaging import Averager, load_own_state, own_state, reset_state
+from rayrnn.averaging import Averager
 from rayrnn.checkpoints import Checkpoint, Tensors, digest
 from rayrnn.errors import RayrnnError
+from rayrnn.optimizer_state import reset_state
 from rayrnn.run import build_network
 from rayrnn.training.assignment import Assignment, Progress
 from rayrnn.training.group import Group, Leaving, LeftBehind
@@ -81,6 +82,7 @@ class Worker:
             outer_learning_rate=recipe.averaging.outer_learning_rate,
             outer_momentum=recipe.averaging.outer_momentum,
             optimizer_state=recipe.averaging.optimizer_state,
+            wire=recipe.averaging.wire,
         )
         self._lesson = make_lesson(recipe, assignment.encoding, self._device)
         self._stream = Stream(
@@ -103,7 +105,8 @@ class Worker:
         """Go on from a checkpoint; at the same number of workers exactly as if it had never stopped."""
         if checkpoint is not None:
             self._load({"model": checkpoint.model, "outer": checkpoint.outer, "progress": checkpoint.progress})
-            load_own_state(self._optimizer, checkpoint.optimizers[self._number % len(checkpoint.optimizers)])
+            number, states = self._number, checkpoint.optimizers
+            self._averager.load_own_state(states[number % len(states)], borrowed=number >= len(states))
         finished = self._progress.round >= self._recipe.averaging.rounds
         self._progress = self._progress.stopped_for("finished" if finished else "")
 
@@ -254,7 +257,7 @@ class Worker:
             "number": self._number,
             "numbers": group.numbers,
             "digest": digest(common["model"], common["outer"]),
-            "optimizer": own_state(self._optimizer),
+            "optimizer": self._averager.own_state(),
         }
         self._post(part | common if group.rank < SPOKESMEN else part)
 
@@ -277,7 +280,7 @@ class Worker:
 
     def _load(self, state: dict[str, Any]) -> None:
         self._model.load_state_dict(state["model"])
-        self._averager.outer.load(state["outer"])
+        self._averager.take_over(state["outer"])
         self._progress = Progress.from_json(state["progress"])
 
     def _weights(self) -> Tensors:
