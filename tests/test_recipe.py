@@ -50,6 +50,7 @@ def test_an_override_of_text_is_taken_word_for_word(text: str, tmp_path: Path) -
         ("training: {learning_rate: -1}", r'"training.learning_rate" is -1: .*greater than 0'),
         ("training: {learning_rate: .nan}", r'"training.learning_rate" is nan: .*finite'),
         ("model: {cell: lsmt}", r"'rnn', 'lstm', 'gru' or 'graves_lstm'"),
+        ("averaging: {wire: int4}", r"'float32', 'bfloat16' or 'int8'"),
         ("model: {bidirectional: sum}", "must not see the symbol it predicts"),
         ("name: ../outside", r'"name" is .../outside'),
     ],

@@ -58,7 +58,9 @@ class Diary:
 class Worker:
     """Learns noise of its own; the mean of all workers' values is what they agree on."""
 
-    def __init__(self, roll: ActorHandle, number: int, patience: float = PATIENCE) -> None:
+    def __init__(self, roll: ActorHandle, number: int, patience: float = PATIENCE, gathers: bool = False) -> None:
+        #: it gathers the values and adds them up itself
+        self._gathers = gathers
         self._values = torch.zeros(SIZE)
         self._stop = False
         self._stopped = False
@@ -92,7 +94,7 @@ class Worker:
         learned = self._values + torch.randn(SIZE)
         now = group.round
         try:
-            while not group.sum(flat := torch.cat([learned, torch.tensor([1.0, self._stop])])):
+            while (flat := self._total(group, torch.cat([learned, torch.tensor([1.0, self._stop])]))) is None:
                 group.open_round()
         except LeftBehind:
             self._diary.left_behind_in.append(now)
@@ -100,6 +102,16 @@ class Worker:
         self._values.copy_(flat[:-2] / flat[-2])
         self._stopped = bool(flat[-1])
         self._diary.rounds[now] = group.numbers, self._values.numpy().tobytes()
+
+    def _total(self, group: Group, own: torch.Tensor) -> torch.Tensor | None:
+        if not self._gathers:
+            flat = own.clone()
+            return flat if group.sum(flat) else None
+        parts = group.gather(own.view(torch.uint8))
+        if parts is None:
+            return None
+        assert torch.equal(parts[group.rank].view(torch.float32), own)
+        return torch.stack([part.view(torch.float32) for part in parts]).sum(0)
 
     def _state(self) -> State:
         return {"values": self._values}
@@ -111,9 +123,11 @@ class Worker:
         self._diary.healed_in.append(self._group.round)
 
 
-def begin(number_of_workers: int, patience: float = PATIENCE) -> tuple[ActorHandle, list[ActorHandle]]:
+def begin(
+    number_of_workers: int, patience: float = PATIENCE, *, gather: bool = False
+) -> tuple[ActorHandle, list[ActorHandle]]:
     roll = start_roll(expected=number_of_workers, patience=patience)
-    return roll, [Worker.remote(roll, number, patience) for number in range(number_of_workers)]
+    return roll, [Worker.remote(roll, number, patience, gather) for number in range(number_of_workers)]
 
 
 class Chronicle:
@@ -144,17 +158,19 @@ def assert_they_agree(*diaries: Diary) -> None:
         assert len({diary.rounds[number][1] for diary in diaries if number in diary.rounds}) == 1, number
 
 
-def test_all_members_hold_the_same_bits_after_every_round() -> None:
-    _, workers = begin(3)
+@pytest.mark.parametrize("gather", [False, True], ids=["added up", "gathered"])
+def test_all_members_hold_the_same_bits_after_every_round(gather: bool) -> None:
+    _, workers = begin(3, gather=gather)
     diaries = ray.get([worker.learn.remote(10) for worker in workers])
     assert [sorted(diary.rounds) for diary in diaries] == [list(range(10))] * 3
     assert all(members == [0, 1, 2] for members, _ in diaries[0].rounds.values())
     assert_they_agree(*diaries)
 
 
+@pytest.mark.parametrize("gather", [False, True], ids=["added up", "gathered"])
 @pytest.mark.parametrize("after", [0.0, 0.3], ids=["before the others add up", "while the others add up"])
-def test_a_worker_goes_on_alone_when_the_other_is_killed(after: float) -> None:
-    roll, workers = begin(2)
+def test_a_worker_goes_on_alone_when_the_other_is_killed(after: float, gather: bool) -> None:
+    roll, workers = begin(2, gather=gather)
     survivor = workers[0].learn.remote(12)
     workers[1].learn.remote(12, Fault(round=5, after=after))
     diary = ray.get(survivor)
@@ -177,6 +193,22 @@ def test_a_replacement_takes_part_with_the_state_of_the_survivors() -> None:
     assert diaries[2].healed_in == [joined["round"]]
     assert min(diaries[2].rounds) == joined["round"]
     assert {diary.end for diary in diaries} == {max(diaries[0].rounds) + 1}
+    assert diaries[0].rounds[joined["round"]][0] == [0, 1, 2]
+    assert_they_agree(*diaries)
+
+
+def test_those_who_are_left_gather_again_and_a_replacement_gathers_with_them() -> None:
+    roll, workers = begin(3, gather=True)
+    survivors = [worker.learn.remote(ENDLESS) for worker in workers[:2]]
+    workers[2].learn.remote(ENDLESS, Fault(round=5, after=0.3))
+    chronicle = Chronicle(roll)
+    assert chronicle.wait_for("went_on")["workers"] == [0, 1]
+    replaced = Worker.remote(roll, 2, gathers=True).learn.remote(ENDLESS)
+    joined = chronicle.wait_for("joined")
+    workers[0].stop.remote()
+    diaries = ray.get([*survivors, replaced])
+    assert diaries[2].healed_in == [joined["round"]]
+    assert diaries[0].rounds[5][0] == [0, 1]
     assert diaries[0].rounds[joined["round"]][0] == [0, 1, 2]
     assert_they_agree(*diaries)
 

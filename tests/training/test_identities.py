@@ -69,8 +69,9 @@ def assert_bit_equal(first: Weights, second: Weights) -> None:
         assert torch.equal(first[name], second[name]), name
 
 
-def test_one_worker_at_any_frequency_is_plain_training_bit_for_bit(tmp_path: Path) -> None:
-    recipe = small(averaging={"workers": 1, "frequency": 3, "rounds": 4})
+@pytest.mark.parametrize("wire", ["float32", "int8"])
+def test_one_worker_at_any_frequency_is_plain_training_bit_for_bit(wire: str, tmp_path: Path) -> None:
+    recipe = small(averaging={"workers": 1, "frequency": 3, "rounds": 4, "wire": wire})
     assert_bit_equal(trained(recipe, tmp_path / "run"), plainly_trained(recipe, minibatches=12))
 
 
@@ -86,10 +87,13 @@ def test_two_workers_averaging_each_update_are_one_worker_on_the_joined_minibatc
         torch.testing.assert_close(values, after_one[name], msg=name)
 
 
-@pytest.mark.parametrize("policy", ["keep", "average"])
-def test_resumed_training_equals_uninterrupted_training_bit_for_bit(policy: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("policy", "wire"),
+    [("keep", "float32"), ("average", "float32"), pytest.param("average", "int8", marks=pytest.mark.slow)],
+)
+def test_resumed_training_equals_uninterrupted_training_bit_for_bit(policy: str, wire: str, tmp_path: Path) -> None:
     settings = {"model": {"dropout": 0.2, "layers": 2}}
-    averaging = {"optimizer_state": policy, "outer": "nesterov"}
+    averaging = {"optimizer_state": policy, "outer": "nesterov", "wire": wire}
     whole = trained(small(**settings, averaging=averaging | {"rounds": 6}), tmp_path / "whole")
     trained(small(**settings, averaging=averaging | {"rounds": 4}), tmp_path / "parts")
     resumed = trained(small(**settings, averaging=averaging | {"rounds": 6}), tmp_path / "parts", resume=True)
