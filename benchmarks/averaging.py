@@ -11,7 +11,8 @@ import argparse
 import os
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import cycle
 
 import torch
@@ -19,19 +20,36 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from rayrnn.averaging import Averager
+from rayrnn.compression import Wire
 from rayrnn.data.batches import Minibatch
 from rayrnn.models.network import Network
 from rayrnn.training.learning import Lesson, learn_alone
 
 NUM_SYMBOLS, HIDDEN_SIZE, NUM_LAYERS, BATCH_SIZE, SEGMENT = 80, 200, 2, 8, 50
 NUM_WORKERS = 2
-ALONE, GRADIENTS = "no communication", "gradients every update"
-#: way -> (steps of a minibatch, minibatches a round)
-AVERAGES = {"average every 5 updates": (SEGMENT, 5), "average every 5 minibatches of 1000": (1000, 5)}
+
+
+@dataclass(frozen=True)
+class Way:
+    """How the workers learn together."""
+
+    name: str
+    #: steps of a minibatch
+    steps: int = SEGMENT
+    #: minibatches a round
+    frequency: int = 5
+    averages: bool = True
+    wire: Wire = "float32"
+    shares_gradients: bool = False
+
+
+ALONE = Way("no communication", averages=False)
+GRADIENTS = Way("gradients every update", averages=False, shares_gradients=True)
+WAYS = [ALONE, Way("average every 5 updates"), Way("average every 5 minibatches of 1000", steps=1000), GRADIENTS]
 
 
 class FixedGroup:
-    """The members of torch.distributed's process group."""
+    """The members of torch.distributed's process group; like rayrnn's own they vote after each exchange."""
 
     rank = property(lambda self: dist.get_rank())
     size = property(lambda self: dist.get_world_size())
@@ -41,7 +59,17 @@ class FixedGroup:
 
     def sum(self, flat: torch.Tensor) -> bool:
         dist.all_reduce(flat)
+        self._vote()
         return True
+
+    def gather(self, own: torch.Tensor) -> list[torch.Tensor]:
+        parts = [torch.empty_like(own) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, own)
+        self._vote()
+        return parts
+
+    def _vote(self) -> None:
+        dist.all_reduce(torch.zeros(1))
 
 
 class SharedGradients(torch.nn.Module):
@@ -64,7 +92,19 @@ def minibatches(steps: int, seed: int) -> Iterator[Minibatch]:
     return cycle([Minibatch(rows[:, :-1], rows[:, 1:], mask, mask, keys) for rows in text])
 
 
-def measure(way: str, cell: str, updates: int) -> float:
+def measure_in_turn(ways: Sequence[Way], *, cell: str, repeats: int, updates: int) -> dict[str, list[float]]:
+    """Steps a second over all workers: way -> one number a repeat. Every worker calls this at the same time."""
+    torch.set_num_threads(1)
+    speeds: dict[str, list[float]] = {way.name: [] for way in ways}
+    for _ in range(repeats):
+        for way in ways:
+            speed = torch.tensor(measure(way, cell, updates))
+            dist.all_reduce(speed)
+            speeds[way.name].append(speed.item())
+    return speeds
+
+
+def measure(way: Way, cell: str, updates: int) -> float:
     """Steps a second of this worker, over about so many updates."""
     torch.manual_seed(0)
     network = Network(
@@ -75,41 +115,38 @@ def measure(way: str, cell: str, updates: int) -> float:
         hidden_size=HIDDEN_SIZE,
         num_layers=NUM_LAYERS,
     )
-    model = SharedGradients(network) if way == GRADIENTS else network
+    model = SharedGradients(network) if way.shares_gradients else network
     optimizer = torch.optim.RMSprop(model.parameters(), lr=1e-3, alpha=0.95)
-    averager = Averager(model, optimizer)
-    steps, frequency = AVERAGES.get(way, (SEGMENT, 5))
+    averager = Averager(model, optimizer, wire=way.wire)
     lesson = Lesson("language_model", SEGMENT, 5.0, "norm", "fp32")
-    stream, group = minibatches(steps, dist.get_rank()), FixedGroup()
-    rounds = max(1, updates // (frequency * steps // SEGMENT))
+    stream, group = minibatches(way.steps, dist.get_rank()), FixedGroup()
+    rounds = max(1, updates // (way.frequency * way.steps // SEGMENT))
     learned = 0
     for number in range(rounds + 1):
         if number == 1:  # the first round warms up
             dist.barrier()
             started, learned = time.perf_counter(), 0
-        work = learn_alone(model, optimizer, stream, count=frequency, lesson=lesson)  # type: ignore[arg-type]
+        work = learn_alone(model, optimizer, stream, count=way.frequency, lesson=lesson)  # type: ignore[arg-type]
         learned += work.steps
-        if way in AVERAGES:
+        if way.averages:
             averager.average(group, weight=work.steps, notes=[1.0] * 13)
     return learned / (time.perf_counter() - started)
 
 
+def print_table(speeds: Mapping[str, Sequence[float]]) -> None:
+    """Medians, and the medians of each repeat's ratio to no communication."""
+    for name, values in speeds.items():
+        ratios = [value / alone for value, alone in zip(values, speeds[ALONE.name], strict=True)]
+        print(f"{name:<38} {statistics.median(values):>9,.0f} steps/s  {statistics.median(ratios):6.1%}")
+
+
 def work(rank: int, arguments: argparse.Namespace) -> None:
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(arguments.port))
-    torch.set_num_threads(1)
     dist.init_process_group("gloo", rank=rank, world_size=NUM_WORKERS)
-    ways = [ALONE, *AVERAGES, GRADIENTS]
-    speeds: dict[str, list[float]] = {way: [] for way in ways}
-    for _ in range(arguments.repeats):
-        for way in ways:
-            speed = torch.tensor(measure(way, arguments.cell, arguments.updates))
-            dist.all_reduce(speed)
-            speeds[way].append(speed.item())
+    speeds = measure_in_turn(WAYS, cell=arguments.cell, repeats=arguments.repeats, updates=arguments.updates)
     if rank == 0:
         print(f"{arguments.cell}, {NUM_WORKERS} workers of one thread, medians of {arguments.repeats}")
-        for way, values in speeds.items():
-            ratios = [value / alone for value, alone in zip(values, speeds[ALONE], strict=True)]
-            print(f"{way:<38} {statistics.median(values):>9,.0f} steps/s  {statistics.median(ratios):6.1%}")
+        print_table(speeds)
     dist.destroy_process_group()
 
 

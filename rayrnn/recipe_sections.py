@@ -96,7 +96,7 @@ class Averaging(Section):
     #: nesterov takes DiLoCo's 0.9, bmuf its paper's 1 - 1 / workers
     outer_momentum: Fraction = 0.0
     optimizer_state: Literal["keep", "average", "reset"] = "keep"
-    #: how the parameters travel; less than float32 pays between a few workers on slow links
+    #: how the parameters travel; bfloat16 and int8 pay between a few workers on slow links
     wire: Literal["float32", "bfloat16", "int8"] = "float32"
     #: seconds the others wait at the average for a worker that hangs or lags; then they go on without it
     patience: float = Field(30.0, gt=0)
