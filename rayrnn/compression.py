@@ -3,7 +3,7 @@
 What a worker sends is how far its parameters moved from the last that all members had in common. bfloat16 keeps the
 first 8 significant bits of each; int8 keeps multiples of a 127th of the largest among each 1024 of them. What that
 loses is added to the worker's next difference (error feedback: Seide et al. 2014, "1-bit stochastic gradient descent",
-Interspeech, section 3.2; Karimireddy et al. 2019, arXiv:1901.09847, algorithm 2), so that it arrives late, but arrives.
+Interspeech; Karimireddy et al. 2019, arXiv:1901.09847, EF-SGD), so that it arrives late, but arrives.
 
 Who decodes the same bytes gets the same bits on any processor: a value takes one multiplication at most.
 
