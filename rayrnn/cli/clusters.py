@@ -10,7 +10,7 @@ from rayrnn.cli.runs import show_there
 from rayrnn.cli.talk import console, escape
 
 if TYPE_CHECKING:
-    from rayrnn.cluster.hosts import Wishes
+    from rayrnn.cluster.plan import Wishes
 
 
 def up(
@@ -42,7 +42,7 @@ def up(
         _print_manifest(file)
         return
     if file is not None:
-        from rayrnn.cluster.hosts import Wishes
+        from rayrnn.cluster.plan import Wishes
 
         wishes = Wishes(python, min_workers, max_workers, no_restart)
         _up_hosts(file, wishes, yes=yes, dry_run=dry_run)
@@ -70,9 +70,10 @@ def _print_manifest(file: Path | None) -> None:
 
 def _up_hosts(file: Path, wishes: "Wishes", *, yes: bool, dry_run: bool) -> None:
     from rayrnn.cluster.cluster_file import read_cluster_file
-    from rayrnn.cluster.hosts import bring_up, plan
+    from rayrnn.cluster.hosts import bring_up
     from rayrnn.cluster.hosts_screen import show_muster, show_plan
     from rayrnn.cluster.launcher import check_this_machine
+    from rayrnn.cluster.plan import plan
     from rayrnn.cluster.screen import show_cluster_file
 
     cluster = read_cluster_file(file)

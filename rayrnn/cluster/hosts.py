@@ -12,13 +12,14 @@ from typing import Any
 
 import yaml
 
-from rayrnn.cluster.checks import Finding, check
 from rayrnn.cluster.cluster_file import ClusterFile
 from rayrnn.cluster.launch_file import Luggage, is_address, launch_config
 from rayrnn.cluster.launcher import run_launcher
+from rayrnn.cluster.packages import packages_for_hosts
+from rayrnn.cluster.plan import Plan, Wishes, addresses_of
 from rayrnn.cluster.shell import Shell, last_lines, shell_of, shell_of_head, side_by_side
 from rayrnn.cluster.state import cluster_folder
-from rayrnn.cluster.survey import Host, survey, token_digest
+from rayrnn.cluster.survey import token_digest
 from rayrnn.cluster.token import ensure_token
 from rayrnn.cluster.wheel import build_wheel
 from rayrnn.errors import ClusterError
@@ -27,47 +28,6 @@ from rayrnn.errors import ClusterError
 PATIENCE = 1800.0
 
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Wishes:
-    """What the user says beside the cluster file."""
-
-    #: a Python on the hosts that has rayrnn already
-    python: str | None = None
-    #: so many workers are enough: those that cannot be reached may be left out
-    min_workers: int | None = None
-    max_workers: int | None = None
-    #: leave a Ray that runs as it is, even where it runs another rayrnn
-    no_restart: bool = False
-
-
-@dataclass
-class Plan:
-    """What `bring_up` is going to do, and what was found on the way to it."""
-
-    file: ClusterFile
-    wishes: Wishes
-    #: as listed, the head first; empty where a cloud decides
-    hosts: list[Host]
-    findings: list[Finding]
-    #: those that are to be the cluster
-    chosen: list[Host]
-
-    @property
-    def faults(self) -> list[Finding]:
-        """What keeps the chosen hosts from being a cluster."""
-        chosen = {host.address for host in self.chosen}
-        return [finding for finding in self.findings if finding.host in chosen and not finding.tolerable]
-
-    def refuse(self) -> None:
-        """Go no further where something is in the way.
-
-        Raises:
-            ClusterError: names every fault with its fix.
-        """
-        if self.faults:
-            raise ClusterError("\n".join(["this keeps the hosts from being a cluster:", *map(_indented, self.faults)]))
 
 
 @dataclass
@@ -87,15 +47,6 @@ class Muster:
     was_up: bool = False
 
 
-def plan(file: ClusterFile, wishes: Wishes) -> Plan:
-    """Look at every host; nothing is changed there."""
-    if not file.hosts:
-        return Plan(file, wishes, [], [], [])
-    hosts = survey(file, wishes.python)
-    chosen = _choose(hosts, wishes)
-    return Plan(file, wishes, hosts, check(hosts, token=token_digest(), python=wishes.python), chosen)
-
-
 def bring_up(plan: Plan, say: Say) -> Muster:
     """Install what is missing, start what does not run, wait for everybody, and have them prove themselves.
 
@@ -107,16 +58,14 @@ def bring_up(plan: Plan, say: Say) -> Muster:
     folder = cluster_folder(file.name)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     wheel, build = build_wheel(folder)
-    luggage = Luggage(_token_file(folder), wheel, build, wishes.python)
-    addresses = _addresses(plan)
+    luggage = Luggage(_token_file(folder), wheel, build, packages_for_hosts(), wishes.python)
+    addresses = addresses_of(plan)
     text = yaml.safe_dump(launch_config(file, luggage, addresses), sort_keys=False)
     given = folder / "launch.yaml"
     same = given.exists() and given.read_text(encoding="utf-8") == text
-    running = bool(plan.chosen) and plan.chosen[0].runs_ray
-    restart = not running or (not wishes.no_restart and plan.chosen[0].facts["build"] != build and not wishes.python)
     # Ray never tries a host again whose setup has failed once
     failed = folder / "failed"
-    restart = restart or (failed.exists() and not wishes.no_restart)
+    restart = _must_restart(plan, luggage) or (failed.exists() and not wishes.no_restart)
     if restart or not same or not all(host.runs_ray for host in plan.chosen):
         if restart:
             shutil.rmtree(folder / "ray", ignore_errors=True)  # what the launcher remembers of an earlier cluster
@@ -184,25 +133,14 @@ def call_everybody(file: ClusterFile, addresses: tuple[str, ...], say: Say) -> M
     return muster
 
 
-def _choose(hosts: list[Host], wishes: Wishes) -> list[Host]:
-    """The head, and the workers: without those that cannot be reached where enough are left."""
-    head, *workers = hosts
-    reached = [host for host in workers if not host.unreachable]
-    if wishes.min_workers is not None and wishes.min_workers <= len(reached):
-        workers = reached
-    return [head, *workers[: wishes.max_workers]]
-
-
-def _addresses(plan: Plan) -> tuple[str, ...]:
-    """How the hosts are to call each other: as listed, unless a host takes its own name for 127.0.1.1."""
-    return tuple(_address(host, plan.chosen) for host in plan.chosen)
-
-
-def _address(host: Host, hosts: list[Host]) -> str:
-    if is_address(host.address):
-        return host.address
-    seen = [other.facts["names"].get(host.address) for other in hosts]
-    return next((address for address in seen if address and not address.startswith("127.")), host.address)
+def _must_restart(plan: Plan, luggage: Luggage) -> bool:
+    """Whether no Ray runs on the head, or one that lacks something of what is to be installed."""
+    if not plan.chosen or not plan.chosen[0].runs_ray:
+        return True
+    if plan.wishes.no_restart or plan.wishes.python:
+        return False
+    facts = plan.chosen[0].facts
+    return facts["build"] != luggage.build or not set(luggage.packages) <= set(facts["installed"])
 
 
 def _token_file(folder: Path) -> Path:
@@ -276,7 +214,3 @@ def _ever_listed(file: ClusterFile, given: Path) -> list[str]:
 
 def _end(file: ClusterFile, address: str) -> Any:
     return shell_of(file, address).ask("end", file.name, timeout=60)
-
-
-def _indented(finding: Finding) -> str:
-    return f"  {finding}"

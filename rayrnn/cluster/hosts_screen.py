@@ -6,7 +6,8 @@ from rich.text import Text
 
 from rayrnn.cluster.checks import Finding
 from rayrnn.cluster.cluster_file import ClusterFile
-from rayrnn.cluster.hosts import Muster, Plan
+from rayrnn.cluster.hosts import Muster
+from rayrnn.cluster.plan import Plan
 from rayrnn.cluster.screen import table
 from rayrnn.cluster.survey import Host
 

