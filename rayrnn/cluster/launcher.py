@@ -29,15 +29,25 @@ def check_this_machine(file: ClusterFile) -> None:
     """What the launcher needs here: ssh, rsync, and the files that the cluster file names.
 
     Raises:
-        ClusterError: something is missing; names all of it.
+        ClusterError: something is missing, or a key is no secret; names all of it.
     """
     missing = [f"{tool} is not installed on this machine" for tool in ("ssh", "rsync") if not shutil.which(tool)]
     for key, path in file.local_files.items():
         here = Path(path).expanduser()
         if not here.exists() and here != token_path():
             missing.append(f'{file.path}: "{key}" names {path}, which is not on this machine')
+        elif key == "auth.ssh_private_key" and _is_open(here):
+            missing.append(
+                f'{file.path}: "{key}" names {path}, which others may read: ssh refuses it; `chmod 600 {path}`'
+            )
     if missing:
         raise ClusterError("\n".join(missing))
+
+
+def _is_open(key: Path) -> bool:
+    """Whether ssh takes a key for no secret."""
+    about = key.stat()
+    return about.st_uid == os.getuid() and bool(about.st_mode & 0o077)
 
 
 def run_launcher(

@@ -31,6 +31,8 @@ CLAIM = os.path.join(BASE, "token")
 LEFT_ON_HEAD = ("ray_bootstrap_key.pem", "ray_bootstrap_config.yaml")
 #: the processes that no Ray node can do without
 RAY = ("gcs_server", "raylet")
+#: those that Spark 3.5 runs on
+JAVAS = (11, 17)
 #: prints the versions of what a Python has of these
 VERSIONS = """
 import importlib.metadata as m, json, sys
@@ -76,6 +78,8 @@ def facts(name: str, python: str, ports: str, *others: str) -> None:
                 "busy_ports": [int(port) for port in ports.split(",") if port and _is_busy(int(port))],
                 "rays": _rays(folder_of(name)),
                 "token": _token(),
+                "java": {"home": os.environ.get("JAVA_HOME"), "version": java_version(os.environ.get("JAVA_HOME", ""))},
+                "folder_is_free": _is_free(folder_of(name)),
                 "tools": [tool for tool in ("rsync", "java", "bash") if shutil.which(tool)],
             }
         )
@@ -85,12 +89,10 @@ def facts(name: str, python: str, ports: str, *others: str) -> None:
 def folder(name: str) -> int:
     """Print the folder of Ray's files, which only this user can enter; its processes are known by it."""
     place = folder_of(name)
-    try:
-        os.mkdir(place, 0o700)
-    except FileExistsError:
-        if os.lstat(place).st_uid != os.getuid() or os.path.islink(place):
-            print(f"{place} belongs to somebody else: give the cluster another name", file=sys.stderr)
-            return 1
+    if not _is_free(place):
+        print(f"{place} belongs to somebody else: give the cluster another name", file=sys.stderr)
+        return 1
+    os.makedirs(place, 0o700, exist_ok=True)
     os.chmod(place, 0o700)
     print(place)
     return 0
@@ -143,10 +145,26 @@ def end(name: str) -> int:
     return 1 if left else 0
 
 
+def java_version(home: str) -> int | None:
+    """The major version of the Java there: 8 for 1.8, 17 for 17.0.9; None where there is none."""
+    try:
+        command = [os.path.join(home, "bin", "java"), "-version"]
+        ended = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    found = re.search(r'version "(?:1\.)?(\d+)', ended.stdout)
+    return int(found.group(1)) if found else None
+
+
 def folder_of(name: str) -> str:
     """Short, as the paths of Ray's sockets must be."""
     short = name if re.match(r"[\w.-]{1,16}$", name) else hashlib.sha256(name.encode()).hexdigest()[:16]
     return "/tmp/rayrnn-" + short
+
+
+def _is_free(place: str) -> bool:
+    """Whether a folder is this user's own, or can become it."""
+    return not os.path.lexists(place) or (os.lstat(place).st_uid == os.getuid() and not os.path.islink(place))
 
 
 def _versions(python: str) -> dict[str, Any] | None:

