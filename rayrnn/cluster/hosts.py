@@ -13,11 +13,11 @@ from typing import Any
 import yaml
 
 from rayrnn.cluster.cluster_file import ClusterFile
-from rayrnn.cluster.launch_file import Luggage, is_address, launch_config
+from rayrnn.cluster.launch_file import Luggage, launch_config
 from rayrnn.cluster.launcher import run_launcher
 from rayrnn.cluster.packages import packages_for_hosts
-from rayrnn.cluster.plan import Plan, Wishes, addresses_of
-from rayrnn.cluster.shell import Shell, last_lines, shell_of, shell_of_head, side_by_side
+from rayrnn.cluster.plan import Plan, addresses_of
+from rayrnn.cluster.shell import Shell, Unreachable, last_lines, shell_of, shell_of_head, side_by_side
 from rayrnn.cluster.state import cluster_folder
 from rayrnn.cluster.survey import token_digest
 from rayrnn.cluster.token import ensure_token
@@ -26,6 +26,8 @@ from rayrnn.errors import ClusterError
 
 #: seconds until every host must have joined; the first time, rayrnn and torch are fetched by each
 PATIENCE = 1800.0
+#: in the cluster's folder, the hosts that have something of it
+TOUCHED = "hosts"
 
 Say = Callable[[str], None]
 
@@ -70,8 +72,11 @@ def bring_up(plan: Plan, say: Say) -> Muster:
         if restart:
             shutil.rmtree(folder / "ray", ignore_errors=True)  # what the launcher remembers of an earlier cluster
         given.write_text(text, encoding="utf-8")
+        _remember(folder, [host.address for host in plan.chosen])
         _claim_tokens(plan)
-        run_launcher("up", file, given, say, _options(wishes, restart=restart))
+        if plan.chosen and not restart:
+            shell_of(file, plan.chosen[0].address).ask("enlist", file.name, *addresses[1:])
+        run_launcher("up", file, given, say, _options(plan, restart=restart))
     failed.touch()
     muster = call_everybody(file, addresses, say)
     failed.unlink()
@@ -94,16 +99,22 @@ def take_down(file: ClusterFile, say: Say) -> list[str]:
         run_launcher("down", file, given if given.exists() else file.path, say)
         shutil.rmtree(folder, ignore_errors=True)
         return []
-    head, *workers = _ever_listed(file, given)
+    touched = _touched(folder)
+    head, *workers = hosts = list(dict.fromkeys([*file.hosts, *touched]))
+
+    def end(host: str) -> Any:
+        # one that was left out may be away: it has nothing of the cluster
+        return _end(file, host, may_be_away=bool(touched) and host not in touched)
+
     # the head first: it would start its workers again
-    answers = [*side_by_side([head], lambda host: _end(file, host)), *side_by_side(workers, lambda h: _end(file, h))]
+    answers = [*side_by_side([head], end), *side_by_side(workers, end)]
     failed = [str(answer) for answer in answers if isinstance(answer, ClusterError)]
     if failed:
         listed = "\n".join(f"  {line}" for line in failed)
         again = f"its processes and its token may remain there: `rayrnn down {file.path}` again when it can be reached"
         raise ClusterError(f"not every host could be taken down; {again}\n{listed}")
     shutil.rmtree(folder, ignore_errors=True)
-    return [host for host, answer in zip([head, *workers], answers, strict=True) if answer["ended"]]
+    return [host for host, answer in zip(hosts, answers, strict=True) if answer["ended"]]
 
 
 def call_everybody(file: ClusterFile, addresses: tuple[str, ...], say: Say) -> Muster:
@@ -163,13 +174,13 @@ def _claim_tokens(plan: Plan) -> None:
             raise answer
 
 
-def _options(wishes: Wishes, *, restart: bool) -> Iterator[str]:
+def _options(plan: Plan, *, restart: bool) -> Iterator[str]:
     if not restart:
         yield "--no-restart"
-    if wishes.max_workers is not None:
-        yield f"--max-workers={wishes.max_workers}"
-    if wishes.min_workers is not None and wishes.max_workers is None:
-        yield f"--min-workers={wishes.min_workers}"
+    # where the hosts are listed, those that are chosen are all that the launcher hears of
+    for option, number in (("--min-workers", plan.wishes.min_workers), ("--max-workers", plan.wishes.max_workers)):
+        if not plan.file.hosts and number is not None:
+            yield f"{option}={number}"
 
 
 def _listen(head: Shell, name: str, addresses: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
@@ -203,14 +214,20 @@ def _what_is_wrong(muster: Muster, file: ClusterFile) -> str:
     return "\n".join(lines)
 
 
-def _ever_listed(file: ClusterFile, given: Path) -> list[str]:
-    """The hosts of the file, and those that it listed when the cluster was brought up."""
-    listed = list(file.hosts)
-    if given.exists():
-        provider = yaml.safe_load(given.read_text(encoding="utf-8"))["provider"]
-        listed += [host for host in provider["worker_ips"] if all(map(is_address, [host, *listed]))]
-    return list(dict.fromkeys(listed))
+def _remember(folder: Path, hosts: list[str]) -> None:
+    """That these have something of the cluster, until it is taken down."""
+    (folder / TOUCHED).write_text("\n".join(dict.fromkeys([*_touched(folder), *hosts])), encoding="utf-8")
 
 
-def _end(file: ClusterFile, address: str) -> Any:
-    return shell_of(file, address).ask("end", file.name, timeout=60)
+def _touched(folder: Path) -> list[str]:
+    path = folder / TOUCHED
+    return path.read_text(encoding="utf-8").split() if path.exists() else []
+
+
+def _end(file: ClusterFile, address: str, *, may_be_away: bool) -> Any:
+    try:
+        return shell_of(file, address).ask("end", file.name, timeout=60)
+    except Unreachable:
+        if may_be_away:
+            return {"ended": 0}
+        raise

@@ -22,6 +22,8 @@ def show_plan(console: Console, plan: Plan) -> None:
         return
     console.print(hosts_table(plan.hosts), highlight=False)
     show_findings(console, [finding for finding in plan.findings if finding not in plan.faults])
+    if plan.left_out:
+        console.print(Text(f"left out: {', '.join(plan.left_out)}", style="yellow"), highlight=False)
 
 
 def show_findings(console: Console, findings: list[Finding]) -> None:

@@ -44,8 +44,8 @@ def launch_config(file: ClusterFile, luggage: Luggage, hosts: tuple[str, ...]) -
     config = dict(file.config)
     if hosts:
         config["provider"] = {**config["provider"], "head_ip": hosts[0], "worker_ips": list(hosts[1:])}
-        if len(hosts) != len(file.hosts):
-            config["min_workers"] = config["max_workers"] = len(hosts) - 1
+        # whoever was chosen is waited for; Ray would start the least that it must
+        config["min_workers"] = config["max_workers"] = len(hosts) - 1
     wheel = f"{WHEELS}/{luggage.build}/{luggage.wheel.name}"
     config["file_mounts"] = {
         **(config.get("file_mounts") or {}),

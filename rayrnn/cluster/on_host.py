@@ -6,6 +6,7 @@ Linux alone: it looks into /proc.
 
 from __future__ import annotations
 
+import fcntl
 import glob
 import hashlib
 import importlib.util
@@ -46,7 +47,7 @@ print(json.dumps({"python": sys.version.split()[0], "packages": found}))
 
 def main(verb: str, arguments: list[str]) -> int:
     """Do one thing; what it found is one line of JSON on stdout."""
-    verbs: list[Callable[..., int | None]] = [facts, folder, address, claim, clear, end]
+    verbs: list[Callable[..., int | None]] = [facts, folder, enlist, address, claim, clear, end]
     return next(known for known in verbs if known.__name__ == verb)(*arguments) or 0
 
 
@@ -96,6 +97,19 @@ def folder(name: str) -> int:
     os.chmod(place, 0o700)
     print(place)
     return 0
+
+
+def enlist(name: str, *workers: str) -> None:
+    """On the head: have the Ray that runs know of workers that were not listed when it was started."""
+    place = f"{folder_of(name)}/ray/cluster-{name}"
+    with open(place + ".lock", "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # as Ray does
+        known = json.loads(_read(place + ".state") or "{}")
+        for worker in workers:
+            known.setdefault(worker, {"tags": {"ray-node-type": "worker"}, "state": "terminated"})
+        with open(place + ".state", "w") as file:
+            json.dump(known, file)
+    print("{}")
 
 
 def address(other: str) -> None:

@@ -1,12 +1,13 @@
 """Who is to be the cluster: what the user wishes, what was found on the hosts, and whom that leaves."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rayrnn.cluster.checks import Finding, check
 from rayrnn.cluster.cluster_file import ClusterFile
 from rayrnn.cluster.launch_file import is_address
 from rayrnn.cluster.survey import Host, survey, token_digest
-from rayrnn.errors import ClusterError
+from rayrnn.errors import ClusterError, UsageError
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,11 @@ class Plan:
         chosen = {host.address for host in self.chosen}
         return [finding for finding in self.findings if finding.host in chosen and not finding.tolerable]
 
+    @property
+    def left_out(self) -> list[str]:
+        """The addresses of those that are listed, and are not to be part of it."""
+        return [host.address for host in self.hosts if host not in self.chosen]
+
     def refuse(self) -> None:
         """Go no further where something is in the way.
 
@@ -51,12 +57,31 @@ class Plan:
 
 
 def plan(file: ClusterFile, wishes: Wishes) -> Plan:
-    """Look at every host; nothing is changed there."""
+    """Look at every host; nothing is changed there.
+
+    Raises:
+        UsageError: more workers are wished for at least than there are, or than are wished for at most.
+    """
     if not file.hosts:
         return Plan(file, wishes, [], [], [])
+    least, most = _limits(file, wishes)
     hosts = survey(file, wishes.python)
-    chosen = _choose(hosts, wishes)
-    return Plan(file, wishes, hosts, check(hosts, token=token_digest(), python=wishes.python), chosen)
+    chosen = choose(hosts, least=least, most=most)
+    findings = check(hosts, token=token_digest(), python=wishes.python)
+    return Plan(file, wishes, hosts, [*findings, *_in_excess(hosts, chosen)], chosen)
+
+
+def choose(hosts: Sequence[Host], *, least: int | None, most: int) -> list[Host]:
+    """The head and at most so many workers, those before that run already, and those that are not reached last.
+
+    Args:
+        least: so many workers are enough, where others are not reached; None wants all.
+    """
+    head, *workers = hosts
+    reached = [host for host in workers if not host.unreachable]
+    enough = least is not None and least <= len(reached)
+    wanted = sorted(reached if enough else workers, key=lambda host: (bool(host.unreachable), not host.runs_ray))
+    return [head, *(host for host in workers if host in wanted[:most])]
 
 
 def addresses_of(plan: Plan) -> tuple[str, ...]:
@@ -64,13 +89,24 @@ def addresses_of(plan: Plan) -> tuple[str, ...]:
     return tuple(_address(host, plan.chosen) for host in plan.chosen)
 
 
-def _choose(hosts: list[Host], wishes: Wishes) -> list[Host]:
-    """The head, and the workers: without those that cannot be reached where enough are left."""
-    head, *workers = hosts
-    reached = [host for host in workers if not host.unreachable]
-    if wishes.min_workers is not None and wishes.min_workers <= len(reached):
-        workers = reached
-    return [head, *workers[: wishes.max_workers]]
+def _limits(file: ClusterFile, wishes: Wishes) -> tuple[int | None, int]:
+    """The fewest workers and the most; what the user types goes before what the file says."""
+    listed = len(file.hosts) - 1
+    most = file.max_workers if wishes.max_workers is None else min(wishes.max_workers, listed)
+    if wishes.min_workers is not None and wishes.min_workers > most:
+        raise UsageError(
+            f"--min-workers {wishes.min_workers}, but there are {most} at most ({file.path} lists {listed})"
+        )
+    least = file.config.get("min_workers") if wishes.min_workers is None else wishes.min_workers
+    return least if least is None else min(least, most), most
+
+
+def _in_excess(hosts: list[Host], chosen: list[Host]) -> Iterator[Finding]:
+    """Ray would end as many as are too many, and none in particular."""
+    for host in hosts:
+        if host.runs_ray and host not in chosen:
+            what = f"{host.address} is at work in this cluster, and --max-workers leaves it out"
+            yield Finding(chosen[0].address, what, "`rayrnn down` first, or let more take part")
 
 
 def _address(host: Host, hosts: list[Host]) -> str:
