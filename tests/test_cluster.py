@@ -105,6 +105,7 @@ def test_status_tells_what_the_cluster_offers(home: Path) -> None:
     status = status_of(home)
     (node,) = status["nodes"]
     assert node["alive"]
+    assert len(bytes.fromhex(node["id"])) == 28, "as `ray drain-node` takes it"
     assert node["cpus"] == {"total": 3.0, "used": 0.0}
     assert node["memory"]["total"] == 2 * 2**30
     assert status["jobs"] == []

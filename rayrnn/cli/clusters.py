@@ -121,11 +121,12 @@ def _down_hosts(file: Path, *, yes: bool) -> None:
 
 
 def attach(file: Annotated[Path, typer.Argument(help="The cluster file.")]) -> None:
-    """Open a shell on the cluster's head, with rayrnn and Ray on its PATH."""
+    """Open a shell on the cluster's head, where rayrnn and Ray find the cluster: `ray status` works."""
     from rayrnn.cluster.cluster_file import read_cluster_file
     from rayrnn.cluster.shell import shell_of_head
 
-    shell_of_head(read_cluster_file(file)).enter()
+    cluster = read_cluster_file(file)
+    shell_of_head(cluster).enter(cluster.name)
 
 
 def doctor(

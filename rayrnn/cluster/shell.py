@@ -16,6 +16,7 @@ from ray.autoscaler.sdk import get_head_node_ip
 
 from rayrnn.cluster import on_host
 from rayrnn.cluster.cluster_file import ClusterFile
+from rayrnn.cluster.environment import settings_for_hosts
 from rayrnn.cluster.logs import quiet_ray
 from rayrnn.errors import ClusterError
 
@@ -84,14 +85,28 @@ class Shell:
         said = self.run(f"exec python3 - {shlex.join([verb, *arguments])}", input=program, timeout=timeout)
         return json.loads(said.splitlines()[-1])
 
-    def enter(self) -> None:
-        """Become a shell on the host."""
-        command = self.command(f"export PATH={HOST_PATH}; exec bash -i", terminal=True)
+    def enter(self, cluster: str) -> None:
+        """Become a shell on the host, whose commands find the Ray of a cluster and show it the token."""
+        inside = f"exec bash --rcfile <(echo {shlex.quote(_settings(cluster))}) -i"
+        command = self.command(inside, terminal=True)
         os.execvp(command[0], command)
 
     def _how(self) -> str:
         key = self.options[:2] if self.options[0] == "-i" else ()
         return shlex.join(["ssh", *key, self.target])
+
+
+def _settings(cluster: str) -> str:
+    """What an interactive shell does first: the user's own settings, and ours over them.
+
+    No RAY_TMPDIR: by that `rayrnn down` knows the processes that it ends.
+    """
+    exports = " ".join(f"{name}={shlex.quote(value)}" for name, value in settings_for_hosts().items())
+    address = f"{on_host.folder_of(cluster)}/ray/ray_current_cluster"
+    return (
+        f"[ ! -r ~/.bashrc ] || . ~/.bashrc; export PATH={HOST_PATH} {exports}; "
+        f"[ ! -r {address} ] || export RAY_ADDRESS=$(cat {address})"
+    )
 
 
 def shell_of(file: ClusterFile, address: str, auth: dict[str, Any] | None = None) -> Shell:

@@ -28,6 +28,8 @@ class Usage:
 class Node:
     """One host's share of the cluster; memory in bytes, as Ray accounts for it."""
 
+    #: Ray's, as `ray drain-node --node-id` takes it
+    id: str
     address: str
     host_name: str
     alive: bool
@@ -117,6 +119,7 @@ def _nodes(address: str, table: list[dict[str, object]]) -> list[Node]:
 
 def _node(row: dict[str, object], info: NodeInfo | None) -> Node:
     return Node(
+        id=str(row["NodeID"]),
         address=str(row["NodeManagerAddress"]),
         host_name=str(row["NodeManagerHostname"]),
         alive=info is not None,
