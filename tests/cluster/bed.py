@@ -26,8 +26,8 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -294,6 +294,18 @@ class Bed:
                 host._process.wait(PATIENCE)
         shutil.rmtree(self.folder)
         self._lock.close()
+
+    @contextmanager
+    def own_names_mean_loopback(self) -> Iterator[None]:
+        """Inside, each host takes its own name for 127.0.1.1, as Debian's installer writes it."""
+        for host in self.hosts:
+            text = host.names.read_text()
+            host.names.write_text(text.replace(f"{host.address} {host.name}", f"127.0.1.1 {host.name}"))
+        try:
+            yield
+        finally:
+            for host in self.hosts:
+                host.names.write_text(self.laptop.names.read_text())
 
     def shape(self, link: Link) -> None:
         """Make the links of the three hosts such; the laptop's stays fast."""

@@ -215,6 +215,53 @@ def test_a_host_that_dies_costs_its_worker_and_not_the_run(bed: Bed) -> None:
     assert json.loads(training.printed)["rounds"] == 3000
 
 
+def test_the_workers_of_a_host_that_is_drained_leave_and_nobody_dies(bed: Bed) -> None:
+    write_recipe(bed, 3000)
+    training = Talk(bed, *TRAIN, "--json")
+    training.wait_for("/3000 loss")
+    leaving = next(host for host in bed.hosts[1:] if workers_among(host.processes()))
+    drain(bed, leaving)
+    training.wait_for("left (its node leaves the cluster) in round")
+    assert training.end(400) == 0, training.said
+    leaving.kill()
+    leaving.start()
+    start_ray(bed, leaving)
+    assert json.loads(training.printed)["rounds"] == 3000
+    assert "died" not in training.said
+
+
+def drain(bed: Bed, host: Host) -> None:
+    status = json.loads(bed.laptop.run("rayrnn", "status", "cluster.yaml", "--json").stdout)
+    (node,) = [node["id"] for node in status["cluster"]["nodes"] if node["alive"] and node["address"] == host.address]
+    why = ("--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "a test")
+    command = ("python3", "-m", "ray.scripts.scripts", "drain-node", "--address", f"{bed.hosts[0].address}:6379")
+    ended = bed.hosts[0].run(*command, "--node-id", node, *why, environment={"RAY_AUTH_MODE": "token"})
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_a_host_that_is_cut_off_for_a_while_is_waited_for_no_longer_than_patience_and_comes_back(bed: Bed) -> None:
+    write_recipe(bed, 6000)
+    training = Talk(bed, *TRAIN, "--json")
+    training.wait_for("/6000 loss")
+    cut = next(host for host in bed.hosts[1:] if workers_among(host.processes()))
+    cut.cut()
+    training.wait_for("went on after")
+    cut.mend()
+    training.wait_for("takes part from round")
+    assert training.end(400) == 0, training.said
+    assert json.loads(training.printed)["rounds"] == 6000
+    if not any(process.name() == "raylet" for process in cut.processes()):  # the head had given it up
+        start_ray(bed, cut)
+
+
+def test_hosts_whose_names_mean_the_loopback_train(bed: Bed) -> None:
+    write_recipe(bed, 60)
+    with bed.own_names_mean_loopback():
+        ended = bed.laptop.run(*TRAIN, "--json", timeout=240)
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads(ended.stdout)["rounds"] == 60
+
+
 def test_a_run_goes_on_after_its_head_died_with_everything_on_it(bed: Bed) -> None:
     """The laptop had left: the checkpoint comes from the host that kept it."""
     write_recipe(bed, 20000)

@@ -1,5 +1,6 @@
 """Up and down on three hosts, as a user types them on the laptop; and everything that is wrong with hosts, named."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from rayrnn.cluster.packages import packages_for_hosts
 from tests.cluster.bed import Bed, Host
 from tests.cluster.disk import ROOT
 
@@ -34,6 +36,11 @@ def rayrnn(bed: Bed, *words: str, **options: object) -> "subprocess.CompletedPro
 
 def up(bed: Bed, *words: str) -> "subprocess.CompletedProcess[str]":
     return rayrnn(bed, "up", "cluster.yaml", "--yes", *words)
+
+
+def raylets(hosts: list[Host]) -> set[int]:
+    """Ray's own process on each host."""
+    return {process.pid for host in hosts for process in host.processes() if process.name() == "raylet"}
 
 
 def assert_nothing_is_left(hosts: list[Host]) -> None:
@@ -74,12 +81,8 @@ def test_what_is_wrong_with_hosts_is_named_with_its_fix_and_changes_nothing(bed:
 
 
 def test_names_that_mean_the_loopback_are_noted(bed: Bed) -> None:
-    for host in bed.hosts:
-        text = host.names.read_text()
-        host.names.write_text(text.replace(f"{host.address} {host.name}", f"127.0.1.1 {host.name}"))
-    ended = rayrnn(bed, "up", "cluster.yaml", "--dry-run")
-    for host in bed.hosts:
-        host.names.write_text(bed.laptop.names.read_text())
+    with bed.own_names_mean_loopback():
+        ended = rayrnn(bed, "up", "cluster.yaml", "--dry-run")
     assert ended.returncode == 0
     assert "note: 192.0.2.10: the name alder means 127.0.1.1; training goes by address, but Spark needs" in ended.stderr
     assert_nothing_is_left(bed.hosts)
@@ -94,16 +97,24 @@ def test_up_brings_rayrnn_to_bare_hosts_and_down_leaves_nothing(bed: Bed) -> Non
     assert len(re.findall(r"192\.0\.2\.1\d +192\.0\.2\.1\d +[\d.]+ ms +\d+ Mbit/s", ended.stderr)) == 3
     for host in bed.hosts:
         assert (host.home / ".ray" / "auth_token").stat().st_mode & 0o777 == 0o600
+        installed = (host.home / ".rayrnn" / "venv" / "rayrnn-build").read_text().splitlines()
+        assert set(installed[1:]) == set(packages_for_hosts())
         assert host.run(".rayrnn/venv/bin/rayrnn", "--version").stdout == rayrnn(bed, "--version").stdout
     refused = rayrnn(bed, "status", "--address", "192.0.2.10:6379", environment={"RAY_AUTH_TOKEN": "wrong"})
     assert refused.returncode == 4
     assert "does not take this token" in refused.stderr
 
-    raylets = {process.pid for host in bed.hosts for process in host.processes() if process.name() == "raylet"}
+    attached = rayrnn(bed, "attach", "cluster.yaml", input="ray status; rayrnn --version\n")
+    assert "0.0/6.0 CPU" in attached.stdout, attached.stderr
+    assert rayrnn(bed, "--version").stdout in attached.stdout
+    status = json.loads(rayrnn(bed, "status", "cluster.yaml", "--json").stdout)
+    assert len({node["id"] for node in status["cluster"]["nodes"]}) == 3
+
+    before = raylets(bed.hosts)
     again = up(bed)
     assert again.returncode == 0, again.stderr
     assert "rayrnn is up already" in again.stderr
-    assert {p.pid for host in bed.hosts for p in host.processes() if p.name() == "raylet"} == raylets
+    assert raylets(bed.hosts) == before
 
     assert rayrnn(bed, "down", "cluster.yaml", "--yes").returncode == 0
     assert_nothing_is_left(bed.hosts)
@@ -117,6 +128,39 @@ def test_a_host_that_comes_back_is_taken_in_again_by_another_up(bed: Bed) -> Non
     ended = up(bed)
     assert ended.returncode == 0, ended.stderr
     assert "3: 192.0.2.10, 192.0.2.11, 192.0.2.12" in ended.stderr
+
+
+@pytest.mark.slow
+def test_a_host_that_is_off_is_left_out_where_others_are_enough_and_joins_later(bed: Bed) -> None:
+    first, second, third = bed.hosts
+    third.kill()
+    ended = up(bed, "--min-workers", "1")
+    assert ended.returncode == 0, ended.stderr
+    assert "left out: 192.0.2.12" in ended.stderr
+    assert "hosts      2: 192.0.2.10, 192.0.2.11" in ended.stderr
+    before = raylets([first, second])
+    third.start()
+    ended = up(bed)
+    assert ended.returncode == 0, ended.stderr
+    assert "rayrnn is up already" in ended.stderr
+    assert "hosts      3: 192.0.2.10, 192.0.2.11, 192.0.2.12" in ended.stderr
+    assert raylets([first, second]) == before
+
+
+@pytest.mark.slow
+def test_down_does_not_ask_for_a_host_that_was_left_out_and_is_away(bed: Bed) -> None:
+    bed.hosts[2].kill()
+    assert up(bed, "--min-workers", "0", "--max-workers", "1").returncode == 0
+    assert rayrnn(bed, "down", "cluster.yaml", "--yes").returncode == 0
+    assert_nothing_is_left(bed.hosts[:2])
+
+
+@pytest.mark.slow
+def test_hosts_whose_names_mean_the_loopback_are_a_cluster(bed: Bed) -> None:
+    with bed.own_names_mean_loopback():
+        ended = up(bed)
+    assert ended.returncode == 0, ended.stderr
+    assert "hosts      3: 192.0.2.10, 192.0.2.11, 192.0.2.12" in ended.stderr
 
 
 @pytest.mark.slow
