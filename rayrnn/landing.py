@@ -3,6 +3,7 @@
 import hashlib
 import os
 import shutil
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -16,6 +17,8 @@ from rayrnn.store import Store, is_address
 
 #: in a directory that stands for an address: the store may lack something
 UNSENT = ".unsent"
+#: which run this is: another may be begun at the same address, from another machine
+IDENTITY = "identity.txt"
 
 
 @contextmanager
@@ -73,7 +76,8 @@ def folder_for(address: str) -> Path:
 def _prepare(run: Run, store: Store, recipe: Recipe, *, resume: bool) -> None:
     """Make the directory what the run goes on from: empty, what it is, or what the store has."""
     there = store.sizes()
-    unsent = (run.path / UNSENT).exists() and _newest_here(run) >= 0
+    here = _newest_here(run)
+    unsent = (run.path / UNSENT).exists() and here >= 0
     if not resume:
         if RECIPE in there:
             raise UsageError(f"{store.address} holds a run already: continue it with --resume, or choose another --out")
@@ -81,20 +85,41 @@ def _prepare(run: Run, store: Store, recipe: Recipe, *, resume: bool) -> None:
             raise UsageError(
                 f"{run.path} has what did not reach {store.address}: continue it with --resume, or remove it"
             )
-    if not (unsent and resume and _newest_here(run) >= _newest_there(there)):
-        _fetch(run, store, there if RECIPE in there else {})
+        _empty(run)
+    elif RECIPE in there and not (unsent and here >= _newest_there(there) and _is_same(run, store, there)):
+        _empty(run)
+        _fetch(run, store, there)
     if resume and (run.path / RECIPE).exists():
         resumable(run.path, recipe, address=store.address)
+    if not (run.path / IDENTITY).exists():
+        replace_durably(run.path / IDENTITY, uuid.uuid4().hex.encode())
     run.checkpoints.mkdir(exist_ok=True)
 
 
-def _fetch(run: Run, store: Store, there: dict[str, int]) -> None:
-    """Put what the store has in the place of what is here."""
+def _is_same(run: Run, store: Store, there: dict[str, int]) -> bool:
+    """
+    Raises:
+        UsageError: what is here is of another run than what the store has, and one of them would be lost.
+    """
+    identity = run.path / IDENTITY
+    if IDENTITY in there and identity.exists() and store.read(IDENTITY) != identity.read_bytes():
+        raise UsageError(
+            f"{run.path} has what did not reach {store.address}, where another run was begun meanwhile: "
+            "move one of the two away"
+        )
+    return True
+
+
+def _empty(run: Run) -> None:
     for path in run.path.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
         elif path.name != LOCK:
             path.unlink()
+
+
+def _fetch(run: Run, store: Store, there: dict[str, int]) -> None:
+    """Copy what the store has."""
     for name in there:
         if ".." in PurePosixPath(name).parts:
             raise RunError(f"{store.address} has a file of the name {name}, which no run has")

@@ -89,28 +89,35 @@ class Mirror:
             changed = [name for name in changed if not _grows(name)]
         else:
             self._growing_sent = time.monotonic()
-        for folder in {_checkpoint(name) for name in changed if _checkpoint(name)}:
-            self._withdraw(folder)
-        for name in sorted(changed, key=_turn):
-            self._send(name, marks[name])
+        for name in changed:
+            if not _checkpoint(name):
+                self._send({name: self._read(name)}, marks)
+        for folder in sorted({_checkpoint(name) for name in changed} - {""}):
+            self._send_checkpoint(folder, marks)
         self._remove(set(self._sent) - set(marks))
 
-    def _send(self, name: str, mark: Mark) -> None:
-        folder = _checkpoint(name)
-        if _is_manifest(name) and any(self._sent.get(other) is None for other in self._named(folder)):
-            return  # a file of it has gone: so has it
+    def _send_checkpoint(self, folder: str, marks: dict[str, Mark]) -> None:
+        """All of it is read first: however long the store takes, what was begun is finished."""
+        files = {name: self._read(name) for name in marks if _checkpoint(name) == folder}
+        if any(content is None for content in files.values()):
+            return  # it has gone meanwhile
+        self._withdraw(folder)
+        self._send(dict(sorted(files.items(), key=lambda item: _is_manifest(item[0]))), marks)
+
+    def _send(self, files: dict[str, bytes | None], marks: dict[str, Mark]) -> None:
+        for name, content in files.items():
+            if content is not None:
+                self._store.write(name, content)
+                self._sent[name] = marks[name]
+
+    def _read(self, name: str) -> bytes | None:
+        """None where the file has gone meanwhile."""
         try:
-            content = (self._folder / name).read_bytes()
+            return (self._folder / name).read_bytes()
         except FileNotFoundError:
-            return
+            return None
         except OSError as error:
             raise UsageError(f"{self._folder / name} cannot be read: {error}") from None
-        self._store.write(name, content)
-        self._sent[name] = mark
-
-    def _named(self, folder: str) -> list[str]:
-        """The files that lie beside a manifest now."""
-        return [f"{folder}/{path.name}" for path in (self._folder / folder).glob("*") if path.name != MANIFEST]
 
     def _withdraw(self, folder: str) -> None:
         """A checkpoint that changes is none, until it is complete again."""
@@ -120,12 +127,16 @@ class Mirror:
             del self._sent[manifest]
 
     def _remove(self, names: set[str]) -> None:
-        for folder in {_checkpoint(name) for name in names} - {""}:
+        """What the directory has no more; a checkpoint goes only when the store has a newer one."""
+        complete = [_checkpoint(name) for name in self._sent if _is_manifest(name)]
+        newest = max(complete, key=lambda folder: round_of(PurePosixPath(folder).name), default="")
+        kept = {name for name in names if _checkpoint(name) == newest and newest}
+        for folder in {_checkpoint(name) for name in names - kept} - {""}:
             if not (self._folder / folder).exists():
                 self._withdraw(folder)
                 self._store.remove_folder(folder)
                 self._sent = {name: mark for name, mark in self._sent.items() if _checkpoint(name) != folder}
-        for name in names & self._sent.keys():
+        for name in (names - kept) & self._sent.keys():
             self._store.remove(name)
             del self._sent[name]
 
@@ -165,8 +176,3 @@ def _is_manifest(name: str) -> bool:
 
 def _grows(name: str) -> bool:
     return name.endswith((".jsonl", ".log")) or "tfevents" in name
-
-
-def _turn(name: str) -> tuple[int, str]:
-    """What others refer to goes first, manifests last."""
-    return (2 if _is_manifest(name) else 1 if _checkpoint(name) else 0, name)

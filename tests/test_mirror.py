@@ -149,6 +149,29 @@ def test_training_goes_on_without_the_store_and_it_catches_up(
     assert warnings[1].endswith("takes the run again")
 
 
+def test_a_store_that_is_slower_than_the_checkpoints_never_loses_its_last_whole_one(
+    store: Watched, folder: Path, warnings: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learn(folder, 1)
+    mirror = Mirror(folder, store, warnings.append)
+    wait_for(lambda: "checkpoints/round-000001/MANIFEST.json" in store.sizes())
+    write = Watched.write
+
+    def slowly(self: Watched, name: str, content: bytes) -> None:
+        if name.startswith("checkpoints"):
+            time.sleep(0.3)
+        write(self, name, content)
+
+    monkeypatch.setattr(Watched, "write", slowly)
+    for number in range(2, 14):  # each is gone before the store has taken it
+        learn(folder, number)
+        time.sleep(0.3)
+        assert any(name.endswith("MANIFEST.json") for name in store.sizes())
+    mirror.close()
+    assert stored(store) == local(folder)
+    assert warnings == []
+
+
 def test_a_store_that_is_away_at_the_end_is_an_error_that_names_what_is_kept(
     store: Watched, folder: Path, warnings: list[str]
 ) -> None:

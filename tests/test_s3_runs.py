@@ -14,12 +14,13 @@ import torch
 from rich.console import Console
 
 import rayrnn
-from rayrnn.checkpoints import read_checkpoint
+from rayrnn.checkpoints import newest_name, read_checkpoint, write_checkpoint
 from rayrnn.errors import UsageError
-from rayrnn.landing import folder_for
+from rayrnn.landing import UNSENT, folder_for, landed
 from rayrnn.run import open_run
 from rayrnn.store import Store
 from rayrnn.training.driver import train
+from tests.crashing import checkpoint
 from tests.s3_store import Store as Server
 from tests.training.recipes import small
 
@@ -100,6 +101,40 @@ def test_a_driver_that_is_killed_leaves_a_run_that_another_machine_goes_on_with(
         check=True,
     )
     assert written.stdout.startswith("the")
+
+
+def new_run(address: str, *, resume: bool) -> dict[str, str]:
+    """A run of a few files that ends at once; what it found."""
+    with landed(address, small(), resume=resume, warn=pytest.fail) as run:
+        found = {path.name: path.read_text() for path in run.path.glob("*.txt")}
+        run.write_recipe(small())
+        write_checkpoint(run.checkpoints, 4, checkpoint(4))
+    return found
+
+
+def test_a_run_whose_store_was_emptied_goes_on_from_what_is_here(address: str) -> None:
+    new_run(address, resume=False)
+    store = Store(address)
+    for name in store.sizes():
+        store.remove(name)
+    with landed(address, small(), resume=True, warn=pytest.fail) as run:
+        assert newest_name(run.checkpoints) == "round-000004"
+    assert "checkpoints/round-000004/MANIFEST.json" in store.sizes()
+
+
+def test_two_runs_at_one_address_are_not_mixed(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    new_run(address, resume=False)
+    (folder_for(address) / UNSENT).touch()  # as if this machine had died
+    store = Store(address)
+    for name in store.sizes():
+        store.remove(name)
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setenv("XDG_STATE_HOME", str(tmp_path / "another machine"))
+        new_run(address, resume=False)
+    with pytest.raises(UsageError, match="another run was begun meanwhile: move one of the two away"):
+        new_run(address, resume=True)
+    with pytest.raises(UsageError, match="holds a run already"):
+        new_run(address, resume=False)
 
 
 def test_what_is_no_run_is_told(address: str) -> None:
