@@ -1,7 +1,6 @@
 """Where a run is while it trains: in its own directory, or in one of this machine that stands for an address."""
 
 import hashlib
-import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
@@ -9,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from rayrnn.checkpoints import MANIFEST, newest_checkpoint, replace_durably, round_of
+from rayrnn.cluster.state import state_folder
 from rayrnn.errors import RayrnnError, RunError, UsageError
 from rayrnn.mirror import Mirror
 from rayrnn.recipe import Recipe
@@ -67,10 +67,8 @@ def landed(out: str | Path, recipe: Recipe, *, resume: bool, warn: Callable[[str
 
 def folder_for(address: str) -> Path:
     """The directory of this machine that stands for an address."""
-    home = os.environ.get("XDG_STATE_HOME")
-    state = Path(home) if home else Path.home() / ".local" / "state"
     name = f"{PurePosixPath(address).name}-{hashlib.sha256(address.encode()).hexdigest()[:12]}"
-    return state / "rayrnn" / "runs" / name
+    return state_folder() / "runs" / name
 
 
 def _prepare(run: Run, store: Store, recipe: Recipe, *, resume: bool) -> None:

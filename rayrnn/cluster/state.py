@@ -46,22 +46,22 @@ def forget_head() -> None:
 @contextmanager
 def one_at_a_time() -> Iterator[None]:
     """Hold the lock that keeps two `up` or `down` of the same user apart."""
-    _state_folder().mkdir(mode=0o700, parents=True, exist_ok=True)
-    with (_state_folder() / "lock").open("w") as file:
+    state_folder().mkdir(mode=0o700, parents=True, exist_ok=True)
+    with (state_folder() / "lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def cluster_folder(name: str) -> Path:
     """What this machine remembers of a cluster of several hosts that it has brought up."""
-    return _state_folder() / "clusters" / name
+    return state_folder() / "clusters" / name
 
 
 def _record() -> Path:
-    return _state_folder() / "head.json"
+    return state_folder() / "head.json"
 
 
-def _state_folder() -> Path:
+def state_folder() -> Path:
     """The XDG base directory for state, as freedesktop.org names it."""
     home = os.environ.get("XDG_STATE_HOME")
     return (Path(home) if home else Path.home() / ".local" / "state") / "rayrnn"
