@@ -77,6 +77,7 @@ def home(tmp_path: Path) -> Path:
         pytest.skip("Ray's launcher needs ssh and rsync")
     (tmp_path / ".ssh").mkdir()
     (tmp_path / ".ssh" / "id_ed25519").write_text("no real key")
+    (tmp_path / ".ssh" / "id_ed25519").chmod(0o600)
     return tmp_path
 
 
