@@ -181,7 +181,10 @@ def create_run(path: Path) -> Run:
         UsageError: there is a run already, or the place cannot be written.
     """
     if ":/" in str(path):
-        raise UsageError(f"{path} is no directory of this machine, and no store that a run can be written to from here")
+        raise UsageError(
+            f"{path} is no directory of this machine; a run can be written to a directory, or without --cluster to an "
+            "address that begins with s3://, gs:// or hdfs://"
+        )
     if (path / RECIPE).exists():
         raise UsageError(f"{path} holds a run already: continue it with --resume, or choose another --out")
     try:
