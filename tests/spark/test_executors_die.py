@@ -25,11 +25,26 @@ def is_executor(process: psutil.Process) -> bool:
         return False
 
 
-def wait_for_both() -> None:
+def registered(spark: Any) -> list[psutil.Process]:
+    """Those that Spark knows: RayDP counts one that dies before as if it lived, and takes nobody in its place."""
+    infos = spark.sparkContext._jsc.sc().statusTracker().getExecutorInfos()
+    ports = {info.port() for info in infos}
+    return [process for process in executors() if ports & set(listening(process))]
+
+
+def listening(process: psutil.Process) -> list[int]:
+    try:
+        return [each.laddr.port for each in process.net_connections("tcp") if each.status == psutil.CONN_LISTEN]
+    except psutil.Error:
+        return []
+
+
+def wait_for_both(spark: Any) -> list[psutil.Process]:
     give_up = time.monotonic() + 60
-    while (there := len(executors())) < 2:
-        assert time.monotonic() < give_up, f"{there} executors are there"
+    while len(there := registered(spark)) < 2:
+        assert time.monotonic() < give_up, f"{len(there)} executors are there"
         time.sleep(0.2)
+    return there
 
 
 def keys_of(tables: list[ray.ObjectRef]) -> list[int]:
@@ -37,7 +52,7 @@ def keys_of(tables: list[ray.ObjectRef]) -> list[int]:
 
 
 def test_an_executor_killed_while_it_computes_is_replaced(spark: Any, tmp_path: Path) -> None:
-    wait_for_both()
+    both = wait_for_both(spark)
     running = tmp_path / "running"
 
     def slowly(batches: Any) -> Any:
@@ -49,7 +64,7 @@ def test_an_executor_killed_while_it_computes_is_replaced(spark: Any, tmp_path: 
     def kill_once_it_runs() -> None:
         while not running.exists():
             time.sleep(0.05)
-        executors()[0].kill()
+        both[0].kill()
 
     killer = threading.Thread(target=kill_once_it_runs)
     killer.start()
@@ -60,18 +75,18 @@ def test_an_executor_killed_while_it_computes_is_replaced(spark: Any, tmp_path: 
 
 
 def test_what_a_killed_executor_held_is_computed_again(spark: Any) -> None:
-    wait_for_both()
+    both = wait_for_both(spark)
     cached = cache_arrow(spark.range(ROWS, numPartitions=PARTITIONS))
-    executors()[0].kill()
+    both[0].kill()
     assert keys_of(fetch(cached)) == list(range(ROWS))
     release(cached)
 
 
 def test_an_executor_killed_while_it_answers_is_asked_again(spark: Any) -> None:
-    wait_for_both()
+    both = wait_for_both(spark)
     frame = spark.range(ROWS, numPartitions=PARTITIONS).selectExpr("id", "repeat('x', 20000) as bulk")
     cached = cache_arrow(frame)
-    killer = threading.Timer(0.3, executors()[-1].kill)
+    killer = threading.Timer(0.3, both[-1].kill)
     killer.start()
     tables = fetch(cached)
     killer.join()
@@ -85,18 +100,18 @@ def test_an_executor_that_took_a_dead_one_s_place_stays(spark: Any) -> None:
     @ray.remote(num_cpus=4)
     def never() -> None: ...
 
-    wait_for_both()
+    both = wait_for_both(spark)
     waiting = never.remote()
-    executors()[0].kill()
-    wait_for_both()
+    both[0].kill()
+    both = wait_for_both(spark)
     time.sleep(15)
-    assert len(executors()) == 2
+    assert registered(spark) == both
     ray.cancel(waiting)
 
 
 def test_sequences_are_taken_over_after_every_executor_was_killed(spark: Any) -> None:
-    wait_for_both()
-    for executor in executors():
+    both = wait_for_both(spark)
+    for executor in both:
         executor.kill()
     assert keys_of(to_blocks(spark.range(ROWS, numPartitions=PARTITIONS)).to_arrow_refs()) == list(range(ROWS))
 
@@ -106,11 +121,11 @@ def test_an_executor_whose_place_was_taken_holds_nobody_up(spark: Any) -> None:
     class Intruder:
         pass
 
-    wait_for_both()
+    both = wait_for_both(spark)
     cached = cache_arrow(spark.range(ROWS, numPartitions=PARTITIONS))
     intruder = Intruder.remote()  # waits for a third CPU
-    executors()[0].kill()
+    both[0].kill()
     assert keys_of(fetch(cached)) == list(range(ROWS))
     release(cached)
     ray.kill(intruder)
-    wait_for_both()
+    wait_for_both(spark)
