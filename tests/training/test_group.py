@@ -3,7 +3,6 @@
 import os
 import signal
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -147,8 +146,10 @@ class Chronicle:
             time.sleep(0.02)
 
 
-def wait_until(what: Callable[[], bool]) -> None:
-    while not what():
+def wait_for_members(roll: ActorHandle, numbers: list[int], seconds: float = 120.0) -> None:
+    give_up = time.monotonic() + seconds
+    while (members := ray.get(roll.members.remote())) != numbers:
+        assert time.monotonic() < give_up, f"the members are {members}, not {numbers}"
         time.sleep(0.02)
 
 
@@ -243,7 +244,7 @@ def test_a_stopped_worker_is_left_behind_and_comes_back_with_the_state_of_the_ot
 def test_a_newcomer_that_hangs_before_it_is_connected_is_left_behind() -> None:
     roll, workers = begin(1, patience=3.0)
     first = workers[0].learn.remote(ENDLESS)
-    wait_until(lambda: ray.get(roll.members.remote()) == [0])
+    wait_for_members(roll, [0])
     newcomer = Worker.remote(roll, 1, 3.0)
     pid = ray.get(newcomer.pid.remote())
     second = newcomer.learn.remote(ENDLESS, Fault(round=None, signal=signal.SIGSTOP))
@@ -282,7 +283,7 @@ def test_when_all_workers_have_died_their_replacements_begin_again() -> None:
     for worker in workers:
         worker.learn.remote(8, Fault(round=5))
     Chronicle(roll).wait_for("died", times=2)
-    wait_until(lambda: ray.get(roll.members.remote()) == [])
+    wait_for_members(roll, [])
     diaries = ray.get([Worker.remote(roll, number).learn.remote(8) for number in range(2)])
     assert [sorted(diary.rounds) for diary in diaries] == [list(range(8))] * 2
     assert_they_agree(*diaries)
@@ -297,15 +298,16 @@ def test_a_worker_that_fails_leaves_at_once() -> None:
     assert [event["kind"] for event in ray.get(roll.collect.remote())] == ["left", "went_on"]
 
 
+@pytest.mark.slow
 def test_training_survives_the_death_of_the_roll() -> None:
     roll, workers = begin(2)
     survivor = workers[0].learn.remote(ENDLESS)
     workers[1].learn.remote(ENDLESS, Fault(round=60))
-    wait_until(lambda: ray.get(roll.members.remote()) == [0, 1])
+    wait_for_members(roll, [0, 1])
     ray.kill(roll, no_restart=False)
-    wait_until(lambda: ray.get(roll.members.remote()) == [0])
+    wait_for_members(roll, [0])
     replaced = Worker.remote(roll, 1).learn.remote(ENDLESS)
-    wait_until(lambda: ray.get(roll.members.remote()) == [0, 1])
+    wait_for_members(roll, [0, 1])
     workers[0].stop.remote()
     diaries = ray.get([survivor, replaced])
     assert sorted(diaries[0].rounds) == list(range(diaries[0].end))
