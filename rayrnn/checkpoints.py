@@ -142,6 +142,15 @@ def newest_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     return None, []
 
 
+def newest_round(folder: Path) -> int:
+    """The round of the newest checkpoint that verifies; -1 where there is none."""
+    try:
+        checkpoint, _ = newest_checkpoint(folder)
+    except RunError:
+        return -1
+    return -1 if checkpoint is None else int(checkpoint.progress["round"])
+
+
 def read_checkpoint(path: Path) -> Checkpoint:
     """Load one checkpoint after checking every file against the manifest.
 

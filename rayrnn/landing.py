@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-from rayrnn.checkpoints import MANIFEST, newest_checkpoint, replace_durably, round_of
+from rayrnn.checkpoints import MANIFEST, newest_round, replace_durably, round_of
 from rayrnn.cluster.state import state_folder
 from rayrnn.errors import RayrnnError, RunError, UsageError
 from rayrnn.mirror import Mirror
@@ -74,17 +74,19 @@ def folder_for(address: str) -> Path:
 def _prepare(run: Run, store: Store, recipe: Recipe, *, resume: bool) -> None:
     """Make the directory what the run goes on from: empty, what it is, or what the store has."""
     there = store.sizes()
-    here = _newest_here(run)
-    unsent = (run.path / UNSENT).exists() and here >= 0
+    # the newest checkpoint that may be only here; -1 where there is none
+    unsent = newest_round(run.checkpoints) if (run.path / UNSENT).exists() else -1
     if not resume:
         if RECIPE in there:
             raise UsageError(f"{store.address} holds a run already: continue it with --resume, or choose another --out")
-        if unsent:
+        if unsent >= 0:
             raise UsageError(
                 f"{run.path} has what did not reach {store.address}: continue it with --resume, or remove it"
             )
         _empty(run)
-    elif RECIPE in there and not (unsent and here >= _newest_there(there) and _is_same(run, store, there)):
+    elif RECIPE in there and unsent >= max(0, _newest_there(there)):
+        _check_same(run, store, there)
+    elif RECIPE in there:
         _empty(run)
         _fetch(run, store, there)
     if resume and (run.path / RECIPE).exists():
@@ -94,7 +96,7 @@ def _prepare(run: Run, store: Store, recipe: Recipe, *, resume: bool) -> None:
     run.checkpoints.mkdir(exist_ok=True)
 
 
-def _is_same(run: Run, store: Store, there: dict[str, int]) -> bool:
+def _check_same(run: Run, store: Store, there: dict[str, int]) -> None:
     """
     Raises:
         UsageError: what is here is of another run than what the store has, and one of them would be lost.
@@ -105,7 +107,6 @@ def _is_same(run: Run, store: Store, there: dict[str, int]) -> bool:
             f"{run.path} has what did not reach {store.address}, where another run was begun meanwhile: "
             "move one of the two away"
         )
-    return True
 
 
 def _empty(run: Run) -> None:
@@ -124,15 +125,6 @@ def _fetch(run: Run, store: Store, there: dict[str, int]) -> None:
         path = run.path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(store.read(name))
-
-
-def _newest_here(run: Run) -> int:
-    """The round of the newest checkpoint that verifies; -1 where there is none."""
-    try:
-        checkpoint, _ = newest_checkpoint(run.checkpoints)
-    except RunError:
-        return -1
-    return -1 if checkpoint is None else int(checkpoint.progress["round"])
 
 
 def _newest_there(there: dict[str, int]) -> int:

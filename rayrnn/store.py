@@ -6,15 +6,16 @@ from pathlib import Path, PurePosixPath
 
 from pyarrow import fs
 
-from rayrnn.data.files import open_file_system
+from rayrnn.data.files import SCHEMES, open_file_system
 from rayrnn.errors import DataError, UsageError
 
-SCHEMES = ("s3://", "gs://", "hdfs://")
+#: file:// is a directory
+ADDRESSES = tuple(f"{scheme}://" for scheme in SCHEMES if scheme != "file")
 
 
 def is_address(where: str | Path) -> bool:
     """Whether this names a place in a store, not a directory of this machine."""
-    return isinstance(where, str) and where.startswith(SCHEMES)
+    return isinstance(where, str) and where.startswith(ADDRESSES)
 
 
 class Store:
@@ -24,7 +25,7 @@ class Store:
     them.
 
     Raises:
-        UsageError: by all methods, where the store or its bucket cannot be reached, and by no other means.
+        UsageError: here and in every method, when the store does not do it.
     """
 
     def __init__(self, address: str) -> None:
@@ -73,7 +74,7 @@ class Store:
         Raises:
             UsageError: there is none.
         """
-        if not self.address.startswith(SCHEMES[:2]):
+        if self.address.startswith("hdfs://"):
             return
         bucket = self._root.split("/")[0]
         with self._told("reached"):

@@ -1,7 +1,7 @@
 """A store's copy of a run directory: complete whenever it says so, and no hindrance when the store does not answer."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -59,9 +59,9 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-def wait_for(condition: object, seconds: float = 20) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = 20) -> None:
     give_up = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]
+    while not condition():
         assert time.monotonic() < give_up
         time.sleep(0.05)
 

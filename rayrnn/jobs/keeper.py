@@ -16,14 +16,13 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rayrnn.checkpoints import (
     name_of,
-    newest_checkpoint,
     newest_name,
+    newest_round,
     remove_old,
     round_of,
     unfinished_checkpoint,
     write_durably,
 )
-from rayrnn.errors import RunError
 from rayrnn.jobs.relay import Relay
 from rayrnn.run import ENCODING, METRICS, MODEL, Run
 
@@ -107,11 +106,10 @@ def recover(run: Run, job: str) -> str | None:
     here = newest_name(run.checkpoints)
     nodes = _other_nodes()
     answers = [_on(node, _newest_kept).remote(job) for node in nodes]
-    kept = zip(map(_answer, answers), nodes, strict=True)
-    name, node = max(kept, key=lambda pair: round_of(pair[0]), default=("", ""))
-    if round_of(name) <= round_of(here):
+    newest, node = max(zip(map(_answer, answers), nodes, strict=True), default=(-1, ""))
+    if newest <= round_of(here):
         return None
-    files, address = ray.get(_on(node, _kept).remote(job, name), timeout=ANSWER_SECONDS)
+    files, address = ray.get(_on(node, _kept).remote(job, name_of(newest)), timeout=ANSWER_SECONDS)
     write_files(run.path, files)
     return str(address)
 
@@ -141,25 +139,20 @@ def write_files(folder: Path, files: Files) -> None:
     remove_old(folder / "checkpoints", newest=round_of(name))
 
 
-def _newest_kept(job: str) -> str:
-    """The name of the newest checkpoint here that verifies; empty where there is none."""
-    folder = kept_folder(job) / "checkpoints"
-    try:
-        checkpoint, _ = newest_checkpoint(folder)
-    except RunError:
-        return ""
-    return "" if checkpoint is None else name_of(checkpoint.progress["round"])
+def _newest_kept(job: str) -> int:
+    """The round of the newest checkpoint here that verifies; -1 where there is none."""
+    return newest_round(kept_folder(job) / "checkpoints")
 
 
 def _kept(job: str, name: str) -> tuple[Files, str]:
     return files_of(kept_folder(job), name), ray.util.get_node_ip_address()
 
 
-def _answer(reference: ray.ObjectRef) -> str:
+def _answer(reference: ray.ObjectRef) -> int:
     """A host that does not answer keeps nothing for us."""
     with suppress(RayError):
-        return str(ray.get(reference, timeout=ANSWER_SECONDS))
-    return ""
+        return int(ray.get(reference, timeout=ANSWER_SECONDS))
+    return -1
 
 
 def _other_nodes() -> list[str]:
