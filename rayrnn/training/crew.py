@@ -15,7 +15,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rayrnn.training.assignment import Assignment
 from rayrnn.training.room import Need, free_places
-from rayrnn.training.solo import Solo
+from rayrnn.training.solo import SETTINGS, Solo
 
 #: between two looks whether there is room for another worker
 LOOK_SECONDS = 1.0
@@ -42,7 +42,7 @@ class Crew:
     """One a run, beside the driver. Every worker has a thread here that follows its Ray Train run."""
 
     def __init__(self, assignment: Assignment, need: Need, settings: dict[str, str]) -> None:
-        os.environ.update(settings)
+        os.environ.update(SETTINGS | settings)
         self._assignment = assignment
         self._need = need
         self._most = assignment.recipe.averaging.most

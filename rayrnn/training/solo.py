@@ -6,8 +6,13 @@ import threading
 from typing import Any, ClassVar, Protocol
 
 from ray.train import FailureConfig, Result, RunConfig, ScalingConfig
+from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
-from ray.train.v2._internal.constants import ENABLE_CONTROLLER_STRUCTURED_LOGGING_ENV_VAR
+from ray.train.v2._internal.constants import (
+    ENABLE_CONTROLLER_STRUCTURED_LOGGING_ENV_VAR,
+    ENABLE_PREEMPTION_WATCHER_ENV_VAR,
+    HEALTH_CHECK_INTERVAL_S_ENV_VAR,
+)
 from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
 from ray.train.v2._internal.execution.controller import TrainController
@@ -18,7 +23,13 @@ from ray.util.placement_group import PlacementGroup
 
 from rayrnn.training.assignment import Assignment
 from rayrnn.training.room import Need
-from rayrnn.training.worker import train_worker
+
+#: what Ray Train does otherwise unless the user says so: it asks its worker how it is every 2 s, and starts a process
+#: that looks for preemptions, as each worker does by itself (rayrnn/training/notice.py)
+SETTINGS = {HEALTH_CHECK_INTERVAL_S_ENV_VAR: "0.5", ENABLE_PREEMPTION_WATCHER_ENV_VAR: "0"}
+#: what Ray Train starts a process for that has nothing to do here: shards of a dataset, and the end of a controller
+#: that died, which the employer sees to
+UNUSED = (DatasetsCallback, PlacementGroupCleanerCallback)
 
 
 class Employer(Protocol):
@@ -53,7 +64,7 @@ class Solo(DataParallelTrainer):  # type: ignore[misc]
 
     def __init__(self, assignment: Assignment, number: int, *, need: Need, folder: str, employer: Employer) -> None:
         super().__init__(
-            train_worker,
+            _train_worker,
             train_loop_config={"assignment": assignment, "number": number},
             scaling_config=ScalingConfig(num_workers=1, use_gpu=need.gpus > 0, resources_per_worker=need.resources()),
             run_config=RunConfig(name=f"worker-{number}", storage_path=folder),
@@ -79,10 +90,16 @@ class Solo(DataParallelTrainer):  # type: ignore[misc]
                 cls._is_set_up = True
 
     def _create_default_callbacks(self) -> list[Any]:
-        """Without the actor that cleans up behind a controller that died: the employer does."""
         usual = super()._create_default_callbacks()
-        kept = [callback for callback in usual if not isinstance(callback, PlacementGroupCleanerCallback)]
+        kept = [callback for callback in usual if not isinstance(callback, UNUSED)]
         return [*kept, _Placement(self._number, self._employer)]
+
+
+def _train_worker(config: dict[str, Any]) -> None:
+    """The worker's process loads torch, not this one: it would take longer to start than all else here."""
+    from rayrnn.training.worker import train_worker
+
+    train_worker(config)
 
 
 class _Placement(ControllerCallback, WorkerGroupCallback):  # type: ignore[misc]
