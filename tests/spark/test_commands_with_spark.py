@@ -129,10 +129,14 @@ def test_a_recipe_trains_on_sequences_from_spark_after_spark_is_gone(tmp_path: P
 @pytest.mark.parametrize(
     ("end", "told"),
     [
-        (lambda process: process.send_signal(signal.SIGINT), "KeyboardInterrupt"),
-        (lambda process: driver_of(process).kill(), "ClusterError Spark's driver does not answer any more"),
+        pytest.param(lambda process: process.send_signal(signal.SIGINT), "KeyboardInterrupt", id="Ctrl-C"),
+        pytest.param(
+            lambda process: driver_of(process).kill(),
+            "ClusterError Spark's driver does not answer any more",
+            id="the death of its driver",
+            marks=pytest.mark.slow,
+        ),
     ],
-    ids=["Ctrl-C", "the death of its driver"],
 )
 def test_it_ends_everything_that_spark_started(
     end: Callable[[psutil.Popen], None], told: str, tmp_path: Path, home: dict[str, str]

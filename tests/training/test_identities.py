@@ -69,7 +69,7 @@ def assert_bit_equal(first: Weights, second: Weights) -> None:
         assert torch.equal(first[name], second[name]), name
 
 
-@pytest.mark.parametrize("wire", ["float32", "int8"])
+@pytest.mark.parametrize("wire", ["float32", pytest.param("int8", marks=pytest.mark.slow)])
 def test_one_worker_at_any_frequency_is_plain_training_bit_for_bit(wire: str, tmp_path: Path) -> None:
     recipe = small(averaging={"workers": 1, "frequency": 3, "rounds": 4, "wire": wire})
     assert_bit_equal(trained(recipe, tmp_path / "run"), plainly_trained(recipe, minibatches=12))
