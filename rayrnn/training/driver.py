@@ -69,7 +69,7 @@ def train(
     with landed(out, recipe, resume=resume, warn=screen.warn) as run, connect(address, log_file=run.log):
         check_room(recipe.averaging)
         screen.say("reading the data ...")
-        outcome = Driver(run, recipe, prepare(recipe, data, run), screen).train()
+        outcome = Driver(run, recipe, prepare(recipe, data, run), screen).train(resume=resume)
     screen.finish(outcome, run.metrics())
     return outcome
 
@@ -99,9 +99,9 @@ class Driver:
         self._steps = 0
         self._seconds = 0.0
 
-    def train(self) -> Outcome:
+    def train(self, *, resume: bool) -> Outcome:
         """Start the workers, follow them to the end, and say how it went."""
-        self._restore()
+        self._restore(resume=resume)
         self._run.write_recipe(self._recipe)
         self._run.write_encoding(self._material.encoding)
         self._say_header()
@@ -114,11 +114,13 @@ class Driver:
             self._sign.take_in()
         return self._conclude()
 
-    def _restore(self) -> None:
+    def _restore(self, *, resume: bool) -> None:
         checkpoint, damages = newest_checkpoint(self._run.checkpoints)
         for damage in damages:
             self._screen.warn(f"{damage}; going on from the one before")
         if checkpoint is None:
+            if resume:
+                self._screen.say("there is no checkpoint to go on from: beginning with round 1")
             self._run.cut_metrics(0)
             return
         self._progress = Progress.from_json(checkpoint.progress)

@@ -40,8 +40,8 @@ class Home:
         environment, pipe = environment_of(self.folder), subprocess.PIPE
         return subprocess.Popen(command, cwd=self.folder, env=environment, stdout=pipe, stderr=pipe, text=True)
 
-    def resume(self) -> None:
-        """Go on to the end, as a user would."""
+    def resume(self) -> str:
+        """Go on to the end, as a user would; what was said."""
         with self.train("--resume") as process:
             try:
                 out, errors = process.communicate(timeout=3 * PATIENCE)
@@ -50,6 +50,7 @@ class Home:
         assert process.returncode == 0, errors
         assert json.loads(out)["rounds"] == ROUNDS
         assert [line["round"] for line in self.run.metrics()] == list(range(1, ROUNDS + 1))
+        return errors
 
     def wait_for_rounds(self, count: int, process: "subprocess.Popen[str]") -> None:
         deadline = time.monotonic() + PATIENCE
@@ -90,7 +91,8 @@ def test_a_killed_driver_costs_the_rounds_since_the_checkpoint(
             wait_for_workers(process)
         family = psutil.Process(process.pid).children(recursive=True)
         os.kill(process.pid, signal.SIGKILL)
-    home.resume()
+    told = home.resume()
+    assert after or "there is no checkpoint to go on from: beginning with round 1" in told
     assert home.models() == undisturbed
     assert [child for child in family if child.is_running() and child.status() != psutil.STATUS_ZOMBIE] == []
 

@@ -268,7 +268,7 @@ def test_a_run_goes_on_after_its_head_died_with_everything_on_it(bed: Bed) -> No
     ended = bed.laptop.run(*TRAIN, "--detach", timeout=240)
     assert ended.returncode == 0, ended.stderr
     deadline = time.monotonic() + 120
-    while not [path for host in bed.hosts[1:] for path in host.home.glob(".rayrnn/kept/*/checkpoints/round-*")]:
+    while not kept_rounds(bed):
         assert time.monotonic() < deadline
         time.sleep(0.2)
     head = bed.hosts[0]
@@ -281,10 +281,20 @@ def test_a_run_goes_on_after_its_head_died_with_everything_on_it(bed: Bed) -> No
     (bed.laptop.home / "words.yaml").write_text(RECIPE % 20000)
     gone = bed.laptop.run("rayrnn", "logs", "runs/words", timeout=120)
     assert gone.returncode != 0
-    kept = max(int(path.name[6:]) for host in bed.hosts[1:] for path in host.home.glob(".rayrnn/kept/*/checkpoints/*"))
+    kept = max(kept_rounds(bed))
     write_recipe(bed, kept + 40)
     resumed = bed.laptop.run(*TRAIN, "--resume", "--json", timeout=240)
     assert resumed.returncode == 0, resumed.stderr
-    assert "which kept it" in resumed.stderr
+    assert "which kept it" in resumed.stderr, resumed.stderr
     assert f"going on after round {kept:,}" in resumed.stderr
     assert json.loads(resumed.stdout)["rounds"] == kept + 40
+
+
+def kept_rounds(bed: Bed) -> list[int]:
+    """Of the checkpoints of this run that other hosts than the head have."""
+    job = json.loads((bed.laptop.home / "runs/words/cluster.json").read_text())["job"]
+    return [
+        int(path.name.removeprefix("round-"))
+        for host in bed.hosts[1:]
+        for path in host.home.glob(f".rayrnn/kept/{job}/checkpoints/round-*")
+    ]
