@@ -10,9 +10,9 @@ pytestmark = pytest.mark.slow
 
 
 def test_training_grows_with_the_nodes_that_join_and_shrinks_with_those_that_leave(tmp_path: Path) -> None:
-    chosen = recipe(workers={"min": 1, "max": 3}, rounds=4000)
+    chosen = recipe(workers={"min": 1, "max": 3}, rounds=1500)
     story = run_under([], tmp_path, chosen, nodes=["add", "add", "remove", "add"], pause=0.02)
-    assert_finished(story, rounds=4000)
+    assert_finished(story, rounds=1500)
     sizes = [len(line["workers"]) for line in story.metrics]
     changes = [size for before, size in zip([0, *sizes], sizes, strict=False) if size != before]
     assert changes == [1, 2, 3, 2, 3]
@@ -21,9 +21,9 @@ def test_training_grows_with_the_nodes_that_join_and_shrinks_with_those_that_lea
 
 
 def test_the_workers_of_a_drained_node_leave_between_two_rounds(tmp_path: Path) -> None:
-    chosen = recipe(workers={"min": 1, "max": 2}, rounds=2500)
+    chosen = recipe(workers={"min": 1, "max": 2}, rounds=1200)
     story = run_under([], tmp_path, chosen, nodes=["add", "drain", "add"], pause=0.03)
-    assert_finished(story, rounds=2500)
+    assert_finished(story, rounds=1200)
     sizes = [len(line["workers"]) for line in story.metrics]
     changes = [size for before, size in zip([0, *sizes], sizes, strict=False) if size != before]
     assert changes == [1, 2, 1, 2]
