@@ -19,6 +19,8 @@ from rayrnn.training.outcome import Outcome
 
 #: without a terminal one plain line is printed for each of so many parts of the run
 PLAIN_LINES = 50
+#: after so many rounds without a worker that was lost, the others did not have to wait for it
+QUIET_ROUNDS = 2
 #: why a worker is not there
 ABSENT = {"died": "died", "left": "left", "late": "did not come to the average"}
 #: a live line that changes more often than this is only flicker
@@ -43,7 +45,8 @@ class Screen:
         self._held_out: float | None = None
         self._best: float | None = None
         self._averaging = self._seconds = 0.0
-        self._absent: list[str] = []
+        #: who was lost and is not told of yet: the number, the round, and the words for it
+        self._absent: list[tuple[int, int, str]] = []
         self._live = Live(console=console, refresh_per_second=REFRESHES_PER_SECOND, transient=True)
 
     def say(self, message: str) -> None:
@@ -87,6 +90,9 @@ class Screen:
     def round(self, event: dict[str, Any]) -> None:
         """One round was learned."""
         self._last = event
+        present = {worker["worker"] for worker in event["workers"]}
+        if any(number not in present and event["round"] > since + QUIET_ROUNDS for number, since, _ in self._absent):
+            self._say_absent()  # nobody had to wait for them: there is no going on to tell of
         for number in event["broken"]:
             self.warn(
                 f"worker {number} was not finite in round {event['round']:,}: kept out of the mean, it takes the mean"
@@ -102,7 +108,8 @@ class Screen:
         """Somebody died, left, was late, went on or joined: one line for what belongs together."""
         if event["kind"] in ABSENT:
             why = f" ({event['detail']})" if event.get("detail") else ""
-            self._absent.append(f"worker {event['worker']} {ABSENT[event['kind']]}{why}")
+            words = f"worker {event['worker']} {ABSENT[event['kind']]}{why}"
+            self._absent.append((event["worker"], event["round"], words))
         elif event["kind"] == "went_on":
             self._say_absent(f" in round {event['round'] + 1:,}; {went_on_words(event)}")
         elif event["round"] > 0:
@@ -111,7 +118,7 @@ class Screen:
 
     def _say_absent(self, more: str = "") -> None:
         if self._absent:
-            self.warn(", ".join(self._absent) + more)
+            self.warn(", ".join(words for *_, words in self._absent) + more)
             self._absent = []
 
     def evaluation(self, event: dict[str, Any]) -> None:

@@ -23,6 +23,7 @@ from ray.util.placement_group import PlacementGroup
 
 from rayrnn.training.assignment import Assignment
 from rayrnn.training.room import Need
+from rayrnn.training.worker import train_worker
 
 #: what Ray Train does otherwise unless the user says so: it asks its worker how it is every 2 s, and starts a process
 #: that looks for preemptions, as each worker does by itself (rayrnn/training/notice.py)
@@ -64,7 +65,7 @@ class Solo(DataParallelTrainer):  # type: ignore[misc]
 
     def __init__(self, assignment: Assignment, number: int, *, need: Need, folder: str, employer: Employer) -> None:
         super().__init__(
-            _train_worker,
+            train_worker,
             train_loop_config={"assignment": assignment, "number": number},
             scaling_config=ScalingConfig(num_workers=1, use_gpu=need.gpus > 0, resources_per_worker=need.resources()),
             run_config=RunConfig(name=f"worker-{number}", storage_path=folder),
@@ -93,13 +94,6 @@ class Solo(DataParallelTrainer):  # type: ignore[misc]
         usual = super()._create_default_callbacks()
         kept = [callback for callback in usual if not isinstance(callback, UNUSED)]
         return [*kept, _Placement(self._number, self._employer)]
-
-
-def _train_worker(config: dict[str, Any]) -> None:
-    """The worker's process loads torch, not this one: it would take longer to start than all else here."""
-    from rayrnn.training.worker import train_worker
-
-    train_worker(config)
 
 
 class _Placement(ControllerCallback, WorkerGroupCallback):  # type: ignore[misc]
