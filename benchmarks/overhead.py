@@ -11,13 +11,14 @@ pairs are printed.
 """
 
 import argparse
-import json
 import statistics
 import subprocess
 import sys
 import sysconfig
 import tempfile
 from pathlib import Path
+
+from rayrnn.run import Run
 
 AVERAGING, ALONE = "an average every 5 minibatches", "no communication"
 FREQUENCY = 5
@@ -48,11 +49,11 @@ def train(data: str, *, frequency: int, rounds: int) -> float:
     }
     chosen = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "rayrnn.cli", "train", "charlm", "--out", f"{folder}/run", "--json", *chosen]
+        command = [sys.executable, "-m", "rayrnn.cli", "train", "charlm", "--out", f"{folder}/run", *chosen]
         ended = subprocess.run(command, capture_output=True, text=True)
         if ended.returncode != 0:
             sys.exit(ended.stderr)
-        lines = [json.loads(line) for line in (Path(folder) / "run" / "metrics.jsonl").read_text().splitlines()]
+        lines = Run(Path(folder) / "run").metrics()
     if rounds == 1:
         return sum(worker["steps"] / worker["learning_seconds"] for worker in lines[0]["workers"])
     return sum(line["steps"] for line in lines) / sum(line["seconds"] for line in lines)

@@ -45,8 +45,8 @@ class Screen:
         self._held_out: float | None = None
         self._best: float | None = None
         self._averaging = self._seconds = 0.0
-        #: who was lost and is not told of yet: the number, the round, and the words for it
-        self._absent: list[tuple[int, int, str]] = []
+        #: the losses of workers that are not told of yet
+        self._absent: list[dict[str, Any]] = []
         self._live = Live(console=console, refresh_per_second=REFRESHES_PER_SECOND, transient=True)
 
     def say(self, message: str) -> None:
@@ -91,7 +91,8 @@ class Screen:
         """One round was learned."""
         self._last = event
         present = {worker["worker"] for worker in event["workers"]}
-        if any(number not in present and event["round"] > since + QUIET_ROUNDS for number, since, _ in self._absent):
+        quiet_since = event["round"] - QUIET_ROUNDS
+        if any(loss["worker"] not in present and loss["round"] < quiet_since for loss in self._absent):
             self._say_absent()  # nobody had to wait for them: there is no going on to tell of
         for number in event["broken"]:
             self.warn(
@@ -107,9 +108,7 @@ class Screen:
     def attendance(self, event: dict[str, Any]) -> None:
         """Somebody died, left, was late, went on or joined: one line for what belongs together."""
         if event["kind"] in ABSENT:
-            why = f" ({event['detail']})" if event.get("detail") else ""
-            words = f"worker {event['worker']} {ABSENT[event['kind']]}{why}"
-            self._absent.append((event["worker"], event["round"], words))
+            self._absent.append(event)
         elif event["kind"] == "went_on":
             self._say_absent(f" in round {event['round'] + 1:,}; {went_on_words(event)}")
         elif event["round"] > 0:
@@ -118,7 +117,7 @@ class Screen:
 
     def _say_absent(self, more: str = "") -> None:
         if self._absent:
-            self.warn(", ".join(words for *_, words in self._absent) + more)
+            self.warn(", ".join(map(_absence_words, self._absent)) + more)
             self._absent = []
 
     def evaluation(self, event: dict[str, Any]) -> None:
@@ -181,6 +180,11 @@ def summary_rows(recipe: Recipe, outcome: Outcome) -> dict[str, str]:
         rows["held-out"] = f"{_loss(recipe, outcome.best_loss)}, at its best after round {outcome.best_round:,}"
     rows["speed"] = f"{outcome.steps_per_second:,.0f} steps/s over all workers"
     return rows
+
+
+def _absence_words(event: dict[str, Any]) -> str:
+    why = f" ({event['detail']})" if event.get("detail") else ""
+    return f"worker {event['worker']} {ABSENT[event['kind']]}{why}"
 
 
 def went_on_words(event: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
-from rayrnn.checkpoints import newest_checkpoint
+from rayrnn.checkpoints import newest_checkpoint, round_of
 from tests.chaos.workers import workers_among
 from tests.cluster.bed import Bed, Host
 
@@ -294,7 +294,7 @@ def kept_rounds(bed: Bed) -> list[int]:
     """Of the checkpoints of this run that other hosts than the head have."""
     job = json.loads((bed.laptop.home / "runs/words/cluster.json").read_text())["job"]
     return [
-        int(path.name.removeprefix("round-"))
+        round_of(path.name)
         for host in bed.hosts[1:]
         for path in host.home.glob(f".rayrnn/kept/{job}/checkpoints/round-*")
     ]
