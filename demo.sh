@@ -1,7 +1,15 @@
 #!/bin/sh
 # The README's three commands, and `down`: what `make demo` runs.
 set -eu
-say() { printf '\n\033[1m$ %s\033[0m\n' "$*"; "$@"; }
+say() {
+    shown=
+    for word; do
+        case $word in *" "*) word="\"$word\"" ;; esac
+        shown="$shown $word"
+    done
+    printf '\n\033[1m$%s\033[0m\n' "$shown"
+    "$@"
+}
 
 run=$(mktemp -d)/python
 trap 'rayrnn down' EXIT
