@@ -65,8 +65,7 @@ class Group:
         #: the others have reached the end
         self.finished = False
         self._roll = roll
-        self._member = Member(number, uuid.uuid4().hex)
-        self._process = _this_process()
+        self._member = Member(number, uuid.uuid4().hex, _this_process())
         self._patience = patience
         self._state = state
         self._load_state = load_state
@@ -178,7 +177,7 @@ class Group:
         if not self._agreed or time.monotonic() - self._told < TELL_SECONDS:
             return False
         if self._heard is None:
-            self._heard = self._roll.hear.remote(self._report("agreed"), self._process)
+            self._heard = self._roll.hear.remote(self._report("agreed"))
         elif ray.wait([self._heard], timeout=0)[0]:
             known, self._heard = ray.get(self._heard), None
             if not known:
@@ -197,7 +196,7 @@ class Group:
         return ()
 
     def _ask(self, word: Word, *, waited: float = 0.0, state: tuple[ray.ObjectRef, ...] = ()) -> Answer:
-        answer: Answer = ray.get(self._roll.report.remote(self._report(word, waited, state), self._process))
+        answer: Answer = ray.get(self._roll.report.remote(self._report(word, waited, state)))
         if answer.replaced:
             raise RunError(f"worker {self._member.number} was replaced by Ray while it did not answer")
         return answer

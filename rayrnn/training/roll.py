@@ -63,20 +63,20 @@ class Roll:
         self._missing_since: dict[int, float] = {}
         self._changed = asyncio.Event()
 
-    async def report(self, report: Report, process: ActorHandle | None) -> Answer:
+    async def report(self, report: Report) -> Answer:
         """Take a worker's word; answer as soon as it is clear what comes next."""
         self._recognise(report)
         if report.member.name not in self._gone:
-            self._watch(report.member, process)
+            self._watch(report.member)
             self._note(report)
             self._advance()
         while (answer := self._answer(report)) is None:
             await self._changed.wait()
         return answer
 
-    async def hear(self, report: Report, process: ActorHandle | None) -> bool:
+    async def hear(self, report: Report) -> bool:
         """Take a sign of life from members who need nothing; False when others have gone on without them."""
-        self._watch(report.member, process)
+        self._watch(report.member)
         roster, known = self._roster, report.roster
         if roster is not None and known is not None and known.edition <= roster.edition:
             return report.member in roster.members
@@ -149,6 +149,8 @@ class Roll:
         """While nothing happens the members go on without a word; a roll that was started again knows nothing."""
         if known is not None and known.edition > self._edition:
             self._take_up(known)
+            for member in known.members:
+                self._watch(member)
 
     def _advance(self) -> None:
         """Draw up the next roster if it is due, and let everybody look for their answer."""
@@ -245,9 +247,9 @@ class Roll:
             self._tell(how, self._roster.round if self._roster is not None else 0, worker=member.number, detail=detail)
             self._missing_since.setdefault(member.number, time.monotonic())
 
-    def _watch(self, member: Member, process: ActorHandle | None) -> None:
-        if process is not None and member.name not in self._pulses:
-            self._pulses[member.name] = asyncio.ensure_future(self._feel_pulse(member, process))
+    def _watch(self, member: Member) -> None:
+        if member.process is not None and member.name not in self._pulses:
+            self._pulses[member.name] = asyncio.ensure_future(self._feel_pulse(member, member.process))
 
     async def _feel_pulse(self, member: Member, process: ActorHandle) -> None:
         while member.name not in self._gone:

@@ -1,9 +1,10 @@
 """The words that workers and the roll exchange: who takes part in a round, and what became of its sum."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import ray
+from ray.actor import ActorHandle
 
 #: the end of a worker's patience that members who noticed a loss keep for hearing of one another
 GRACE_SECONDS = 0.5
@@ -18,6 +19,8 @@ class Member:
 
     number: int
     name: str
+    #: for whoever must know whether it lives; None outside of an actor
+    process: ActorHandle | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)

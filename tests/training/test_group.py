@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+import psutil
 import pytest
 import ray
 import torch
@@ -144,6 +145,10 @@ class Chronicle:
             if len(found) >= times:
                 return found[times - 1]
             time.sleep(0.02)
+
+    def kinds(self) -> list[str]:
+        """What happened up to the event that was waited for last."""
+        return [event["kind"] for event in self._events]
 
 
 def wait_for_members(roll: ActorHandle, numbers: list[int], seconds: float = 120.0) -> None:
@@ -296,6 +301,23 @@ def test_a_worker_that_fails_leaves_at_once() -> None:
         ray.get(workers[1].learn.remote(12, Fault(round=5, signal=None)))
     assert [members for members, _ in ray.get(survivor).rounds.values()] == [[0, 1]] * 5 + [[0]] * 7
     assert [event["kind"] for event in ray.get(roll.collect.remote())] == ["left", "went_on"]
+
+
+def test_a_roll_that_was_started_again_sees_the_death_of_a_worker_that_never_spoke_to_it() -> None:
+    roll, workers = begin(2)
+    process = psutil.Process(ray.get(workers[1].pid.remote()))
+    survivor = workers[0].learn.remote(ENDLESS)
+    workers[1].learn.remote(ENDLESS, Fault(round=5, signal=signal.SIGSTOP))
+    while process.status() != psutil.STATUS_STOPPED:
+        time.sleep(0.02)
+    ray.kill(roll, no_restart=False)
+    assert ray.get(roll.members.remote()) == [], "it knows nothing"
+    process.kill()
+    chronicle = Chronicle(roll)
+    assert chronicle.wait_for("went_on")["workers"] == [0]
+    workers[0].stop.remote()
+    assert sorted(ray.get(survivor).rounds)[:7] == list(range(7))
+    assert chronicle.kinds() == ["died", "went_on"], "the survivor did not wait for its patience"
 
 
 @pytest.mark.slow

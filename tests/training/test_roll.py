@@ -12,7 +12,7 @@ STATE = ("a reference",)
 
 def say(roll: Roll, member: Member, word: Word, roster: Roster | None = None, **more: object) -> asyncio.Task[Answer]:
     report = Report(member, word, roster.round if roster else 0, roster, **more)  # type: ignore[arg-type]
-    return asyncio.ensure_future(roll.report(report, None))
+    return asyncio.ensure_future(roll.report(report))
 
 
 async def together(roll: Roll, *members: Member) -> Roster:
@@ -147,7 +147,7 @@ def test_those_who_are_further_begin_and_the_others_join_them() -> None:
     async def scene() -> None:
         roll = Roll(expected=2, patience=20)
         behind = say(roll, ANN, "join")
-        ahead = asyncio.ensure_future(roll.report(Report(BOB, "join", 7), None))
+        ahead = asyncio.ensure_future(roll.report(Report(BOB, "join", 7)))
         roster = (await ahead).roster
         assert roster is not None
         assert (roster.round, roster.members) == (7, (BOB,))
@@ -198,9 +198,9 @@ def test_a_roll_that_was_started_again_learns_from_the_workers() -> None:
         for _ in range(40):
             roster = roster.next_round()
         roll = Roll(expected=2, patience=20)
-        assert await roll.hear(Report(ANN, "agreed", 41, roster), None)
+        assert await roll.hear(Report(ANN, "agreed", 41, roster))
         assert await roll.members() == [0, 1]
-        assert not await roll.hear(Report(CAT, "agreed", 3, Roster(3, (CAT,), 4, 1)), None)
+        assert not await roll.hear(Report(CAT, "agreed", 3, Roster(3, (CAT,), 4, 1)))
 
     play(scene)
 
