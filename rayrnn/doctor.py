@@ -16,6 +16,7 @@ from rayrnn.cluster.survey import HERE, Host, survey, token_digest
 from rayrnn.cluster.token import token_path
 from rayrnn.errors import ClusterError
 from rayrnn.recipe import Recipe
+from rayrnn.wording import counted
 
 #: while Spark computes, one CPU takes the sequences over from it
 CPUS_BESIDE_SPARK = 1
@@ -83,8 +84,8 @@ def _cpus(hosts: list[Host], recipe: Recipe) -> Iterator[Finding]:
     places = sum(cpus // each for cpus in there)
     if recipe.averaging.fewest > places:
         needed = recipe.averaging.fewest * each
-        sizes = f"{recipe.averaging.fewest} workers" + f" of {each} CPUs" * (each > 1)
-        what = f"{sum(there)} CPUs in all, {recipe.name} needs {needed} ({sizes})"
+        sizes = counted(recipe.averaging.fewest, "worker") + f" of {each} CPUs" * (each > 1)
+        what = f"{sum(there)} CPUs in all, {recipe.name} needs {needed:,} ({sizes})"
         yield Finding("together", what, f"--set averaging.workers={max(1, places)}, or more hosts")
     if recipe.data.source == "spark":
         yield from _spark_cpus(there, recipe)
@@ -94,12 +95,13 @@ def _spark_cpus(there: list[int], recipe: Recipe) -> Iterator[Finding]:
     """An executor takes all its cores from one host."""
     executors, cores = getattr(recipe.data, "executors", 1), getattr(recipe.data, "cores", 1)
     needed = executors * cores + CPUS_BESIDE_SPARK
+    wanted = f"{counted(executors, 'executor')} of {counted(cores, 'CPU')}"
     places = sum(cpus // cores for cpus in there)
     if needed > sum(there):
-        parts = f"{executors} executors of {cores} CPUs, {CPUS_BESIDE_SPARK} to take the sequences over"
-        what = f"{sum(there)} CPUs in all, Spark needs {needed} ({parts})"
+        parts = f"{wanted}, {CPUS_BESIDE_SPARK} to take the sequences over"
+        what = f"{sum(there)} CPUs in all, Spark needs {needed:,} ({parts})"
     elif executors > places:
-        what = f"the hosts have room for {places} executors of {cores} CPUs, {recipe.name} asks for {executors}"
+        what = f"{recipe.name} asks for {wanted}, the hosts have room for {places}"
     else:
         return
     most = min(places, (sum(there) - CPUS_BESIDE_SPARK) // cores)

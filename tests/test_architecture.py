@@ -13,6 +13,7 @@ PLUGINS = sorted((ROOT / "plugins").rglob("*.py"))
 
 LEVELS = {
     "rayrnn.errors": 0,
+    "rayrnn.wording": 0,
     "rayrnn.recipe": 1,
     "rayrnn.recipe_data": 1,
     "rayrnn.recipe_sections": 1,

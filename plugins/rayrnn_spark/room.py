@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 import ray
 
 from rayrnn.errors import ClusterError, UsageError
+from rayrnn.wording import counted
 
 #: for the tasks that take the sequences over from Spark's executors
 CPUS_TO_CONVERT = 1
@@ -30,8 +31,8 @@ def check_room(executors: int, cores: int, memory: str) -> None:
     there = places([node["Resources"] for node in ray.nodes() if node["Alive"]], cores, size)
     if there < executors:
         raise ClusterError(
-            f"{executors} executors of {_count(cores, 'core')} and {memory} memory do not fit on the hosts: there is "
-            f"room for {there}; ask for smaller executors"
+            f"{counted(executors, 'executor')} of {counted(cores, 'core')} and {memory} memory do not fit on the "
+            f"hosts: there is room for {there}; ask for smaller executors"
         )
     _check_free(needed, executors, cores)
 
@@ -59,7 +60,7 @@ def _check_total(
         )
     if total.get("memory", 0) < needed["memory"]:
         raise ClusterError(
-            f"Spark needs {_gigabytes(needed['memory'])} of memory ({_count(executors, 'executor')} x {memory}), the "
+            f"Spark needs {_gigabytes(needed['memory'])} of memory ({counted(executors, 'executor')} x {memory}), the "
             f"cluster has {_gigabytes(total.get('memory', 0))}: ask for fewer executors or less memory"
         )
 
@@ -77,11 +78,7 @@ def _check_free(needed: Mapping[str, float], executors: int, cores: int) -> None
 
 
 def _sum(executors: int, cores: int) -> str:
-    return f"{_count(executors, 'executor')} x {_count(cores, 'core')} + {CPUS_TO_CONVERT} to take the sequences over"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    return f"{counted(executors, 'executor')} x {counted(cores, 'core')} + {CPUS_TO_CONVERT} to take the sequences over"
 
 
 def _gigabytes(size: float) -> str:

@@ -165,12 +165,13 @@ def predict(
     """Answer every sequence with its label and probabilities, or its numbers, keyed by its name."""
     from rayrnn.prediction.predictions import predict as answer
     from rayrnn.run import open_run
+    from rayrnn.wording import counted
 
     written = answer(open_run(run), data, out, address=address)
     for reason in written.skipped[:3]:
         say_dimly(f"skipped: {reason}")
     skipped = f", {len(written.skipped):,} skipped" if written.skipped else ""
-    console().print(f"{written.num_sequences:,} sequences answered in {written.path}{skipped}", markup=False)
+    console().print(f"{counted(written.num_sequences, 'sequence')} answered in {written.path}{skipped}", markup=False)
 
 
 def _stream(pieces: Iterator[list[str]]) -> None:

@@ -11,6 +11,7 @@ from rich.text import Text
 from rayrnn.cluster.cluster_file import ClusterFile
 from rayrnn.cluster.runs import LiveRun
 from rayrnn.cluster.status import ClusterStatus, Job, Node, Usage
+from rayrnn.wording import counted
 
 GIBIBYTE = 2**30
 #: columns of numbers
@@ -105,12 +106,8 @@ def _holds(job: Job) -> str:
     """Its training workers, and how many actors beside (Ray's own helpers among them)."""
     workers = job.actors.get("RayTrainWorker", 0)
     others = sum(job.actors.values()) - workers
-    held = [_plural(workers, "worker")] * bool(workers) + [_plural(others, "other actor")] * bool(others)
+    held = [counted(workers, "worker")] * bool(workers) + [counted(others, "other actor")] * bool(others)
     return ", ".join(held) or "-"
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _short(command: str) -> str:

@@ -19,6 +19,7 @@ from rayrnn.data.csv_layout import Layout, is_number, records, unique_names
 from rayrnn.data.labels import Faults
 from rayrnn.data.ragged import ends
 from rayrnn.errors import DataError
+from rayrnn.wording import counted
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -228,9 +229,8 @@ def _fault_of(record: Sequence[str], names: Sequence[str], numeric: Sequence[int
     if not record:
         return "the line is blank; every line is a step"
     if len(record) != len(names):
-        columns = "1 column" if len(record) == 1 else f"{len(record)} columns"
         due = "1 is due" if len(names) == 1 else f"{len(names)} are due"
-        return f"{columns} where {due} (as {layout.origin} has)"
+        return f"{counted(len(record), 'column')} where {due} (as {layout.origin} has)"
     for place in numeric:
         if record[place] and not is_number(record[place]):
             return (

@@ -18,6 +18,7 @@ from rayrnn.data.scaling import Scaling
 from rayrnn.data.schema import step_counts
 from rayrnn.data.vocabulary import Vocabulary
 from rayrnn.errors import DataError
+from rayrnn.wording import counted
 
 
 @dataclass(frozen=True)
@@ -78,13 +79,13 @@ class Encoding:
 
     def describe(self) -> str:
         """One phrase for people: `65 symbols`, `12 features, 9 classes`."""
-        inputs = _count(self.num_inputs, "symbol" if self.symbols else "feature")
+        inputs = counted(self.num_inputs, "symbol" if self.symbols else "feature")
         if self.task == "language_model":
             return inputs
         if self.classes is not None:
-            return f"{inputs}, {_count(len(self.classes), 'class')}"
-        ahead = f", {_count(self.horizon, 'step')} ahead" if self.horizon else ""
-        return f"{inputs}, {_count(self.num_outputs, 'number')} to predict{ahead}"
+            return f"{inputs}, {counted(len(self.classes), 'class')}"
+        ahead = f", {counted(self.horizon, 'step')} ahead" if self.horizon else ""
+        return f"{inputs}, {counted(self.num_outputs, 'number')} to predict{ahead}"
 
     def inputs(self, table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
         """What the network reads: int64 [S] or float32 [S, F], and the steps of every row, int64 [N].
@@ -195,8 +196,3 @@ def _one_hot(words: pa.Array, known: tuple[str, ...]) -> np.ndarray:
     numbers = pc.index_in(words, value_set=pa.array(known, pa.string())).fill_null(-1)
     one_hot: np.ndarray = np.equal.outer(np.asarray(numbers), np.arange(len(known))).astype(np.float32)
     return one_hot
-
-
-def _count(number: int, noun: str) -> str:
-    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
-    return f"{number:,} {noun if number == 1 else plural}"

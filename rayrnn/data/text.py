@@ -15,6 +15,7 @@ from rayrnn.data.remote import beside, results
 from rayrnn.data.vocabulary import END
 from rayrnn.errors import DataError
 from rayrnn.recipe_data import TextData
+from rayrnn.wording import counted
 
 #: bytes of text that one task reads, at least
 TASK_BYTES = 16 * 2**20
@@ -116,6 +117,6 @@ def _check_enough(counts: list[Symbols], data: TextData) -> None:
         raise DataError(f"{origin} is empty: there is no text to learn")
     shorter = f", or set data.length to {max(2, symbols // 10)} (0 keeps a text whole)" if symbols > 2 else ""
     raise DataError(
-        f"{origin} has {symbols} symbol{'' if symbols == 1 else 's'}; one sequence with data.length {data.length} "
+        f"{origin} has {counted(symbols, 'symbol')}; one sequence with data.length {data.length} "
         f"needs {needed}: give more text{shorter}"
     )

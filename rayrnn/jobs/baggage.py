@@ -8,6 +8,7 @@ from rayrnn.data.files import list_files
 from rayrnn.errors import DataError
 from rayrnn.recipe import Recipe
 from rayrnn.recipe_data import CsvData, Data, ParquetData, TextData
+from rayrnn.wording import counted, size
 
 #: bytes of local data that travel with a job; more belongs in a store
 LIMIT = 2 * 2**30
@@ -28,7 +29,7 @@ class Baggage:
 
     def __str__(self) -> str:
         count = len(self.inside) + len(self.outside)
-        return f"{count:,} local file{'' if count == 1 else 's'}, {size(self.num_bytes)}"
+        return f"{counted(count, 'local file')}, {size(self.num_bytes)}"
 
 
 def pack(recipe: Recipe) -> Baggage:
@@ -64,15 +65,6 @@ def pack(recipe: Recipe) -> Baggage:
         outside=tuple(path.removeprefix("/") for path in found if not path.startswith(here)),
         num_bytes=sum(found.values()),
     )
-
-
-def size(count: float) -> str:
-    """Bytes for people."""
-    for unit in ("bytes", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} GB"
 
 
 def _addresses(data: Data) -> dict[str, str | tuple[str, ...]]:

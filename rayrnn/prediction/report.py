@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from rayrnn.wording import counted
+
 #: a confusion matrix of more classes than this is told by its largest errors
 MATRIX_CLASSES = 16
 LARGEST_ERRORS = 20
@@ -68,7 +70,7 @@ class Report:
     def _describe_data(self) -> str:
         left_out = f" ({self.num_left_out:,} left out)" if self.num_left_out else ""
         return (
-            f"{self.data}: {self.num_sequences:,} sequences{left_out}, {self.steps:,} steps; "
+            f"{self.data}: {counted(self.num_sequences, 'sequence')}{left_out}, {counted(self.steps, 'step')}; "
             f"{self.padding_share:.1%} padding"
         )
 

@@ -16,6 +16,7 @@ from rayrnn.recipe import Recipe
 from rayrnn.recipe_sections import Averaging
 from rayrnn.training.account import Account
 from rayrnn.training.outcome import Outcome
+from rayrnn.wording import counted, size
 
 #: without a terminal one plain line is printed for each of so many parts of the run
 PLAIN_LINES = 50
@@ -63,14 +64,16 @@ class Screen:
         model = recipe.model
         lengths = f"{account.shortest:,}" + (f"-{account.longest:,}" if account.longest > account.shortest else "")
         outer = "plain mean" if averaging.outer == "none" else f"{averaging.outer} on the mean"
+        sequences = counted(account.num_training, "sequence")
+        minibatches, updates = counted(averaging.frequency, "minibatch"), counted(account.updates_a_round, "update")
         rows = {
-            "data": f"{data}: {_sequences(account.num_training)} of {lengths} steps, {account.num_held_out:,} held out"
+            "data": f"{data}: {sequences} of {lengths} steps, {account.num_held_out:,} held out"
             + (f"; {account.padding_share:.1%} padding" if account.padding_share else ""),
             "encoding": encoding,
             "network": f"{model.layers} x {model.hidden} {model.cell}, {account.num_parameters:,} parameters",
             "workers": _workers(averaging, account),
-            "a round": f"{averaging.frequency} minibatches of {recipe.training.batch_size} = "
-            f"{account.updates_a_round:,} updates a worker, then the {outer}: {_bytes(account.bytes_a_round)} each",
+            "a round": f"{minibatches} of {recipe.training.batch_size} = {updates} a worker, "
+            f"then the {outer}: {size(account.bytes_a_round)} each",
             "rounds": f"{averaging.rounds:,} = {averaging.rounds / account.rounds_an_epoch:,.1f} epochs",
             "run": run,
             "stop": "Ctrl-C finishes the round and writes a checkpoint; the same command with --resume goes on",
@@ -167,7 +170,7 @@ class Screen:
 def _workers(averaging: Averaging, account: Account) -> str:
     now = account.num_workers
     bounds = "" if averaging.fewest == averaging.most else f" (of {averaging.fewest} to {averaging.most})"
-    return f"{now}{bounds}, {_sequences(account.num_training // now)} each an epoch"
+    return f"{now}{bounds}, {counted(account.num_training // now, 'sequence')} each an epoch"
 
 
 def summary_rows(recipe: Recipe, outcome: Outcome) -> dict[str, str]:
@@ -223,18 +226,6 @@ def _loss(recipe: Recipe, loss: float) -> str:
     if recipe.task == "regression":
         return f"{loss:.4f} squared error = {math.sqrt(loss):.4f} RMSE"
     return f"{loss:.4f} nats"
-
-
-def _bytes(count: float) -> str:
-    for unit in ("bytes", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} GB"
-
-
-def _sequences(count: int) -> str:
-    return f"{count:,} sequence{'' if count == 1 else 's'}"
 
 
 def _clock(seconds: float) -> str:
