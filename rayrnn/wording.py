@@ -9,8 +9,8 @@ def counted(number: int, noun: str) -> str:
 
 def size(num_bytes: float) -> str:
     """Bytes in decimal units, to three digits: `114 kB`."""
-    for unit in ("bytes", "kB", "MB"):
-        if num_bytes < 1000:
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if num_bytes < 999.5:  # which three digits make 1000 of
             return f"{num_bytes:.3g} {unit}"
         num_bytes /= 1000
-    return f"{num_bytes:.3g} GB"
+    return f"{num_bytes:,.1f} TB"
