@@ -20,8 +20,9 @@ from rayrnn.recipe import Recipe
 from rayrnn.run import Run, build_network
 from rayrnn.training.account import draw_up
 from rayrnn.training.assignment import Assignment, Progress
+from rayrnn.training.attendance import Attendance
 from rayrnn.training.crew import start_crew
-from rayrnn.training.failure import Strikes, broken, interrupted, unexpected, without_a_word
+from rayrnn.training.failure import Strikes, broken, headless, interrupted, unexpected, without_a_word
 from rayrnn.training.interrupt import stop_requests
 from rayrnn.training.mailbox import Event, open_mailbox
 from rayrnn.training.material import Material, prepare
@@ -33,6 +34,8 @@ from rayrnn.training.room import check_room, count_workers, find_need
 from rayrnn.training.talk import Talk
 
 POLL_SECONDS = 0.1
+#: for Ray's head to answer; Ray ends a process whose head has been silent for a minute
+HEAD_SECONDS = 20.0
 #: for Ray Train to let go of the workers, before they are ended with it
 CLOSING_SECONDS = 10.0
 
@@ -86,6 +89,7 @@ class Driver:
         self._mailbox = open_mailbox()
         self._num_workers = count_workers(recipe.averaging)
         self._roll = start_roll(expected=self._num_workers, patience=recipe.averaging.patience)
+        self._attendance = Attendance(self._roll)
         self._sign = Sign(run.name, rounds=recipe.averaging.rounds, workers=recipe.averaging.most)
         self._progress = Progress()
         self._end: Event = {}
@@ -163,12 +167,13 @@ class Driver:
             ray.get(crew.close.remote(), timeout=CLOSING_SECONDS)
         except RayError as error:
             self._lost = error
+            self._recorder.log(f"{type(error).__name__}: {error}\n")
         finally:
             ray.kill(crew)
 
     def _running(self, crew: ActorHandle) -> bool:
         """Whether a worker has something left to do; Ray Train itself may take seconds to notice that none has."""
-        if (self._end or self._failure) and not ray.get(self._roll.members.remote()):
+        if (self._end or self._failure) and self._attendance.members() == []:
             return False
         return bool(ray.get(crew.running.remote()))
 
@@ -180,7 +185,9 @@ class Driver:
         self._write_checkpoints()
         if self._sign.is_due():
             learned = self._last.get("round", self._progress.round)
-            self._sign.show(learned, ray.get(self._roll.members.remote()))
+            self._sign.show(learned, self._attendance.members() or [])
+        if self._sign.unanswered_seconds > HEAD_SECONDS and self._failure is None:
+            self._give_up(headless(HEAD_SECONDS))
 
     def _is_news(self, event: Event) -> bool:
         """Two workers tell of every round, in case one of them dies."""
@@ -192,7 +199,7 @@ class Driver:
 
     def _take_attendance(self) -> None:
         """Deaths, absences and returns: one line each, on the screen and in metrics.jsonl."""
-        for event in ray.get(self._roll.collect.remote()):
+        for event in self._attendance.events():
             self._recorder.take_attendance(event)
             self._screen.attendance(event)
 

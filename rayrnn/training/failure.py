@@ -2,7 +2,9 @@
 
 from collections import Counter
 
-from rayrnn.errors import Interrupted, RayrnnError, RunError
+from ray.exceptions import GetTimeoutError, RayActorError
+
+from rayrnn.errors import ClusterError, Interrupted, RayrnnError, RunError
 from rayrnn.recipe import Recipe
 from rayrnn.run import MODEL, RECIPE, Run
 from rayrnn.training.mailbox import Event
@@ -62,11 +64,25 @@ def unwritten(error: OSError, run: Run) -> RunError:
     )
 
 
+def headless(seconds: float) -> ClusterError:
+    """Ray would end this process, and the workers', a little later."""
+    return ClusterError(
+        f"Ray's head has not answered for {seconds:.0f} s: the run stopped after a checkpoint. See to the head "
+        "(`rayrnn status`), then go on with --resume"
+    )
+
+
 def without_a_word(error: BaseException | None, run: Run) -> RayrnnError:
     """Ray Train ended, and no worker said why: the first error under whatever it was wrapped in."""
     while error is not None and isinstance(cause := getattr(error, "cause", None) or error.__cause__, Exception):
         error = cause
     if isinstance(error, RayrnnError):
         return error
+    if isinstance(error, (RayActorError, GetTimeoutError)):  # whose own words are about actors and leases
+        return RunError(
+            f"Ray's head, or a process of the run beside it, was lost or does not answer ({type(error).__name__}); "
+            f"more is in {run.log}. `rayrnn status` says whether Ray is there; go on from the last checkpoint with "
+            "--resume"
+        )
     reason = f"{type(error).__name__}: {error}" if error is not None else "the workers left without a word"
     return RunError(f"the run failed: {reason}\nmore is in {run.log}; go on from the last checkpoint with --resume")
