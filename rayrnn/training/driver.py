@@ -186,7 +186,7 @@ class Driver:
         if self._sign.is_due():
             learned = self._last.get("round", self._progress.round)
             self._sign.show(learned, self._attendance.members() or [])
-        if self._sign.unanswered_seconds > HEAD_SECONDS and self._failure is None:
+        if self._sign.unanswered_seconds > HEAD_SECONDS:
             self._give_up(headless(HEAD_SECONDS))
 
     def _is_news(self, event: Event) -> bool:
@@ -257,8 +257,9 @@ class Driver:
             self._give_up(unexpected(event | {"times": times}, self._run))
 
     def _give_up(self, failure: RayrnnError) -> None:
-        self._failure = self._failure or failure
-        self._mailbox.request_stop.remote()
+        if self._failure is None:
+            self._failure = failure
+            self._mailbox.request_stop.remote()
 
     def _request_stop(self) -> None:
         self._screen.warn("finishing the round, then a checkpoint; Ctrl-C again stops at once")
