@@ -21,12 +21,9 @@ from ray.core.generated.gcs_service_pb2_grpc import (
 )
 
 from rayrnn.cluster import connect
-from rayrnn.cluster.folder import run_folder
-from rayrnn.cluster.head import parse_size
-from rayrnn.cluster.logs import quiet_ray
-from rayrnn.cluster.processes import processes_of
-from rayrnn.cluster.state import load_head
-from rayrnn.cluster.token import ensure_token
+from rayrnn.cluster.environment import ensure_token, quiet_ray
+from rayrnn.cluster.local_head import load_head, parse_size
+from rayrnn.cluster.sessions import processes_of, run_folder
 from rayrnn.errors import ClusterError, UsageError
 from tests.test_cli import environment_of, run_rayrnn
 
@@ -153,7 +150,7 @@ def test_without_up_a_program_gets_a_ray_of_its_own_that_ends_with_it(tmp_path: 
 
 def test_the_folder_of_a_killed_program_is_removed_by_the_next_and_a_living_one_is_not() -> None:
     pipe = subprocess.PIPE
-    hold = "from rayrnn.cluster.folder import run_folder\nwith run_folder() as f:\n print(f, flush=True)\n input()"
+    hold = "from rayrnn.cluster.sessions import run_folder\nwith run_folder() as f:\n print(f, flush=True)\n input()"
     programs = [subprocess.Popen([sys.executable, "-c", hold], stdin=pipe, stdout=pipe, text=True) for _ in range(2)]
     folders = [Path(program.stdout.readline().strip()) for program in programs]
     for folder in folders:

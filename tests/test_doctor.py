@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 
-from rayrnn.cluster.checks import Finding, check
-from rayrnn.cluster.on_host import java_version
+from rayrnn.cluster.inspection import Finding, Host, check
+from rayrnn.cluster.on_host.facts import java_version
 from rayrnn.cluster.packages import installed, spark_packages
 from rayrnn.cluster.spark import check_spark
-from rayrnn.cluster.survey import Host
 from tests.test_cli import run_rayrnn
 
 TOKEN = "d1"

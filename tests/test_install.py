@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from rayrnn.cluster import install, packages
+from rayrnn.cluster import packages
 from rayrnn.cluster.cluster_file import read_cluster_file
-from rayrnn.cluster.launch_file import Luggage, launch_config
+from rayrnn.cluster.launcher import Luggage, launch_config
+from rayrnn.cluster.on_host import install
 
 SHIPPED = Path(__file__).parent.parent / "cluster.yaml"
 WHEEL = "rayrnn-0.1.0-py3-none-any.whl"

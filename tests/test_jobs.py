@@ -7,18 +7,18 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from rayrnn.checkpoints import Checkpoint, newest_checkpoint, write_checkpoint
 from rayrnn.errors import DataError, RunError
-from rayrnn.jobs.baggage import LIMIT, pack
-from rayrnn.jobs.desk import is_running
-from rayrnn.jobs.folder import Order
-from rayrnn.jobs.keeper import files_of, write_files
-from rayrnn.jobs.record import Record, load_record, new_job, place_there
-from rayrnn.jobs.relay import Relay, outcome_of, show
 from rayrnn.recipe import Recipe, validate_recipe
-from rayrnn.run import Run, create_run
-from rayrnn.training.outcome import Outcome
-from rayrnn.training.progress import Screen
+from rayrnn.remote.fetch import Record, load_record, new_job, place_there
+from rayrnn.remote.job import Order
+from rayrnn.remote.replica import files_of, write_files
+from rayrnn.remote.screen_log import Relay, outcome_of, show
+from rayrnn.remote.server import is_running
+from rayrnn.remote.upload import LIMIT, pack
+from rayrnn.runs.checkpoints import Checkpoint, newest_checkpoint, write_checkpoint
+from rayrnn.runs.directory import Run, create_run
+from rayrnn.training.screen import Screen
+from rayrnn.training.summary import Outcome
 from tests.test_cli import run_rayrnn
 
 

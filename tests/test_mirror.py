@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-import rayrnn.mirror
-from rayrnn.checkpoints import newest_checkpoint, write_checkpoint
+import rayrnn.runs.copies
 from rayrnn.errors import RunError, UsageError
-from rayrnn.mirror import Mirror
-from rayrnn.store import Store
+from rayrnn.runs.checkpoints import newest_checkpoint, write_checkpoint
+from rayrnn.runs.copies import Mirror
+from rayrnn.runs.store import Store
 from tests.crashing import checkpoint
 from tests.s3_store import Store as Server
 
@@ -138,7 +138,7 @@ def test_training_goes_on_without_the_store_and_it_catches_up(
     store.away = True
     for number in (2, 3, 4):
         learn(folder, number)
-        time.sleep(rayrnn.mirror.LOOK_SECONDS)
+        time.sleep(rayrnn.runs.copies.LOOK_SECONDS)
     wait_for(lambda: warnings)
     assert "checkpoints/round-000001/MANIFEST.json" in store.sizes()
     store.away = False

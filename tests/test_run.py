@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from rayrnn.errors import UsageError
-from rayrnn.run import METRICS, Run, create_run
+from rayrnn.runs.directory import METRICS, Run, create_run
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from rayrnn.run import Run
+from rayrnn.runs.directory import Run
 with Run(Path(sys.argv[1])).held():
     print("held", flush=True)
     time.sleep(60)

@@ -14,11 +14,11 @@ import torch
 from rich.console import Console
 
 import rayrnn
-from rayrnn.checkpoints import newest_name, read_checkpoint, write_checkpoint
 from rayrnn.errors import UsageError
-from rayrnn.landing import UNSENT, folder_for, landed
-from rayrnn.run import open_run
-from rayrnn.store import Store
+from rayrnn.runs.checkpoints import newest_name, read_checkpoint, write_checkpoint
+from rayrnn.runs.copies import UNSENT, folder_for, landed
+from rayrnn.runs.directory import open_run
+from rayrnn.runs.store import Store
 from rayrnn.training.driver import train
 from tests.crashing import checkpoint
 from tests.s3_store import Store as Server

@@ -9,10 +9,10 @@ import pyarrow.types as kinds
 import ray
 import ray.data
 
-from rayrnn.data.quiet import settle
-from rayrnn.data.ragged import is_list
+from rayrnn.data.arrow_lists import is_list
+from rayrnn.data.sequences import settle
 from rayrnn.errors import DataError
-from rayrnn_spark.failures import translated
+from rayrnn_spark.transfer import translated
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

@@ -6,7 +6,7 @@ import pydantic
 from pydantic import BeforeValidator, Field, PositiveInt
 
 from rayrnn.errors import RecipeError
-from rayrnn.recipe_data import TableData
+from rayrnn.recipe.data_sections import TableData
 
 
 def _as_spark_writes(value: object) -> object:

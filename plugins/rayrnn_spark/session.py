@@ -15,10 +15,8 @@ import ray
 
 from rayrnn.cluster import connect
 from rayrnn.errors import ClusterError
-from rayrnn_spark.failures import translated
-from rayrnn_spark.hosts import check_names
-from rayrnn_spark.java import find_java, java_options
-from rayrnn_spark.room import check_room
+from rayrnn_spark.preflight import check_names, check_room, find_java, java_options
+from rayrnn_spark.transfer import translated
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

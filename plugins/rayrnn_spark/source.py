@@ -7,24 +7,50 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import ray.data
 
-from rayrnn.data.grouping import Grouping, group, grouping_of
-from rayrnn.data.quiet import quiet_ray_data
-from rayrnn.data.tables import check_columns, rows_of_sequences
-from rayrnn.recipe_data import TableData
-from rayrnn_spark.conversion import to_blocks
-from rayrnn_spark.failures import translated
+from rayrnn.data.sequences import quiet_ray_data
+from rayrnn.data.sources.grouping import Grouping, group, grouping_of
+from rayrnn.data.sources.tables import check_columns, rows_of_sequences
+from rayrnn.recipe.data_sections import TableData
 from rayrnn_spark.section import SparkData, table_columns
 from rayrnn_spark.session import spark_session
-from rayrnn_spark.vectors import with_arrays
-
-if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
+from rayrnn_spark.transfer import to_blocks, translated
 
 #: into which the steps are dealt out, however few they are; a number of its own would make every machine learn another
 #: order of the same sequences
 _FEWEST_PARTITIONS = 8
-
 _CSV_OPTIONS = {"header": "true", "inferSchema": "true"}
+
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+
+def with_arrays(frame: "DataFrame") -> "DataFrame":
+    """The same DataFrame, each column of vectors or of arrays of vectors one of arrays; the others as they are."""
+    from pyspark.sql import functions
+    from pyspark.sql.types import ArrayType
+
+    for field in frame.schema.fields:
+        column = functions.col("`" + field.name.replace("`", "``") + "`")
+        if _is_vector(field.dataType):
+            frame = frame.withColumn(field.name, _to_array(column))
+        elif isinstance(field.dataType, ArrayType) and _is_vector(field.dataType.elementType):
+            frame = frame.withColumn(field.name, functions.transform(column, _to_array))
+    return frame
+
+
+def _is_vector(kind: Any) -> bool:
+    return type(kind).__name__ == "VectorUDT"
+
+
+def _to_array(vector: Any) -> Any:
+    from pyspark.ml.functions import vector_to_array
+
+    return vector_to_array(vector)
+
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
 
 
 def read(data: SparkData, task: str) -> ray.data.Dataset:
@@ -86,7 +112,7 @@ def sequences(
         task: what the labels of steps are for: one class a sequence (classification), one a step (tagging), or numbers.
 
     Returns:
-        rows of the row schema (see rayrnn/data/schema.py).
+        rows of the row schema (see rayrnn/data/rows.py).
 
     Raises:
         RecipeError: the columns contradict each other.

@@ -120,7 +120,7 @@ def generate(
     """Write text with a trained language model, symbol by symbol."""
     from rayrnn.generation import Drawing
     from rayrnn.generation import generate as draw
-    from rayrnn.run import open_run
+    from rayrnn.runs.directory import open_run
 
     drawing = Drawing(temperature=temperature, top_k=top_k, top_p=top_p)
     pieces = draw(open_run(run), prime=prime, length=length, samples=samples, drawing=drawing, seed=seed)
@@ -143,8 +143,8 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print the metrics as one JSON object.")] = False,
 ) -> None:
     """Measure a run's best model: accuracy, F1 and confusions, RMSE and R2, or perplexity."""
-    from rayrnn.prediction.evaluation import evaluate as measure
-    from rayrnn.run import open_run
+    from rayrnn.prediction.evaluate import evaluate as measure
+    from rayrnn.runs.directory import open_run
 
     with console().status("measuring ..."):
         report = measure(open_run(run), path=data, address=address)
@@ -163,8 +163,8 @@ def predict(
     ] = None,
 ) -> None:
     """Answer every sequence with its label and probabilities, or its numbers, keyed by its name."""
-    from rayrnn.prediction.predictions import predict as answer
-    from rayrnn.run import open_run
+    from rayrnn.prediction.predict import predict as answer
+    from rayrnn.runs.directory import open_run
     from rayrnn.wording import counted
 
     written = answer(open_run(run), data, out, address=address)

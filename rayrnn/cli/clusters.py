@@ -47,8 +47,8 @@ def up(
         wishes = Wishes(python, min_workers, max_workers, no_restart)
         _up_hosts(file, wishes, yes=yes, dry_run=dry_run)
         return
-    from rayrnn.cluster.head import HeadOptions, parse_size, start_head
-    from rayrnn.cluster.screen import show_started
+    from rayrnn.cluster.local_head import HeadOptions, parse_size, start_head
+    from rayrnn.cluster.show import show_started
     from rayrnn.cluster.status import read_status
 
     options = HeadOptions(num_cpus=cpus, num_gpus=gpus, memory=parse_size(memory), dashboard=dashboard)
@@ -69,12 +69,11 @@ def _print_manifest(file: Path | None) -> None:
 
 
 def _up_hosts(file: Path, wishes: "Wishes", *, yes: bool, dry_run: bool) -> None:
+    from rayrnn.cluster.bring_up import bring_up
     from rayrnn.cluster.cluster_file import read_cluster_file
-    from rayrnn.cluster.hosts import bring_up
-    from rayrnn.cluster.hosts_screen import show_muster, show_plan
     from rayrnn.cluster.launcher import check_this_machine
     from rayrnn.cluster.plan import plan
-    from rayrnn.cluster.screen import show_cluster_file
+    from rayrnn.cluster.show import show_cluster_file, show_muster, show_plan
 
     cluster = read_cluster_file(file)
     show_cluster_file(console(), cluster)
@@ -99,7 +98,7 @@ def down(
     if file is not None:
         _down_hosts(file, yes=yes)
         return
-    from rayrnn.cluster.head import stop_head
+    from rayrnn.cluster.local_head import stop_head
 
     with console().status("ending Ray on this machine"):
         was_there = stop_head()
@@ -107,9 +106,9 @@ def down(
 
 
 def _down_hosts(file: Path, *, yes: bool) -> None:
+    from rayrnn.cluster.bring_up import take_down
     from rayrnn.cluster.cluster_file import read_cluster_file
-    from rayrnn.cluster.hosts import take_down
-    from rayrnn.cluster.screen import show_cluster_file
+    from rayrnn.cluster.show import show_cluster_file
 
     cluster = read_cluster_file(file)
     show_cluster_file(console(), cluster)
@@ -123,7 +122,7 @@ def _down_hosts(file: Path, *, yes: bool) -> None:
 def attach(file: Annotated[Path, typer.Argument(help="The cluster file.")]) -> None:
     """Open a shell on the cluster's head, where rayrnn and Ray find the cluster: `ray status` works."""
     from rayrnn.cluster.cluster_file import read_cluster_file
-    from rayrnn.cluster.shell import shell_of_head
+    from rayrnn.cluster.ssh import shell_of_head
 
     cluster = read_cluster_file(file)
     shell_of_head(cluster).enter(cluster.name)
@@ -139,8 +138,8 @@ def doctor(
     """Check that everything is there for rayrnn to work, and name what is not with its fix."""
     from rich.console import Console
 
-    from rayrnn.cluster.hosts_screen import hosts_table, show_findings
-    from rayrnn.doctor import diagnose
+    from rayrnn.cluster.doctor import diagnose
+    from rayrnn.cluster.show import hosts_table, show_findings
     from rayrnn.errors import ClusterError
     from rayrnn.recipe import load_recipe
 
@@ -168,7 +167,7 @@ def status(
         return
     from rich.console import Console
 
-    from rayrnn.cluster.screen import show_status
+    from rayrnn.cluster.show import show_status
     from rayrnn.cluster.status import read_status
 
     found = read_status(address)

@@ -13,7 +13,7 @@ import yaml
 from ray.autoscaler._private.providers import _NODE_PROVIDERS
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from rayrnn.cluster.logs import quiet_ray
+from rayrnn.cluster.environment import quiet_ray
 from rayrnn.errors import ClusterError
 
 #: the way down to a value: keys of mappings and numbers in lists

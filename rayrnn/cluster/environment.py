@@ -1,15 +1,62 @@
-"""What must be settled in the environment before Ray starts or is spoken to."""
+"""The environment that Ray and its processes need: the token, the loopback, silence."""
 
+import logging
 import os
+import secrets
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import ray
 import ray._private.services as ray_services
+import ray._private.worker as ray_worker
 
-from rayrnn.cluster.token import ensure_token
+from rayrnn.errors import ClusterError
+
+#: the loggers that Ray, its libraries and Python's warnings write to
+TALKATIVE = ("ray", "ray.data", "ray.train", "ray.tune", "py.warnings")
+
+
+def ensure_token() -> Path | None:
+    """The path of this user's Ray token, created with mode 0600 or narrowed to it (Ray itself would write it 0644).
+
+    None when RAY_AUTH_TOKEN carries the token: then no file has it.
+
+    Raises:
+        ClusterError: the file can be neither read nor written.
+    """
+    if os.environ.get("RAY_AUTH_TOKEN"):
+        return None
+    path = token_path()
+    try:
+        if not _has_token(path):
+            _create(path)
+        path.chmod(0o600)
+    except OSError as error:
+        raise ClusterError(f"Ray's token file {path} cannot be used: {error}") from None
+    return path
+
+
+def token_path() -> Path:
+    """Where Ray looks for the token: RAY_AUTH_TOKEN_PATH, or ~/.ray/auth_token."""
+    named = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    return Path(named) if named else Path.home() / ".ray" / "auth_token"
+
+
+def _has_token(path: Path) -> bool:
+    return path.exists() and bool(path.read_text(encoding="utf-8").strip())
+
+
+def _create(path: Path) -> None:
+    """Write a token beside the path and move it there, so that no reader ever meets half of one."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor, draft = tempfile.mkstemp(dir=path.parent)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(secrets.token_hex(32))
+    os.replace(draft, path)
 
 
 def prepare_environment() -> None:
@@ -70,3 +117,52 @@ def bind_to_loopback(parameters: Any, head: bool) -> None:
 def without_client_server(parameters: Any, head: bool) -> None:
     """Leave the Ray Client's server out: it listens on every interface, and rayrnn does not use it."""
     parameters.ray_client_server_port = None
+
+
+@contextmanager
+def quiet_ray(log_file: Path | None = None) -> Iterator[None]:
+    """Inside, Ray's messages and Python's warnings in this process go to `log_file` (None: nowhere), not to the screen.
+
+    ray.data sets up its own logging when it is imported: import it before.
+    """
+    handler = _handler(log_file)
+    loggers = [logging.getLogger(name) for name in TALKATIVE]
+    before = [logger.handlers[:] for logger in loggers]
+    logging.captureWarnings(True)
+    for logger in loggers:
+        _redirect(logger, handler)
+    printed = ray_worker.print_to_stdstream
+    ray_worker.print_to_stdstream = _log_lines
+    try:
+        yield
+    finally:
+        ray_worker.print_to_stdstream = printed
+        logging.captureWarnings(False)
+        for logger, handlers in zip(loggers, before, strict=True):
+            logger.handlers[:] = handlers
+        handler.close()
+
+
+def _log_lines(batch: dict[str, Any], ignore_prefix: bool) -> None:
+    """Ray prints what happens on other nodes (a worker died) to stdout, whatever its logging is told."""
+    for line in batch["lines"]:
+        logging.getLogger("ray").info(line)
+
+
+def _handler(log_file: Path | None) -> logging.Handler:
+    if log_file is None:
+        return logging.NullHandler()
+    handler = logging.FileHandler(log_file, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    return handler
+
+
+def _redirect(logger: logging.Logger, handler: logging.Handler) -> None:
+    """Take the handlers that write to the screen away; a logger that passes its messages on needs no other."""
+    logger.handlers[:] = [kept for kept in logger.handlers if not _writes_to_screen(kept)]
+    if not (logger.propagate and logger.name.startswith("ray.")):
+        logger.addHandler(handler)
+
+
+def _writes_to_screen(handler: logging.Handler) -> bool:
+    return isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler)

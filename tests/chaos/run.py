@@ -19,9 +19,9 @@ from rich.console import Console
 
 from rayrnn.cluster.environment import loopback_kept, prepare_environment
 from rayrnn.recipe import validate_recipe
-from rayrnn.run import Run
+from rayrnn.runs.directory import Run
 from rayrnn.training.driver import train
-from rayrnn.training.outcome import Outcome
+from rayrnn.training.summary import Outcome
 from tests.chaos.workers import workers_among
 
 #: rounds that a change of the cluster is left alone

@@ -13,13 +13,13 @@ import ray
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rayrnn.data.csv_files import read_csv
-from rayrnn.data.csv_layout import layout_of
-from rayrnn.data.csv_parsing import parse
-from rayrnn.data.labels import Target
 from rayrnn.data.sequences import gather
+from rayrnn.data.sources.csv import read_csv
+from rayrnn.data.sources.csv_columns import layout_of
+from rayrnn.data.sources.csv_parsing import parse
+from rayrnn.data.sources.labels import Target
 from rayrnn.errors import DataError, RayrnnError, RecipeError
-from rayrnn.recipe_data import CsvData
+from rayrnn.recipe.data_sections import CsvData
 from tests.ts_files import find_ts, read_ts, write_csv
 
 PLAIN = "1,2,0\n3,4,0\n"

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from rayrnn.data.destination import open_destination
 from rayrnn.errors import DataError, UsageError
+from rayrnn.runs.store import open_destination
 
 SUFFIXES = (".csv", ".jsonl")
 

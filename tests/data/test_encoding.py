@@ -10,14 +10,14 @@ import ray.data
 
 from rayrnn.data.batches import Minibatch, collate
 from rayrnn.data.encoding import Encoding
-from rayrnn.data.feature_names import with_feature_names
 from rayrnn.data.fitting import fit_encoding
-from rayrnn.data.plan import Plan
+from rayrnn.data.order import Plan
+from rayrnn.data.rows import with_feature_names
 from rayrnn.data.sequences import Sequences, gather, split, take
 from rayrnn.data.sources import held_out_section, read
 from rayrnn.data.vocabulary import UNKNOWN
 from rayrnn.errors import DataError
-from rayrnn.recipe_data import Data, TextData
+from rayrnn.recipe.data_sections import Data, TextData
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 

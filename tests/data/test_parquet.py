@@ -10,12 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 import ray
 
-from rayrnn.data.csv_files import read_csv
-from rayrnn.data.feature_names import feature_names
-from rayrnn.data.parquet import read_parquet
+from rayrnn.data.rows import feature_names
 from rayrnn.data.sequences import Sequences, gather, take
+from rayrnn.data.sources.csv import read_csv
+from rayrnn.data.sources.parquet import read_parquet
 from rayrnn.errors import DataError
-from rayrnn.recipe_data import CsvData, ParquetData
+from rayrnn.recipe.data_sections import CsvData, ParquetData
 from tests.ts_files import find_ts, read_ts, write_csv
 
 

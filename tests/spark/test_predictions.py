@@ -6,7 +6,7 @@ from typing import Any
 from rayrnn_spark import sequences, to_spark
 
 from rayrnn.data.sources import section_at, unlabelled
-from rayrnn.prediction.predictions import predictions
+from rayrnn.prediction.predict import predictions
 from rayrnn.recipe import validate_recipe
 from tests.untrained import make_run, wave, write_files
 

@@ -1,0 +1,125 @@
+"""Brings a run directory from the head to this machine: newest checkpoints while it trains, everything at the end.
+
+What the directory remembers of the job that fills it is cluster.json.
+"""
+
+import json
+import re
+import secrets
+import threading
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+
+from rayrnn.cluster.ssh import Head
+from rayrnn.errors import ClusterError, RunError, UsageError
+from rayrnn.remote.job import RUNS, WORK
+from rayrnn.remote.screen_log import SCREEN
+from rayrnn.runs.checkpoints import read_checkpoint, remove_old, replace_durably, round_of, unfinished_checkpoint
+from rayrnn.runs.directory import RECIPE, Run
+
+RECORD = "cluster.json"
+#: what each side has its own of, what is not finished, and checkpoints, which come whole or not at all
+OWN = (f"/{RECIPE}", f"/{RECORD}", f"/{SCREEN}", ".*", "/ray-train", "/checkpoints")
+
+
+@dataclass(frozen=True)
+class Record:
+    """Where a run is trained."""
+
+    #: the cluster file, in full
+    cluster: str
+    #: the name of the job's folder on the head; `--resume` goes on in the same one
+    job: str
+    #: the run directory as the head sees it, from the job's working directory
+    out: str
+
+    def save(self, run: Run) -> None:
+        replace_durably(run.path / RECORD, json.dumps(asdict(self), indent=1).encode())
+
+
+def load_record(run: Run) -> Record | None:
+    """None where the run was trained here.
+
+    Raises:
+        UsageError: the file is damaged.
+    """
+    path = run.path / RECORD
+    if not path.exists():
+        return None
+    try:
+        return Record(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise UsageError(f"{path} cannot be used: {error}; name the cluster file with --cluster") from None
+
+
+def new_job(name: str) -> str:
+    """A name for a job's folder that no other has."""
+    return f"{re.sub(r'[^A-Za-z0-9._-]', '-', name)}-{secrets.token_hex(4)}"
+
+
+def place_there(path: Path) -> str:
+    """The run directory as the head sees it: where it is here, if that is below the current directory."""
+    here = Path.cwd()
+    full = (here / path).resolve()
+    return full.relative_to(here.resolve()).as_posix() if here.resolve() in full.parents else f"runs/{full.name}"
+
+
+class Fetcher:
+    """One run's way home; a thread fetches checkpoints, and where one follows another closely, the newer."""
+
+    def __init__(self, head: Head, record: Record, run: Run) -> None:
+        self._head = head
+        self._there = f"{RUNS}/{record.job}/{WORK}/{PurePosixPath(record.out)}"
+        self._run = run
+        self._wanted = ""
+        self._wakes = threading.Event()
+        self._ending = False
+        self._thread = threading.Thread(target=self._work, name="fetcher", daemon=True)
+        self._thread.start()
+
+    def want(self, checkpoint: str) -> None:
+        """Fetch this checkpoint soon."""
+        self._wanted = checkpoint
+        self._wakes.set()
+
+    def close(self) -> None:
+        """Finish what is being fetched."""
+        self._ending = True
+        self._wakes.set()
+        self._thread.join()
+
+    def fetch_all(self) -> None:
+        """Everything that the run directory has there and lacks here.
+
+        Raises:
+            ClusterError: it cannot be copied.
+        """
+        self._head.fetch(self._there, self._run.path, exclude=OWN)
+        for name in self._head.run(f"ls {self._there}/checkpoints 2>/dev/null || true").split():
+            if round_of(name) >= 0 and not (self._run.checkpoints / name).exists():
+                self._fetch_checkpoint(name)
+        remove_old(self._run.checkpoints)
+
+    def send_back(self) -> None:
+        """What is newer here, or only here: to go on from, where the head has lost it."""
+        self._head.run(f"mkdir -p {self._there}")
+        self._head.update(self._run.path, self._there, exclude=OWN[:-1])
+
+    def _work(self) -> None:
+        while not self._ending:
+            self._wakes.wait()
+            self._wakes.clear()
+            name, self._wanted = self._wanted, ""
+            if name:
+                # the next one, or the end of the run, tries again
+                with suppress(ClusterError):
+                    self._head.fetch(self._there, self._run.path, exclude=OWN)
+                    self._fetch_checkpoint(name)
+                    remove_old(self._run.checkpoints)
+
+    def _fetch_checkpoint(self, name: str) -> None:
+        """Whole or not at all: the head removes old ones, perhaps while they are copied."""
+        with suppress(RunError), unfinished_checkpoint(self._run.checkpoints, name) as unfinished:
+            self._head.fetch(f"{self._there}/checkpoints/{name}", unfinished)
+            read_checkpoint(unfinished)  # fails where a newer one has taken its place

@@ -1,0 +1,305 @@
+"""Where a run is while it trains: in its own directory, or in one of this machine that a mirror copies to a store."""
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+from rayrnn.runs.checkpoints import MANIFEST, round_of
+from rayrnn.errors import RunError, UsageError
+from rayrnn.runs.store import Store
+import hashlib
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from rayrnn.runs.checkpoints import MANIFEST, newest_round, replace_durably, round_of
+from rayrnn.cluster.local_head import state_folder
+from rayrnn.errors import RayrnnError, RunError, UsageError
+from rayrnn.recipe import Recipe
+from rayrnn.runs.directory import LOCK, RECIPE, Run, create_run, resumable
+from rayrnn.runs.store import Store, is_address
+
+#: between two looks at the directory
+LOOK_SECONDS = 0.5
+#: between two copies of files that grow all the time, unless a checkpoint is due
+GROWING_SECONDS = 5.0
+#: for the last copies, at the end of the run
+PATIENCE_SECONDS = 60.0
+CHECKPOINTS = "checkpoints"
+#: in a directory that stands for an address: the store may lack something
+UNSENT = ".unsent"
+#: which run this is: another may be begun at the same address, from another machine
+IDENTITY = "identity.txt"
+
+
+#: of a file: bytes, nanoseconds, inode; any change of content changes it
+Mark = tuple[int, int, int]
+
+
+class Mirror:
+    """One run directory's copy in a store, made by a thread.
+
+    A checkpoint's manifest travels after its files and after all that the checkpoint refers to, and is taken away
+    before them: a checkpoint with a manifest is complete there too. Training goes on while the store cannot be written.
+
+    Args:
+        warn: takes what the user must know, once for each time that the store ceases to answer.
+    """
+
+    def __init__(self, folder: Path, store: Store, warn: Callable[[str], None]) -> None:
+        self._folder = folder
+        self._store = store
+        self._warn = warn
+        self._failed = ""
+        self._growing_sent = 0.0
+        self._patience = PATIENCE_SECONDS
+        #: what the store has, with the marks of the local files that it was copied from
+        self._sent: dict[str, Mark | None] = dict.fromkeys(store.sizes())
+        self._recognise()
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="mirror", daemon=True)
+        self._thread.start()
+
+    def close(self, *, patience: float = PATIENCE_SECONDS) -> None:
+        """Copy what is left.
+
+        Raises:
+            RunError: the store does not take it; names the directory that has everything.
+        """
+        self._patience = patience
+        self._ending.set()
+        self._thread.join(patience + LOOK_SECONDS)
+        if self._thread.is_alive() or self._failed:
+            raise RunError(
+                f"{self._store.address} does not have the newest of this run ({self._failed or 'it does not answer'}); "
+                f"all of it is in {self._folder}: the same command with --resume brings it there"
+            )
+
+    def _watch(self) -> None:
+        while not self._ending.wait(LOOK_SECONDS):
+            self._try_to_copy(everything=False)
+        give_up = time.monotonic() + self._patience
+        while not self._try_to_copy(everything=True) and time.monotonic() < give_up:
+            time.sleep(LOOK_SECONDS)
+
+    def _try_to_copy(self, *, everything: bool) -> bool:
+        try:
+            self._copy(everything=everything)
+        except UsageError as error:
+            if not self._failed:
+                self._warn(f"{error}; training goes on")
+            self._failed = str(error)
+            return False
+        if self._failed:
+            self._failed = ""
+            self._warn(f"{self._store.address} takes the run again")
+        return True
+
+    def _copy(self, *, everything: bool) -> None:
+        """Bring the store to what the directory is now; what changes meanwhile is for the next time."""
+        marks = self._marks()
+        changed = [name for name, mark in marks.items() if self._sent.get(name) != mark]
+        due = everything or any(_is_manifest(name) for name in changed)
+        if not due and time.monotonic() < self._growing_sent + GROWING_SECONDS:
+            changed = [name for name in changed if not _grows(name)]
+        else:
+            self._growing_sent = time.monotonic()
+        for name in changed:
+            if not _checkpoint(name):
+                self._send({name: self._read(name)}, marks)
+        for folder in sorted({_checkpoint(name) for name in changed} - {""}):
+            self._send_checkpoint(folder, marks)
+        self._remove(set(self._sent) - set(marks))
+
+    def _send_checkpoint(self, folder: str, marks: dict[str, Mark]) -> None:
+        """All of it is read first: however long the store takes, what was begun is finished."""
+        files = {name: self._read(name) for name in marks if _checkpoint(name) == folder}
+        if any(content is None for content in files.values()):
+            return  # it has gone meanwhile
+        self._withdraw(folder)
+        self._send(dict(sorted(files.items(), key=lambda item: _is_manifest(item[0]))), marks)
+
+    def _send(self, files: dict[str, bytes | None], marks: dict[str, Mark]) -> None:
+        for name, content in files.items():
+            if content is not None:
+                self._store.write(name, content)
+                self._sent[name] = marks[name]
+
+    def _read(self, name: str) -> bytes | None:
+        """None where the file has gone meanwhile."""
+        try:
+            return (self._folder / name).read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise UsageError(f"{self._folder / name} cannot be read: {error}") from None
+
+    def _withdraw(self, folder: str) -> None:
+        """A checkpoint that changes is none, until it is complete again."""
+        manifest = f"{folder}/{MANIFEST}"
+        if manifest in self._sent:
+            self._store.remove(manifest)
+            del self._sent[manifest]
+
+    def _remove(self, names: set[str]) -> None:
+        """What the directory has no more; a checkpoint goes only when the store has a newer one."""
+        complete = [_checkpoint(name) for name in self._sent if _is_manifest(name)]
+        newest = max(complete, key=lambda folder: round_of(PurePosixPath(folder).name), default="")
+        kept = {name for name in names if _checkpoint(name) == newest and newest}
+        for folder in {_checkpoint(name) for name in names - kept} - {""}:
+            if not (self._folder / folder).exists():
+                self._withdraw(folder)
+                self._store.remove_folder(folder)
+                self._sent = {name: mark for name, mark in self._sent.items() if _checkpoint(name) != folder}
+        for name in (names - kept) & self._sent.keys():
+            self._store.remove(name)
+            del self._sent[name]
+
+    def _recognise(self) -> None:
+        """Checkpoints that the store has already, to the byte of their manifests, need not travel again."""
+        marks = self._marks()
+        for manifest in filter(_is_manifest, set(marks) & set(self._sent)):
+            if self._store.read(manifest) == (self._folder / manifest).read_bytes():
+                self._sent |= {name: marks[name] for name in marks if _checkpoint(name) == _checkpoint(manifest)}
+
+    def _marks(self) -> dict[str, Mark]:
+        """Every file of the directory that is not hidden, and in no hidden directory."""
+        marks = {}
+        for path in self._folder.rglob("*"):
+            name = path.relative_to(self._folder)
+            if any(part.startswith(".") for part in name.parts):
+                continue
+            try:
+                found = path.stat()
+            except OSError:
+                continue  # it has gone meanwhile
+            if path.is_file():
+                marks[name.as_posix()] = (found.st_size, found.st_mtime_ns, found.st_ino)
+        return marks
+
+
+def _checkpoint(name: str) -> str:
+    """The checkpoint that a file belongs to, as `checkpoints/round-000120`; empty for other files."""
+    parts = PurePosixPath(name).parts
+    inside = len(parts) == 3 and parts[0] == CHECKPOINTS and round_of(parts[1]) >= 0
+    return f"{parts[0]}/{parts[1]}" if inside else ""
+
+
+def _is_manifest(name: str) -> bool:
+    return bool(_checkpoint(name)) and name.endswith(f"/{MANIFEST}")
+
+
+def _grows(name: str) -> bool:
+    return name.endswith((".jsonl", ".log")) or "tfevents" in name
+
+
+@contextmanager
+def landed(out: str | Path, recipe: Recipe, *, resume: bool, warn: Callable[[str], None]) -> Iterator[Run]:
+    """The run to train: new, or one to go on with; nobody else trains it meanwhile.
+
+    A run at an address (s3://, gs://, hdfs://) is trained in a directory below XDG_STATE_HOME, which a mirror copies to
+    the store as it changes; at the end the store has all of it.
+
+    Args:
+        resume: go on with what is there, if anything is.
+        warn: takes what the user must know about the store.
+
+    Raises:
+        UsageError: `out` holds a run (without `resume`) or one of another recipe, cannot be written, or another process
+            trains it.
+        RunError: the store could not be written at the end.
+    """
+    if not is_address(out):
+        path = Path(out)
+        run = resumable(path, recipe) if resume and (path / RECIPE).exists() else create_run(path)
+        with run.held():
+            yield run
+        return
+    store = Store(str(out))
+    store.check_bucket()
+    run = Run(folder_for(store.address), address=store.address)
+    run.path.mkdir(parents=True, exist_ok=True)
+    with run.held():
+        _prepare(run, store, recipe, resume=resume)
+        replace_durably(run.path / UNSENT, b"")
+        mirror = Mirror(run.path, store, warn)
+        try:
+            yield run
+        except BaseException:
+            # the first error is the one to tell of
+            try:
+                mirror.close()
+                (run.path / UNSENT).unlink()
+            except RayrnnError as error:
+                warn(str(error))
+            raise
+        mirror.close()
+        (run.path / UNSENT).unlink()
+
+
+def folder_for(address: str) -> Path:
+    """The directory of this machine that stands for an address."""
+    name = f"{PurePosixPath(address).name}-{hashlib.sha256(address.encode()).hexdigest()[:12]}"
+    return state_folder() / "runs" / name
+
+
+def _prepare(run: Run, store: Store, recipe: Recipe, *, resume: bool) -> None:
+    """Make the directory what the run goes on from: empty, what it is, or what the store has."""
+    there = store.sizes()
+    # the newest checkpoint that may be only here; -1 where there is none
+    unsent = newest_round(run.checkpoints) if (run.path / UNSENT).exists() else -1
+    if not resume:
+        if RECIPE in there:
+            raise UsageError(f"{store.address} holds a run already: continue it with --resume, or choose another --out")
+        if unsent >= 0:
+            raise UsageError(
+                f"{run.path} has what did not reach {store.address}: continue it with --resume, or remove it"
+            )
+        _empty(run)
+    elif RECIPE in there and unsent >= max(0, _newest_there(there)):
+        _check_same(run, store, there)
+    elif RECIPE in there:
+        _empty(run)
+        _fetch(run, store, there)
+    if resume and (run.path / RECIPE).exists():
+        resumable(run.path, recipe, address=store.address)
+    if not (run.path / IDENTITY).exists():
+        replace_durably(run.path / IDENTITY, uuid.uuid4().hex.encode())
+    run.checkpoints.mkdir(exist_ok=True)
+
+
+def _check_same(run: Run, store: Store, there: dict[str, int]) -> None:
+    """
+    Raises:
+        UsageError: what is here is of another run than what the store has, and one of them would be lost.
+    """
+    identity = run.path / IDENTITY
+    if IDENTITY in there and identity.exists() and store.read(IDENTITY) != identity.read_bytes():
+        raise UsageError(
+            f"{run.path} has what did not reach {store.address}, where another run was begun meanwhile: "
+            "move one of the two away"
+        )
+
+
+def _empty(run: Run) -> None:
+    for path in run.path.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != LOCK:
+            path.unlink()
+
+
+def _fetch(run: Run, store: Store, there: dict[str, int]) -> None:
+    """Copy what the store has."""
+    for name in there:
+        if ".." in PurePosixPath(name).parts:
+            raise RunError(f"{store.address} has a file of the name {name}, which no run has")
+        path = run.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(store.read(name))
+
+
+def _newest_there(there: dict[str, int]) -> int:
+    paths = [PurePosixPath(name) for name in there]
+    return max((round_of(path.parent.name) for path in paths if path.name == MANIFEST), default=-1)
