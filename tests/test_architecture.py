@@ -48,7 +48,8 @@ FLOOR_PLAN = """
     rayrnn.training.recorder rayrnn.training.worker
     rayrnn.training.worker_pool
     rayrnn.training.driver
-    rayrnn.prediction rayrnn.prediction.evaluate rayrnn.prediction.output rayrnn.generation
+    rayrnn.prediction rayrnn.prediction.destination rayrnn.prediction.evaluate rayrnn.generation
+    rayrnn.prediction.output
     rayrnn.prediction.predict
     rayrnn.remote rayrnn.remote.screen_log rayrnn.remote.upload
     rayrnn.remote.replica

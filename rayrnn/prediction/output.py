@@ -31,7 +31,7 @@ from rayrnn.data.arrow_lists import ends, flat, side_by_side, unwrap, wrap
 from rayrnn.data.encoding import Encoding
 from rayrnn.data.rows import REASONS, step_counts
 from rayrnn.errors import DataError, RayrnnError, RunError
-from rayrnn.runs.store import Destination
+from rayrnn.prediction.destination import Destination
 
 SUFFIXES = (".jsonl", ".csv", ".parquet")
 #: bytes of answers that become text at once, about: Python's own numbers take ten times as much

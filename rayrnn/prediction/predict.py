@@ -23,10 +23,10 @@ from rayrnn.data.sequences import settle
 from rayrnn.data.sources import read, section_at, unlabelled
 from rayrnn.errors import DataError, UsageError
 from rayrnn.models.network import Network
+from rayrnn.prediction.destination import open_destination
 from rayrnn.prediction.output import SUFFIXES, answers_of, raise_faults, write
 from rayrnn.runs.directory import Run
 from rayrnn.runs.model import Trained, outputs_of, trained
-from rayrnn.runs.store import open_destination
 
 #: inputs and outputs that a task holds beside its block, about: 16 MiB
 NUMBERS_A_SLICE = 2**22

@@ -1,22 +1,18 @@
 """Where a run is while it trains: in its own directory, or in one of this machine that a mirror copies to a store."""
 
-import threading
-import time
-from collections.abc import Callable
-from pathlib import Path, PurePosixPath
-from rayrnn.runs.checkpoints import MANIFEST, round_of
-from rayrnn.errors import RunError, UsageError
-from rayrnn.runs.store import Store
 import hashlib
 import shutil
+import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from rayrnn.runs.checkpoints import MANIFEST, newest_round, replace_durably, round_of
+
 from rayrnn.cluster.local_head import state_folder
 from rayrnn.errors import RayrnnError, RunError, UsageError
 from rayrnn.recipe import Recipe
+from rayrnn.runs.checkpoints import MANIFEST, newest_round, replace_durably, round_of
 from rayrnn.runs.directory import LOCK, RECIPE, Run, create_run, resumable
 from rayrnn.runs.store import Store, is_address
 

@@ -27,11 +27,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from rayrnn.runs.checkpoints import replace_durably
 from rayrnn.data.encoding import Encoding
 from rayrnn.errors import RayrnnError, RunError, UsageError
 from rayrnn.models.network import Network
 from rayrnn.recipe import Recipe, load_recipe
+from rayrnn.runs.checkpoints import replace_durably
 from rayrnn.runs.store import Store, is_address
 
 RECIPE = "recipe.yaml"

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from rayrnn.errors import DataError, UsageError
-from rayrnn.runs.store import open_destination
+from rayrnn.prediction.destination import open_destination
 
 SUFFIXES = (".csv", ".jsonl")
 

@@ -1,0 +1,94 @@
+"""One file to write where sources are read: local, s3://, gs:// or hdfs://; it is there whole, or not at all."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+import pyarrow as pa
+from pyarrow import fs
+from ray.exceptions import RayError
+
+from rayrnn.data.files import open_file_system
+from rayrnn.errors import DataError, UsageError
+
+
+@dataclass(frozen=True)
+class Destination:
+    """A file that is not there yet."""
+
+    #: as the user wrote it
+    name: str
+    filesystem: fs.FileSystem
+    path: str
+
+    @contextmanager
+    def unfinished(self) -> Iterator[pa.NativeFile]:
+        """A stream to a hidden neighbour, which takes the file's name at the end; an exception inside removes it.
+
+        Raises:
+            DataError: it cannot be written.
+            UsageError: the file has come into being meanwhile.
+        """
+        whole = PurePosixPath(self.path)
+        beside = str(whole.with_name(f".{whole.name}.unfinished"))
+        try:
+            with self._told():
+                if self.filesystem.type_name in ("local", "hdfs"):
+                    self.filesystem.create_dir(str(whole.parent), recursive=True)
+                stream = self.filesystem.open_output_stream(beside, compression=None)
+            with self._told(), stream:
+                yield stream
+            with self._told():
+                self.check_absent()
+                self.filesystem.move(beside, self.path)
+        except BaseException:
+            self._remove(beside)
+            raise
+
+    def check_absent(self) -> None:
+        """
+        Raises:
+            UsageError: there is something already.
+        """
+        if self.filesystem.get_file_info(self.path).type != fs.FileType.NotFound:
+            raise UsageError(f"{self.name} is there already: remove it, or choose another --out")
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if isinstance(error, RayError):
+                # a task's own error, in Ray's wrapping
+                raise
+            raise DataError(f"{self.name} cannot be written: {error}") from None
+
+    def _remove(self, path: str) -> None:
+        try:
+            self.filesystem.delete_file(path)
+        except OSError:
+            # the store that could not be written, or a file that never came into being: there is nothing more to do
+            return
+
+
+def open_destination(address: str, *, suffixes: tuple[str, ...], endpoint: str | None = None) -> Destination:
+    """The place of a new file.
+
+    Args:
+        suffixes: what its name may end in.
+        endpoint: the address of an S3- or GCS-compatible store.
+
+    Raises:
+        UsageError: the name ends in something else, or there is something already.
+        DataError: the file system cannot be reached.
+    """
+    if PurePosixPath(address).suffix not in suffixes:
+        raise UsageError(f"--out is {address}: its name must end in {', '.join(suffixes[:-1])} or {suffixes[-1]}")
+    filesystem, path = open_file_system(address, endpoint=endpoint)
+    destination = Destination(address, filesystem, path)
+    try:
+        destination.check_absent()
+    except OSError as error:
+        raise DataError(f"{address} cannot be reached: {error}") from None
+    return destination
