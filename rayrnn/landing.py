@@ -9,16 +9,12 @@ from pathlib import Path, PurePosixPath
 
 from rayrnn.checkpoints import MANIFEST, newest_round, replace_durably, round_of
 from rayrnn.cluster.state import state_folder
-from rayrnn.errors import RayrnnError, RunError, UsageError
+from rayrnn.errors import RayrnnError, UsageError
+from rayrnn.layout import IDENTITY, LOCK, RECIPE, UNSENT, belongs
 from rayrnn.mirror import Mirror
 from rayrnn.recipe import Recipe
-from rayrnn.run import LOCK, RECIPE, Run, create_run, resumable
+from rayrnn.run import Run, create_run, resumable
 from rayrnn.store import Store, is_address
-
-#: in a directory that stands for an address: the store may lack something
-UNSENT = ".unsent"
-#: which run this is: another may be begun at the same address, from another machine
-IDENTITY = "identity.txt"
 
 
 @contextmanager
@@ -72,8 +68,13 @@ def folder_for(address: str) -> Path:
 
 
 def _prepare(run: Run, store: Store, recipe: Recipe, *, resume: bool) -> None:
-    """Make the directory what the run goes on from: empty, what it is, or what the store has."""
-    there = store.sizes()
+    """Make the directory what the run goes on from: empty, what it is, or what the store has.
+
+    Then every file at the address that has a name of a run's is one of this run.
+    """
+    there = set(filter(belongs, store.sizes()))
+    if RECIPE not in there:
+        _check_free(run, store, there, resume=resume)
     # the newest checkpoint that may be only here; -1 where there is none
     unsent = newest_round(run.checkpoints) if (run.path / UNSENT).exists() else -1
     if not resume:
@@ -96,17 +97,39 @@ def _prepare(run: Run, store: Store, recipe: Recipe, *, resume: bool) -> None:
     run.checkpoints.mkdir(exist_ok=True)
 
 
-def _check_same(run: Run, store: Store, there: dict[str, int]) -> None:
+def _check_free(run: Run, store: Store, there: set[str], *, resume: bool) -> None:
+    """
+    Raises:
+        UsageError: files that would be taken for the run's, and overwritten, are not known to be.
+    """
+    here, other = _identities(run, store, there)
+    if there and not (resume and here and here == other):
+        raise UsageError(
+            f"{store.address} holds no run, but files with names of a run's ({', '.join(sorted(there)[:3])}): "
+            "move them away, or choose another --out"
+        )
+
+
+def _check_same(run: Run, store: Store, there: set[str]) -> None:
     """
     Raises:
         UsageError: what is here is of another run than what the store has, and one of them would be lost.
     """
-    identity = run.path / IDENTITY
-    if IDENTITY in there and identity.exists() and store.read(IDENTITY) != identity.read_bytes():
+    here, other = _identities(run, store, there)
+    if here and other and here != other:
         raise UsageError(
             f"{run.path} has what did not reach {store.address}, where another run was begun meanwhile: "
             "move one of the two away"
         )
+
+
+def _identities(run: Run, store: Store, there: set[str]) -> tuple[bytes | None, bytes | None]:
+    """Which run this machine has, and which the store: another may be begun at the same address elsewhere."""
+    identity = run.path / IDENTITY
+    return (
+        identity.read_bytes() if identity.exists() else None,
+        store.read(IDENTITY) if IDENTITY in there else None,
+    )
 
 
 def _empty(run: Run) -> None:
@@ -117,16 +140,14 @@ def _empty(run: Run) -> None:
             path.unlink()
 
 
-def _fetch(run: Run, store: Store, there: dict[str, int]) -> None:
-    """Copy what the store has."""
+def _fetch(run: Run, store: Store, there: set[str]) -> None:
+    """Copy what the store has of the run."""
     for name in there:
-        if ".." in PurePosixPath(name).parts:
-            raise RunError(f"{store.address} has a file of the name {name}, which no run has")
         path = run.path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(store.read(name))
 
 
-def _newest_there(there: dict[str, int]) -> int:
+def _newest_there(there: set[str]) -> int:
     paths = [PurePosixPath(name) for name in there]
     return max((round_of(path.parent.name) for path in paths if path.name == MANIFEST), default=-1)

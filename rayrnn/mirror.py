@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from rayrnn.checkpoints import MANIFEST, round_of
 from rayrnn.errors import RunError, UsageError
+from rayrnn.layout import RECIPE, belongs
 from rayrnn.store import Store
 
 #: between two looks at the directory
@@ -15,7 +16,6 @@ LOOK_SECONDS = 0.5
 GROWING_SECONDS = 5.0
 #: for the last copies, at the end of the run
 PATIENCE_SECONDS = 60.0
-CHECKPOINTS = "checkpoints"
 
 #: of a file: bytes, nanoseconds, inode; any change of content changes it
 Mark = tuple[int, int, int]
@@ -27,7 +27,11 @@ class Mirror:
     A checkpoint's manifest travels after its files and after all that the checkpoint refers to, and is taken away
     before them: a checkpoint with a manifest is complete there too. Training goes on while the store cannot be written.
 
+    Only what belongs to a run (rayrnn/layout.py) travels, first of all its recipe, and only checkpoints are taken away:
+    whatever else lies at the address, or below it, is somebody else's.
+
     Args:
+        store: what it has by a name of a run's is of this run.
         warn: takes what the user must know, once for each time that the store ceases to answer.
     """
 
@@ -39,7 +43,7 @@ class Mirror:
         self._growing_sent = 0.0
         self._patience = PATIENCE_SECONDS
         #: what the store has, with the marks of the local files that it was copied from
-        self._sent: dict[str, Mark | None] = dict.fromkeys(store.sizes())
+        self._sent: dict[str, Mark | None] = dict.fromkeys(filter(belongs, store.sizes()))
         self._recognise()
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="mirror", daemon=True)
@@ -83,25 +87,28 @@ class Mirror:
     def _copy(self, *, everything: bool) -> None:
         """Bring the store to what the directory is now; what changes meanwhile is for the next time."""
         marks = self._marks()
+        if RECIPE not in marks:
+            return  # before there is a run, the address is not its own
         changed = [name for name, mark in marks.items() if self._sent.get(name) != mark]
         due = everything or any(_is_manifest(name) for name in changed)
         if not due and time.monotonic() < self._growing_sent + GROWING_SECONDS:
             changed = [name for name in changed if not _grows(name)]
         else:
             self._growing_sent = time.monotonic()
-        for name in changed:
+        for name in sorted(changed, key=lambda name: name != RECIPE):
             if not _checkpoint(name):
                 self._send({name: self._read(name)}, marks)
         for folder in sorted({_checkpoint(name) for name in changed} - {""}):
             self._send_checkpoint(folder, marks)
-        self._remove(set(self._sent) - set(marks))
+        self._remove_checkpoints(set(self._sent) - set(marks))
 
     def _send_checkpoint(self, folder: str, marks: dict[str, Mark]) -> None:
         """All of it is read first: however long the store takes, what was begun is finished."""
         files = {name: self._read(name) for name in marks if _checkpoint(name) == folder}
         if any(content is None for content in files.values()):
             return  # it has gone meanwhile
-        self._withdraw(folder)
+        self._withdraw({folder})
+        self._take_away({name for name in self._sent if _checkpoint(name) == folder and name not in files})
         self._send(dict(sorted(files.items(), key=lambda item: _is_manifest(item[0]))), marks)
 
     def _send(self, files: dict[str, bytes | None], marks: dict[str, Mark]) -> None:
@@ -119,26 +126,25 @@ class Mirror:
         except OSError as error:
             raise UsageError(f"{self._folder / name} cannot be read: {error}") from None
 
-    def _withdraw(self, folder: str) -> None:
+    def _withdraw(self, folders: set[str]) -> None:
         """A checkpoint that changes is none, until it is complete again."""
-        manifest = f"{folder}/{MANIFEST}"
-        if manifest in self._sent:
-            self._store.remove(manifest)
-            del self._sent[manifest]
+        self._take_away({f"{folder}/{MANIFEST}" for folder in folders})
 
-    def _remove(self, names: set[str]) -> None:
+    def _take_away(self, names: set[str]) -> None:
+        for name in names & self._sent.keys():
+            self._store.remove(name)
+            del self._sent[name]
+
+    def _remove_checkpoints(self, names: set[str]) -> None:
         """What the directory has no more; a checkpoint goes only when the store has a newer one."""
         complete = [_checkpoint(name) for name in self._sent if _is_manifest(name)]
         newest = max(complete, key=lambda folder: round_of(PurePosixPath(folder).name), default="")
-        kept = {name for name in names if _checkpoint(name) == newest and newest}
-        for folder in {_checkpoint(name) for name in names - kept} - {""}:
-            if not (self._folder / folder).exists():
-                self._withdraw(folder)
-                self._store.remove_folder(folder)
-                self._sent = {name: mark for name, mark in self._sent.items() if _checkpoint(name) != folder}
-        for name in (names - kept) & self._sent.keys():
-            self._store.remove(name)
-            del self._sent[name]
+        gone = {name for name in names if _checkpoint(name) not in ("", newest)}
+        folders = {_checkpoint(name) for name in gone}
+        self._withdraw(folders)
+        self._take_away(gone)
+        for folder in folders - {_checkpoint(name) for name in self._sent}:
+            self._store.remove_empty_folder(folder)
 
     def _recognise(self) -> None:
         """Checkpoints that the store has already, to the byte of their manifests, need not travel again."""
@@ -148,26 +154,24 @@ class Mirror:
                 self._sent |= {name: marks[name] for name in marks if _checkpoint(name) == _checkpoint(manifest)}
 
     def _marks(self) -> dict[str, Mark]:
-        """Every file of the directory that is not hidden, and in no hidden directory."""
+        """Every file of the directory that belongs to the run."""
         marks = {}
         for path in self._folder.rglob("*"):
-            name = path.relative_to(self._folder)
-            if any(part.startswith(".") for part in name.parts):
+            name = path.relative_to(self._folder).as_posix()
+            if not belongs(name):
                 continue
             try:
                 found = path.stat()
             except OSError:
                 continue  # it has gone meanwhile
             if path.is_file():
-                marks[name.as_posix()] = (found.st_size, found.st_mtime_ns, found.st_ino)
+                marks[name] = (found.st_size, found.st_mtime_ns, found.st_ino)
         return marks
 
 
 def _checkpoint(name: str) -> str:
-    """The checkpoint that a file belongs to, as `checkpoints/round-000120`; empty for other files."""
-    parts = PurePosixPath(name).parts
-    inside = len(parts) == 3 and parts[0] == CHECKPOINTS and round_of(parts[1]) >= 0
-    return f"{parts[0]}/{parts[1]}" if inside else ""
+    """The checkpoint that one of the run's files belongs to, as `checkpoints/round-000120`; empty for other files."""
+    return name.rpartition("/")[0]
 
 
 def _is_manifest(name: str) -> bool:

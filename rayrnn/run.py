@@ -1,14 +1,6 @@
 """The run directory: everything a run produced, and all that generate, evaluate, predict and resume need.
 
-runs/<name>/
-  recipe.yaml                  resolved: every default written out
-  vocabulary.json              the encoding: symbols, classes, scaling
-  metrics.jsonl                one line a round
-  checkpoints/round-000120/    see rayrnn/checkpoints.py
-  model.safetensors            the best by held-out loss
-  events.out.tfevents.*        the same metrics for TensorBoard
-  train.log                    what Ray and the workers said
-  .lock                        held by the process that trains
+Its files are listed in rayrnn/layout.py.
 """
 
 import atexit
@@ -30,16 +22,11 @@ from safetensors.torch import save as save_tensors
 from rayrnn.checkpoints import replace_durably
 from rayrnn.data.encoding import Encoding
 from rayrnn.errors import RayrnnError, RunError, UsageError
+from rayrnn.layout import CHECKPOINTS, ENCODING, LOCK, LOG, METRICS, MODEL, RECIPE, SKIPPED
 from rayrnn.models.network import Network
 from rayrnn.recipe import Recipe, load_recipe
 from rayrnn.store import Store, is_address
 
-RECIPE = "recipe.yaml"
-ENCODING = "vocabulary.json"
-METRICS = "metrics.jsonl"
-SKIPPED = "skipped.txt"
-MODEL = "model.safetensors"
-LOCK = ".lock"
 #: the sections of a recipe that a resumed run cannot change
 FIXED = ("task", "data", "model", "seed")
 
@@ -62,11 +49,11 @@ class Run:
 
     @property
     def checkpoints(self) -> Path:
-        return self.path / "checkpoints"
+        return self.path / CHECKPOINTS
 
     @property
     def log(self) -> Path:
-        return self.path / "train.log"
+        return self.path / LOG
 
     @property
     def recipe(self) -> Recipe:
@@ -188,7 +175,7 @@ def create_run(path: Path) -> Run:
     if (path / RECIPE).exists():
         raise UsageError(f"{path} holds a run already: continue it with --resume, or choose another --out")
     try:
-        (path / "checkpoints").mkdir(parents=True, exist_ok=True)
+        (path / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"the run cannot be written to {path}: {error}") from None
     return Run(path)

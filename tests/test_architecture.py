@@ -23,6 +23,7 @@ LEVELS = {
     "rayrnn.averaging": 1,
     "rayrnn.data": 2,
     "rayrnn.checkpoints": 1,
+    "rayrnn.layout": 1,
     "rayrnn.store": 2,
     "rayrnn.mirror": 2,
     "rayrnn.run": 3,

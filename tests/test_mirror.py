@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import rayrnn.mirror
-from rayrnn.checkpoints import newest_checkpoint, write_checkpoint
+from rayrnn.checkpoints import Checkpoint, newest_checkpoint, write_checkpoint
 from rayrnn.errors import RunError, UsageError
 from rayrnn.mirror import Mirror
 from rayrnn.store import Store
@@ -31,9 +31,9 @@ class Watched(Store):
         self._answer("remove", name)
         super().remove(name)
 
-    def remove_folder(self, name: str) -> None:
-        self._answer("remove folder", name)
-        super().remove_folder(name)
+    def remove_empty_folder(self, name: str) -> None:
+        self._answer("remove empty folder", name)
+        super().remove_empty_folder(name)
 
     def _answer(self, what: str, name: str, content: bytes = b"") -> None:
         if self.away:
@@ -193,6 +193,43 @@ def test_what_the_store_has_does_not_travel_again_and_what_is_left_over_goes(
     Mirror(folder, store, warnings.append).close()
     assert stored(store) == local(folder)
     assert [name for what, name, _ in store.done if what == "write" and name.startswith("checkpoints")] == []
+
+
+def test_a_file_of_somebody_else_beside_a_checkpoint_outlives_it(
+    store: Watched, folder: Path, warnings: list[str]
+) -> None:
+    mirror = Mirror(folder, store, warnings.append)
+    learn(folder, 1)
+    wait_for(lambda: "checkpoints/round-000001/MANIFEST.json" in store.sizes())
+    foreign = ("checkpoints/round-000001/notes.txt", "checkpoints/notes.txt", "notes/metrics.jsonl")
+    for name in foreign:
+        store.write(name, b"mine")
+    for number in (2, 3):
+        learn(folder, number)
+    mirror.close()
+    assert stored(store) == local(folder) | dict.fromkeys(foreign, b"mine")
+    assert warnings == []
+
+
+def test_a_checkpoint_that_is_made_again_by_fewer_workers_is_whole_in_the_store(
+    store: Watched, folder: Path, warnings: list[str]
+) -> None:
+    one = checkpoint(1)
+    write_checkpoint(folder / "checkpoints", 1, Checkpoint(one.model, one.outer, one.optimizers * 2, one.progress))
+    Mirror(folder, store, warnings.append).close()
+    write_checkpoint(folder / "checkpoints", 1, one)
+    Mirror(folder, store, warnings.append).close()
+    assert stored(store) == local(folder)
+
+
+def test_nothing_travels_before_there_is_a_run(store: Watched, folder: Path, warnings: list[str]) -> None:
+    (folder / "recipe.yaml").unlink()
+    (folder / "train.log").write_text("reading the data")
+    Mirror(folder, store, warnings.append).close()
+    assert store.sizes() == {}
+    (folder / "recipe.yaml").write_text("name: small")
+    Mirror(folder, store, warnings.append).close()
+    assert [name for _, name, _ in store.done] == ["recipe.yaml", "train.log"]
 
 
 def test_hidden_files_stay_here(store: Watched, folder: Path, warnings: list[str]) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from rayrnn.errors import UsageError
-from rayrnn.run import METRICS, Run, create_run
+from rayrnn.layout import METRICS
+from rayrnn.run import Run, create_run
 
 HOLD = """
 import sys, time

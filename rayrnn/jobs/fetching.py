@@ -8,9 +8,9 @@ from rayrnn.checkpoints import read_checkpoint, remove_old, round_of, unfinished
 from rayrnn.errors import ClusterError, RunError
 from rayrnn.jobs.folder import RUNS, WORK
 from rayrnn.jobs.head import Head
-from rayrnn.jobs.record import RECORD, Record
-from rayrnn.jobs.relay import SCREEN
-from rayrnn.run import RECIPE, Run
+from rayrnn.jobs.record import Record
+from rayrnn.layout import RECIPE, RECORD, SCREEN
+from rayrnn.run import Run
 
 #: what each side has its own of, what is not finished, and checkpoints, which come whole or not at all
 OWN = (f"/{RECIPE}", f"/{RECORD}", f"/{SCREEN}", ".*", "/ray-train", "/checkpoints")

@@ -12,7 +12,8 @@ from pathlib import Path
 from rayrnn.cluster.shell import SSH_FAILED
 from rayrnn.jobs.folder import PID, RUNS
 from rayrnn.jobs.head import Head
-from rayrnn.jobs.relay import SCREEN, Word
+from rayrnn.jobs.relay import Word
+from rayrnn.layout import SCREEN
 
 #: between two attempts to reach the head again
 RETRY_SECONDS = 3.0

@@ -24,7 +24,8 @@ from rayrnn.checkpoints import (
     write_durably,
 )
 from rayrnn.jobs.relay import Relay
-from rayrnn.run import ENCODING, METRICS, MODEL, Run
+from rayrnn.layout import ENCODING, METRICS, MODEL
+from rayrnn.run import Run
 
 #: of a run, besides its checkpoint
 NEEDED = (ENCODING, METRICS, MODEL)

@@ -13,7 +13,8 @@ from rayrnn.cluster import connect
 from rayrnn.errors import Interrupted, RayrnnError, RunError
 from rayrnn.jobs.folder import ORDER, PID, WORK, Order, job_folder
 from rayrnn.jobs.keeper import Courier, recover
-from rayrnn.jobs.relay import SCREEN, Relay
+from rayrnn.jobs.relay import Relay
+from rayrnn.layout import SCREEN
 from rayrnn.recipe import Recipe, validate_recipe
 from rayrnn.run import Run
 from rayrnn.training.driver import train

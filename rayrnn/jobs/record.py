@@ -8,9 +8,8 @@ from pathlib import Path
 
 from rayrnn.checkpoints import replace_durably
 from rayrnn.errors import UsageError
+from rayrnn.layout import RECORD
 from rayrnn.run import Run
-
-RECORD = "cluster.json"
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ from rayrnn.training.account import Account
 from rayrnn.training.outcome import Outcome
 from rayrnn.training.talk import Talk
 
-SCREEN = "screen.jsonl"
 #: of an evaluation; its model stays where it is
 EVALUATION = ("kind", "round", "held_out_loss", "held_out_accuracy")
 

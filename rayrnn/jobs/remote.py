@@ -18,9 +18,10 @@ from rayrnn.jobs.folder import ORDER, PID, RUNS, WORK, Order
 from rayrnn.jobs.following import ALIVE, Listener
 from rayrnn.jobs.head import Head, find_head
 from rayrnn.jobs.record import Record, load_record, new_job, place_there
-from rayrnn.jobs.relay import SCREEN, Word, outcome_of, show
+from rayrnn.jobs.relay import Word, outcome_of, show
+from rayrnn.layout import RECIPE, SCREEN
 from rayrnn.recipe import Recipe, validate_recipe
-from rayrnn.run import RECIPE, Run, create_run, open_run, resumable
+from rayrnn.run import Run, create_run, open_run, resumable
 from rayrnn.training.interrupt import stop_requests
 from rayrnn.training.outcome import Outcome
 from rayrnn.training.progress import Screen

@@ -5,8 +5,9 @@ from collections import Counter
 from ray.exceptions import GetTimeoutError, RayActorError
 
 from rayrnn.errors import ClusterError, Interrupted, RayrnnError, RunError
+from rayrnn.layout import MODEL, RECIPE
 from rayrnn.recipe import Recipe
-from rayrnn.run import MODEL, RECIPE, Run
+from rayrnn.run import Run
 from rayrnn.training.mailbox import Event
 
 #: so many exceptions, or deaths, of each worker without a round between end the run

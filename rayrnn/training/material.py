@@ -10,9 +10,10 @@ from rayrnn.data.fitting import fit_encoding
 from rayrnn.data.sequences import Sequences, gather, split
 from rayrnn.data.sources import held_out_section, read
 from rayrnn.errors import DataError, RecipeError
+from rayrnn.layout import ENCODING
 from rayrnn.recipe import Recipe
 from rayrnn.recipe_data import StepData
-from rayrnn.run import ENCODING, Run
+from rayrnn.run import Run
 from rayrnn.training.assignment import Part
 
 
