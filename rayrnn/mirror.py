@@ -1,8 +1,10 @@
 """Keeps a store's copy of a run directory up to date while the run trains."""
 
+import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from rayrnn.checkpoints import MANIFEST, round_of
@@ -39,7 +41,10 @@ class Mirror:
         self._folder = folder
         self._store = store
         self._warn = warn
+        #: why the last attempt failed; empty when it did not
         self._failed = ""
+        #: the store has everything, and nothing follows
+        self._complete = False
         self._growing_sent = 0.0
         self._patience = PATIENCE_SECONDS
         #: what the store has, with the marks of the local files that it was copied from
@@ -50,15 +55,15 @@ class Mirror:
         self._thread.start()
 
     def close(self, *, patience: float = PATIENCE_SECONDS) -> None:
-        """Copy what is left.
+        """Copy what is left, and see that the store has all that the directory has.
 
         Raises:
-            RunError: the store does not take it; names the directory that has everything.
+            RunError: it has not; says why, and names the directory that has everything.
         """
         self._patience = patience
         self._ending.set()
         self._thread.join(patience + LOOK_SECONDS)
-        if self._thread.is_alive() or self._failed:
+        if not self._complete:
             raise RunError(
                 f"{self._store.address} does not have the newest of this run ({self._failed or 'it does not answer'}); "
                 f"all of it is in {self._folder}: the same command with --resume brings it there"
@@ -66,29 +71,45 @@ class Mirror:
 
     def _watch(self) -> None:
         while not self._ending.wait(LOOK_SECONDS):
-            self._try_to_copy(everything=False)
+            self._succeeds(self._copy)
         give_up = time.monotonic() + self._patience
-        while not self._try_to_copy(everything=True) and time.monotonic() < give_up:
+        while not (complete := self._succeeds(self._copy_all)) and time.monotonic() < give_up:
             time.sleep(LOOK_SECONDS)
+        self._complete = complete
 
-    def _try_to_copy(self, *, everything: bool) -> bool:
+    def _succeeds(self, attempt: Callable[[], None]) -> bool:
+        """Whatever fails is told of, and tried again: without this thread nothing would be copied any more."""
         try:
-            self._copy(everything=everything)
-        except UsageError as error:
+            attempt()
+        except Exception as error:
+            told = isinstance(error, UsageError)
+            reason = str(error) if told else f"the copy failed, {type(error).__name__}: {error}"
             if not self._failed:
-                self._warn(f"{error}; training goes on")
-            self._failed = str(error)
+                self._warn(f"{reason}; training goes on")
+            self._failed = reason
             return False
         if self._failed:
             self._failed = ""
             self._warn(f"{self._store.address} takes the run again")
         return True
 
-    def _copy(self, *, everything: bool) -> None:
+    def _copy_all(self) -> None:
+        """
+        Raises:
+            UsageError: the store lacks something of what is there now, though it has not refused it.
+        """
+        self._copy(everything=True)
+        there = self._store.sizes()
+        lacking = sorted(name for name, (size, *_) in self._marks().items() if there.get(name) != size)
+        if lacking:
+            self._sent = {name: mark for name, mark in self._sent.items() if name not in lacking}
+            raise UsageError(f"{self._store.address} lacks {', '.join(lacking[:3])}")
+
+    def _copy(self, *, everything: bool = False) -> None:
         """Bring the store to what the directory is now; what changes meanwhile is for the next time."""
         marks = self._marks()
-        if RECIPE not in marks:
-            return  # before there is a run, the address is not its own
+        if not marks:
+            return
         changed = [name for name, mark in marks.items() if self._sent.get(name) != mark]
         due = everything or any(_is_manifest(name) for name in changed)
         if not due and time.monotonic() < self._growing_sent + GROWING_SECONDS:
@@ -154,19 +175,21 @@ class Mirror:
                 self._sent |= {name: marks[name] for name in marks if _checkpoint(name) == _checkpoint(manifest)}
 
     def _marks(self) -> dict[str, Mark]:
-        """Every file of the directory that belongs to the run."""
+        """Every file of the directory that belongs to the run; none before it has a recipe, for it is no run yet."""
         marks = {}
-        for path in self._folder.rglob("*"):
-            name = path.relative_to(self._folder).as_posix()
-            if not belongs(name):
-                continue
-            try:
-                found = path.stat()
-            except OSError:
-                continue  # it has gone meanwhile
-            if path.is_file():
-                marks[name] = (found.st_size, found.st_mtime_ns, found.st_ino)
-        return marks
+        for place, _, files in os.walk(self._folder, onerror=_raise_unless_gone):
+            for path in (Path(place, file) for file in files):
+                name = path.relative_to(self._folder).as_posix()
+                with suppress(FileNotFoundError):  # it has gone meanwhile
+                    if belongs(name):
+                        found = path.stat()
+                        marks[name] = (found.st_size, found.st_mtime_ns, found.st_ino)
+        return marks if RECIPE in marks else {}
+
+
+def _raise_unless_gone(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 def _checkpoint(name: str) -> str:

@@ -1,5 +1,7 @@
 """A store's copy of a run directory: complete whenever it says so, and no hindrance when the store does not answer."""
 
+import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +24,7 @@ class Watched(Store):
         super().__init__(address)
         self.done: list[tuple[str, str, bytes]] = []
         self.away = False
+        self.accident: Exception | None = None
 
     def write(self, name: str, content: bytes) -> None:
         self._answer("write", name, content)
@@ -38,6 +41,8 @@ class Watched(Store):
     def _answer(self, what: str, name: str, content: bytes = b"") -> None:
         if self.away:
             raise UsageError(f"{self.address} cannot be written: no answer")
+        if self.accident is not None:
+            raise self.accident
         self.done.append((what, name, content))
 
 
@@ -180,6 +185,73 @@ def test_a_store_that_is_away_at_the_end_is_an_error_that_names_what_is_kept(
     learn(folder, 1)
     with pytest.raises(RunError, match=rf"no answer.*all of it is in {folder}.*--resume"):
         mirror.close(patience=1.0)
+
+
+def test_a_checkpoint_that_is_removed_while_it_is_looked_at_is_nothing_to_speak_of(
+    store: Watched, folder: Path, warnings: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in (1, 2):
+        learn(folder, number)
+    scandir = os.scandir
+    removed = []
+
+    def too_late(path: object) -> object:
+        if str(path).endswith("round-000001") and not removed:
+            removed.append(path)
+            shutil.rmtree(folder / "checkpoints" / "round-000001")
+        return scandir(path)
+
+    mirror = Mirror(folder, store, warnings.append)
+    monkeypatch.setattr(os, "scandir", too_late)
+    wait_for(lambda: removed)
+    learn(folder, 3)
+    mirror.close()
+    assert stored(store) == local(folder)
+    assert warnings == []
+
+
+def test_an_accident_in_the_copy_is_told_of_and_the_copy_goes_on(
+    store: Watched, folder: Path, warnings: list[str]
+) -> None:
+    mirror = Mirror(folder, store, warnings.append)
+    store.accident = ValueError("no such thing")
+    learn(folder, 1)
+    wait_for(lambda: warnings)
+    assert warnings == ["the copy failed, ValueError: no such thing; training goes on"]
+    store.accident = None
+    wait_for(lambda: len(warnings) == 2)
+    learn(folder, 2)
+    mirror.close()
+    assert stored(store) == local(folder)
+
+
+def test_an_accident_that_lasts_fails_the_run(store: Watched, folder: Path, warnings: list[str]) -> None:
+    mirror = Mirror(folder, store, warnings.append)
+    store.accident = ValueError("no such thing")
+    learn(folder, 1)
+    with pytest.raises(RunError, match=rf"ValueError: no such thing.*all of it is in {folder}.*--resume") as caught:
+        mirror.close(patience=1.0)
+    assert caught.value.exit_code == 1
+
+
+def test_what_has_gone_from_the_store_meanwhile_is_brought_again_at_the_end(
+    store: Watched, folder: Path, warnings: list[str]
+) -> None:
+    mirror = Mirror(folder, store, warnings.append)
+    learn(folder, 1)
+    wait_for(lambda: "checkpoints/round-000001/MANIFEST.json" in store.sizes())
+    for name in ("model.safetensors", "checkpoints/round-000001/progress.json"):
+        Store(store.address).remove(name)
+    mirror.close()
+    assert stored(store) == local(folder)
+
+
+def test_a_store_that_takes_everything_and_keeps_nothing_fails_the_run(
+    store: Watched, folder: Path, warnings: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Watched, "write", lambda *_: None)
+    with pytest.raises(RunError, match=r"lacks recipe\.yaml"):
+        Mirror(folder, store, warnings.append).close(patience=1.0)
 
 
 def test_what_the_store_has_does_not_travel_again_and_what_is_left_over_goes(
