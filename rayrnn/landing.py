@@ -134,7 +134,7 @@ def _identities(run: Run, store: Store, there: set[str]) -> tuple[bytes | None, 
 
 def _empty(run: Run) -> None:
     for path in run.path.iterdir():
-        if path.is_dir():
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         elif path.name != LOCK:
             path.unlink()

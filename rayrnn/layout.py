@@ -15,7 +15,11 @@ runs/<name>/
   .unsent                      of a directory that stands for an address: the store may lack something
 """
 
+import os
 import re
+from pathlib import Path
+
+from rayrnn.errors import UsageError
 
 RECIPE = "recipe.yaml"
 ENCODING = "vocabulary.json"
@@ -30,6 +34,9 @@ CHECKPOINTS = "checkpoints"
 LOCK = ".lock"
 UNSENT = ".unsent"
 
+#: of rsync, between a broken link and the next attempt
+PARTIAL = ".rsync-partial"
+
 _FILES = (RECIPE, ENCODING, METRICS, SKIPPED, MODEL, LOG, IDENTITY, RECORD, SCREEN)
 _EVENTS = re.compile(r"events\.out\.tfevents\.[^/]+")
 _OF_CHECKPOINT = re.compile(
@@ -43,3 +50,29 @@ def belongs(name: str) -> bool:
     What this machine alone has use for, the hidden files, is not.
     """
     return name in _FILES or bool(_EVENTS.fullmatch(name) or _OF_CHECKPOINT.fullmatch(name))
+
+
+def refuse_links(folder: Path) -> None:
+    """Make sure that what is written into the run directory `folder` stays there; it may itself be a link.
+
+    Raises:
+        UsageError: something that a run writes or removes there is a symbolic link.
+    """
+    if not folder.is_dir():
+        return
+    inside = [path for path in folder.iterdir() if _is_written(path.name)]
+    # os.walk follows no links
+    walked = [(Path(place), [*folders, *files]) for place, folders, files in os.walk(folder / CHECKPOINTS)]
+    inside += [place / name for place, names in walked for name in names]
+    for path in inside:
+        if path.is_symlink():
+            raise UsageError(
+                f"{path} is a link to {path.readlink()}, and a run writes only into its own directory: put a file or "
+                "directory of that name there, or have the whole run directory elsewhere and link that"
+            )
+
+
+def _is_written(name: str) -> bool:
+    """Files are written under a name of their own first, `.recipe.yaml.unfinished`."""
+    whole = name.removeprefix(".").removesuffix(".unfinished")
+    return name in (CHECKPOINTS, LOCK, UNSENT, PARTIAL) or belongs(whole)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
+from stat import S_ISREG
 
 from rayrnn.checkpoints import MANIFEST, round_of
 from rayrnn.errors import RunError, UsageError
@@ -175,14 +176,16 @@ class Mirror:
                 self._sent |= {name: marks[name] for name in marks if _checkpoint(name) == _checkpoint(manifest)}
 
     def _marks(self) -> dict[str, Mark]:
-        """Every file of the directory that belongs to the run; none before it has a recipe, for it is no run yet."""
+        """Every file of the directory that belongs to the run, links left out.
+
+        None before there is a recipe: it is no run yet.
+        """
         marks = {}
         for place, _, files in os.walk(self._folder, onerror=_raise_unless_gone):
             for path in (Path(place, file) for file in files):
                 name = path.relative_to(self._folder).as_posix()
                 with suppress(FileNotFoundError):  # it has gone meanwhile
-                    if belongs(name):
-                        found = path.stat()
+                    if belongs(name) and S_ISREG((found := path.lstat()).st_mode):
                         marks[name] = (found.st_size, found.st_mtime_ns, found.st_ino)
         return marks if RECIPE in marks else {}
 

@@ -22,7 +22,7 @@ from safetensors.torch import save as save_tensors
 from rayrnn.checkpoints import replace_durably
 from rayrnn.data.encoding import Encoding
 from rayrnn.errors import RayrnnError, RunError, UsageError
-from rayrnn.layout import CHECKPOINTS, ENCODING, LOCK, LOG, METRICS, MODEL, RECIPE, SKIPPED
+from rayrnn.layout import CHECKPOINTS, ENCODING, LOCK, LOG, METRICS, MODEL, RECIPE, SKIPPED, refuse_links
 from rayrnn.models.network import Network
 from rayrnn.recipe import Recipe, load_recipe
 from rayrnn.store import Store, is_address
@@ -75,8 +75,9 @@ class Run:
         """Keep every other process from training here; the system lets go when this one dies, however it dies.
 
         Raises:
-            UsageError: another process trains in this directory.
+            UsageError: another process trains in this directory, or something in it is a link.
         """
+        refuse_links(self.path)
         with (self.path / LOCK).open("a+", encoding="utf-8") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -165,7 +166,7 @@ def create_run(path: Path) -> Run:
     """Make a new run directory.
 
     Raises:
-        UsageError: there is a run already, or the place cannot be written.
+        UsageError: there is a run already, the place cannot be written, or something in it is a link.
     """
     if ":/" in str(path):
         raise UsageError(
@@ -175,6 +176,7 @@ def create_run(path: Path) -> Run:
     if (path / RECIPE).exists():
         raise UsageError(f"{path} holds a run already: continue it with --resume, or choose another --out")
     try:
+        refuse_links(path)
         (path / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"the run cannot be written to {path}: {error}") from None

@@ -21,6 +21,12 @@ from rayrnn.training.outcome import Outcome
 from rayrnn.training.progress import Screen
 from tests.test_cli import run_rayrnn
 
+UNREACHABLE = """
+cluster_name: c
+provider: {type: local, head_ip: 127.0.0.1, worker_ips: []}
+auth: {ssh_user: nobody, ssh_proxy_command: 'false'}
+"""
+
 
 def recipe(**data: object) -> Recipe:
     return validate_recipe({"name": "small", "data": {"source": "text", "length": 10} | data})
@@ -134,11 +140,20 @@ def test_options_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
     assert run_rayrnn("logs", "nowhere", home=tmp_path).returncode == 2
 
 
+def test_a_run_that_is_fetched_writes_through_no_link(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(UNREACHABLE)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "outside").write_text("mine")
+    (tmp_path / "run" / "screen.jsonl").symlink_to(tmp_path / "outside")
+    (tmp_path / "run" / "recipe.yaml").write_text(run_rayrnn("recipes", "recite", home=tmp_path).stdout)
+    ended = run_rayrnn("train", "recite", "--cluster", "c.yaml", "--out", "run", "--resume", home=tmp_path)
+    assert ended.returncode == 2, ended.stderr
+    assert "run/screen.jsonl is a link to" in ended.stderr
+    assert (tmp_path / "outside").read_text() == "mine"
+
+
 def test_a_head_that_cannot_be_reached_is_a_cluster_error(tmp_path: Path) -> None:
-    (tmp_path / "c.yaml").write_text(
-        "cluster_name: c\nprovider: {type: local, head_ip: 127.0.0.1, worker_ips: []}\n"
-        "auth: {ssh_user: nobody, ssh_proxy_command: 'false'}\n"
-    )
+    (tmp_path / "c.yaml").write_text(UNREACHABLE)
     ended = run_rayrnn("train", "recite", "--cluster", "c.yaml", home=tmp_path)
     assert ended.returncode == 4, ended.stderr
     assert "nobody@127.0.0.1" in ended.stderr

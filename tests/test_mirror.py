@@ -304,6 +304,16 @@ def test_nothing_travels_before_there_is_a_run(store: Watched, folder: Path, war
     assert [name for _, name, _ in store.done] == ["recipe.yaml", "train.log"]
 
 
+def test_what_lies_behind_a_link_stays_here(store: Watched, folder: Path, warnings: list[str], tmp_path: Path) -> None:
+    learn(tmp_path / "run", 1)
+    (tmp_path / "secret").write_bytes(b"secret")
+    (folder / "checkpoints" / "round-000001").rename(tmp_path / "elsewhere")
+    (folder / "checkpoints" / "round-000001").symlink_to(tmp_path / "elsewhere")
+    (folder / "train.log").symlink_to(tmp_path / "secret")
+    Mirror(folder, store, warnings.append).close()
+    assert set(store.sizes()) == {"recipe.yaml", "metrics.jsonl", "model.safetensors"}
+
+
 def test_hidden_files_stay_here(store: Watched, folder: Path, warnings: list[str]) -> None:
     (folder / "checkpoints" / ".round-000007.unfinished").mkdir(parents=True)
     (folder / "checkpoints" / ".round-000007.unfinished" / "model.safetensors").write_bytes(b"half")

@@ -172,6 +172,17 @@ def test_files_that_would_be_taken_for_a_runs_are_left_alone_and_told_of(address
     assert (store.sizes(), store.read("metrics.jsonl")) == ({"metrics.jsonl": 4}, b"mine")
 
 
+def test_what_a_store_has_is_written_through_no_link(address: str, tmp_path: Path) -> None:
+    new_run(address, resume=False)
+    recipe = folder_for(address) / "recipe.yaml"
+    (tmp_path / "outside").write_text("mine")
+    recipe.unlink()
+    recipe.symlink_to(tmp_path / "outside")
+    with pytest.raises(UsageError, match=f"{recipe} is a link to"):
+        new_run(address, resume=True)
+    assert (tmp_path / "outside").read_text() == "mine"
+
+
 def test_what_is_no_run_is_told(address: str) -> None:
     with pytest.raises(UsageError, match=r"is no run: it has no recipe\.yaml"):
         open_run(address)

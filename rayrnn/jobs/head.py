@@ -9,6 +9,7 @@ from pathlib import Path
 from rayrnn.cluster.cluster_file import ClusterFile
 from rayrnn.cluster.shell import Shell, Unreachable, last_lines, shell_of_head
 from rayrnn.errors import ClusterError
+from rayrnn.layout import PARTIAL
 
 #: what rsync ends with when it could not reach the host, or lost it
 RSYNC_LOST = (10, 12, 30, 35, 255)
@@ -59,7 +60,7 @@ class Head:
     def _rsync(self, arguments: list[str], *, input: str | None = None) -> None:
         shell = shlex.join(["ssh", *self.shell.options])
         ended = subprocess.run(
-            ["rsync", "--times", "--compress", "--partial-dir=.rsync-partial", "--rsh", shell, *arguments],
+            ["rsync", "--times", "--compress", f"--partial-dir={PARTIAL}", "--rsh", shell, *arguments],
             input=input,
             stdin=subprocess.DEVNULL if input is None else None,
             capture_output=True,

@@ -19,7 +19,7 @@ from rayrnn.jobs.following import ALIVE, Listener
 from rayrnn.jobs.head import Head, find_head
 from rayrnn.jobs.record import Record, load_record, new_job, place_there
 from rayrnn.jobs.relay import Word, outcome_of, show
-from rayrnn.layout import RECIPE, SCREEN
+from rayrnn.layout import RECIPE, SCREEN, refuse_links
 from rayrnn.recipe import Recipe, validate_recipe
 from rayrnn.run import Run, create_run, open_run, resumable
 from rayrnn.training.interrupt import stop_requests
@@ -101,9 +101,14 @@ def follow_run(run: str, file: Path | None, *, console: Console | None = None) -
 
 
 class RemoteRun:
-    """One run on the cluster, seen from here."""
+    """One run on the cluster, seen from here.
+
+    Raises:
+        UsageError: something in the run directory is a link.
+    """
 
     def __init__(self, head: Head, record: Record, run: Run, recipe: Recipe, console: Console, patience: float) -> None:
+        refuse_links(run.path)
         self._head = head
         self._record = record
         self._run = run
