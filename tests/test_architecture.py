@@ -31,6 +31,7 @@ FLOOR_PLAN = """
     rayrnn.data.sources
     rayrnn.data.batches rayrnn.data.fitting
     rayrnn.data.order rayrnn.data.prepare
+    rayrnn.runs rayrnn.runs.layout
     rayrnn.cluster.environment rayrnn.cluster.packages rayrnn.cluster.sessions
     rayrnn.cluster.on_host rayrnn.cluster.on_host.facts rayrnn.cluster.on_host.install
     rayrnn.cluster.cluster_file rayrnn.cluster.local_head
@@ -39,7 +40,7 @@ FLOOR_PLAN = """
     rayrnn.cluster.on_host.verify rayrnn.cluster.plan rayrnn.cluster.spark
     rayrnn.cluster.bring_up rayrnn.cluster.doctor
     rayrnn.cluster.show
-    rayrnn.runs rayrnn.runs.checkpoints rayrnn.runs.store
+    rayrnn.runs.checkpoints rayrnn.runs.store
     rayrnn.runs.directory
     rayrnn.runs.copies rayrnn.runs.model
     rayrnn.training rayrnn.training.loop rayrnn.training.messages rayrnn.training.placement rayrnn.training.summary

@@ -1,5 +1,7 @@
 """A store's copy of a run directory: complete whenever it says so, and no hindrance when the store does not answer."""
 
+import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,7 +10,7 @@ import pytest
 
 import rayrnn.runs.copies
 from rayrnn.errors import RunError, UsageError
-from rayrnn.runs.checkpoints import newest_checkpoint, write_checkpoint
+from rayrnn.runs.checkpoints import Checkpoint, newest_checkpoint, write_checkpoint
 from rayrnn.runs.copies import Mirror
 from rayrnn.runs.store import Store
 from tests.crashing import checkpoint
@@ -22,6 +24,7 @@ class Watched(Store):
         super().__init__(address)
         self.done: list[tuple[str, str, bytes]] = []
         self.away = False
+        self.accident: Exception | None = None
 
     def write(self, name: str, content: bytes) -> None:
         self._answer("write", name, content)
@@ -31,13 +34,15 @@ class Watched(Store):
         self._answer("remove", name)
         super().remove(name)
 
-    def remove_folder(self, name: str) -> None:
-        self._answer("remove folder", name)
-        super().remove_folder(name)
+    def remove_empty_folder(self, name: str) -> None:
+        self._answer("remove empty folder", name)
+        super().remove_empty_folder(name)
 
     def _answer(self, what: str, name: str, content: bytes = b"") -> None:
         if self.away:
             raise UsageError(f"{self.address} cannot be written: no answer")
+        if self.accident is not None:
+            raise self.accident
         self.done.append((what, name, content))
 
 
@@ -182,6 +187,73 @@ def test_a_store_that_is_away_at_the_end_is_an_error_that_names_what_is_kept(
         mirror.close(patience=1.0)
 
 
+def test_a_checkpoint_that_is_removed_while_it_is_looked_at_is_nothing_to_speak_of(
+    store: Watched, folder: Path, warnings: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in (1, 2):
+        learn(folder, number)
+    scandir = os.scandir
+    removed = []
+
+    def too_late(path: object) -> object:
+        if str(path).endswith("round-000001") and not removed:
+            removed.append(path)
+            shutil.rmtree(folder / "checkpoints" / "round-000001")
+        return scandir(path)
+
+    mirror = Mirror(folder, store, warnings.append)
+    monkeypatch.setattr(os, "scandir", too_late)
+    wait_for(lambda: removed)
+    learn(folder, 3)
+    mirror.close()
+    assert stored(store) == local(folder)
+    assert warnings == []
+
+
+def test_an_accident_in_the_copy_is_told_of_and_the_copy_goes_on(
+    store: Watched, folder: Path, warnings: list[str]
+) -> None:
+    mirror = Mirror(folder, store, warnings.append)
+    store.accident = ValueError("no such thing")
+    learn(folder, 1)
+    wait_for(lambda: warnings)
+    assert warnings == ["the copy failed, ValueError: no such thing; training goes on"]
+    store.accident = None
+    wait_for(lambda: len(warnings) == 2)
+    learn(folder, 2)
+    mirror.close()
+    assert stored(store) == local(folder)
+
+
+def test_an_accident_that_lasts_fails_the_run(store: Watched, folder: Path, warnings: list[str]) -> None:
+    mirror = Mirror(folder, store, warnings.append)
+    store.accident = ValueError("no such thing")
+    learn(folder, 1)
+    with pytest.raises(RunError, match=rf"ValueError: no such thing.*all of it is in {folder}.*--resume") as caught:
+        mirror.close(patience=1.0)
+    assert caught.value.exit_code == 1
+
+
+def test_what_has_gone_from_the_store_meanwhile_is_brought_again_at_the_end(
+    store: Watched, folder: Path, warnings: list[str]
+) -> None:
+    mirror = Mirror(folder, store, warnings.append)
+    learn(folder, 1)
+    wait_for(lambda: "checkpoints/round-000001/MANIFEST.json" in store.sizes())
+    for name in ("model.safetensors", "checkpoints/round-000001/progress.json"):
+        Store(store.address).remove(name)
+    mirror.close()
+    assert stored(store) == local(folder)
+
+
+def test_a_store_that_takes_everything_and_keeps_nothing_fails_the_run(
+    store: Watched, folder: Path, warnings: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Watched, "write", lambda *_: None)
+    with pytest.raises(RunError, match=r"lacks recipe\.yaml"):
+        Mirror(folder, store, warnings.append).close(patience=1.0)
+
+
 def test_what_the_store_has_does_not_travel_again_and_what_is_left_over_goes(
     store: Watched, folder: Path, warnings: list[str]
 ) -> None:
@@ -193,6 +265,53 @@ def test_what_the_store_has_does_not_travel_again_and_what_is_left_over_goes(
     Mirror(folder, store, warnings.append).close()
     assert stored(store) == local(folder)
     assert [name for what, name, _ in store.done if what == "write" and name.startswith("checkpoints")] == []
+
+
+def test_a_file_of_somebody_else_beside_a_checkpoint_outlives_it(
+    store: Watched, folder: Path, warnings: list[str]
+) -> None:
+    mirror = Mirror(folder, store, warnings.append)
+    learn(folder, 1)
+    wait_for(lambda: "checkpoints/round-000001/MANIFEST.json" in store.sizes())
+    foreign = ("checkpoints/round-000001/notes.txt", "checkpoints/notes.txt", "notes/metrics.jsonl")
+    for name in foreign:
+        store.write(name, b"mine")
+    for number in (2, 3):
+        learn(folder, number)
+    mirror.close()
+    assert stored(store) == local(folder) | dict.fromkeys(foreign, b"mine")
+    assert warnings == []
+
+
+def test_a_checkpoint_that_is_made_again_by_fewer_workers_is_whole_in_the_store(
+    store: Watched, folder: Path, warnings: list[str]
+) -> None:
+    one = checkpoint(1)
+    write_checkpoint(folder / "checkpoints", 1, Checkpoint(one.model, one.outer, one.optimizers * 2, one.progress))
+    Mirror(folder, store, warnings.append).close()
+    write_checkpoint(folder / "checkpoints", 1, one)
+    Mirror(folder, store, warnings.append).close()
+    assert stored(store) == local(folder)
+
+
+def test_nothing_travels_before_there_is_a_run(store: Watched, folder: Path, warnings: list[str]) -> None:
+    (folder / "recipe.yaml").unlink()
+    (folder / "train.log").write_text("reading the data")
+    Mirror(folder, store, warnings.append).close()
+    assert store.sizes() == {}
+    (folder / "recipe.yaml").write_text("name: small")
+    Mirror(folder, store, warnings.append).close()
+    assert [name for _, name, _ in store.done] == ["recipe.yaml", "train.log"]
+
+
+def test_what_lies_behind_a_link_stays_here(store: Watched, folder: Path, warnings: list[str], tmp_path: Path) -> None:
+    learn(tmp_path / "run", 1)
+    (tmp_path / "secret").write_bytes(b"secret")
+    (folder / "checkpoints" / "round-000001").rename(tmp_path / "elsewhere")
+    (folder / "checkpoints" / "round-000001").symlink_to(tmp_path / "elsewhere")
+    (folder / "train.log").symlink_to(tmp_path / "secret")
+    Mirror(folder, store, warnings.append).close()
+    assert set(store.sizes()) == {"recipe.yaml", "metrics.jsonl", "model.safetensors"}
 
 
 def test_hidden_files_stay_here(store: Watched, folder: Path, warnings: list[str]) -> None:

@@ -18,6 +18,7 @@ from rayrnn.cluster.cluster_file import ClusterFile
 from rayrnn.cluster.environment import quiet_ray, settings_for_hosts
 from rayrnn.cluster.on_host import facts
 from rayrnn.errors import ClusterError
+from rayrnn.runs.layout import PARTIAL
 
 T = TypeVar("T")
 #: seconds for a connection
@@ -208,7 +209,17 @@ class Head:
     def _rsync(self, arguments: list[str], *, input: str | None = None) -> None:
         shell = shlex.join(["ssh", *self.shell.options])
         ended = subprocess.run(
-            ["rsync", "--times", "--compress", "--partial-dir=.rsync-partial", "--rsh", shell, *arguments],
+            # the head's shell does not see the paths
+            [
+                "rsync",
+                "--protect-args",
+                "--times",
+                "--compress",
+                f"--partial-dir={PARTIAL}",
+                "--rsh",
+                shell,
+                *arguments,
+            ],
             input=input,
             stdin=subprocess.DEVNULL if input is None else None,
             capture_output=True,

@@ -6,19 +6,21 @@ What the directory remembers of the job that fills it is cluster.json.
 import json
 import re
 import secrets
+import shlex
 import threading
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
+from rayrnn.cluster.local_head import state_folder
 from rayrnn.cluster.ssh import Head
 from rayrnn.errors import ClusterError, RunError, UsageError
 from rayrnn.remote.job import RUNS, WORK
-from rayrnn.remote.screen_log import SCREEN
 from rayrnn.runs.checkpoints import read_checkpoint, remove_old, replace_durably, round_of, unfinished_checkpoint
-from rayrnn.runs.directory import RECIPE, Run
+from rayrnn.runs.directory import Run
+from rayrnn.runs.layout import RECIPE, RECORD, SCREEN
 
-RECORD = "cluster.json"
+_JOB = re.compile(r"[A-Za-z0-9._-]+-[0-9a-f]{8}")
 #: what each side has its own of, what is not finished, and checkpoints, which come whole or not at all
 OWN = (f"/{RECIPE}", f"/{RECORD}", f"/{SCREEN}", ".*", "/ray-train", "/checkpoints")
 
@@ -27,30 +29,43 @@ OWN = (f"/{RECIPE}", f"/{RECORD}", f"/{SCREEN}", ".*", "/ray-train", "/checkpoin
 class Record:
     """Where a run is trained."""
 
-    #: the cluster file, in full
-    cluster: str
     #: the name of the job's folder on the head; `--resume` goes on in the same one
     job: str
     #: the run directory as the head sees it, from the job's working directory
     out: str
 
-    def save(self, run: Run) -> None:
+    def save(self, run: Run, file: Path) -> None:
+        """Write it down in the run directory; and for this machine alone, of which cluster file the job is."""
         replace_durably(run.path / RECORD, json.dumps(asdict(self), indent=1).encode())
+        _note(self.job).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _note(self.job).write_text(str(file.absolute()), encoding="utf-8")
+
+    def file(self) -> Path | None:
+        """The cluster file that the job was begun or found with from this machine; None where it was not."""
+        try:
+            return Path(_note(self.job).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
 
 
 def load_record(run: Run) -> Record | None:
     """None where the run was trained here.
 
     Raises:
-        UsageError: the file is damaged.
+        UsageError: the file is damaged, or names what no job and no run directory is called.
     """
     path = run.path / RECORD
     if not path.exists():
         return None
     try:
-        return Record(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise UsageError(f"{path} cannot be used: {error}; name the cluster file with --cluster") from None
+        values = json.loads(path.read_text(encoding="utf-8"))
+        record = Record(job=values["job"], out=values["out"])
+        is_sound = bool(_JOB.fullmatch(record.job)) and _is_below(record.out)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UsageError(f"{path} cannot be used: {error}") from None
+    if not is_sound:
+        raise UsageError(f"{path} cannot be used: it names the job {record.job!r} and its directory {record.out!r}")
+    return record
 
 
 def new_job(name: str) -> str:
@@ -63,6 +78,16 @@ def place_there(path: Path) -> str:
     here = Path.cwd()
     full = (here / path).resolve()
     return full.relative_to(here.resolve()).as_posix() if here.resolve() in full.parents else f"runs/{full.name}"
+
+
+def _note(job: str) -> Path:
+    return state_folder() / "jobs" / job
+
+
+def _is_below(out: str) -> bool:
+    """Whether this names a directory below the job's own, no address and no way out."""
+    path = PurePosixPath(out)
+    return path.parts != () and not path.is_absolute() and ".." not in path.parts and ":/" not in out
 
 
 class Fetcher:
@@ -80,8 +105,9 @@ class Fetcher:
 
     def want(self, checkpoint: str) -> None:
         """Fetch this checkpoint soon."""
-        self._wanted = checkpoint
-        self._wakes.set()
+        if round_of(checkpoint) >= 0:  # screen.jsonl may be somebody else's
+            self._wanted = checkpoint
+            self._wakes.set()
 
     def close(self) -> None:
         """Finish what is being fetched."""
@@ -96,14 +122,14 @@ class Fetcher:
             ClusterError: it cannot be copied.
         """
         self._head.fetch(self._there, self._run.path, exclude=OWN)
-        for name in self._head.run(f"ls {self._there}/checkpoints 2>/dev/null || true").split():
+        for name in self._head.run(f"ls {shlex.quote(self._there)}/checkpoints 2>/dev/null || true").split():
             if round_of(name) >= 0 and not (self._run.checkpoints / name).exists():
                 self._fetch_checkpoint(name)
         remove_old(self._run.checkpoints)
 
     def send_back(self) -> None:
         """What is newer here, or only here: to go on from, where the head has lost it."""
-        self._head.run(f"mkdir -p {self._there}")
+        self._head.run(f"mkdir -p {shlex.quote(self._there)}")
         self._head.update(self._run.path, self._there, exclude=OWN[:-1])
 
     def _work(self) -> None:

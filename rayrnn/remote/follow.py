@@ -13,14 +13,15 @@ from typing import Any
 from rayrnn.cluster.ssh import SSH_FAILED, Head
 from rayrnn.errors import ClusterError, DataError, Interrupted, RayrnnError, RunError, UsageError
 from rayrnn.remote.job import PID, RUNS
-from rayrnn.remote.screen_log import SCREEN, Word
+from rayrnn.remote.screen_log import Word
+from rayrnn.runs.layout import SCREEN
 
 #: between two attempts to reach the head again
 RETRY_SECONDS = 3.0
 #: so often the caller gets a turn, whether there is a word or not
 TURN_SECONDS = 0.2
 #: in the job's folder: whether the process that wrote its number down still does this job
-ALIVE = f'grep -q {{job}} "/proc/$(cat {PID} 2>/dev/null)/cmdline" 2>/dev/null'
+ALIVE = f'grep -q -e {{job}} "/proc/$(cat {PID} 2>/dev/null)/cmdline" 2>/dev/null'
 #: prints the words from line {first} on, until the job's process ends
 LISTEN = f"""cd {RUNS}/{{job}} && if {ALIVE}
 then exec tail --lines=+{{first}} --follow=name --retry --sleep-interval=0.2 --pid="$(cat {PID})" {SCREEN} 2>/dev/null

@@ -23,8 +23,9 @@ from rayrnn.cluster import connect
 from rayrnn.errors import Interrupted, RayrnnError, RunError
 from rayrnn.recipe import Recipe, validate_recipe
 from rayrnn.remote.replica import Courier, recover
-from rayrnn.remote.screen_log import SCREEN, Relay
+from rayrnn.remote.screen_log import Relay
 from rayrnn.runs.directory import Run
+from rayrnn.runs.layout import SCREEN
 from rayrnn.training.driver import train
 
 #: below the user's home on the head

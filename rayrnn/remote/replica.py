@@ -24,7 +24,8 @@ from rayrnn.runs.checkpoints import (
     unfinished_checkpoint,
     write_durably,
 )
-from rayrnn.runs.directory import ENCODING, METRICS, MODEL, Run
+from rayrnn.runs.directory import Run
+from rayrnn.runs.layout import ENCODING, METRICS, MODEL
 
 #: of a run, besides its checkpoint
 NEEDED = (ENCODING, METRICS, MODEL)

@@ -15,7 +15,6 @@ from rayrnn.runs.directory import Run
 from rayrnn.training.screen import Talk
 from rayrnn.training.summary import Account, Outcome
 
-SCREEN = "screen.jsonl"
 #: of an evaluation; its model stays where it is
 EVALUATION = ("kind", "round", "held_out_loss", "held_out_accuracy")
 

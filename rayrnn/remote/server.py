@@ -24,7 +24,7 @@ from rayrnn.cluster.connection import find_cluster
 from rayrnn.cluster.status import read_status
 from rayrnn.errors import ClusterError, RayrnnError
 from rayrnn.remote.job import ORDER, PID, RUNS, Order, job_folder
-from rayrnn.remote.screen_log import SCREEN
+from rayrnn.runs.layout import SCREEN
 
 POLL_SECONDS = 0.1
 #: of a screen's end, enough to find the last round in

@@ -1,19 +1,22 @@
 """Where a run is while it trains: in its own directory, or in one of this machine that a mirror copies to a store."""
 
 import hashlib
+import os
 import shutil
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
+from stat import S_ISREG
 
 from rayrnn.cluster.local_head import state_folder
 from rayrnn.errors import RayrnnError, RunError, UsageError
 from rayrnn.recipe import Recipe
 from rayrnn.runs.checkpoints import MANIFEST, newest_round, replace_durably, round_of
-from rayrnn.runs.directory import LOCK, RECIPE, Run, create_run, resumable
+from rayrnn.runs.directory import Run, create_run, resumable
+from rayrnn.runs.layout import IDENTITY, LOCK, RECIPE, UNSENT, belongs
 from rayrnn.runs.store import Store, is_address
 
 #: between two looks at the directory
@@ -22,11 +25,6 @@ LOOK_SECONDS = 0.5
 GROWING_SECONDS = 5.0
 #: for the last copies, at the end of the run
 PATIENCE_SECONDS = 60.0
-CHECKPOINTS = "checkpoints"
-#: in a directory that stands for an address: the store may lack something
-UNSENT = ".unsent"
-#: which run this is: another may be begun at the same address, from another machine
-IDENTITY = "identity.txt"
 
 
 #: of a file: bytes, nanoseconds, inode; any change of content changes it
@@ -39,7 +37,11 @@ class Mirror:
     A checkpoint's manifest travels after its files and after all that the checkpoint refers to, and is taken away
     before them: a checkpoint with a manifest is complete there too. Training goes on while the store cannot be written.
 
+    Only what belongs to a run (rayrnn/runs/layout.py) travels, first of all its recipe, and only checkpoints are taken
+    away: whatever else lies at the address, or below it, is somebody else's.
+
     Args:
+        store: what it has by a name of a run's is of this run.
         warn: takes what the user must know, once for each time that the store ceases to answer.
     """
 
@@ -47,26 +49,29 @@ class Mirror:
         self._folder = folder
         self._store = store
         self._warn = warn
+        #: why the last attempt failed; empty when it did not
         self._failed = ""
+        #: the store has everything, and nothing follows
+        self._complete = False
         self._growing_sent = 0.0
         self._patience = PATIENCE_SECONDS
         #: what the store has, with the marks of the local files that it was copied from
-        self._sent: dict[str, Mark | None] = dict.fromkeys(store.sizes())
+        self._sent: dict[str, Mark | None] = dict.fromkeys(filter(belongs, store.sizes()))
         self._recognise()
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="mirror", daemon=True)
         self._thread.start()
 
     def close(self, *, patience: float = PATIENCE_SECONDS) -> None:
-        """Copy what is left.
+        """Copy what is left, and see that the store has all that the directory has.
 
         Raises:
-            RunError: the store does not take it; names the directory that has everything.
+            RunError: it has not; says why, and names the directory that has everything.
         """
         self._patience = patience
         self._ending.set()
         self._thread.join(patience + LOOK_SECONDS)
-        if self._thread.is_alive() or self._failed:
+        if not self._complete:
             raise RunError(
                 f"{self._store.address} does not have the newest of this run ({self._failed or 'it does not answer'}); "
                 f"all of it is in {self._folder}: the same command with --resume brings it there"
@@ -74,46 +79,65 @@ class Mirror:
 
     def _watch(self) -> None:
         while not self._ending.wait(LOOK_SECONDS):
-            self._try_to_copy(everything=False)
+            self._succeeds(self._copy)
         give_up = time.monotonic() + self._patience
-        while not self._try_to_copy(everything=True) and time.monotonic() < give_up:
+        while not (complete := self._succeeds(self._copy_all)) and time.monotonic() < give_up:
             time.sleep(LOOK_SECONDS)
+        self._complete = complete
 
-    def _try_to_copy(self, *, everything: bool) -> bool:
+    def _succeeds(self, attempt: Callable[[], None]) -> bool:
+        """Whatever fails is told of, and tried again: without this thread nothing would be copied any more."""
         try:
-            self._copy(everything=everything)
-        except UsageError as error:
+            attempt()
+        except Exception as error:
+            told = isinstance(error, UsageError)
+            reason = str(error) if told else f"the copy failed, {type(error).__name__}: {error}"
             if not self._failed:
-                self._warn(f"{error}; training goes on")
-            self._failed = str(error)
+                self._warn(f"{reason}; training goes on")
+            self._failed = reason
             return False
         if self._failed:
             self._failed = ""
             self._warn(f"{self._store.address} takes the run again")
         return True
 
-    def _copy(self, *, everything: bool) -> None:
+    def _copy_all(self) -> None:
+        """
+        Raises:
+            UsageError: the store lacks something of what is there now, though it has not refused it.
+        """
+        self._copy(everything=True)
+        there = self._store.sizes()
+        lacking = sorted(name for name, (size, *_) in self._marks().items() if there.get(name) != size)
+        if lacking:
+            self._sent = {name: mark for name, mark in self._sent.items() if name not in lacking}
+            raise UsageError(f"{self._store.address} lacks {', '.join(lacking[:3])}")
+
+    def _copy(self, *, everything: bool = False) -> None:
         """Bring the store to what the directory is now; what changes meanwhile is for the next time."""
         marks = self._marks()
+        if not marks:
+            return
         changed = [name for name, mark in marks.items() if self._sent.get(name) != mark]
         due = everything or any(_is_manifest(name) for name in changed)
         if not due and time.monotonic() < self._growing_sent + GROWING_SECONDS:
             changed = [name for name in changed if not _grows(name)]
         else:
             self._growing_sent = time.monotonic()
-        for name in changed:
+        for name in sorted(changed, key=lambda name: name != RECIPE):
             if not _checkpoint(name):
                 self._send({name: self._read(name)}, marks)
         for folder in sorted({_checkpoint(name) for name in changed} - {""}):
             self._send_checkpoint(folder, marks)
-        self._remove(set(self._sent) - set(marks))
+        self._remove_checkpoints(set(self._sent) - set(marks))
 
     def _send_checkpoint(self, folder: str, marks: dict[str, Mark]) -> None:
         """All of it is read first: however long the store takes, what was begun is finished."""
         files = {name: self._read(name) for name in marks if _checkpoint(name) == folder}
         if any(content is None for content in files.values()):
             return  # it has gone meanwhile
-        self._withdraw(folder)
+        self._withdraw({folder})
+        self._take_away({name for name in self._sent if _checkpoint(name) == folder and name not in files})
         self._send(dict(sorted(files.items(), key=lambda item: _is_manifest(item[0]))), marks)
 
     def _send(self, files: dict[str, bytes | None], marks: dict[str, Mark]) -> None:
@@ -131,26 +155,25 @@ class Mirror:
         except OSError as error:
             raise UsageError(f"{self._folder / name} cannot be read: {error}") from None
 
-    def _withdraw(self, folder: str) -> None:
+    def _withdraw(self, folders: set[str]) -> None:
         """A checkpoint that changes is none, until it is complete again."""
-        manifest = f"{folder}/{MANIFEST}"
-        if manifest in self._sent:
-            self._store.remove(manifest)
-            del self._sent[manifest]
+        self._take_away({f"{folder}/{MANIFEST}" for folder in folders})
 
-    def _remove(self, names: set[str]) -> None:
+    def _take_away(self, names: set[str]) -> None:
+        for name in names & self._sent.keys():
+            self._store.remove(name)
+            del self._sent[name]
+
+    def _remove_checkpoints(self, names: set[str]) -> None:
         """What the directory has no more; a checkpoint goes only when the store has a newer one."""
         complete = [_checkpoint(name) for name in self._sent if _is_manifest(name)]
         newest = max(complete, key=lambda folder: round_of(PurePosixPath(folder).name), default="")
-        kept = {name for name in names if _checkpoint(name) == newest and newest}
-        for folder in {_checkpoint(name) for name in names - kept} - {""}:
-            if not (self._folder / folder).exists():
-                self._withdraw(folder)
-                self._store.remove_folder(folder)
-                self._sent = {name: mark for name, mark in self._sent.items() if _checkpoint(name) != folder}
-        for name in (names - kept) & self._sent.keys():
-            self._store.remove(name)
-            del self._sent[name]
+        gone = {name for name in names if _checkpoint(name) not in ("", newest)}
+        folders = {_checkpoint(name) for name in gone}
+        self._withdraw(folders)
+        self._take_away(gone)
+        for folder in folders - {_checkpoint(name) for name in self._sent}:
+            self._store.remove_empty_folder(folder)
 
     def _recognise(self) -> None:
         """Checkpoints that the store has already, to the byte of their manifests, need not travel again."""
@@ -160,26 +183,28 @@ class Mirror:
                 self._sent |= {name: marks[name] for name in marks if _checkpoint(name) == _checkpoint(manifest)}
 
     def _marks(self) -> dict[str, Mark]:
-        """Every file of the directory that is not hidden, and in no hidden directory."""
+        """Every file of the directory that belongs to the run, links left out.
+
+        None before there is a recipe: it is no run yet.
+        """
         marks = {}
-        for path in self._folder.rglob("*"):
-            name = path.relative_to(self._folder)
-            if any(part.startswith(".") for part in name.parts):
-                continue
-            try:
-                found = path.stat()
-            except OSError:
-                continue  # it has gone meanwhile
-            if path.is_file():
-                marks[name.as_posix()] = (found.st_size, found.st_mtime_ns, found.st_ino)
-        return marks
+        for place, _, files in os.walk(self._folder, onerror=_raise_unless_gone):
+            for path in (Path(place, file) for file in files):
+                name = path.relative_to(self._folder).as_posix()
+                with suppress(FileNotFoundError):  # it has gone meanwhile
+                    if belongs(name) and S_ISREG((found := path.lstat()).st_mode):
+                        marks[name] = (found.st_size, found.st_mtime_ns, found.st_ino)
+        return marks if RECIPE in marks else {}
+
+
+def _raise_unless_gone(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 def _checkpoint(name: str) -> str:
-    """The checkpoint that a file belongs to, as `checkpoints/round-000120`; empty for other files."""
-    parts = PurePosixPath(name).parts
-    inside = len(parts) == 3 and parts[0] == CHECKPOINTS and round_of(parts[1]) >= 0
-    return f"{parts[0]}/{parts[1]}" if inside else ""
+    """The checkpoint that one of the run's files belongs to, as `checkpoints/round-000120`; empty for other files."""
+    return name.rpartition("/")[0]
 
 
 def _is_manifest(name: str) -> bool:
@@ -241,8 +266,13 @@ def folder_for(address: str) -> Path:
 
 
 def _prepare(run: Run, store: Store, recipe: Recipe, *, resume: bool) -> None:
-    """Make the directory what the run goes on from: empty, what it is, or what the store has."""
-    there = store.sizes()
+    """Make the directory what the run goes on from: empty, what it is, or what the store has.
+
+    Then every file at the address that has a name of a run's is one of this run.
+    """
+    there = set(filter(belongs, store.sizes()))
+    if RECIPE not in there:
+        _check_free(run, store, there, resume=resume)
     # the newest checkpoint that may be only here; -1 where there is none
     unsent = newest_round(run.checkpoints) if (run.path / UNSENT).exists() else -1
     if not resume:
@@ -265,37 +295,57 @@ def _prepare(run: Run, store: Store, recipe: Recipe, *, resume: bool) -> None:
     run.checkpoints.mkdir(exist_ok=True)
 
 
-def _check_same(run: Run, store: Store, there: dict[str, int]) -> None:
+def _check_free(run: Run, store: Store, there: set[str], *, resume: bool) -> None:
+    """
+    Raises:
+        UsageError: files that would be taken for the run's, and overwritten, are not known to be.
+    """
+    here, other = _identities(run, store, there)
+    if there and not (resume and here and here == other):
+        raise UsageError(
+            f"{store.address} holds no run, but files with names of a run's ({', '.join(sorted(there)[:3])}): "
+            "move them away, or choose another --out"
+        )
+
+
+def _check_same(run: Run, store: Store, there: set[str]) -> None:
     """
     Raises:
         UsageError: what is here is of another run than what the store has, and one of them would be lost.
     """
-    identity = run.path / IDENTITY
-    if IDENTITY in there and identity.exists() and store.read(IDENTITY) != identity.read_bytes():
+    here, other = _identities(run, store, there)
+    if here and other and here != other:
         raise UsageError(
             f"{run.path} has what did not reach {store.address}, where another run was begun meanwhile: "
             "move one of the two away"
         )
 
 
+def _identities(run: Run, store: Store, there: set[str]) -> tuple[bytes | None, bytes | None]:
+    """Which run this machine has, and which the store: another may be begun at the same address elsewhere."""
+    identity = run.path / IDENTITY
+    return (
+        identity.read_bytes() if identity.exists() else None,
+        store.read(IDENTITY) if IDENTITY in there else None,
+    )
+
+
 def _empty(run: Run) -> None:
     for path in run.path.iterdir():
-        if path.is_dir():
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         elif path.name != LOCK:
             path.unlink()
 
 
-def _fetch(run: Run, store: Store, there: dict[str, int]) -> None:
-    """Copy what the store has."""
+def _fetch(run: Run, store: Store, there: set[str]) -> None:
+    """Copy what the store has of the run."""
     for name in there:
-        if ".." in PurePosixPath(name).parts:
-            raise RunError(f"{store.address} has a file of the name {name}, which no run has")
         path = run.path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(store.read(name))
 
 
-def _newest_there(there: dict[str, int]) -> int:
+def _newest_there(there: set[str]) -> int:
     paths = [PurePosixPath(name) for name in there]
     return max((round_of(path.parent.name) for path in paths if path.name == MANIFEST), default=-1)

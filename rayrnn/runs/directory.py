@@ -1,14 +1,6 @@
 """The run directory: everything a run produced, and all that generate, evaluate, predict and resume need.
 
-runs/<name>/
-  recipe.yaml                  resolved: every default written out
-  vocabulary.json              the encoding: symbols, classes, scaling
-  metrics.jsonl                one line a round
-  checkpoints/round-000120/    see rayrnn/runs/checkpoints.py
-  model.safetensors            the best by held-out loss
-  events.out.tfevents.*        the same metrics for TensorBoard
-  train.log                    what Ray and the workers said
-  .lock                        held by the process that trains
+Its files are listed in rayrnn/runs/layout.py.
 """
 
 import atexit
@@ -32,14 +24,9 @@ from rayrnn.errors import RayrnnError, RunError, UsageError
 from rayrnn.models.network import Network
 from rayrnn.recipe import Recipe, load_recipe
 from rayrnn.runs.checkpoints import replace_durably
+from rayrnn.runs.layout import CHECKPOINTS, ENCODING, LOCK, LOG, METRICS, MODEL, RECIPE, SKIPPED, refuse_links
 from rayrnn.runs.store import Store, is_address
 
-RECIPE = "recipe.yaml"
-ENCODING = "vocabulary.json"
-METRICS = "metrics.jsonl"
-SKIPPED = "skipped.txt"
-MODEL = "model.safetensors"
-LOCK = ".lock"
 #: the sections of a recipe that a resumed run cannot change
 FIXED = ("task", "data", "model", "seed")
 
@@ -62,11 +49,11 @@ class Run:
 
     @property
     def checkpoints(self) -> Path:
-        return self.path / "checkpoints"
+        return self.path / CHECKPOINTS
 
     @property
     def log(self) -> Path:
-        return self.path / "train.log"
+        return self.path / LOG
 
     @property
     def recipe(self) -> Recipe:
@@ -93,8 +80,9 @@ class Run:
         """Keep every other process from training here; the system lets go when this one dies, however it dies.
 
         Raises:
-            UsageError: another process trains in this directory.
+            UsageError: another process trains in this directory, or something in it is a link.
         """
+        refuse_links(self.path)
         with (self.path / LOCK).open("a+", encoding="utf-8") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -183,7 +171,7 @@ def create_run(path: Path) -> Run:
     """Make a new run directory.
 
     Raises:
-        UsageError: there is a run already, or the place cannot be written.
+        UsageError: there is a run already, the place cannot be written, or something in it is a link.
     """
     if ":/" in str(path):
         raise UsageError(
@@ -193,7 +181,8 @@ def create_run(path: Path) -> Run:
     if (path / RECIPE).exists():
         raise UsageError(f"{path} holds a run already: continue it with --resume, or choose another --out")
     try:
-        (path / "checkpoints").mkdir(parents=True, exist_ok=True)
+        refuse_links(path)
+        (path / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"the run cannot be written to {path}: {error}") from None
     return Run(path)

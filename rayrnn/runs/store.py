@@ -63,10 +63,13 @@ class Store:
             if self._filesystem.get_file_info(self._path(name)).type == fs.FileType.File:
                 self._filesystem.delete_file(self._path(name))
 
-    def remove_folder(self, name: str) -> None:
-        """Take away a directory with all that is in it; nothing where there is none."""
+    def remove_empty_folder(self, name: str) -> None:
+        """Take away a directory without a file in it; nothing where there is one, or no such directory."""
+        selector = fs.FileSelector(self._path(name), allow_not_found=True, recursive=True)
         with self._told("written"):
-            if self._filesystem.get_file_info(self._path(name)).type != fs.FileType.NotFound:
+            inside = self._filesystem.get_file_info(selector)
+            is_there = self._filesystem.get_file_info(self._path(name)).type == fs.FileType.Directory
+            if is_there and all(info.type == fs.FileType.Directory for info in inside):
                 self._filesystem.delete_dir(self._path(name))
 
     def check_bucket(self) -> None:

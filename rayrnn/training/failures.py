@@ -6,7 +6,8 @@ from ray.exceptions import GetTimeoutError, RayActorError
 
 from rayrnn.errors import ClusterError, Interrupted, RayrnnError, RunError
 from rayrnn.recipe import Recipe
-from rayrnn.runs.directory import MODEL, RECIPE, Run
+from rayrnn.runs.directory import Run
+from rayrnn.runs.layout import MODEL, RECIPE
 from rayrnn.training.coordinator import Event
 
 #: so many exceptions, or deaths, of each worker without a round between end the run
