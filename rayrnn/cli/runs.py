@@ -34,7 +34,8 @@ def train_there(
 def logs(
     run: Annotated[str, typer.Argument(help="The run directory, or the name of a run that lies on the cluster.")],
     cluster: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The cluster file; without it the one the run was started with.")
+        Path | None,
+        typer.Option(metavar="FILE", help="The cluster file; without it the one this machine began the run with."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print how it ended as one JSON object.")] = False,
 ) -> None:

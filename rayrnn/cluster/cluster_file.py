@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,6 +109,7 @@ def _faults(config: dict[str, Any]) -> Iterator[tuple[Keys, str]]:
         yield from _describe(error)
     if not broken:
         yield from _provider_faults(config)
+        yield from _ssh_faults(config)
 
 
 def _describe(error: jsonschema.ValidationError) -> Iterator[tuple[Keys, str]]:
@@ -134,6 +136,19 @@ def _provider_faults(config: dict[str, Any]) -> Iterator[tuple[Keys, str]]:
     if "coordinator_address" not in provider:
         missing = [key for key in ("head_ip", "worker_ips") if key not in provider]
         yield from ((["provider"], f'provider.type local needs key "provider.{key}"') for key in missing)
+
+
+def _ssh_faults(config: dict[str, Any]) -> Iterator[tuple[Keys, str]]:
+    """Names that ssh would take for options."""
+    provider = config["provider"]
+    names: dict[tuple[str | int, ...], Any] = {
+        ("auth", "ssh_user"): config.get("auth", {}).get("ssh_user"),
+        ("provider", "head_ip"): provider.get("head_ip"),
+    }
+    names |= {("provider", "worker_ips", number): host for number, host in enumerate(provider.get("worker_ips") or [])}
+    for keys, name in names.items():
+        if name is not None and not re.fullmatch(r"[^\s-]\S*", str(name)):
+            yield keys, f"key {_dotted(keys)}: {name!r} is no name: it is empty, begins with - or has a blank in it"
 
 
 def _complete(path: Path, config: dict[str, Any]) -> dict[str, Any]:

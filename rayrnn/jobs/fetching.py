@@ -1,5 +1,6 @@
 """Brings a run directory from the head to this machine: newest checkpoints while it trains, everything at the end."""
 
+import shlex
 import threading
 from contextlib import suppress
 from pathlib import PurePosixPath
@@ -31,8 +32,9 @@ class Fetcher:
 
     def want(self, checkpoint: str) -> None:
         """Fetch this checkpoint soon."""
-        self._wanted = checkpoint
-        self._wakes.set()
+        if round_of(checkpoint) >= 0:  # screen.jsonl may be somebody else's
+            self._wanted = checkpoint
+            self._wakes.set()
 
     def close(self) -> None:
         """Finish what is being fetched."""
@@ -47,14 +49,14 @@ class Fetcher:
             ClusterError: it cannot be copied.
         """
         self._head.fetch(self._there, self._run.path, exclude=OWN)
-        for name in self._head.run(f"ls {self._there}/checkpoints 2>/dev/null || true").split():
+        for name in self._head.run(f"ls {shlex.quote(self._there)}/checkpoints 2>/dev/null || true").split():
             if round_of(name) >= 0 and not (self._run.checkpoints / name).exists():
                 self._fetch_checkpoint(name)
         remove_old(self._run.checkpoints)
 
     def send_back(self) -> None:
         """What is newer here, or only here: to go on from, where the head has lost it."""
-        self._head.run(f"mkdir -p {self._there}")
+        self._head.run(f"mkdir -p {shlex.quote(self._there)}")
         self._head.update(self._run.path, self._there, exclude=OWN[:-1])
 
     def _work(self) -> None:

@@ -21,7 +21,7 @@ RETRY_SECONDS = 3.0
 TURN_SECONDS = 0.2
 
 #: in the job's folder: whether the process that wrote its number down still does this job
-ALIVE = f'grep -q {{job}} "/proc/$(cat {PID} 2>/dev/null)/cmdline" 2>/dev/null'
+ALIVE = f'grep -q -e {{job}} "/proc/$(cat {PID} 2>/dev/null)/cmdline" 2>/dev/null'
 #: prints the words from line {first} on, until the job's process ends
 LISTEN = f"""cd {RUNS}/{{job}} && if {ALIVE}
 then exec tail --lines=+{{first}} --follow=name --retry --sleep-interval=0.2 --pid="$(cat {PID})" {SCREEN} 2>/dev/null

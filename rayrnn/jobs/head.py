@@ -60,7 +60,17 @@ class Head:
     def _rsync(self, arguments: list[str], *, input: str | None = None) -> None:
         shell = shlex.join(["ssh", *self.shell.options])
         ended = subprocess.run(
-            ["rsync", "--times", "--compress", f"--partial-dir={PARTIAL}", "--rsh", shell, *arguments],
+            # the head's shell does not see the paths
+            [
+                "rsync",
+                "--protect-args",
+                "--times",
+                "--compress",
+                f"--partial-dir={PARTIAL}",
+                "--rsh",
+                shell,
+                *arguments,
+            ],
             input=input,
             stdin=subprocess.DEVNULL if input is None else None,
             capture_output=True,

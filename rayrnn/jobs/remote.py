@@ -61,7 +61,7 @@ def train_on_cluster(
     path = Path(out) if out is not None else Path("runs") / recipe.name
     baggage = pack(recipe)
     run = resumable(path, recipe) if resume and (path / RECIPE).exists() else create_run(path)
-    record = load_record(run) or Record(str(file.absolute()), new_job(path.name), place_there(path))
+    record = load_record(run) or Record(new_job(path.name), place_there(path))
     remote = RemoteRun(head, record, run, recipe, console or Console(stderr=True), patience)
     remote.dispatch(baggage, resume=resume)
     return remote.follow(detach=detach)
@@ -72,12 +72,13 @@ def follow_run(run: str, file: Path | None, *, console: Console | None = None) -
 
     Args:
         run: the run directory, or (with `file`) the name of one that is only on the cluster yet.
+        file: the cluster file; without it the one that the run was begun with from this machine.
 
     Returns:
         how it ended; None where the user left it alone.
 
     Raises:
-        UsageError: there is no such run.
+        UsageError: there is no such run, or it was begun elsewhere and no `file` is given.
         RayrnnError: the one that the run ended with.
     """
     console = console or Console(stderr=True)
@@ -86,7 +87,13 @@ def follow_run(run: str, file: Path | None, *, console: Console | None = None) -
         record = load_record(here)
         if record is None:
             raise UsageError(f"{run} was trained on this machine: what was said is in {here.log}")
-        head = find_head(read_cluster_file(file or Path(record.cluster)))
+        file = file or record.file()
+        if file is None:
+            raise UsageError(
+                f"{run} was not begun from here: name the file of its cluster with --cluster (a run directory, which "
+                "may be anybody's, is not asked for it)"
+            )
+        head = find_head(read_cluster_file(file))
         return RemoteRun(head, record, here, here.recipe, console, PATIENCE).follow(attached=True)
     if file is None:
         raise UsageError(f"{run} is no run here; name the cluster file of one that is elsewhere with --cluster")
@@ -95,8 +102,8 @@ def follow_run(run: str, file: Path | None, *, console: Console | None = None) -
     here = create_run(Path(found["out"]))
     recipe = validate_recipe(found["recipe"])
     here.write_recipe(recipe)
-    record = Record(str(file.absolute()), found["job"], found["out"])
-    record.save(here)
+    record = Record(found["job"], found["out"])
+    record.save(here, file)
     return RemoteRun(head, record, here, recipe, console, PATIENCE).follow(attached=True)
 
 
@@ -145,7 +152,7 @@ class RemoteRun:
         self._submit(resume=resume)
         (self._run.path / SCREEN).unlink(missing_ok=True)
         self._run.write_recipe(self._recipe)
-        self._record.save(self._run)
+        self._record.save(self._run, self._head.file.path)
 
     def follow(self, *, detach: bool = False, attached: bool = False) -> Outcome | None:
         """Show what the run says, fetch its checkpoints, and see to its end.
