@@ -149,7 +149,7 @@ def test_a_run_remembers_its_cluster(tmp_path: Path, here: Path, monkeypatch: py
 )
 def test_a_record_that_would_become_another_command_is_refused(tmp_path: Path, job: object, out: object) -> None:
     run = create_run(tmp_path / "run")
-    (run.path / "cluster.json").write_text(json.dumps({"job": job, "out": out}))
+    (run.path / "cluster.json").write_text(json.dumps({"cluster": "cluster.yaml", "job": job, "out": out}))
     with pytest.raises(UsageError, match=r"cluster\.json cannot be used"):
         load_record(run)
 
