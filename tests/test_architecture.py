@@ -61,7 +61,7 @@ FLOOR_PLAN = """
     rayrnn.remote.fetch rayrnn.remote.follow rayrnn.remote.server
     rayrnn.remote.submit
     rayrnn.cli.runs rayrnn.cli.talk
-    rayrnn.cli.clusters
+    rayrnn.cli.clusters rayrnn.cli.models
     rayrnn.cli
     rayrnn.cli.__main__
     rayrnn
