@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import ray
 
+from rayrnn.cluster.ray_internals import allow_other_languages
 from rayrnn.errors import ClusterError, DataError, RayrnnError
 
 #: how often a partition is asked for, and a DataFrame computed, when executors die
@@ -216,7 +217,7 @@ def _take_partition(
 ) -> tuple[pa.Table | None, tuple[int, str | None]]:
     """One partition as an Arrow table; and its number of rows, or why the executor did not give it."""
     # an actor in another language is spoken to only by who may load code
-    ray._private.worker.global_worker.set_load_code_from_local(True)
+    allow_other_languages()
     try:
         content = ray.get(ray.get_actor(actor).getRDDPartition.remote(rdd, partition, schema, agent))
     except (ray.exceptions.RayError, ValueError) as error:

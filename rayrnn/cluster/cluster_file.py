@@ -1,7 +1,6 @@
 """The cluster file: Ray's own cluster-launcher YAML, checked against Ray's own schema, every fault with its line."""
 
 import difflib
-import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -9,12 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
-import ray.autoscaler
 import yaml
-from ray.autoscaler._private.providers import _NODE_PROVIDERS
-from ray.autoscaler._private.util import prepare_config, validate_config
 
 from rayrnn.cluster.environment import quiet_ray
+from rayrnn.cluster.ray_internals import complete_launcher_config, launcher_providers, launcher_schema
 from rayrnn.errors import ClusterError
 
 #: the way down to a value: keys of mappings and numbers in lists
@@ -100,11 +97,10 @@ def _parse(path: Path, text: str) -> dict[str, Any]:
 
 def _faults(config: dict[str, Any]) -> Iterator[tuple[Keys, str]]:
     """Where and what, for everything that Ray would refuse."""
-    schema = json.loads((Path(ray.autoscaler.__file__).parent / "ray-schema.json").read_text(encoding="utf-8"))
     # Ray takes this one out before it looks at its schema
     known = {key: value for key, value in config.items() if key != "min_workers"}
     broken = False
-    for error in jsonschema.Draft7Validator(schema).iter_errors(known):
+    for error in jsonschema.Draft7Validator(launcher_schema()).iter_errors(known):
         broken = True
         yield from _describe(error)
     if not broken:
@@ -127,8 +123,8 @@ def _describe(error: jsonschema.ValidationError) -> Iterator[tuple[Keys, str]]:
 
 def _provider_faults(config: dict[str, Any]) -> Iterator[tuple[Keys, str]]:
     provider = config["provider"]
-    if provider["type"] not in _NODE_PROVIDERS:
-        close = _did_you_mean(provider["type"], _NODE_PROVIDERS)
+    if provider["type"] not in launcher_providers():
+        close = _did_you_mean(provider["type"], launcher_providers())
         yield ["provider", "type"], f'provider.type "{provider["type"]}" is unknown{close}'
     if provider["type"] != "local":
         return
@@ -155,11 +151,9 @@ def _complete(path: Path, config: dict[str, Any]) -> dict[str, Any]:
     """The configuration with Ray's defaults, after Ray's own checks of how its parts fit together."""
     try:
         with quiet_ray():
-            complete: dict[str, Any] = prepare_config(config)
-            validate_config(complete)
+            return complete_launcher_config(config)
     except (ValueError, KeyError, RuntimeError, jsonschema.ValidationError) as error:
         raise ClusterError(f"{path}: {getattr(error, 'message', error)}") from error
-    return complete
 
 
 def _local_files(config: dict[str, Any]) -> dict[str, str]:

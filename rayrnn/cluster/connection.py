@@ -9,16 +9,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import grpc
 import ray
-import ray._private.services as ray_services
-from ray._private.grpc_utils import init_grpc_channel
-from ray.core.generated.gcs_service_pb2 import CheckAliveRequest
-from ray.core.generated.gcs_service_pb2_grpc import NodeInfoGcsServiceStub
 from ray.exceptions import RayError
 
-from rayrnn.cluster.environment import loopback_kept, prepare_environment, quiet_ray
+from rayrnn.cluster.environment import prepare_environment, quiet_ray
 from rayrnn.cluster.local_head import running_head
+from rayrnn.cluster.ray_internals import (
+    HeadUnavailable,
+    NoAnswer,
+    find_running_head,
+    loopback_kept,
+    own_place,
+    version_of_head,
+)
 from rayrnn.cluster.sessions import run_folder
 from rayrnn.errors import ClusterError
 
@@ -37,31 +40,28 @@ def probe(address: str, origin: str) -> None:
     Raises:
         ClusterError: nobody answers, it is no Ray, its version differs, or it does not take the token.
     """
-    with init_grpc_channel(address) as channel:
-        try:
-            answer = NodeInfoGcsServiceStub(channel).CheckAlive(CheckAliveRequest(), timeout=PATIENCE)
-        except grpc.RpcError as error:
-            raise ClusterError(_explain(error, address, origin)) from None
-    if answer.ray_version != ray.__version__:
+    try:
+        theirs = version_of_head(address, timeout=PATIENCE)
+    except HeadUnavailable as error:
+        raise ClusterError(_explain(error, address, origin)) from None
+    if theirs != ray.__version__:
         raise ClusterError(
-            f"the cluster at {address} ({origin}) runs Ray {answer.ray_version}, here is Ray {ray.__version__}: "
+            f"the cluster at {address} ({origin}) runs Ray {theirs}, here is Ray {ray.__version__}: "
             "install the same version on both sides"
         )
 
 
-def _explain(error: grpc.RpcError, address: str, origin: str) -> str:
-    """What a gRPC status means to the user."""
-    if error.code() == grpc.StatusCode.UNAUTHENTICATED:
+def _explain(error: HeadUnavailable, address: str, origin: str) -> str:
+    """What it means to the user."""
+    if error.why is NoAnswer.TOKEN_REFUSED:
         return (
             f"the cluster at {address} ({origin}) does not take this token: copy the cluster's ~/.ray/auth_token "
             "to this machine (mode 0600), or set RAY_AUTH_TOKEN_PATH to where it is"
         )
-    if error.code() == grpc.StatusCode.UNIMPLEMENTED:
+    if error.why is NoAnswer.NO_RAY:
         return f"what answers at {address} ({origin}) is not the Ray that this rayrnn works with, Ray {ray.__version__}"
-    # gRPC's sentence ends with what the system said
-    reason = (error.details() or error.code().name).rpartition(": ")[2].rstrip("]")
     return (
-        f"no Ray answers at {address} ({origin}): {reason}; start one with `rayrnn up`, or give the right host:port "
+        f"no Ray answers at {address} ({origin}): {error}; start one with `rayrnn up`, or give the right host:port "
         "(Ray's own port, 6379 where none was chosen)"
     )
 
@@ -120,7 +120,7 @@ def find_cluster(address: str | None = None) -> Connection | None:
 
 def _named(address: str, origin: str) -> Connection | None:
     if address == "auto":
-        address = ray_services.canonicalize_bootstrap_address(address) or "local"
+        address = find_running_head() or "local"
     if address == "local":
         return None
     host, colon, port = address.rpartition(":")
@@ -146,13 +146,7 @@ def _joined(connection: Connection) -> Iterator[Connection]:
 def _embedded(num_cpus: int | None) -> Iterator[Connection]:
     with run_folder() as folder:
         try:
-            _init(
-                "local",
-                num_cpus=num_cpus,
-                include_dashboard=False,
-                _node_ip_address="127.0.0.1",
-                _temp_dir=f"{folder}/ray",
-            )
+            _init("local", num_cpus=num_cpus, include_dashboard=False, **own_place(folder))
             yield Connection(ray.get_runtime_context().gcs_address, "this process", embedded=True)
         finally:
             ray.shutdown(wait_for_processes=True)

@@ -8,12 +8,8 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import ray
-import ray._private.services as ray_services
-import ray._private.worker as ray_worker
-
+from rayrnn.cluster.ray_internals import lines_of_others_taken, read_settings_again
 from rayrnn.errors import ClusterError
 
 #: the loggers that Ray, its libraries and Python's warnings write to
@@ -68,7 +64,7 @@ def prepare_environment() -> None:
     ensure_token()
     for name, value in _settings().items():
         os.environ.setdefault(name, value)
-    ray._config.initialize("")  # Ray read its settings when it was imported; this makes it look again
+    read_settings_again()
 
 
 def _settings() -> dict[str, str]:
@@ -93,33 +89,6 @@ def settings_for_hosts() -> dict[str, str]:
 
 
 @contextmanager
-def loopback_kept() -> Iterator[None]:
-    """Inside, 127.0.0.1 means 127.0.0.1.
-
-    Ray 2.60 replaces it by an address that the network can reach, and then listens on every interface.
-    """
-    replace = ray_services.resolve_ip_for_localhost
-    ray_services.resolve_ip_for_localhost = lambda host: host
-    try:
-        yield
-    finally:
-        ray_services.resolve_ip_for_localhost = replace
-
-
-def bind_to_loopback(parameters: Any, head: bool) -> None:
-    """The same for `ray start`, which calls this function because RAY_START_HOOK names it."""
-    assert head
-    parameters.node_ip_address = "127.0.0.1"
-    parameters.node_name = "127.0.0.1"
-    without_client_server(parameters, head)
-
-
-def without_client_server(parameters: Any, head: bool) -> None:
-    """Leave the Ray Client's server out: it listens on every interface, and rayrnn does not use it."""
-    parameters.ray_client_server_port = None
-
-
-@contextmanager
 def quiet_ray(log_file: Path | None = None) -> Iterator[None]:
     """Inside, Ray's messages and Python's warnings in this process go to `log_file` (None: nowhere), not to the screen.
 
@@ -131,22 +100,14 @@ def quiet_ray(log_file: Path | None = None) -> Iterator[None]:
     logging.captureWarnings(True)
     for logger in loggers:
         _redirect(logger, handler)
-    printed = ray_worker.print_to_stdstream
-    ray_worker.print_to_stdstream = _log_lines
     try:
-        yield
+        with lines_of_others_taken(logging.getLogger("ray").info):
+            yield
     finally:
-        ray_worker.print_to_stdstream = printed
         logging.captureWarnings(False)
         for logger, handlers in zip(loggers, before, strict=True):
             logger.handlers[:] = handlers
         handler.close()
-
-
-def _log_lines(batch: dict[str, Any], ignore_prefix: bool) -> None:
-    """Ray prints what happens on other nodes (a worker died) to stdout, whatever its logging is told."""
-    for line in batch["lines"]:
-        logging.getLogger("ray").info(line)
 
 
 def _handler(log_file: Path | None) -> logging.Handler:

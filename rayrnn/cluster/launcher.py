@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from rayrnn.cluster.cluster_file import ClusterFile
-from rayrnn.cluster.environment import settings_for_hosts, token_path, without_client_server
+from rayrnn.cluster.environment import settings_for_hosts, token_path
 from rayrnn.cluster.on_host import facts, install
+from rayrnn.cluster.ray_internals import without_client_server
 from rayrnn.errors import ClusterError
 
 #: Ray's own settings for hosts that exist already; the user's go first

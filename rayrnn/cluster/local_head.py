@@ -16,7 +16,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from rayrnn.cluster.environment import bind_to_loopback, prepare_environment
+from rayrnn.cluster.environment import prepare_environment
+from rayrnn.cluster.ray_internals import bind_to_loopback
 from rayrnn.cluster.sessions import end_processes_of, is_head_alive, make_folder
 from rayrnn.errors import ClusterError, UsageError
 

@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ray.autoscaler._private.command_runner import SSHOptions
-from ray.autoscaler._private.commands import _bootstrap_config
 from ray.autoscaler.sdk import get_head_node_ip
 
 from rayrnn.cluster.cluster_file import ClusterFile
 from rayrnn.cluster.environment import quiet_ray, settings_for_hosts
 from rayrnn.cluster.on_host import facts
+from rayrnn.cluster.ray_internals import cloud_login, ssh_options
 from rayrnn.errors import ClusterError
 from rayrnn.runs.layout import PARTIAL
 
@@ -116,13 +115,12 @@ def shell_of(file: ClusterFile, address: str, auth: dict[str, Any] | None = None
     """The way to a host of the file."""
     auth = auth or file.auth
     key = auth.get("ssh_private_key")
-    options = SSHOptions(
+    options = ssh_options(
         str(Path(key).expanduser()) if key else None,
-        ProxyCommand=auth.get("ssh_proxy_command"),
-        LogLevel="ERROR",
-        BatchMode="yes",
+        proxy_command=auth.get("ssh_proxy_command"),
+        timeout=CONNECT_SECONDS,
     )
-    return Shell(address, f"{auth['ssh_user']}@{address}", tuple(options.to_ssh_options_list(timeout=CONNECT_SECONDS)))
+    return Shell(address, f"{auth['ssh_user']}@{address}", options)
 
 
 def shell_of_head(file: ClusterFile) -> Shell:
@@ -135,7 +133,7 @@ def shell_of_head(file: ClusterFile) -> Shell:
         return shell_of(file, file.hosts[0])
     try:
         with quiet_ray():
-            return shell_of(file, get_head_node_ip(str(file.path)), _bootstrap_config(file.config)["auth"])
+            return shell_of(file, get_head_node_ip(str(file.path)), cloud_login(file.config))
     except Exception as error:  # every cloud's library raises its own
         raise ClusterError(
             f"the head of {file.path} is not found: {error}; `rayrnn up {file.path}` starts it"

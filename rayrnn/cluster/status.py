@@ -9,20 +9,23 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import ray
-from ray._private.services import _get_gcs_client_options
-from ray._private.state import GlobalState
-from ray._raylet import GcsClient  # type: ignore[attr-defined]
-from ray.autoscaler.v2.schema import NodeInfo
-from ray.autoscaler.v2.sdk import get_cluster_status
 from ray.exceptions import RayError
-from ray.experimental.internal_kv import _internal_kv_del, _internal_kv_put
 
 from rayrnn.cluster.connection import find_cluster, probe
 from rayrnn.cluster.environment import prepare_environment
 from rayrnn.cluster.local_head import load_head
+from rayrnn.cluster.ray_internals import (
+    NodeResources,
+    Row,
+    put_in_head_store,
+    read_head_store,
+    read_tables,
+    remove_from_head_store,
+    resources_in_use,
+)
 from rayrnn.errors import ClusterError
 
-SPACE = b"rayrnn"
+SPACE = "rayrnn"
 #: between two moments at which a run tells of itself
 TELL_SECONDS = 1.0
 #: for the head to take a sign down; one that is gone would be waited for until Ray ends the process, after a minute
@@ -72,14 +75,14 @@ class Sign:
         self._told = time.monotonic()
         now = LiveRun(self._job, self._run, round_number, self._rounds, tuple(members), self._workers)
         value = json.dumps(asdict(now)).encode()
-        self._tell(lambda: _internal_kv_put(self._job.encode(), value, overwrite=True, namespace=SPACE))
+        self._tell(lambda: put_in_head_store(SPACE, self._job, value))
 
     def take_in(self) -> None:
         """The run is over."""
         if self._teller is not None:
             self._teller.join(TAKE_IN_SECONDS)
         if not self.unanswered_seconds:
-            self._tell(lambda: _internal_kv_del(self._job.encode(), namespace=SPACE)).join(TAKE_IN_SECONDS)
+            self._tell(lambda: remove_from_head_store(SPACE, self._job)).join(TAKE_IN_SECONDS)
 
     def _tell(self, words: Callable[[], object]) -> threading.Thread:
         def tell() -> None:
@@ -97,9 +100,7 @@ def read_runs(address: str, jobs: Iterable[str]) -> tuple[LiveRun, ...]:
     Args:
         address: of the head, host:port; this process need not have joined it.
     """
-    client = GcsClient(address=address)
-    told = [client.internal_kv_get(job.encode(), namespace=SPACE) for job in jobs]
-    return tuple(live_run(json.loads(text)) for text in told if text)
+    return tuple(live_run(json.loads(text)) for text in read_head_store(address, SPACE, jobs))
 
 
 def live_run(values: dict[str, object]) -> LiveRun:
@@ -179,13 +180,9 @@ def read_status(address: str | None = None) -> ClusterStatus:
     if cluster is None:
         raise ClusterError(_nothing_there())
     probe(cluster.address, cluster.origin)
-    state = GlobalState()
-    state._initialize_global_state(_get_gcs_client_options(cluster.address))
-    try:
-        jobs = [_job(job, state.actor_table(None)) for job in state.job_table() if not job["IsDead"]]
-        nodes = _nodes(cluster.address, state.node_table())
-    finally:
-        state.disconnect()
+    tables = read_tables(cluster.address)
+    jobs = [_job(job, tables.actors) for job in tables.jobs if not job["IsDead"]]
+    nodes = _nodes(cluster.address, tables.nodes)
     head = load_head()
     dashboard = head.dashboard if head and head.address == cluster.address else None
     runs = read_runs(cluster.address, [job.job for job in jobs])
@@ -201,34 +198,31 @@ def _nothing_there() -> str:
     return "no cluster is running here: `rayrnn up` starts one, --address or RAY_ADDRESS names another"
 
 
-def _nodes(address: str, table: list[dict[str, object]]) -> list[Node]:
+def _nodes(address: str, table: list[Row]) -> list[Node]:
     """Every host that was ever part of it; those that left are there with `alive` false and nothing to use."""
-    status = get_cluster_status(address)
-    used = {node.node_id: node for node in [*status.active_nodes, *status.idle_nodes]}
+    used = resources_in_use(address)
     return [_node(row, used.get(str(row["NodeID"]))) for row in table]
 
 
-def _node(row: dict[str, object], info: NodeInfo | None) -> Node:
+def _node(row: Row, there: NodeResources | None) -> Node:
     return Node(
         id=str(row["NodeID"]),
         address=str(row["NodeManagerAddress"]),
         host_name=str(row["NodeManagerHostname"]),
-        alive=info is not None,
-        cpus=_usage(info, "CPU"),
-        gpus=_usage(info, "GPU"),
-        memory=_usage(info, "memory"),
-        object_store=_usage(info, "object_store_memory"),
+        alive=there is not None,
+        cpus=_usage(there, "CPU"),
+        gpus=_usage(there, "GPU"),
+        memory=_usage(there, "memory"),
+        object_store=_usage(there, "object_store_memory"),
     )
 
 
-def _usage(info: NodeInfo | None, resource: str) -> Usage:
-    if info is None:
-        return Usage()
-    return Usage(info.total_resources().get(resource, 0.0), info.used_resources().get(resource, 0.0))
+def _usage(there: NodeResources | None, resource: str) -> Usage:
+    return Usage(there.total.get(resource, 0.0), there.used.get(resource, 0.0)) if there else Usage()
 
 
-def _job(row: dict[str, object], actors: dict[str, dict[str, object]]) -> Job:
-    alive = [str(a["ActorClassName"]) for a in actors.values() if a["JobID"] == row["JobID"] and a["State"] == "ALIVE"]
+def _job(row: Row, actors: list[Row]) -> Job:
+    alive = [str(a["ActorClassName"]) for a in actors if a["JobID"] == row["JobID"] and a["State"] == "ALIVE"]
     return Job(
         job=str(row["JobID"]),
         command=str(row["Entrypoint"]),

@@ -13,20 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import ray._private.worker as ray_worker
-from ray._private.ray_constants import KV_HEAD_NODE_ID_KEY, KV_NAMESPACE_JOB
-from ray.dashboard.modules.job.common import JobInfo
-from ray.dashboard.modules.job.job_manager import JobManager
-from ray.job_submission import JobStatus
 
 from rayrnn.cluster import connect
 from rayrnn.cluster.connection import find_cluster
+from rayrnn.cluster.ray_internals import start_job
 from rayrnn.cluster.status import read_status
 from rayrnn.errors import ClusterError, RayrnnError
 from rayrnn.remote.job import ORDER, PID, RUNS, Order, job_folder
 from rayrnn.runs.layout import SCREEN
 
-POLL_SECONDS = 0.1
 #: of a screen's end, enough to find the last round in
 TAIL_BYTES = 65536
 
@@ -55,9 +50,9 @@ def submit(job: str) -> dict[str, Any]:
     submission = f"{job}-{time.time_ns() // 1_000_000:x}"
     entrypoint = f"exec {shlex.quote(sys.executable)} -m rayrnn.remote.job {shlex.quote(job)}"
     with connect(_address()):
-        info = asyncio.run(_submit(submission, entrypoint, folder / PID))
-    if info.status.is_terminal() and not (folder / SCREEN).exists():
-        raise ClusterError(f"Ray could not start the job {submission}: {info.message}")
+        ended = asyncio.run(start_job(submission, entrypoint, (folder / PID).exists))
+    if ended is not None and not (folder / SCREEN).exists():
+        raise ClusterError(f"Ray could not start the job {submission}: {ended}")
     return {"submission": submission}
 
 
@@ -72,21 +67,6 @@ def is_running(job: str) -> bool:
     with suppress(OSError, ValueError, psutil.Error):
         return job in psutil.Process(int((job_folder(job) / PID).read_text())).cmdline()
     return False
-
-
-async def _submit(submission: str, entrypoint: str, pid: Path) -> JobInfo:
-    node = ray_worker._global_node
-    gcs_client = ray_worker.global_worker.gcs_client
-    # the manager puts a job's driver on the head, whose name a dashboard would have left here
-    gcs_client.internal_kv_put(KV_HEAD_NODE_ID_KEY, node.node_id.encode(), True, namespace=KV_NAMESPACE_JOB)
-    manager = JobManager(gcs_client, node.get_logs_dir_path())
-    await manager.submit_job(submission_id=submission, entrypoint=entrypoint)
-    while True:
-        info = await manager.get_job_info(submission)
-        assert info is not None
-        if info.status.is_terminal() or (info.status == JobStatus.RUNNING and pid.exists()):
-            return info
-        await asyncio.sleep(POLL_SECONDS)
 
 
 def _address() -> str:

@@ -5,10 +5,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 import ray
-from ray._private.state import available_resources_per_node
-from ray._private.state import state as cluster_state
 from ray.exceptions import RayError
 
+from rayrnn.cluster.ray_internals import available_resources_per_node, draining_nodes
 from rayrnn.errors import ClusterError
 from rayrnn.recipe.sections import Averaging
 
@@ -65,7 +64,7 @@ def count_workers(averaging: Averaging) -> int:
 def free_places(need: Need) -> Places:
     """How many more workers each node could take now; nodes that are about to leave take none."""
     nodes = available_resources_per_node()
-    leaving = cluster_state.get_draining_nodes()
+    leaving = draining_nodes()
     return {node: places for node, places in _places(nodes, need).items() if node not in leaving}
 
 
@@ -101,4 +100,4 @@ class Notice:
     def _look(self) -> None:
         while not self._given and not self._closed.wait(LOOK_SECONDS):
             with suppress(RayError, RuntimeError):  # the head is away for a moment
-                self._given = self._node in cluster_state.get_draining_nodes()
+                self._given = self._node in draining_nodes()

@@ -26,16 +26,14 @@ from typing import Any, TypeVar
 import ray
 import ray.util
 import torch
-from ray._private.ray_constants import DEBUG_AUTOSCALING_STATUS
 from ray.actor import ActorHandle
-from ray.autoscaler.tags import STATUS_UNINITIALIZED
 from ray.exceptions import RayError
-from ray.experimental.internal_kv import _internal_kv_get
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rayrnn.cluster import connect
 from rayrnn.cluster.local_head import LocalHead, one_at_a_time, save_head
 from rayrnn.cluster.on_host.facts import folder_of
+from rayrnn.cluster.ray_internals import hosts_being_started
 from rayrnn.errors import ClusterError
 
 T = TypeVar("T")
@@ -205,7 +203,7 @@ def wait_for(hosts: Sequence[str], folder: str, patience: float) -> dict[str, st
     while True:
         before = (sorted(joined), on_the_way)
         joined = _alive()
-        pending = _pending()
+        pending = hosts_being_started()
         failed = (failed | (on_the_way - pending)) - set(joined) - pending
         on_the_way = pending
         now = time.monotonic()
@@ -278,14 +276,6 @@ def _tell(first: str, second: str, measured: ray.ObjectRef) -> bool:
         return False
     say("pair", [first, second, speed.latency, speed.bandwidth])
     return True
-
-
-def _pending() -> set[str]:
-    """The hosts that Ray's autoscaler is at work on."""
-    said = _internal_kv_get(DEBUG_AUTOSCALING_STATUS)
-    report = (json.loads(said) if said else {}).get("autoscaler_report") or {}
-    # one that has failed once is listed for ever as not begun, and never tried again
-    return {row[0] for row in report.get("pending_nodes", []) if row[2] != STATUS_UNINITIALIZED}
 
 
 def _reason(error: RayError) -> str:
