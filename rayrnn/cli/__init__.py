@@ -11,13 +11,13 @@ from typing import Annotated
 import typer
 
 from rayrnn.cli import clusters, runs
+from rayrnn.cli.completion import complete_recipe, complete_run, complete_shipped_recipe, complete_yaml
 from rayrnn.cli.talk import console, say_dimly, say_error
 from rayrnn.errors import RayrnnError, UsageError
 
 app = typer.Typer(
     name="rayrnn",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="With --debug, any command shows the traceback of an error.",
@@ -28,7 +28,7 @@ def main() -> None:
     """Run one command. A RayrnnError becomes its message on stderr and its exit code; Ctrl-C becomes 130."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
-        app(arguments)
+        app(arguments, prog_name="rayrnn")
     except RayrnnError as error:
         if "--debug" in sys.argv:
             traceback.print_exception(error)
@@ -53,7 +53,10 @@ def rayrnn(
 
 @app.command()
 def recipes(
-    name: Annotated[str | None, typer.Argument(help="Print this recipe instead of the list.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="Print this recipe instead of the list.", autocompletion=complete_shipped_recipe),
+    ] = None,
 ) -> None:
     """List the shipped recipes, or print one: `rayrnn recipes python > mine.yaml` starts your own."""
     from rayrnn.recipe import read_recipe, shipped_recipes
@@ -70,7 +73,9 @@ def recipes(
 
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped recipe.")],
+    recipe: Annotated[
+        str, typer.Argument(help="A YAML file, or the name of a shipped recipe.", autocompletion=complete_recipe)
+    ],
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a value of the recipe; repeatable.")
     ] = None,
@@ -82,7 +87,12 @@ def train(
         str | None, typer.Option(help="A Ray cluster; without it the one `rayrnn up` started, or one for this run.")
     ] = None,
     cluster: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Train on the hosts of this cluster file, from this machine.")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Train on the hosts of this cluster file, from this machine.",
+            autocompletion=complete_yaml,
+        ),
     ] = None,
     detach: Annotated[
         bool, typer.Option("--detach", help="With --cluster: leave when the workers learn; `rayrnn logs` comes back.")
@@ -107,7 +117,7 @@ def train(
 
 @app.command()
 def generate(
-    run: Annotated[str, typer.Argument(help="The run directory of a language model.")],
+    run: Annotated[str, typer.Argument(help="The run directory of a language model.", autocompletion=complete_run)],
     prime: Annotated[str | None, typer.Option(help="What the text begins with; without it a random symbol.")] = None,
     length: Annotated[int, typer.Option(help="Symbols to draw.")] = 300,
     samples: Annotated[int, typer.Option(help="Texts to draw, all at once.")] = 1,
@@ -133,7 +143,7 @@ def generate(
 
 @app.command()
 def evaluate(
-    run: Annotated[str, typer.Argument(help="The run directory.")],
+    run: Annotated[str, typer.Argument(help="The run directory.", autocompletion=complete_run)],
     data: Annotated[
         str | None, typer.Option(metavar="PATH", help="Sequences with labels; without it those that were held out.")
     ] = None,
@@ -153,7 +163,7 @@ def evaluate(
 
 @app.command()
 def predict(
-    run: Annotated[str, typer.Argument(help="The run directory.")],
+    run: Annotated[str, typer.Argument(help="The run directory.", autocompletion=complete_run)],
     data: Annotated[
         str, typer.Option(metavar="PATH", help="Sequences as the run learned them; labels may be missing.")
     ],
