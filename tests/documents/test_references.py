@@ -23,3 +23,8 @@ def test_the_recipe_reference_has_every_section_and_source() -> None:
 def test_a_keys_meaning_is_the_comment_above_its_field() -> None:
     meanings = recipe_reference.field_meanings(recipe_reference.class_of("training"))
     assert meanings["batch_size"] == "sequences in one minibatch on one worker"
+
+
+def test_every_key_says_what_it_means() -> None:
+    lines = recipe_reference.page().splitlines()
+    assert [line for line in lines if line.startswith("| `") and line.endswith("|  |")] == []
