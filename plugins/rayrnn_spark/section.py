@@ -23,6 +23,7 @@ class SparkData(TableData):
     """
 
     source: Literal["spark"] = "spark"
+    #: what Spark reads
     format: Literal["parquet", "csv", "json", "orc", "jdbc", "table", "sql"]
     #: files and directories by the addresses that Spark takes (parquet, csv, json, orc)
     path: str | tuple[str, ...] | None = None
@@ -30,11 +31,13 @@ class SparkData(TableData):
     table: str | None = None
     #: what to select: from Spark's own tables and files (sql), or from the database (jdbc)
     query: str | None = None
-    #: those of Spark's reader of this format; csv has header and inferSchema unless they say otherwise
+    #: options of Spark's reader of this format; csv has header and inferSchema unless they say otherwise
     options: dict[str, Setting] = Field(default_factory=dict)
     #: Java processes that compute; each takes `cores` CPUs and `memory`, and one CPU takes the sequences over
     executors: PositiveInt = 1
+    #: CPUs of each executor: so many tasks at once
     cores: PositiveInt = 1
+    #: memory of each executor
     memory: str = Field("1g", pattern=r"^\d+[kmgtKMGT][bB]?$")
     #: further settings of Spark by their own names
     config: dict[str, Setting] = Field(default_factory=dict)

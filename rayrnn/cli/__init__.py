@@ -14,7 +14,6 @@ from rayrnn.errors import RayrnnError
 app = typer.Typer(
     name="rayrnn",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="With --debug, any command shows the traceback of an error.",
@@ -25,7 +24,7 @@ def main() -> None:
     """Run one command. A RayrnnError becomes its message on stderr and its exit code; Ctrl-C becomes 130."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
-        app(arguments)
+        app(arguments, prog_name="rayrnn")
     except RayrnnError as error:
         if "--debug" in sys.argv:
             traceback.print_exception(error)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rayrnn.cli.completion import complete_recipe, complete_yaml
 from rayrnn.cli.runs import show_there
 from rayrnn.cli.talk import console, escape
 
@@ -15,7 +16,10 @@ if TYPE_CHECKING:
 
 def up(
     file: Annotated[
-        Path | None, typer.Argument(help="A cluster file for several hosts; without it a cluster on this machine.")
+        Path | None,
+        typer.Argument(
+            help="A cluster file for several hosts; without it a cluster on this machine.", autocompletion=complete_yaml
+        ),
     ] = None,
     dashboard: Annotated[bool, typer.Option("--dashboard", help="With Ray's dashboard, on this machine only.")] = False,
     cpus: Annotated[int | None, typer.Option(min=1, help="CPUs to offer; without it the machine's.")] = None,
@@ -90,7 +94,11 @@ def _up_hosts(file: Path, wishes: "Wishes", *, yes: bool, dry_run: bool) -> None
 
 def down(
     file: Annotated[
-        Path | None, typer.Argument(help="The cluster file of the hosts; without it what `rayrnn up` started here.")
+        Path | None,
+        typer.Argument(
+            help="The cluster file of the hosts; without it what `rayrnn up` started here.",
+            autocompletion=complete_yaml,
+        ),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before hosts are touched.")] = False,
 ) -> None:
@@ -119,7 +127,7 @@ def _down_hosts(file: Path, *, yes: bool) -> None:
         console().print(f"{cluster.name} is down{where}")
 
 
-def attach(file: Annotated[Path, typer.Argument(help="The cluster file.")]) -> None:
+def attach(file: Annotated[Path, typer.Argument(help="The cluster file.", autocompletion=complete_yaml)]) -> None:
     """Open a shell on the cluster's head, where rayrnn and Ray find the cluster: `ray status` works."""
     from rayrnn.cluster.cluster_file import read_cluster_file
     from rayrnn.cluster.ssh import shell_of_head
@@ -130,9 +138,15 @@ def attach(file: Annotated[Path, typer.Argument(help="The cluster file.")]) -> N
 
 def doctor(
     file: Annotated[
-        Path | None, typer.Argument(help="A cluster file: look at its hosts; without it at this machine.")
+        Path | None,
+        typer.Argument(
+            help="A cluster file: look at its hosts; without it at this machine.", autocompletion=complete_yaml
+        ),
     ] = None,
-    recipe: Annotated[str | None, typer.Option(help="What is to be trained, for the CPUs that it needs.")] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="What is to be trained, for the CPUs that it needs.", autocompletion=complete_recipe),
+    ] = None,
     python: Annotated[str | None, typer.Option(metavar="PATH", help="The hosts' Python that has rayrnn.")] = None,
 ) -> None:
     """Check that everything is there for rayrnn to work, and name what is not with its fix."""
@@ -154,7 +168,8 @@ def doctor(
 
 def status(
     file: Annotated[
-        Path | None, typer.Argument(help="The cluster file of hosts, for their cluster and its runs.")
+        Path | None,
+        typer.Argument(help="The cluster file of hosts, for their cluster and its runs.", autocompletion=complete_yaml),
     ] = None,
     address: Annotated[
         str | None, typer.Option(help="host:port of a Ray; without it RAY_ADDRESS, or what `rayrnn up` started.")

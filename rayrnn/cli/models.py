@@ -8,13 +8,17 @@ from typing import Annotated
 
 import typer
 
+from rayrnn.cli.completion import complete_recipe, complete_run, complete_shipped_recipe, complete_yaml
 from rayrnn.cli.runs import train_there
 from rayrnn.cli.talk import console, say_dimly
 from rayrnn.errors import UsageError
 
 
 def recipes(
-    name: Annotated[str | None, typer.Argument(help="Print this recipe instead of the list.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="Print this recipe instead of the list.", autocompletion=complete_shipped_recipe),
+    ] = None,
 ) -> None:
     """List the shipped recipes, or print one: `rayrnn recipes python > mine.yaml` starts your own."""
     from rayrnn.recipe import read_recipe, shipped_recipes
@@ -30,7 +34,9 @@ def recipes(
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped recipe.")],
+    recipe: Annotated[
+        str, typer.Argument(help="A YAML file, or the name of a shipped recipe.", autocompletion=complete_recipe)
+    ],
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a value of the recipe; repeatable.")
     ] = None,
@@ -42,7 +48,12 @@ def train(
         str | None, typer.Option(help="A Ray cluster; without it the one `rayrnn up` started, or one for this run.")
     ] = None,
     cluster: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Train on the hosts of this cluster file, from this machine.")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Train on the hosts of this cluster file, from this machine.",
+            autocompletion=complete_yaml,
+        ),
     ] = None,
     detach: Annotated[
         bool, typer.Option("--detach", help="With --cluster: leave when the workers learn; `rayrnn logs` comes back.")
@@ -66,7 +77,7 @@ def train(
 
 
 def generate(
-    run: Annotated[str, typer.Argument(help="The run directory of a language model.")],
+    run: Annotated[str, typer.Argument(help="The run directory of a language model.", autocompletion=complete_run)],
     prime: Annotated[str | None, typer.Option(help="What the text begins with; without it a random symbol.")] = None,
     length: Annotated[int, typer.Option(help="Symbols to draw.")] = 300,
     samples: Annotated[int, typer.Option(help="Texts to draw, all at once.")] = 1,
@@ -91,7 +102,7 @@ def generate(
 
 
 def evaluate(
-    run: Annotated[str, typer.Argument(help="The run directory.")],
+    run: Annotated[str, typer.Argument(help="The run directory.", autocompletion=complete_run)],
     data: Annotated[
         str | None, typer.Option(metavar="PATH", help="Sequences with labels; without it those that were held out.")
     ] = None,
@@ -110,7 +121,7 @@ def evaluate(
 
 
 def predict(
-    run: Annotated[str, typer.Argument(help="The run directory.")],
+    run: Annotated[str, typer.Argument(help="The run directory.", autocompletion=complete_run)],
     data: Annotated[
         str, typer.Option(metavar="PATH", help="Sequences as the run learned them; labels may be missing.")
     ],

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rayrnn.cli.completion import complete_run
 from rayrnn.errors import ClusterError, UsageError
 
 if TYPE_CHECKING:
@@ -32,7 +33,12 @@ def train_there(
 
 
 def logs(
-    run: Annotated[str, typer.Argument(help="The run directory, or the name of a run that lies on the cluster.")],
+    run: Annotated[
+        str,
+        typer.Argument(
+            help="The run directory, or the name of a run that lies on the cluster.", autocompletion=complete_run
+        ),
+    ],
     cluster: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="The cluster file; without it the one this machine began the run with."),

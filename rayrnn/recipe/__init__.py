@@ -38,12 +38,15 @@ def _parse_data(value: object) -> object:
 class Recipe(Section):
     """The whole of what is learned. Where it runs is not its business (that is the cluster file)."""
 
+    #: the run's name: its directory is runs/NAME unless `--out` says another
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    #: what the network is asked
     task: Task = "language_model"
     data: Annotated[pydantic.SerializeAsAny[Data], pydantic.BeforeValidator(_parse_data)]
     model: Model = Model()
     training: Training = Training()
     averaging: Averaging = Averaging()
+    #: the seed of everything drawn at random: the same seed, data and number of workers give the same run
     seed: int = Field(12345, ge=0, lt=2**63)
 
     @pydantic.model_validator(mode="after")

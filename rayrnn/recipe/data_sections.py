@@ -41,6 +41,7 @@ class Section(pydantic.BaseModel):
 class Data(Section):
     """What every source understands; each source adds its own keys below."""
 
+    #: what brings the sequences
     source: str
     #: the fraction kept out of training, or a path to sequences of its own
     held_out: Annotated[float | str, BeforeValidator(_fraction_or_path)] = 0.1
@@ -105,6 +106,7 @@ class CsvData(StepData):
     path: str | tuple[str, ...]
     #: lines before the first step in every file; the last of them may name the columns
     skip_lines: int = Field(0, ge=0)
+    #: between two columns; `tab` is a tabulator
     delimiter: Annotated[str, BeforeValidator(_one_character)] = Field(",", min_length=1, max_length=1)
     #: the label's column, by name or place; regression may name several
     label_column: Column | tuple[Column, ...] | None = None

@@ -1,4 +1,4 @@
-"""What README's "On a cluster" says, typed on the laptop word for word: up, train, generate, status, down."""
+"""What docs/cluster.md says, typed on the laptop word for word: up, train, generate, status, down."""
 
 import json
 import re
@@ -10,7 +10,7 @@ from tests.cluster.bed import Bed
 from tests.cluster.disk import ROOT
 from tests.cluster.test_training import RECIPE
 
-SECTION = (ROOT / "README.md").read_text().partition("\n## On a cluster\n")[2].partition("\n## ")[0]
+SECTION = (ROOT / "docs" / "cluster.md").read_text().partition("\n## On several hosts\n")[2].partition("\n## ")[0]
 
 
 def typed() -> list[str]:
