@@ -15,9 +15,9 @@ import ray
 
 from rayrnn.cluster import connect
 from rayrnn.cluster.environment import ensure_token, quiet_ray
-from rayrnn.cluster.local_head import load_head, parse_size
+from rayrnn.cluster.local_head import load_head
 from rayrnn.cluster.sessions import processes_of, run_folder
-from rayrnn.errors import ClusterError, UsageError
+from rayrnn.errors import ClusterError
 from tests.test_cli import environment_of, run_rayrnn
 
 JOIN = """
@@ -242,18 +242,6 @@ def test_what_ray_says_goes_to_the_log_file_and_not_to_the_screen(
     assert [said.count(of) for of in ("of data", "of training", "of Python")] == [1, 1, 1]
     assert capfd.readouterr().err == ""
     assert logging.getLogger("ray").handlers == handlers
-
-
-@pytest.mark.parametrize(
-    ("text", "size"), [(None, None), ("1000", 1000), ("8GB", 8 * 2**30), ("512 MiB", 2**29), ("1.5k", 1536)]
-)
-def test_a_size_is_read_with_its_unit(text: str | None, size: int | None) -> None:
-    assert parse_size(text) == size
-
-
-def test_a_size_without_a_number_is_refused() -> None:
-    with pytest.raises(UsageError, match="'GB'"):
-        parse_size("GB")
 
 
 HOLD = """

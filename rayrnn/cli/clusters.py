@@ -51,15 +51,27 @@ def up(
         wishes = Wishes(python, min_workers, max_workers, no_restart)
         _up_hosts(file, wishes, yes=yes, dry_run=dry_run)
         return
-    from rayrnn.cluster.local_head import HeadOptions, parse_size, start_head
+    from rayrnn.cluster.local_head import HeadOptions, start_head
     from rayrnn.cluster.show import show_started
     from rayrnn.cluster.status import read_status
 
-    options = HeadOptions(num_cpus=cpus, num_gpus=gpus, memory=parse_size(memory), dashboard=dashboard)
+    options = HeadOptions(num_cpus=cpus, num_gpus=gpus, memory=_bytes_of(memory), dashboard=dashboard)
     with console().status("starting Ray on this machine"):
         head, is_new = start_head(options)
         status = read_status(head.address)
     show_started(console(), status, is_new=is_new, ignored=not is_new and options != HeadOptions())
+
+
+def _bytes_of(memory: str | None) -> int | None:
+    from rayrnn.errors import UsageError
+    from rayrnn.wording import parse_size
+
+    if memory is None:
+        return None
+    num_bytes = parse_size(memory)
+    if num_bytes is None:
+        raise UsageError(f"--memory takes a size such as 8GB or 512MB; this was {memory!r}")
+    return num_bytes
 
 
 def _print_manifest(file: Path | None) -> None:

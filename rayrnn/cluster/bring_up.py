@@ -20,6 +20,7 @@ from rayrnn.cluster.local_head import cluster_folder
 from rayrnn.cluster.packages import build_wheel, packages_for_hosts
 from rayrnn.cluster.plan import Plan, addresses_of
 from rayrnn.cluster.ssh import Shell, Unreachable, last_lines, shell_of, shell_of_head, side_by_side
+from rayrnn.durable import replace_durably
 from rayrnn.errors import ClusterError
 
 #: seconds until every host must have joined; the first time, rayrnn and torch are fetched by each
@@ -158,8 +159,7 @@ def _token_file(folder: Path) -> Path:
     if path is not None:
         return path
     path = folder / "auth_token"
-    path.touch(mode=0o600)
-    path.write_text(os.environ["RAY_AUTH_TOKEN"], encoding="utf-8")
+    replace_durably(path, os.environ["RAY_AUTH_TOKEN"].encode(), mode=0o600)
     return path
 
 
@@ -214,7 +214,7 @@ def _what_is_wrong(muster: Muster, file: ClusterFile) -> str:
 
 def _remember(folder: Path, hosts: list[str]) -> None:
     """That these have something of the cluster, until it is taken down."""
-    (folder / TOUCHED).write_text("\n".join(dict.fromkeys([*_touched(folder), *hosts])), encoding="utf-8")
+    replace_durably(folder / TOUCHED, "\n".join(dict.fromkeys([*_touched(folder), *hosts])).encode())
 
 
 def _touched(folder: Path) -> list[str]:

@@ -1,8 +1,7 @@
 """The cluster file: Ray's own cluster-launcher YAML, checked against Ray's own schema, every fault with its line."""
 
-import difflib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import yaml
 from rayrnn.cluster.environment import quiet_ray
 from rayrnn.cluster.ray_internals import complete_launcher_config, launcher_providers, launcher_schema
 from rayrnn.errors import ClusterError
+from rayrnn.wording import did_you_mean, line_of
 
 #: the way down to a value: keys of mappings and numbers in lists
 Keys = Sequence[str | int]
@@ -57,7 +57,7 @@ def read_cluster_file(path: Path) -> ClusterFile:
     config = _parse(path, text)
     faults = list(_faults(config))
     if faults:
-        raise ClusterError("\n".join(f"{path}:{_line_of(keys, text)}: {what}" for keys, what in faults))
+        raise ClusterError("\n".join(f"{path}:{line_of(keys, text) or 1}: {what}" for keys, what in faults))
     complete = _complete(path, config)
     provider = config["provider"]
     return ClusterFile(
@@ -113,7 +113,7 @@ def _describe(error: jsonschema.ValidationError) -> Iterator[tuple[Keys, str]]:
     if error.validator == "additionalProperties":
         allowed = error.schema.get("properties", {})
         for unknown in [key for key in error.instance if key not in allowed]:
-            yield [*keys, unknown], f"key {_dotted([*keys, unknown])} is unknown{_did_you_mean(unknown, allowed)}"
+            yield [*keys, unknown], f"key {_dotted([*keys, unknown])} is unknown{did_you_mean(unknown, allowed)}"
     elif error.validator == "required":
         missing = [key for key in error.validator_value if key not in error.instance]
         yield from ((keys, f"key {_dotted([*keys, key])} is missing") for key in missing)
@@ -124,7 +124,7 @@ def _describe(error: jsonschema.ValidationError) -> Iterator[tuple[Keys, str]]:
 def _provider_faults(config: dict[str, Any]) -> Iterator[tuple[Keys, str]]:
     provider = config["provider"]
     if provider["type"] not in launcher_providers():
-        close = _did_you_mean(provider["type"], launcher_providers())
+        close = did_you_mean(provider["type"], launcher_providers())
         yield ["provider", "type"], f'provider.type "{provider["type"]}" is unknown{close}'
     if provider["type"] != "local":
         return
@@ -166,25 +166,3 @@ def _local_files(config: dict[str, Any]) -> dict[str, str]:
 
 def _dotted(keys: Keys) -> str:
     return '"' + ".".join(str(key) for key in keys) + '"'
-
-
-def _did_you_mean(word: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f'; did you mean "{close[0]}"?' if close else ""
-
-
-def _line_of(keys: Keys, text: str) -> int:
-    """The line, from 1, of the deepest of `keys` that the text has."""
-    node = yaml.compose(text, Loader=yaml.SafeLoader)
-    line = 1
-    for key in keys:
-        if isinstance(node, yaml.SequenceNode):
-            node = node.value[int(key)]
-            line = node.start_mark.line + 1
-        elif isinstance(node, yaml.MappingNode):
-            found = [(name, value) for name, value in node.value if name.value == str(key)]
-            if not found:
-                return line
-            name, node = found[0]
-            line = name.start_mark.line + 1
-    return line

@@ -4,12 +4,14 @@ import logging
 import os
 import secrets
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock
+
 from rayrnn.cluster.ray_internals import lines_of_others_taken, read_settings_again
+from rayrnn.durable import replace_durably
 from rayrnn.errors import ClusterError
 
 #: the loggers that Ray, its libraries and Python's warnings write to
@@ -47,12 +49,11 @@ def _has_token(path: Path) -> bool:
 
 
 def _create(path: Path) -> None:
-    """Write a token beside the path and move it there, so that no reader ever meets half of one."""
+    """Write a token, unless another process has done so meanwhile."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor, draft = tempfile.mkstemp(dir=path.parent)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(secrets.token_hex(32))
-    os.replace(draft, path)
+    with FileLock(path.with_name(f".{path.name}.lock")):
+        if not _has_token(path):
+            replace_durably(path, secrets.token_hex(32).encode(), mode=0o600)
 
 
 def prepare_environment() -> None:

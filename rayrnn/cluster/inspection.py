@@ -14,6 +14,7 @@ from rayrnn.cluster.environment import token_path
 from rayrnn.cluster.launcher import is_address
 from rayrnn.cluster.ssh import Unreachable, shell_of, side_by_side
 from rayrnn.errors import ClusterError
+from rayrnn.wording import GIBIBYTE, gibibytes
 
 #: what this machine is called among hosts
 HERE = "here"
@@ -22,8 +23,8 @@ PORT = 6379
 #: seconds that a host may take to look at itself
 SURVEY_SECONDS = 90.0
 #: bytes that rayrnn, Ray and torch take on a disk, and that Ray's files take beside them
-ROOM_TO_INSTALL = 6 * 2**30
-ROOM_TO_RUN = 2**30
+ROOM_TO_INSTALL = 6 * GIBIBYTE
+ROOM_TO_RUN = GIBIBYTE
 #: of its memory, what Ray wants as shared memory for objects
 SHARED_FRACTION = 0.3
 CLOCK_SECONDS = 5.0
@@ -155,12 +156,12 @@ def _room(host: Host, python: str | None) -> Iterator[Finding]:
     needed = ROOM_TO_RUN if python or host.facts["build"] else ROOM_TO_INSTALL
     for (place, free), least in zip(host.facts["disk"].items(), (needed, ROOM_TO_RUN), strict=True):
         if free < least:
-            what = f"{free / 2**30:.1f} GiB are free on {place}, {least / 2**30:.0f} are needed"
+            what = f"{gibibytes(free)} GiB are free on {place}, {gibibytes(least, 0)} are needed"
             yield Finding(host.address, what, "make room there")
     shared, wanted = host.facts["shared_memory"], SHARED_FRACTION * host.facts["memory"]
     if shared < wanted:
-        what = f"/dev/shm has {shared / 2**30:.1f} GiB, Ray wants {wanted / 2**30:.1f} (objects will lie on the disk)"
-        fix = f"`mount -o remount,size={wanted / 2**30 + 1:.0f}G /dev/shm` there"
+        what = f"/dev/shm has {gibibytes(shared)} GiB, Ray wants {gibibytes(wanted)} (objects will lie on the disk)"
+        fix = f"`mount -o remount,size={gibibytes(wanted + GIBIBYTE, 0)}G /dev/shm` there"
         yield Finding(host.address, what, fix, tolerable=True)
 
 

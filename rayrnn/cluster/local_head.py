@@ -3,7 +3,6 @@
 What `up` remembers of it lets `down` end that one and no other.
 """
 
-import fcntl
 import json
 import os
 import re
@@ -16,10 +15,13 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from filelock import FileLock
+
 from rayrnn.cluster.environment import prepare_environment
 from rayrnn.cluster.ray_internals import bind_to_loopback
 from rayrnn.cluster.sessions import end_processes_of, is_head_alive, make_folder
-from rayrnn.errors import ClusterError, UsageError
+from rayrnn.durable import replace_durably
+from rayrnn.errors import ClusterError
 
 #: seconds that Ray may take to start
 START_TIMEOUT = 120
@@ -49,9 +51,7 @@ def load_head() -> LocalHead | None:
 
 def save_head(head: LocalHead) -> None:
     """Record a head; the record is complete or absent."""
-    draft = _record().with_suffix(".draft")
-    draft.write_text(json.dumps(asdict(head)), encoding="utf-8")
-    os.replace(draft, _record())
+    replace_durably(_record(), json.dumps(asdict(head)).encode())
 
 
 def forget_head() -> None:
@@ -63,8 +63,7 @@ def forget_head() -> None:
 def one_at_a_time() -> Iterator[None]:
     """Hold the lock that keeps two `up` or `down` of the same user apart."""
     state_folder().mkdir(mode=0o700, parents=True, exist_ok=True)
-    with (state_folder() / "lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with FileLock(state_folder() / "lock"):
         yield
 
 
@@ -92,20 +91,6 @@ class HeadOptions:
     #: bytes
     memory: int | None = None
     dashboard: bool = False
-
-
-def parse_size(text: str | None) -> int | None:
-    """Bytes from `8GB`, `512 MiB` or `1000000`; K, M, G and T are powers of 1024 as Ray and Spark count them.
-
-    Raises:
-        UsageError: it is no size.
-    """
-    if text is None:
-        return None
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?", text.strip(), re.IGNORECASE)
-    if not found:
-        raise UsageError(f"--memory takes a size such as 8GB or 512MB; this was {text!r}")
-    return int(float(found[1]) * 1024 ** " KMGT".index(found[2].upper() or " "))
 
 
 def running_head() -> LocalHead | None:

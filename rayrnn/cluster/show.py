@@ -14,9 +14,8 @@ from rayrnn.cluster.cluster_file import ClusterFile
 from rayrnn.cluster.inspection import Finding, Host
 from rayrnn.cluster.plan import Plan
 from rayrnn.cluster.status import ClusterStatus, Job, LiveRun, Node, Usage
-from rayrnn.wording import counted
+from rayrnn.wording import counted, duration, gibibytes
 
-GIBIBYTE = 2**30
 #: columns of numbers
 RIGHT = (
     "CPUs",
@@ -32,7 +31,6 @@ RIGHT = (
 )
 #: more pairs than that are summed up
 MOST_PAIRS = 15
-GIBIBYTE = 2**30
 COLOURS = {"running": "green", "finished": "green", "interrupted": "yellow", "failed": "red", "lost": "red"}
 
 
@@ -137,9 +135,9 @@ def table(*headers: str) -> Table:
 def _offer(status: ClusterStatus) -> str:
     alive = [node for node in status.nodes if node.alive]
     gpus = sum(node.gpus.total for node in alive)
-    memory = sum(node.memory.total for node in alive) / GIBIBYTE
+    memory = gibibytes(sum(node.memory.total for node in alive))
     cpus = sum(node.cpus.total for node in alive)
-    return f"{cpus:g} CPUs, {f'{gpus:g} GPUs' if gpus else 'no GPU'}, {memory:.1f} GiB memory"
+    return f"{cpus:g} CPUs, {f'{gpus:g} GPUs' if gpus else 'no GPU'}, {memory} GiB memory"
 
 
 def _count(usage: Usage) -> str:
@@ -147,15 +145,7 @@ def _count(usage: Usage) -> str:
 
 
 def _gibibytes(usage: Usage) -> str:
-    return f"{usage.used / GIBIBYTE:.1f} of {usage.total / GIBIBYTE:.1f}" if usage.total else "-"
-
-
-def duration(seconds: float) -> str:
-    """The largest unit is enough."""
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{max(seconds, 0):.0f} s"
+    return f"{gibibytes(usage.used)} of {gibibytes(usage.total)}" if usage.total else "-"
 
 
 def show_plan(console: Console, plan: Plan) -> None:
@@ -192,8 +182,8 @@ def hosts_table(hosts: list[Host]) -> Table:
             packages.get("ray", "-"),
             str(facts["cpus"]),
             str(facts["gpus"]) if facts["gpus"] else "-",
-            *(f"{size / GIBIBYTE:.0f}G" for size in (facts["memory"], facts["shared_memory"])),
-            f"{min(facts['disk'].values()) / GIBIBYTE:.0f}G",
+            *(f"{gibibytes(size, 0)}G" for size in (facts["memory"], facts["shared_memory"])),
+            f"{gibibytes(min(facts['disk'].values()), 0)}G",
             f"{host.clock:+.0f} s" if host.clock else "same",
         )
     return shown

@@ -1,6 +1,5 @@
 """What is learned: one YAML file, validated, frozen, and stored with the run."""
 
-import difflib
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from importlib.metadata import entry_points
@@ -14,6 +13,7 @@ from pydantic import Field
 from rayrnn.errors import RecipeError
 from rayrnn.recipe.data_sections import CsvData, Data, ParquetData, Section, TextData
 from rayrnn.recipe.sections import Averaging, Model, Training
+from rayrnn.wording import did_you_mean, line_of
 
 Task = Literal["language_model", "classification", "tagging", "regression"]
 
@@ -117,7 +117,7 @@ def read_recipe(where: str | Path) -> tuple[str, str]:
             return f"recipe {where}", shipped[str(where)]
         raise RecipeError(
             f"there is no recipe {str(where)!r}: neither a YAML file nor a shipped recipe"
-            f"{_did_you_mean(str(where), shipped)}; shipped are {', '.join(shipped)}"
+            f"{did_you_mean(str(where), shipped)}; shipped are {', '.join(shipped)}"
         )
     try:
         return str(path), path.read_text(encoding="utf-8")
@@ -162,9 +162,9 @@ def _parse_value(raw: str) -> object:
 def _describe(fault: Any, origin: str, text: str) -> str:
     location = [str(part) for part in fault["loc"] if not _is_union_branch(part)]
     key = ".".join(location)
-    where = f"{origin}:{line}" if (line := _line_of(location, text)) else origin
+    where = f"{origin}:{line}" if (line := line_of(location, text)) else origin
     if fault["type"] == "extra_forbidden":
-        return f'{where}: recipe key "{key}" is unknown{_did_you_mean(location[-1], _siblings(location))}'
+        return f'{where}: recipe key "{key}" is unknown{did_you_mean(location[-1], _siblings(location))}'
     if fault["type"] == "missing":
         return f'{origin}: recipe key "{key}" is missing'
     reason = fault["msg"].removeprefix("Value error, ")
@@ -187,23 +187,3 @@ def _siblings(location: list[str]) -> set[str]:
         return {key for source in _sources().values() for key in source.model_fields}
     section = Recipe.model_fields[location[0]].annotation
     return set(section.model_fields) if isinstance(section, type) and issubclass(section, Section) else set()
-
-
-def _did_you_mean(word: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f'; did you mean "{close[0]}"?' if close else ""
-
-
-def _line_of(location: list[str], text: str) -> int | None:
-    """The line of a key in the YAML text, 1-based; None where an override or a default put it there."""
-    node = yaml.compose(text, Loader=yaml.SafeLoader) if text else None
-    line = None
-    for part in location:
-        if not isinstance(node, yaml.MappingNode):
-            return line
-        found = [(key, value) for key, value in node.value if key.value == part]
-        if not found:
-            return None
-        (key, node) = found[0]
-        line = key.start_mark.line + 1
-    return line

@@ -14,9 +14,10 @@ from pathlib import Path, PurePosixPath
 
 from rayrnn.cluster.local_head import state_folder
 from rayrnn.cluster.ssh import Head
+from rayrnn.durable import replace_durably
 from rayrnn.errors import ClusterError, RunError, UsageError
 from rayrnn.remote.job import RUNS, WORK
-from rayrnn.runs.checkpoints import read_checkpoint, remove_old, replace_durably, round_of, unfinished_checkpoint
+from rayrnn.runs.checkpoints import read_checkpoint, remove_old, round_of, unfinished_checkpoint
 from rayrnn.runs.directory import Run
 from rayrnn.runs.layout import RECIPE, RECORD, SCREEN
 
@@ -38,7 +39,7 @@ class Record:
         """Write it down in the run directory; and for this machine alone, of which cluster file the job is."""
         replace_durably(run.path / RECORD, json.dumps(asdict(self), indent=1).encode())
         _note(self.job).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _note(self.job).write_text(str(file.absolute()), encoding="utf-8")
+        replace_durably(_note(self.job), str(file.absolute()).encode())
 
     def file(self) -> Path | None:
         """The cluster file that the job was begun or found with from this machine; None where it was not."""

@@ -14,6 +14,7 @@ from ray.actor import ActorHandle
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from rayrnn.durable import write_durably
 from rayrnn.remote.screen_log import Relay
 from rayrnn.runs.checkpoints import (
     name_of,
@@ -22,7 +23,6 @@ from rayrnn.runs.checkpoints import (
     remove_old,
     round_of,
     unfinished_checkpoint,
-    write_durably,
 )
 from rayrnn.runs.directory import Run
 from rayrnn.runs.layout import ENCODING, METRICS, MODEL

@@ -10,7 +10,6 @@ checkpoints/round-000120/
 
 import hashlib
 import json
-import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
@@ -23,6 +22,7 @@ import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
+from rayrnn.durable import sync_folder, write_durably
 from rayrnn.errors import RunError
 
 MANIFEST = "MANIFEST.json"
@@ -80,7 +80,7 @@ def unfinished_checkpoint(folder: Path, name: str) -> Iterator[Path]:
     unfinished.mkdir(parents=True)
     try:
         yield unfinished
-        _sync_folder(unfinished)
+        sync_folder(unfinished)
         _put_in_place(unfinished, folder / name)
     except Exception:
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -170,21 +170,6 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise RunError(f"checkpoint {path} is no checkpoint of rayrnn: {error}") from None
 
 
-def write_durably(path: Path, content: bytes) -> None:
-    """Write a file and wait until the disk has it."""
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def replace_durably(path: Path, content: bytes) -> None:
-    """Put new content in place of a file in one rename: a reader sees the old one or the new one."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    write_durably(unfinished, content)
-    unfinished.replace(path)
-
-
 def _manifest(files: Mapping[str, bytes]) -> bytes:
     entries = {name: {"bytes": len(c), "sha256": hashlib.sha256(c).hexdigest()} for name, c in files.items()}
     return json.dumps(entries, indent=1).encode()
@@ -224,7 +209,7 @@ def _put_in_place(unfinished: Path, target: Path) -> None:
         if before.exists():
             before.rename(target)
         raise
-    _sync_folder(target.parent)
+    sync_folder(target.parent)
     shutil.rmtree(before, ignore_errors=True)
 
 
@@ -242,12 +227,3 @@ def _clear_up(folder: Path) -> None:
 def _owner(before: Path) -> str:
     """The name of the checkpoint that stepped aside."""
     return before.name.removeprefix(".").removesuffix(_BEFORE)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename inside `folder` survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -12,9 +12,10 @@ from pathlib import Path, PurePosixPath
 from stat import S_ISREG
 
 from rayrnn.cluster.local_head import state_folder
+from rayrnn.durable import replace_durably
 from rayrnn.errors import RayrnnError, RunError, UsageError
 from rayrnn.recipe import Recipe
-from rayrnn.runs.checkpoints import MANIFEST, newest_round, replace_durably, round_of
+from rayrnn.runs.checkpoints import MANIFEST, newest_round, round_of
 from rayrnn.runs.directory import Run, create_run, resumable
 from rayrnn.runs.layout import IDENTITY, LOCK, RECIPE, UNSENT, belongs
 from rayrnn.runs.store import Store, is_address

@@ -20,10 +20,10 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from rayrnn.data.encoding import Encoding
+from rayrnn.durable import replace_durably
 from rayrnn.errors import RayrnnError, RunError, UsageError
 from rayrnn.models.network import Network
 from rayrnn.recipe import Recipe, load_recipe
-from rayrnn.runs.checkpoints import replace_durably
 from rayrnn.runs.layout import CHECKPOINTS, ENCODING, LOCK, LOG, METRICS, MODEL, RECIPE, SKIPPED, refuse_links
 from rayrnn.runs.store import Store, is_address
 

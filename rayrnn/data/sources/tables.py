@@ -3,7 +3,6 @@
 Shapes: S steps of all sequences together, N sequences, F numeric features, C categorical ones, O numbers to predict.
 """
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +14,7 @@ from rayrnn.data.arrow_lists import depth, flat, is_list, numbers, side_by_side,
 from rayrnn.data.rows import with_feature_names
 from rayrnn.data.sources.labels import Faults, Target, first_faults, sequence_labels, step_labels
 from rayrnn.errors import DataError
+from rayrnn.wording import closest
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,8 @@ def check_columns(schema: pa.Schema, names: Sequence[str]) -> None:
     """Raise a DataError where a table lacks a column."""
     for name in names:
         if name not in schema.names:
-            close = difflib.get_close_matches(name, schema.names, n=1, cutoff=0.5)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
+            close = closest(name, schema.names)
+            hint = f"; did you mean {close!r}?" if close else ""
             raise DataError(f"there is no column {name!r}; the columns are {', '.join(schema.names)}{hint}")
 
 
