@@ -20,10 +20,10 @@ from rayrnn.runs.directory import Run, create_run, resumable
 from rayrnn.runs.layout import IDENTITY, LOCK, RECIPE, UNSENT, belongs
 from rayrnn.runs.store import Store, is_address
 
-#: between two looks at the directory
-LOOK_SECONDS = 0.5
-#: between two copies of files that grow all the time, unless a checkpoint is due
+#: between two copies of what grows without a word, logs and metrics, unless a checkpoint is due
 GROWING_SECONDS = 5.0
+#: between two attempts at the last copies
+RETRY_SECONDS = 0.5
 #: for the last copies, at the end of the run
 PATIENCE_SECONDS = 60.0
 
@@ -33,7 +33,7 @@ Mark = tuple[int, int, int]
 
 
 class Mirror:
-    """One run directory's copy in a store, made by a thread.
+    """One run directory's copy in a store, made by a thread that the run tells of new files.
 
     A checkpoint's manifest travels after its files and after all that the checkpoint refers to, and is taken away
     before them: a checkpoint with a manifest is complete there too. Training goes on while the store cannot be written.
@@ -46,8 +46,8 @@ class Mirror:
         warn: takes what the user must know, once for each time that the store ceases to answer.
     """
 
-    def __init__(self, folder: Path, store: Store, warn: Callable[[str], None]) -> None:
-        self._folder = folder
+    def __init__(self, run: Run, store: Store, warn: Callable[[str], None]) -> None:
+        self._folder = run.path
         self._store = store
         self._warn = warn
         #: why the last attempt failed; empty when it did not
@@ -59,8 +59,13 @@ class Mirror:
         #: what the store has, with the marks of the local files that it was copied from
         self._sent: dict[str, Mark | None] = dict.fromkeys(filter(belongs, store.sizes()))
         self._recognise()
-        self._ending = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="mirror", daemon=True)
+        self._ending = False
+        #: there is something to copy, perhaps
+        self._news = threading.Event()
+        self._news.set()
+        run.tell(self._news.set)
+        # it never ends of an error, which is told of and tried again; `close` fails unless all was copied
+        self._thread = threading.Thread(target=self._work, name="mirror", daemon=True)
         self._thread.start()
 
     def close(self, *, patience: float = PATIENCE_SECONDS) -> None:
@@ -70,20 +75,24 @@ class Mirror:
             RunError: it has not; says why, and names the directory that has everything.
         """
         self._patience = patience
-        self._ending.set()
-        self._thread.join(patience + LOOK_SECONDS)
+        self._ending = True
+        self._news.set()
+        self._thread.join(patience + RETRY_SECONDS)
         if not self._complete:
             raise RunError(
                 f"{self._store.address} does not have the newest of this run ({self._failed or 'it does not answer'}); "
                 f"all of it is in {self._folder}: the same command with --resume brings it there"
             )
 
-    def _watch(self) -> None:
-        while not self._ending.wait(LOOK_SECONDS):
-            self._succeeds(self._copy)
+    def _work(self) -> None:
+        while not self._ending:
+            self._news.wait(GROWING_SECONDS)
+            self._news.clear()
+            if not self._ending:
+                self._succeeds(self._copy)
         give_up = time.monotonic() + self._patience
         while not (complete := self._succeeds(self._copy_all)) and time.monotonic() < give_up:
-            time.sleep(LOOK_SECONDS)
+            time.sleep(RETRY_SECONDS)
         self._complete = complete
 
     def _succeeds(self, attempt: Callable[[], None]) -> bool:
@@ -245,7 +254,7 @@ def landed(out: str | Path, recipe: Recipe, *, resume: bool, warn: Callable[[str
     with run.held():
         _prepare(run, store, recipe, resume=resume)
         replace_durably(run.path / UNSENT, b"")
-        mirror = Mirror(run.path, store, warn)
+        mirror = Mirror(run, store, warn)
         try:
             yield run
         except BaseException:

@@ -9,7 +9,7 @@ import fcntl
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from rayrnn.durable import replace_durably
 from rayrnn.errors import RayrnnError, RunError, UsageError
 from rayrnn.models.network import Network
 from rayrnn.recipe import Recipe, load_recipe
+from rayrnn.runs.checkpoints import Checkpoint, write_checkpoint
 from rayrnn.runs.layout import CHECKPOINTS, ENCODING, LOCK, LOG, METRICS, MODEL, RECIPE, SKIPPED, refuse_links
 from rayrnn.runs.store import Store, is_address
 
@@ -41,6 +42,11 @@ class Run:
     def __init__(self, path: Path, *, address: str | None = None) -> None:
         self.path = path
         self.address = address
+        self._listeners: list[Callable[[], None]] = []
+
+    def tell(self, listener: Callable[[], None]) -> None:
+        """Have `listener` called whenever a file of the run is there anew; logs and metrics grow without a word."""
+        self._listeners.append(listener)
 
     @property
     def name(self) -> str:
@@ -100,20 +106,28 @@ class Run:
             yield
 
     def write_recipe(self, recipe: Recipe) -> None:
-        replace_durably(self.path / RECIPE, recipe.to_yaml().encode())
+        self._replace(RECIPE, recipe.to_yaml().encode())
 
     def write_encoding(self, encoding: Encoding) -> None:
-        replace_durably(self.path / ENCODING, json.dumps(encoding.to_json(), ensure_ascii=False).encode())
+        self._replace(ENCODING, json.dumps(encoding.to_json(), ensure_ascii=False).encode())
 
     def write_skipped(self, reasons: Sequence[str]) -> Path:
         """List what the data's source could not read, a line each."""
-        path = self.path / SKIPPED
-        replace_durably(path, "".join(f"{reason}\n" for reason in reasons).encode())
-        return path
+        self._replace(SKIPPED, "".join(f"{reason}\n" for reason in reasons).encode())
+        return self.path / SKIPPED
 
     def write_model(self, weights: Mapping[str, torch.Tensor]) -> None:
         """Put these weights in the place of the run's best."""
-        replace_durably(self.path / MODEL, save_tensors(dict(weights)))
+        self._replace(MODEL, save_tensors(dict(weights)))
+
+    def write_checkpoint(self, round_number: int, checkpoint: Checkpoint) -> None:
+        """Store what training goes on from after so many rounds; see rayrnn/runs/checkpoints.py.
+
+        Raises:
+            OSError: it cannot be written; the checkpoints before it are untouched.
+        """
+        write_checkpoint(self.checkpoints, round_number, checkpoint)
+        self._say_written()
 
     def network(self) -> Network:
         """The run's best model, ready to answer (eval mode).
@@ -154,6 +168,14 @@ class Run:
     def cut_metrics(self, rounds: int) -> None:
         """Forget the rounds after the first `rounds`: a resumed run learns them anew."""
         self._replace_metrics([line for line in self.metrics() if line["round"] <= rounds])
+
+    def _replace(self, name: str, content: bytes) -> None:
+        replace_durably(self.path / name, content)
+        self._say_written()
+
+    def _say_written(self) -> None:
+        for listener in self._listeners:
+            listener()
 
     def _replace_metrics(self, lines: list[dict[str, Any]]) -> None:
         replace_durably(self.path / METRICS, "".join(json.dumps(line) + "\n" for line in lines).encode())

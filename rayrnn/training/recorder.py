@@ -11,7 +11,7 @@ from tensorboardX.proto.event_pb2 import Event as BoardEvent
 from tensorboardX.summary import scalar
 
 from rayrnn.errors import RunError
-from rayrnn.runs.checkpoints import Checkpoint, Tensors, write_checkpoint
+from rayrnn.runs.checkpoints import Checkpoint, Tensors
 from rayrnn.runs.directory import Run
 from rayrnn.training.coordinator import Event
 from rayrnn.training.failures import unwritten
@@ -171,7 +171,7 @@ class Recorder:
         )
         try:
             self._write_model()  # no checkpoint may know of a best model that is not there
-            write_checkpoint(self._run.checkpoints, first["round"], checkpoint)
+            self._run.write_checkpoint(first["round"], checkpoint)
         except OSError as error:
             self._warn(f"the checkpoint of round {first['round']:,} could not be written ({error}); training goes on")
             return None
