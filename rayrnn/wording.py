@@ -32,7 +32,7 @@ def gibibytes(num_bytes: float, digits: int = 1) -> str:
 def parse_size(text: str) -> int | None:
     """Bytes from `8GB`, `512 MiB` or `1000000`; None for what is no size.
 
-    K, M, G and T are powers of 1024, as Ray and Spark count them.
+    K, M, G and T are powers of 1024, as Ray counts them.
     """
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?", text.strip(), re.IGNORECASE)
     return int(float(found[1]) * 1024 ** " KMGT".index(found[2].upper() or " ")) if found else None

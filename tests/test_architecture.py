@@ -20,9 +20,9 @@ FLOOR_PLAN = """
     rayrnn.models.cells rayrnn.tasks.metrics rayrnn.averaging.compression
     rayrnn.models.network rayrnn.averaging
     rayrnn.recipe.data_sections
-    rayrnn.recipe.sections
+    rayrnn.recipe.sections rayrnn.recipe.sources
     rayrnn.recipe
-    rayrnn.data rayrnn.data.arrow_lists rayrnn.data.files rayrnn.data.vocabulary
+    rayrnn.data rayrnn.data.arrow_lists rayrnn.data.files rayrnn.data.sources.source rayrnn.data.vocabulary
     rayrnn.data.rows
     rayrnn.data.encoding rayrnn.data.sequences
     rayrnn.data.sources.labels rayrnn.data.sources.text
@@ -34,13 +34,13 @@ FLOOR_PLAN = """
     rayrnn.data.batches rayrnn.data.fitting
     rayrnn.data.order rayrnn.data.prepare
     rayrnn.runs rayrnn.runs.layout
-    rayrnn.cluster.ray_internals
+    rayrnn.cluster.programs rayrnn.cluster.ray_internals
     rayrnn.cluster.environment rayrnn.cluster.packages rayrnn.cluster.sessions
     rayrnn.cluster.on_host rayrnn.cluster.on_host.facts rayrnn.cluster.on_host.install
     rayrnn.cluster.cluster_file rayrnn.cluster.local_head
     rayrnn.cluster.connection rayrnn.cluster.kuberay rayrnn.cluster.launcher rayrnn.cluster.ssh
     rayrnn.cluster rayrnn.cluster.inspection rayrnn.cluster.status
-    rayrnn.cluster.on_host.verify rayrnn.cluster.plan rayrnn.cluster.spark
+    rayrnn.cluster.on_host.verify rayrnn.cluster.plan
     rayrnn.cluster.bring_up rayrnn.cluster.doctor
     rayrnn.cluster.show
     rayrnn.runs.checkpoints rayrnn.runs.store
@@ -67,7 +67,7 @@ FLOOR_PLAN = """
     rayrnn.cli.__main__
     rayrnn
     rayrnn_spark.launch rayrnn_spark.preflight rayrnn_spark.section rayrnn_spark.transfer
-    rayrnn_spark.answers rayrnn_spark.session
+    rayrnn_spark.answers rayrnn_spark.hosts rayrnn_spark.session
     rayrnn_spark.source
     rayrnn_spark
 """

@@ -11,10 +11,12 @@ from pathlib import Path
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from rayrnn.cluster.on_host.facts import JAVAS, java_version
+from rayrnn.cluster.on_host.facts import java_version
 from rayrnn.errors import ClusterError, UsageError
 from rayrnn.wording import counted
 
+#: those that Spark 3.5 runs on
+JAVAS = (11, 17)
 #: for the tasks that take the sequences over from Spark's executors
 CPUS_TO_CONVERT = 1
 # a Spark that has just been stopped gives its CPUs back within this time

@@ -3,22 +3,37 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from rayrnn.cluster.cluster_file import read_cluster_file
 from rayrnn.cluster.environment import token_path
 from rayrnn.cluster.inspection import HERE, Finding, Host, check, survey, token_digest
 from rayrnn.cluster.launcher import check_this_machine
 from rayrnn.cluster.on_host import facts
-from rayrnn.cluster.spark import check_spark
 from rayrnn.errors import ClusterError
 from rayrnn.recipe import Recipe
+from rayrnn.recipe.sources import plugin_sources, source_named
 from rayrnn.wording import counted
 
-#: while Spark computes, one CPU takes the sequences over from it
-CPUS_BESIDE_SPARK = 1
+
+@runtime_checkable
+class HasChecks(Protocol):
+    """A source (rayrnn/data/sources/source.py) that has something of its own to look for on the hosts."""
+
+    def checks(
+        self, hosts: Sequence[Host], recipe: Recipe | None, *, python: str | None, file: Path | None
+    ) -> list[Finding]:
+        """What keeps it from working there.
+
+        Args:
+            hosts: the head first, or this machine alone.
+            recipe: the one that is to be trained, if it reads from this source: what it lacks is no note then.
+            python: the hosts' own that has rayrnn.
+            file: the cluster file of the hosts.
+        """
 
 
 @dataclass(frozen=True)
@@ -39,7 +54,7 @@ def diagnose(file: Path | None, *, python: str | None = None, recipe: Recipe | N
 
     Args:
         python: the one that has rayrnn on the hosts already.
-        recipe: what is to be trained: its workers, and Spark where it reads with that, need CPUs.
+        recipe: what is to be trained: its workers, and its source, need CPUs.
 
     Raises:
         ClusterError: the file is wrong, or lists no hosts to look at.
@@ -54,9 +69,17 @@ def diagnose(file: Path | None, *, python: str | None = None, recipe: Recipe | N
             raise ClusterError(f"{file} lists no hosts: {cluster.provider} decides where they are; `rayrnn up` asks it")
         hosts = survey(cluster, python)
         findings = [*_own_token(), *check(hosts, token=token_digest(), python=python)]
-    wanted = recipe is not None and recipe.data.source == "spark"
-    spark = check_spark(hosts, wanted=wanted, python=python, file=file)
-    return Diagnosis(hosts, [*findings, *spark, *(_cpus(hosts, recipe) if recipe else ())])
+    findings += _of_sources(hosts, recipe, python, file)
+    return Diagnosis(hosts, [*findings, *(_cpus(hosts, recipe) if recipe else ())])
+
+
+def _of_sources(hosts: list[Host], recipe: Recipe | None, python: str | None, file: Path | None) -> Iterator[Finding]:
+    """What the sources of plugins, and that of the recipe, find."""
+    chosen = source_named(recipe.data.source, trusted=True) if recipe else None
+    others = [source for source in plugin_sources() if type(source) is not type(chosen)]
+    for source in (*others, chosen):
+        if isinstance(source, HasChecks):
+            yield from source.checks(hosts, recipe if source is chosen else None, python=python, file=file)
 
 
 def _this_machine() -> Host:
@@ -66,8 +89,8 @@ def _this_machine() -> Host:
 
 def _for_one_machine(findings: list[Finding]) -> list[Finding]:
     """Another Ray does no harm there, and rsync is for hosts over SSH."""
-    alone = [finding for finding in findings if "another Ray" not in finding.what]
-    return [replace(finding, tolerable=finding.tolerable or "rsync" in finding.what) for finding in alone]
+    alone = [finding for finding in findings if finding.about != "another Ray"]
+    return [replace(finding, tolerable=finding.tolerable or finding.about == "rsync") for finding in alone]
 
 
 def _own_token() -> Iterator[Finding]:
@@ -77,7 +100,7 @@ def _own_token() -> Iterator[Finding]:
 
 
 def _cpus(hosts: list[Host], recipe: Recipe) -> Iterator[Finding]:
-    """Spark is gone before the workers come: each must fit, not both."""
+    """What a source computes with is free again before the workers come: each must fit, not both."""
     there = [host.facts["cpus"] for host in hosts if not host.unreachable]
     each = recipe.averaging.cpus_per_worker  # all from one host
     places = sum(cpus // each for cpus in there)
@@ -86,23 +109,3 @@ def _cpus(hosts: list[Host], recipe: Recipe) -> Iterator[Finding]:
         sizes = counted(recipe.averaging.fewest, "worker") + f" of {each} CPUs" * (each > 1)
         what = f"{sum(there)} CPUs in all, {recipe.name} needs {needed:,} ({sizes})"
         yield Finding("together", what, f"--set averaging.workers={max(1, places)}, or more hosts")
-    if recipe.data.source == "spark":
-        yield from _spark_cpus(there, recipe)
-
-
-def _spark_cpus(there: list[int], recipe: Recipe) -> Iterator[Finding]:
-    """An executor takes all its cores from one host."""
-    executors, cores = getattr(recipe.data, "executors", 1), getattr(recipe.data, "cores", 1)
-    needed = executors * cores + CPUS_BESIDE_SPARK
-    wanted = f"{counted(executors, 'executor')} of {counted(cores, 'CPU')}"
-    places = sum(cpus // cores for cpus in there)
-    if needed > sum(there):
-        parts = f"{wanted}, {CPUS_BESIDE_SPARK} to take the sequences over"
-        what = f"{sum(there)} CPUs in all, Spark needs {needed:,} ({parts})"
-    elif executors > places:
-        what = f"{recipe.name} asks for {wanted}, the hosts have room for {places}"
-    else:
-        return
-    most = min(places, (sum(there) - CPUS_BESIDE_SPARK) // cores)
-    fix = f"--set data.executors={most}" if most > 0 else "--set data.cores=1"
-    yield Finding("together", what, f"{fix}, or more hosts")

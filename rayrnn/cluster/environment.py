@@ -10,6 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from rayrnn.cluster.programs import settings_of_programs
 from rayrnn.cluster.ray_internals import lines_of_others_taken, read_settings_again
 from rayrnn.durable import replace_durably
 from rayrnn.errors import ClusterError
@@ -63,12 +64,13 @@ def prepare_environment() -> None:
         ClusterError: the token file cannot be used.
     """
     ensure_token()
-    for name, value in _settings().items():
+    for name, value in (settings_for_hosts() | settings_of_programs(sys.executable)).items():
         os.environ.setdefault(name, value)
     read_settings_again()
 
 
-def _settings() -> dict[str, str]:
+def settings_for_hosts() -> dict[str, str]:
+    """What Ray must find in its environment, on this host and on every other."""
     return {
         "RAY_AUTH_MODE": "token",
         "RAY_USAGE_STATS_ENABLED": "0",
@@ -79,14 +81,7 @@ def _settings() -> dict[str, str]:
         "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": "60",
         # how long a worker waits for one place before it looks for another
         "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "5",
-        # Spark's executors would start the first python3 on PATH
-        "PYSPARK_PYTHON": sys.executable,
     }
-
-
-def settings_for_hosts() -> dict[str, str]:
-    """What Ray on another host must find in its environment; the path of Python there is the host's own matter."""
-    return {name: value for name, value in _settings().items() if name != "PYSPARK_PYTHON"}
 
 
 @contextmanager

@@ -7,11 +7,12 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Literal
 
 from rayrnn.cluster.cluster_file import ClusterFile
 from rayrnn.cluster.environment import token_path
 from rayrnn.cluster.launcher import is_address
+from rayrnn.cluster.programs import sources_on_hosts
 from rayrnn.cluster.ssh import Unreachable, shell_of, side_by_side
 from rayrnn.errors import ClusterError
 from rayrnn.wording import GIBIBYTE, gibibytes
@@ -98,6 +99,8 @@ class Finding:
     fix: str
     #: it works in spite of that, in a way that the words tell
     tolerable: bool = False
+    #: what it is about, where somebody has to know
+    about: Literal["another Ray", "rsync"] | None = None
 
     def __str__(self) -> str:
         return f"{self.host}: {self.what}; {self.fix}"
@@ -141,7 +144,7 @@ def _python(host: Host, python: str | None) -> Iterator[Finding]:
         fix = f"apt-get install python{_minor(theirs)}-venv (or your system's package of that kind)"
         yield Finding(host.address, "its Python cannot make a venv", fix)
     if "rsync" not in host.facts["tools"]:
-        yield Finding(host.address, "rsync is not installed", "apt-get install rsync")
+        yield Finding(host.address, "rsync is not installed", "apt-get install rsync", about="rsync")
 
 
 def _versions(host: Host, packages: dict[str, str], python: str) -> Iterator[Finding]:
@@ -175,11 +178,14 @@ def _strangers(host: Host) -> Iterator[Finding]:
         fix = (
             "whoever started it ends it: with `rayrnn down` or `ray stop`; rayrnn ends nothing that it has not started"
         )
-        yield Finding(host.address, f"another Ray runs there: {listed}", fix)
+        yield Finding(host.address, f"another Ray runs there: {listed}", fix, about="another Ray")
 
 
 def _names(host: Host, hosts: Sequence[Host]) -> Iterator[Finding]:
-    """Training goes by addresses; Spark does not."""
+    """Training goes by addresses; the programs of sources do not."""
+    programs = " and ".join(source.program for source in sources_on_hosts())
+    if not programs:
+        return
     names = {other.facts["host_name"]: other for other in hosts if not other.unreachable}
     for name, address in host.facts["names"].items():
         other = names.get(name)
@@ -191,7 +197,7 @@ def _names(host: Host, hosts: Sequence[Host]) -> Iterator[Finding]:
         else:
             continue
         line = f"`{where} {name}` in /etc/hosts there"
-        yield Finding(host.address, what, f"training goes by address, but Spark needs {line}", tolerable=True)
+        yield Finding(host.address, what, f"training goes by address, but {programs} needs {line}", tolerable=True)
 
 
 def _token(host: Host, token: str | None) -> Iterator[Finding]:

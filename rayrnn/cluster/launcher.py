@@ -15,6 +15,7 @@ from typing import Any
 from rayrnn.cluster.cluster_file import ClusterFile
 from rayrnn.cluster.environment import settings_for_hosts, token_path
 from rayrnn.cluster.on_host import facts, install
+from rayrnn.cluster.programs import settings_of_programs
 from rayrnn.cluster.ray_internals import without_client_server
 from rayrnn.errors import ClusterError
 
@@ -33,6 +34,7 @@ CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\r\x07]")
 ON_HOST = "~/.rayrnn/on_host.py"
 INSTALL = "~/.rayrnn/install.py"
 VENV = "~/.rayrnn/venv"
+HOST_PYTHON = "$HOME/.rayrnn/venv/bin/python3"
 TOKEN = "~/.ray/auth_token"
 WHEELS = "~/.rayrnn/wheels"
 #: seconds until the head gives up a host that does not answer over SSH, and between two looks at its hosts
@@ -182,6 +184,8 @@ def _start_command(command: str, file: ClusterFile, hosts: tuple[str, ...], *, i
         # with hosts over SSH, Ray 2.60's new autoscaler never starts the workers
         variables["RAY_enable_autoscaler_v2"] = "0"
     exports = " ".join(f"{key}={shlex.quote(value)}" for key, value in variables.items())
+    # in these quotes the host's shell puts its own home directory
+    programs = " ".join(f'{key}="{value}"' for key, value in settings_of_programs(HOST_PYTHON).items())
     options = ["--disable-usage-stats", *_address(file, hosts, is_head=is_head)]
     if is_head:
         options.append("--include-dashboard=false")
@@ -191,7 +195,7 @@ def _start_command(command: str, file: ClusterFile, hosts: tuple[str, ...], *, i
     return (
         # Ray's launcher says OMP_NUM_THREADS=1, and every worker would learn with one thread
         f"unset OMP_NUM_THREADS; folder=$(python3 {ON_HOST} folder {name}) || exit 1; ulimit -n $(ulimit -Hn); "
-        f"export PATH=~/.rayrnn/venv/bin:$PATH PYSPARK_PYTHON=~/.rayrnn/venv/bin/python3 RAY_TMPDIR=$folder {exports}; "
+        f"export PATH=~/.rayrnn/venv/bin:$PATH {programs} RAY_TMPDIR=$folder {exports}; "
         f"{started}"
     )
 

@@ -3,28 +3,21 @@
 import base64
 import hashlib
 import importlib.util
-import re
 import zipfile
 from collections.abc import Iterator
-from importlib.metadata import Distribution, PackageNotFoundError, distribution, requires, version
+from importlib.metadata import Distribution, PackageNotFoundError, distribution, version
 from pathlib import Path
 
-#: with these a machine reads from Spark; a Java may be its own
-SPARK = ("pyspark", "raydp")
+from rayrnn.cluster.programs import sources_on_hosts
+
 #: files with the same content make the same wheel
 ALWAYS = (1980, 1, 1, 0, 0, 0)
 LEFT_OUT = {"__pycache__", "RECORD", "direct_url.json", "INSTALLER", "REQUESTED"}
 
 
 def packages_for_hosts() -> tuple[str, ...]:
-    """As pip takes them: Ray, and all of `rayrnn[spark]` where this machine has it."""
-    has_spark = all(installed(name) for name in SPARK)
-    return (f"ray=={version('ray')}", *(spark_packages() if has_spark else ()))
-
-
-def spark_packages() -> tuple[str, ...]:
-    """What `rayrnn[spark]` is made of: as it is here, and as the extra asks for it where it is not."""
-    return tuple(_pinned(wanted) for wanted in _extra("spark"))
+    """As pip takes them: Ray, and what the programs of sources need."""
+    return (f"ray=={version('ray')}", *(package for source in sources_on_hosts() for package in source.packages()))
 
 
 def installed(name: str) -> str | None:
@@ -33,19 +26,6 @@ def installed(name: str) -> str | None:
         return version(name)
     except PackageNotFoundError:
         return None
-
-
-def _extra(extra: str) -> Iterator[str]:
-    for requirement in requires("rayrnn") or ():
-        package, _, condition = requirement.partition(";")
-        if re.search(rf"extra == ['\"]{extra}['\"]", condition):
-            yield package.strip()
-
-
-def _pinned(requirement: str) -> str:
-    name = re.split(r"[^\w.-]", requirement)[0]
-    here = installed(name)
-    return f"{name}=={here}" if here else requirement
 
 
 def build_wheel(folder: Path) -> tuple[Path, str]:

@@ -8,7 +8,7 @@ import ray.data
 from rayrnn.data.encoding import Encoding
 from rayrnn.data.fitting import fit_encoding
 from rayrnn.data.sequences import Part, Sequences, gather, split
-from rayrnn.data.sources import held_out_section, read
+from rayrnn.data.sources import read
 from rayrnn.errors import DataError, RecipeError
 from rayrnn.recipe import Recipe
 from rayrnn.recipe.data_sections import StepData
@@ -59,11 +59,10 @@ def horizon(recipe: Recipe) -> int:
 
 
 def _parts(recipe: Recipe, sequences: Sequences) -> tuple[Part, Part]:
-    share, apart = recipe.data.held_out, held_out_section(recipe.data)
-    if apart is not None:
-        others = gather(read(apart, recipe.task), task=recipe.task, horizon=horizon(recipe))
+    share = recipe.data.held_out
+    if isinstance(share, str):
+        others = gather(read(recipe.data, recipe.task, where=share), task=recipe.task, horizon=horizon(recipe))
         return Part(sequences, np.arange(len(sequences))), Part(others, np.arange(len(others)))
-    assert isinstance(share, float)
     if share and len(sequences) == 1:
         raise DataError(
             f"there is one sequence, and data.held_out {share} of it cannot be kept apart: set data.held_out to 0, or "

@@ -16,7 +16,7 @@ from rayrnn.data.batches import collate
 from rayrnn.data.encoding import Encoding
 from rayrnn.data.prepare import horizon, prepare
 from rayrnn.data.sequences import Part, gather, results, take
-from rayrnn.data.sources import read, section_at
+from rayrnn.data.sources import read
 from rayrnn.errors import UsageError
 from rayrnn.runs.directory import Run
 from rayrnn.runs.model import Trained, answer, trained
@@ -154,7 +154,7 @@ def _part(model: Trained, path: str | Path | None, data: ray.data.Dataset | None
     recipe = model.recipe
     if data is None and path is None:
         return f"held out of {recipe.data.describe()}", prepare(recipe, encoding=model.encoding).held_out
-    dataset = data if data is not None else read(section_at(recipe.data, str(path)), recipe.task)
+    dataset = data if data is not None else read(recipe.data, recipe.task, where=str(path))
     sequences = gather(dataset, task=recipe.task, horizon=horizon(recipe))
     return "the dataset" if data is not None else str(path), Part(sequences, np.arange(len(sequences)))
 

@@ -20,7 +20,7 @@ from rayrnn.cluster import connect
 from rayrnn.data.arrow_lists import flat
 from rayrnn.data.rows import REASONS, SYMBOLS, canonical, step_counts
 from rayrnn.data.sequences import settle
-from rayrnn.data.sources import read, section_at, unlabelled
+from rayrnn.data.sources import read
 from rayrnn.errors import DataError, UsageError
 from rayrnn.models.network import Network
 from rayrnn.prediction.destination import open_destination
@@ -129,13 +129,11 @@ def predict(
     """
     model = _answering(run)
     recipe, encoding = model.recipe, model.encoding
-    section = section_at(recipe.data, str(path))
-    destination = open_destination(str(out), suffixes=SUFFIXES, endpoint=section.endpoint)
+    destination = open_destination(str(out), suffixes=SUFFIXES, endpoint=recipe.data.endpoint)
     num_columns = 1 if encoding.symbols else encoding.num_features + len(encoding.categories)
-    section = unlabelled(section, num_columns)
     with connect(address):
         started = time.monotonic()
-        sequences = read(section, recipe.task, labelled=False)
+        sequences = read(recipe.data, recipe.task, where=str(path), labelled=False, num_columns=num_columns)
         count, skipped = write(answered(sequences, model), destination, console or Console(stderr=True))
         return Written(str(out), count, tuple(skipped), time.monotonic() - started)
 
@@ -144,7 +142,7 @@ def predictions(run: Run, data: ray.data.Dataset) -> ray.data.Dataset:
     """Answers for a dataset of sequences, computed when they are consumed; a `label` it may have is left alone.
 
     Args:
-        data: rows of the row schema (see rayrnn/data/rows.py), such as `rayrnn_spark.sequences` makes.
+        data: rows of the row schema (see rayrnn/data/rows.py).
 
     Returns:
         a row a sequence, as in answers.py. A sequence that cannot be used ends the consumption.

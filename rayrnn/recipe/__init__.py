@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping
 from importlib import resources
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -11,28 +10,20 @@ import yaml
 from pydantic import Field
 
 from rayrnn.errors import RecipeError
-from rayrnn.recipe.data_sections import CsvData, Data, ParquetData, Section, TextData
+from rayrnn.recipe.data_sections import CsvData, Data, Section, TextData
 from rayrnn.recipe.sections import Averaging, Model, Training
+from rayrnn.recipe.sources import section_named
 from rayrnn.wording import did_you_mean, line_of
 
 Task = Literal["language_model", "classification", "tagging", "regression"]
 
 
-def _sources() -> dict[str, type[Data]]:
-    """Every known source by name: rayrnn's own and the plugins' (group `rayrnn.sources`)."""
-    built_in: dict[str, type[Data]] = {"text": TextData, "csv": CsvData, "parquet": ParquetData}
-    return built_in | {point.name: point.load() for point in entry_points(group="rayrnn.sources")}
-
-
-def _parse_data(value: object) -> object:
+def _parse_data(value: object, asked: pydantic.ValidationInfo) -> object:
     """Choose the section's class by `data.source`."""
     if not isinstance(value, Mapping):
         return value
-    sources = _sources()
-    name = value.get("source", "text")
-    if name not in sources:
-        raise ValueError(f"data.source {name!r} is unknown; the sources here are {', '.join(sorted(sources))}")
-    return sources[name].model_validate(dict(value))
+    trusted = asked.context is None or bool(asked.context["trusted"])
+    return section_named(str(value.get("source", "text")), trusted=trusted).model_validate(dict(value))
 
 
 class Recipe(Section):
@@ -75,29 +66,35 @@ class Recipe(Section):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def load_recipe(where: str | Path, overrides: Iterable[str] = ()) -> Recipe:
+def load_recipe(where: str | Path, overrides: Iterable[str] = (), *, trusted: bool = True) -> Recipe:
     """Read a recipe and apply `key=value` overrides such as `training.learning_rate=1e-3`.
 
     Args:
         where: a YAML file, or the name of a shipped recipe (see `shipped_recipes`).
         overrides: each `section.key=value`; the value is text, a number, or YAML in [ ] or { }.
+        trusted: whether modules that the recipe names may be imported; a stored run may be a stranger's.
 
     Raises:
         RecipeError: the recipe is missing, is not YAML, or does not fit; names file, line and key.
+        UsageError: it names a module, and is not trusted.
     """
     origin, text = read_recipe(where)
     values = _parse_yaml(text, origin)
     for override in overrides:
         _apply(values, override)
-    return validate_recipe(values, origin, text)
+    return validate_recipe(values, origin, text, trusted=trusted)
 
 
-def validate_recipe(values: object, origin: str = "recipe", text: str = "") -> Recipe:
-    """Turn plain values into a Recipe, or raise one RecipeError that names every fault."""
+def validate_recipe(values: object, origin: str = "recipe", text: str = "", *, trusted: bool = True) -> Recipe:
+    """Turn plain values into a Recipe, or raise one RecipeError that names every fault.
+
+    Args:
+        trusted: whether modules that the recipe names may be imported.
+    """
     try:
-        return Recipe.model_validate(values)
+        return Recipe.model_validate(values, context={"trusted": trusted})
     except pydantic.ValidationError as error:
-        faults = [_describe(fault, origin, text) for fault in error.errors()]
+        faults = [_describe(fault, origin, text, values) for fault in error.errors()]
         raise RecipeError("\n".join(dict.fromkeys(faults))) from None
 
 
@@ -159,12 +156,12 @@ def _parse_value(raw: str) -> object:
         return raw
 
 
-def _describe(fault: Any, origin: str, text: str) -> str:
+def _describe(fault: Any, origin: str, text: str, values: Any) -> str:
     location = [str(part) for part in fault["loc"] if not _is_union_branch(part)]
     key = ".".join(location)
     where = f"{origin}:{line}" if (line := line_of(location, text)) else origin
     if fault["type"] == "extra_forbidden":
-        return f'{where}: recipe key "{key}" is unknown{did_you_mean(location[-1], _siblings(location))}'
+        return f'{where}: recipe key "{key}" is unknown{did_you_mean(location[-1], _siblings(location, values))}'
     if fault["type"] == "missing":
         return f'{origin}: recipe key "{key}" is missing'
     reason = fault["msg"].removeprefix("Value error, ")
@@ -179,11 +176,12 @@ def _is_union_branch(part: object) -> bool:
     return isinstance(part, str) and ("[" in part or part in branches)
 
 
-def _siblings(location: list[str]) -> set[str]:
+def _siblings(location: list[str], values: Any) -> set[str]:
     """Keys that may stand where `location` points."""
     if len(location) == 1:
         return set(Recipe.model_fields)
     if location[0] == "data":
-        return {key for source in _sources().values() for key in source.model_fields}
+        # the keys of this very section were looked at, so its source is known, and trusted
+        return set(section_named(str(values["data"].get("source", "text")), trusted=True).model_fields)
     section = Recipe.model_fields[location[0]].annotation
     return set(section.model_fields) if isinstance(section, type) and issubclass(section, Section) else set()

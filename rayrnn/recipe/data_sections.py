@@ -1,6 +1,6 @@
 """The recipe's `data` section: what every source of sequences can be told."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import pydantic
 from pydantic import BeforeValidator, Field, PositiveInt
@@ -41,12 +41,23 @@ class Section(pydantic.BaseModel):
 class Data(Section):
     """What every source understands; each source adds its own keys below."""
 
+    #: its keys that name files: local ones travel with a job to another cluster
+    file_keys: ClassVar[tuple[str, ...]] = ("path", "held_out")
+    #: whether the files are read by every host for itself, which has them or not: none travels
+    read_by_hosts: ClassVar[bool] = False
+
     #: what brings the sequences
     source: str
     #: the fraction kept out of training, or a path to sequences of its own
     held_out: Annotated[float | str, BeforeValidator(_fraction_or_path)] = 0.1
     #: an S3-compatible store's address, when `path` is s3:// and the store is not AWS
     endpoint: str | None = None
+
+    @property
+    def files(self) -> dict[str, str | tuple[str, ...]]:
+        """What names files, by its key."""
+        named = {key: getattr(self, key, None) for key in self.file_keys}
+        return {key: address for key, address in named.items() if isinstance(address, str | tuple)}
 
     def describe(self) -> str:
         """What the user calls this data, in a few words."""
@@ -78,7 +89,7 @@ class TextData(Data):
 
 
 class StepData(Data):
-    """Sequences of steps that are rows of columns: what csv, parquet and spark have in common."""
+    """Sequences of steps that are rows of columns: what CSV files and tables have in common."""
 
     #: the labels are the whole numbers 0 .. num_classes - 1
     num_classes: PositiveInt | None = None
@@ -100,6 +111,8 @@ class StepData(Data):
 
 class CsvData(StepData):
     """CSV files: one file is one sequence, one line is one step."""
+
+    file_keys: ClassVar[tuple[str, ...]] = ("path", "held_out", "labels")
 
     source: Literal["csv"] = "csv"
     #: files, directories or glob patterns: local, s3://, gs:// or hdfs://
@@ -133,7 +146,7 @@ class CsvData(StepData):
 
 
 class TableData(StepData):
-    """Tables with one row a sequence, or (with `order_by`) one row a step: what parquet and spark have in common."""
+    """Tables with one row a sequence, or (with `order_by`) one row a step, wherever they lie."""
 
     #: the column that names a sequence; without it the rows are numbered
     key: str | None = None
@@ -163,21 +176,20 @@ class TableData(StepData):
             raise ValueError("with data.order_by every row is one step: give data.key, and features instead of values")
         return self
 
-    @property
-    def names(self) -> dict[str, str]:
+    def names(self, *, labelled: bool) -> dict[str, str]:
         """One row a sequence: the row schema's names -> the table's."""
-        names = {name: getattr(self, name) for name in ("key", "text", "symbols", "values", "label")}
+        contents = ("key", "text", "symbols", "values", *(("label",) if labelled else ()))
+        names = {name: getattr(self, name) for name in contents}
         return {name: column for name, column in names.items() if column is not None}
 
-    @property
-    def columns(self) -> list[str]:
+    def columns(self, *, labelled: bool) -> list[str]:
         """One row a sequence: all columns that are used, each once."""
-        return list(dict.fromkeys([*self.names.values(), *self.categorical]))
+        return list(dict.fromkeys([*self.names(labelled=labelled).values(), *self.categorical]))
 
-    @property
-    def named_columns(self) -> set[str]:
-        """All columns that the recipe calls by their names."""
-        return {*self.columns, *(self.features or ()), *([] if self.order_by is None else [self.order_by])}
+    def named_columns(self, *, labelled: bool) -> set[str]:
+        """All columns that are used and that the recipe calls by their names."""
+        order = [] if self.order_by is None else [self.order_by]
+        return {*self.columns(labelled=labelled), *(self.features or ()), *order}
 
 
 class ParquetData(TableData):

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from rayrnn.data.files import list_files
 from rayrnn.errors import DataError
-from rayrnn.recipe import Recipe
-from rayrnn.recipe.data_sections import CsvData, Data, ParquetData, TextData
+from rayrnn.recipe import Recipe, validate_recipe
+from rayrnn.recipe.sources import read_by_hosts
 from rayrnn.wording import counted, size
 
 #: bytes of local data that travel with a job; more belongs in a store
@@ -33,18 +33,19 @@ class Baggage:
 
 
 def pack(recipe: Recipe) -> Baggage:
-    """Find the local files that the recipe names (data.path, data.held_out, data.labels).
+    """Find the local files that the recipe names (data.path, data.held_out and others of its source).
 
     Raises:
         DataError: one is not there, they are too large together, or the source reads on hosts that do not have them.
     """
     data = recipe.data
-    local = {key: address for key, address in _addresses(data).items() if any(map(_is_local, _several(address)))}
+    local = {key: address for key, address in data.files.items() if any(map(_is_local, _several(address)))}
     if not local:
         return Baggage(recipe)
-    if not isinstance(data, TextData | CsvData | ParquetData):
+    if data.read_by_hosts:
+        key, address = next(iter(local.items()))
         raise DataError(
-            f"data.path is {local['path']}, on this machine, and data.source {data.source} reads on the cluster's "
+            f"data.{key} is {address}, on this machine, and data.source {data.source} reads on the cluster's "
             "hosts: give a path that all of them have (s3://, hdfs://, or file:///... for the hosts' own disks)"
         )
     found: dict[str, int] = {}
@@ -52,25 +53,26 @@ def pack(recipe: Recipe) -> Baggage:
         listing = list_files(tuple(map(_absolute, filter(_is_local, _several(address)))))
         found |= dict(zip(listing.paths, listing.sizes.tolist(), strict=True))
     if sum(found.values()) > LIMIT:
+        others = f", or where the hosts read them by themselves (data.source: {' or '.join(read_by_hosts())})"
         raise DataError(
             f"data.path ({data.describe()}) is {size(sum(found.values()))} on this machine; at most {size(LIMIT)} "
             "travel with a job: put the files into a store (data.path: s3://...; data.endpoint for one that is not "
-            "AWS), or into a table that Spark reads (data.source: spark), or name file:///... where the head has them"
+            f"AWS){others if read_by_hosts() else ''}, or name file:///... where the head has them"
         )
     here = f"{Path.cwd().as_posix()}/"
     there = {key: _renamed(address, here) for key, address in local.items()}
     return Baggage(
-        recipe.model_copy(update={"data": data.model_copy(update=there)}),
+        _reading(recipe, there),
         inside=tuple(path.removeprefix(here) for path in found if path.startswith(here)),
         outside=tuple(path.removeprefix("/") for path in found if not path.startswith(here)),
         num_bytes=sum(found.values()),
     )
 
 
-def _addresses(data: Data) -> dict[str, str | tuple[str, ...]]:
-    """What names files, by the key below `data`."""
-    named = {key: getattr(data, key, None) for key in ("path", "held_out", "labels")}
-    return {key: address for key, address in named.items() if isinstance(address, str | tuple)}
+def _reading(recipe: Recipe, there: dict[str, str | tuple[str, ...]]) -> Recipe:
+    """The recipe as the job reads it, whose `data` names files where they lie there."""
+    values = recipe.model_dump(mode="json")
+    return validate_recipe(values | {"data": values["data"] | there})
 
 
 def _several(address: str | tuple[str, ...]) -> tuple[str, ...]:

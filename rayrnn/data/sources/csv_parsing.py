@@ -210,7 +210,7 @@ def _first_fault(file: _File, names: Sequence[str], layout: Layout) -> str | Non
     """Read one file record by record and say what is wrong with the first bad one."""
     numeric = [place for place, name in enumerate(names) if _schema_type(name, layout) == pa.float32()]
     try:
-        for line, record in records(file.content.rstrip(b"\r\n"), file.origin, layout, strict=True):
+        for line, record in _records(file.content.rstrip(b"\r\n"), file.origin, layout, strict=True):
             if line > layout.skip_lines and (reason := _fault_of(record, names, numeric, layout)):
                 at_start = line == 1 and numeric and not any(is_number(record[p]) for p in numeric if p < len(record))
                 hint = "; if this line names the columns, set data.skip_lines: 1" if at_start else ""
@@ -241,5 +241,9 @@ def _fault_of(record: Sequence[str], names: Sequence[str], numeric: Sequence[int
 
 
 def _line_of(content: bytes, origin: str, step: int, layout: Layout) -> int:
-    lines = (line for line, _ in records(content, origin, layout) if line > layout.skip_lines)
+    lines = (line for line, _ in _records(content, origin, layout) if line > layout.skip_lines)
     return next(itertools.islice(lines, step, None))
+
+
+def _records(content: bytes, origin: str, layout: Layout, *, strict: bool = False) -> Iterator[tuple[int, list[str]]]:
+    return records(content, origin, layout.delimiter, skip_lines=layout.skip_lines, strict=strict)

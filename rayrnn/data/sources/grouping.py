@@ -1,4 +1,4 @@
-"""Steps that lie anywhere in a table -> rows of sequences: dealt out by a hash of their key, grouped and sorted."""
+"""Steps that lie anywhere in a table -> rows of sequences: split by a hash of their key, grouped and sorted."""
 
 import zlib
 from dataclasses import dataclass
@@ -30,15 +30,19 @@ class Grouping:
         return list(dict.fromkeys([self.key, self.order_by, *roles.numbers, *roles.words, *roles.labels]))
 
 
-def grouping_of(data: TableData, task: str, schema: pa.Schema) -> Grouping:
+def grouping_of(data: TableData, task: str, schema: pa.Schema, *, labelled: bool = True) -> Grouping:
     """What the columns of a table with one row a step are for.
+
+    Args:
+        labelled: without it the label's column is neither a label nor a feature, and need not be there.
 
     Raises:
         DataError: a column is missing, or is to hold numbers and holds something else.
     """
     assert data.key is not None
     assert data.order_by is not None
-    check_columns(schema, [name for name in (data.key, data.order_by, data.label) if name is not None])
+    label = data.label if labelled else None
+    check_columns(schema, [name for name in (data.key, data.order_by, label) if name is not None])
     others = {data.key, data.order_by, data.label, *data.ignore}
     features = data.features if data.features is not None else tuple(n for n in schema.names if n not in others)
     check_columns(schema, [*features, *data.categorical])
@@ -52,19 +56,19 @@ def grouping_of(data: TableData, task: str, schema: pa.Schema) -> Grouping:
     roles = Roles(
         numbers=tuple(name for name in features if name not in data.categorical),
         words=tuple(name for name in features if name in data.categorical),
-        labels=() if data.label is None else (data.label,),
+        labels=() if label is None else (label,),
         target=Target(task, data.classes, data.num_classes),
     )
     return Grouping(data.key, data.order_by, roles)
 
 
-def deal(steps: pa.Table, grouping: Grouping, num_hands: int) -> list[pa.Table]:
-    """Part steps so that all of one sequence are in the same hand, whichever table they come from."""
+def into_buckets(steps: pa.Table, grouping: Grouping, num_buckets: int) -> list[pa.Table]:
+    """Split steps so that all of one sequence are in the same bucket, whichever table they come from."""
     encoded = flat(steps[grouping.key]).cast(pa.string()).fill_null("").dictionary_encode()
     # not Python's own hash of a string, which differs from process to process
-    hands = np.array([zlib.crc32(key.encode()) % num_hands for key in encoded.dictionary.to_pylist()], np.int64)
-    hand_of_step = hands[np.asarray(encoded.indices)]
-    return [steps.take(pa.array(np.flatnonzero(hand_of_step == hand))) for hand in range(num_hands)]
+    buckets = np.array([zlib.crc32(key.encode()) % num_buckets for key in encoded.dictionary.to_pylist()], np.int64)
+    bucket_of_step = buckets[np.asarray(encoded.indices)]
+    return [steps.take(pa.array(np.flatnonzero(bucket_of_step == bucket))) for bucket in range(num_buckets)]
 
 
 def group(steps: pa.Table, grouping: Grouping) -> pa.Table:

