@@ -28,8 +28,8 @@ from rayrnn.errors import ClusterError
 SPACE = "rayrnn"
 #: between two moments at which a run tells of itself
 TELL_SECONDS = 1.0
-#: for the head to take a sign down; one that is gone would be waited for until Ray ends the process, after a minute
-TAKE_IN_SECONDS = 3.0
+#: for the head to forget a run; one that is gone would be waited for until Ray ends the process, after a minute
+END_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ class LiveRun:
     workers: int
 
 
-class Sign:
-    """What a run's driver hangs out; it goes with the driver's job, however that ends.
+class Heartbeat:
+    """What a run's driver tells the head now and then; it goes with the driver's job, however that ends.
 
     The head may be away: nobody waits for it here.
     """
@@ -67,22 +67,22 @@ class Sign:
         return time.monotonic() - self._told if self._teller is not None and self._teller.is_alive() else 0.0
 
     def is_due(self) -> bool:
-        """Whether it is time to show how things are."""
+        """Whether it is time to tell again."""
         return time.monotonic() - self._told >= TELL_SECONDS and not self.unanswered_seconds
 
-    def show(self, round_number: int, members: Iterable[int]) -> None:
-        """Put this in the place of what was shown."""
+    def beat(self, round_number: int, members: Iterable[int]) -> None:
+        """Tell this in the place of what was told before."""
         self._told = time.monotonic()
         now = LiveRun(self._job, self._run, round_number, self._rounds, tuple(members), self._workers)
         value = json.dumps(asdict(now)).encode()
         self._tell(lambda: put_in_head_store(SPACE, self._job, value))
 
-    def take_in(self) -> None:
+    def end(self) -> None:
         """The run is over."""
         if self._teller is not None:
-            self._teller.join(TAKE_IN_SECONDS)
+            self._teller.join(END_SECONDS)
         if not self.unanswered_seconds:
-            self._tell(lambda: remove_from_head_store(SPACE, self._job)).join(TAKE_IN_SECONDS)
+            self._tell(lambda: remove_from_head_store(SPACE, self._job)).join(END_SECONDS)
 
     def _tell(self, words: Callable[[], object]) -> threading.Thread:
         def tell() -> None:

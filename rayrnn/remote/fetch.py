@@ -69,12 +69,12 @@ def load_record(run: Run) -> Record | None:
     return record
 
 
-def new_job(name: str) -> str:
+def new_job_name(name: str) -> str:
     """A name for a job's folder that no other has."""
     return f"{re.sub(r'[^A-Za-z0-9._-]', '-', name)}-{secrets.token_hex(4)}"
 
 
-def place_there(path: Path) -> str:
+def path_on_head(path: Path) -> str:
     """The run directory as the head sees it: where it is here, if that is below the current directory."""
     here = Path.cwd()
     full = (here / path).resolve()

@@ -158,7 +158,7 @@ def runs_of(head: Head) -> dict[str, Any]:
 
 
 def ask(head: Head, *question: str) -> dict[str, Any]:
-    """One question at the head's desk.
+    """Put one question to the head's server.
 
     Raises:
         RayrnnError: the answer is an error.

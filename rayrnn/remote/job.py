@@ -23,7 +23,7 @@ from rayrnn.cluster import connect
 from rayrnn.errors import Interrupted, RayrnnError, RunError
 from rayrnn.recipe import Recipe, validate_recipe
 from rayrnn.remote.replica import Courier, recover
-from rayrnn.remote.screen_log import Relay
+from rayrnn.remote.screen_log import ScreenLog
 from rayrnn.runs.directory import Run
 from rayrnn.runs.layout import SCREEN
 from rayrnn.training.driver import train
@@ -66,10 +66,10 @@ def main(job: str) -> int:
     signal.signal(signal.SIGTERM, _stop_early)
     (folder / PID).write_text(str(os.getpid()))
     os.chdir(folder / WORK)
-    relay = Relay(folder / SCREEN)
+    log = ScreenLog(folder / SCREEN)
     error: RayrnnError | None = None
     try:
-        _train(job, Order.from_json((folder / ORDER).read_text(encoding="utf-8")), relay)
+        _train(job, Order.from_json((folder / ORDER).read_text(encoding="utf-8")), log)
     except RayrnnError as mistake:
         error = mistake
     except KeyboardInterrupt:
@@ -77,35 +77,35 @@ def main(job: str) -> int:
     except Exception as accident:
         traceback.print_exc()
         error = RunError(f"the driver failed: {type(accident).__name__}: {accident}")
-    relay.end(error)
+    log.end(error)
     return error.exit_code if error else 0
 
 
-def _train(job: str, order: Order, relay: Relay) -> None:
+def _train(job: str, order: Order, log: ScreenLog) -> None:
     recipe = validate_recipe(order.recipe)
     with connect():
         if ":/" in order.out:
-            train(recipe, out=order.out, resume=order.resume, screen=relay)
+            train(recipe, out=order.out, resume=order.resume, screen=log)
             return
         run = Run(Path(order.out))
         if order.resume:
-            _find_what_is_kept(run, job, recipe, relay)
-        with _courier(run, job, relay):
-            train(recipe, out=order.out, resume=order.resume, screen=relay)
+            _find_what_is_kept(run, job, recipe, log)
+        with _courier(run, job, log):
+            train(recipe, out=order.out, resume=order.resume, screen=log)
 
 
-def _find_what_is_kept(run: Run, job: str, recipe: Recipe, relay: Relay) -> None:
+def _find_what_is_kept(run: Run, job: str, recipe: Recipe, log: ScreenLog) -> None:
     address = recover(run, job)
     if address is not None:
-        relay.say(f"the newest checkpoint is taken over from {address}, which kept it")
+        log.say(f"the newest checkpoint is taken over from {address}, which kept it")
     if run.path.exists():
         # the same run, whose recipe the user's side has compared; its paths are the ones of this host
         run.write_recipe(recipe)
 
 
 @contextmanager
-def _courier(run: Run, job: str, relay: Relay) -> Iterator[None]:
-    courier = Courier(run, job, relay)
+def _courier(run: Run, job: str, log: ScreenLog) -> Iterator[None]:
+    courier = Courier(run, job, log)
     try:
         yield
     except BaseException:

@@ -15,7 +15,7 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rayrnn.durable import write_durably
-from rayrnn.remote.screen_log import Relay
+from rayrnn.remote.screen_log import ScreenLog
 from rayrnn.runs.checkpoints import (
     name_of,
     newest_name,
@@ -41,10 +41,10 @@ Files = dict[str, bytes]
 class Courier:
     """Watches a run's checkpoints from a thread: tells the user's side of each, and has it kept elsewhere."""
 
-    def __init__(self, run: Run, job: str, relay: Relay) -> None:
+    def __init__(self, run: Run, job: str, log: ScreenLog) -> None:
         self._run = run
         self._job = job
-        self._relay = relay
+        self._relay = log
         self._told = newest_name(run.checkpoints)
         self._keeper: ActorHandle | None = None
         self._ending = threading.Event()

@@ -21,7 +21,7 @@ EVALUATION = ("kind", "round", "held_out_loss", "held_out_accuracy")
 Word = dict[str, Any]
 
 
-class Relay:
+class ScreenLog:
     """Takes what a run would show, and appends it to a file; safe to use from several threads."""
 
     def __init__(self, path: Path) -> None:

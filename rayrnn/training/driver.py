@@ -18,7 +18,7 @@ from ray.exceptions import RayError
 from rich.console import Console
 
 from rayrnn.cluster import connect
-from rayrnn.cluster.status import Sign
+from rayrnn.cluster.status import Heartbeat
 from rayrnn.data.prepare import Material, prepare
 from rayrnn.errors import RayrnnError, RunError
 from rayrnn.recipe import Recipe
@@ -146,7 +146,7 @@ class Driver:
         self._num_workers = count_workers(recipe.averaging)
         self._roll = start_roll(expected=self._num_workers, patience=recipe.averaging.patience)
         self._attendance = Attendance(self._roll)
-        self._sign = Sign(run.name, rounds=recipe.averaging.rounds, workers=recipe.averaging.most)
+        self._heartbeat = Heartbeat(run.name, rounds=recipe.averaging.rounds, workers=recipe.averaging.most)
         self._progress = Progress()
         self._end: Event = {}
         #: kind of event -> the newest edition of a round that was told of
@@ -171,7 +171,7 @@ class Driver:
         finally:
             self._screen.stop()
             self._recorder.close()
-            self._sign.take_in()
+            self._heartbeat.end()
         return self._conclude()
 
     def _restore(self, *, resume: bool) -> None:
@@ -239,10 +239,10 @@ class Driver:
             if self._is_news(event):
                 self._handle(event)
         self._write_checkpoints()
-        if self._sign.is_due():
+        if self._heartbeat.is_due():
             learned = self._last.get("round", self._progress.round)
-            self._sign.show(learned, self._attendance.members() or [])
-        if self._sign.unanswered_seconds > HEAD_SECONDS:
+            self._heartbeat.beat(learned, self._attendance.members() or [])
+        if self._heartbeat.unanswered_seconds > HEAD_SECONDS:
             self._give_up(headless(HEAD_SECONDS))
 
     def _is_news(self, event: Event) -> bool:
