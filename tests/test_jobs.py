@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from rayrnn.errors import DataError, RunError, UsageError
+from rayrnn.errors import DataError, Interrupted, RunError, UsageError
 from rayrnn.recipe import Recipe, validate_recipe
 from rayrnn.remote.fetch import Record, load_record, new_job_name, path_on_head
-from rayrnn.remote.job import Order
+from rayrnn.remote.job import JobSpec
 from rayrnn.remote.replica import files_of, write_files
 from rayrnn.remote.screen_log import ScreenLog, outcome_of, show
 from rayrnn.remote.server import is_running
@@ -106,6 +106,15 @@ def test_a_run_shown_from_its_screen_log_looks_as_if_it_were_here(tmp_path: Path
     assert (words[-1]["exit_code"], words[-1]["message"]) == (1, "no more")
 
 
+def test_how_to_go_on_after_an_interruption_is_left_to_the_users_side(tmp_path: Path) -> None:
+    log = ScreenLog(tmp_path / "screen.jsonl")
+    log.end(Interrupted("stopped after round 3", resume="rayrnn train here --resume"))
+    log.end(Interrupted("stopped before a round was learned"))
+    first, second = [json.loads(line) for line in (tmp_path / "screen.jsonl").read_text().splitlines()]
+    assert (first["message"], first["resumable"]) == ("stopped after round 3", True)
+    assert (second["message"], second["resumable"]) == ("stopped before a round was learned", False)
+
+
 def test_what_another_host_keeps_is_a_whole_run_to_go_on_from(tmp_path: Path) -> None:
     run = create_run(tmp_path / "run")
     run.append_metrics({"round": 20})
@@ -129,8 +138,8 @@ def test_a_run_remembers_its_cluster(tmp_path: Path, here: Path, monkeypatch: py
     assert record.file() == here / "cluster.yaml"
     assert record.out == "runs/small"
     assert path_on_head(tmp_path / "run") == "runs/run"
-    order = Order(recipe(path="texts").model_dump(mode="json"), record.out, True, "0.1.0")
-    assert Order.from_json(order.to_json()) == order
+    spec = JobSpec(recipe(path="texts").model_dump(mode="json"), record.out, True, "0.1.0")
+    assert JobSpec.from_json(spec.to_json()) == spec
     assert not is_running(record.job)
 
 

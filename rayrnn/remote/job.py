@@ -1,7 +1,7 @@
-"""What the Ray job runs on the head: `python -m rayrnn.remote.job JOB` trains what order.json says.
+"""What the Ray job runs on the head: `python -m rayrnn.remote.job JOB` trains what spec.json says.
 
 ~/.rayrnn/runs/<job>/
-  order.json     what is to be done
+  spec.json      what is to be done
   pid            of the process that does it
   work/          the user's directory in small: the data that travelled, and the run directory
   screen.jsonl   what the run has said (rayrnn/remote/screen_log.py)
@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,21 +22,22 @@ from typing import Any
 from rayrnn.cluster import connect
 from rayrnn.errors import Interrupted, RayrnnError, RunError
 from rayrnn.recipe import Recipe, validate_recipe
-from rayrnn.remote.replica import Courier, recover
+from rayrnn.remote.replica import Replica, recover
 from rayrnn.remote.screen_log import ScreenLog
+from rayrnn.runs.checkpoints import newest_name
 from rayrnn.runs.directory import Run
 from rayrnn.runs.layout import SCREEN
 from rayrnn.training.driver import train
 
 #: below the user's home on the head
 RUNS = ".rayrnn/runs"
-ORDER = "order.json"
+SPEC = "spec.json"
 PID = "pid"
 WORK = "work"
 
 
 @dataclass(frozen=True)
-class Order:
+class JobSpec:
     """What a job is to do."""
 
     #: as it is on the head: its local paths lie below the job's own directory
@@ -51,7 +52,7 @@ class Order:
         return json.dumps(asdict(self))
 
     @classmethod
-    def from_json(cls, text: str) -> "Order":
+    def from_json(cls, text: str) -> "JobSpec":
         return cls(**json.loads(text))
 
 
@@ -69,7 +70,7 @@ def main(job: str) -> int:
     log = ScreenLog(folder / SCREEN)
     error: RayrnnError | None = None
     try:
-        _train(job, Order.from_json((folder / ORDER).read_text(encoding="utf-8")), log)
+        _train(job, JobSpec.from_json((folder / SPEC).read_text(encoding="utf-8")), log)
     except RayrnnError as mistake:
         error = mistake
     except KeyboardInterrupt:
@@ -81,17 +82,17 @@ def main(job: str) -> int:
     return error.exit_code if error else 0
 
 
-def _train(job: str, order: Order, log: ScreenLog) -> None:
-    recipe = validate_recipe(order.recipe)
+def _train(job: str, spec: JobSpec, log: ScreenLog) -> None:
+    recipe = validate_recipe(spec.recipe)
     with connect():
-        if ":/" in order.out:
-            train(recipe, out=order.out, resume=order.resume, screen=log)
+        if ":/" in spec.out:
+            train(recipe, out=spec.out, resume=spec.resume, screen=log)
             return
-        run = Run(Path(order.out))
-        if order.resume:
+        run = Run(Path(spec.out))
+        if spec.resume:
             _find_what_is_kept(run, job, recipe, log)
-        with _courier(run, job, log):
-            train(recipe, out=order.out, resume=order.resume, screen=log)
+        with _told_of_checkpoints(run, job, log) as tell:
+            train(recipe, out=spec.out, resume=spec.resume, screen=log, on_written=tell)
 
 
 def _find_what_is_kept(run: Run, job: str, recipe: Recipe, log: ScreenLog) -> None:
@@ -104,14 +105,24 @@ def _find_what_is_kept(run: Run, job: str, recipe: Recipe, log: ScreenLog) -> No
 
 
 @contextmanager
-def _courier(run: Run, job: str, log: ScreenLog) -> Iterator[None]:
-    courier = Courier(run, job, log)
+def _told_of_checkpoints(run: Run, job: str, log: ScreenLog) -> Iterator[Callable[[], None]]:
+    """What the run is to call when it has written a file: of checkpoints the user's side and another host hear."""
+    replica = Replica(run, job, log.warn)
+    newest = newest_name(run.checkpoints)
+
+    def tell() -> None:
+        nonlocal newest
+        before, newest = newest, newest_name(run.checkpoints)
+        if newest != before:
+            log.checkpoint(newest)
+            replica.keep(newest)
+
     try:
-        yield
+        yield tell
     except BaseException:
-        courier.close(finished=False)
+        replica.close(finished=False)
         raise
-    courier.close(finished=True)
+    replica.close(finished=True)
 
 
 def _stop_early(number: int, frame: FrameType | None) -> None:

@@ -87,6 +87,7 @@ class Prober:
         secret = secrets.token_bytes(SECRET_BYTES)
         server = socket.create_server((ray.util.get_node_ip_address(), 0))
         server.settimeout(PATIENCE)
+        # whatever it dies of closes the link, and the other side says so; nobody who comes at all ends it too
         threading.Thread(target=_answer, args=(server, secret), daemon=True).start()
         return server.getsockname()[1], secret
 
