@@ -20,10 +20,10 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from rayrnn.averaging import Averager
-from rayrnn.compression import Wire
+from rayrnn.averaging.compression import Wire
 from rayrnn.data.batches import Minibatch
 from rayrnn.models.network import Network
-from rayrnn.training.learning import Lesson, learn_alone
+from rayrnn.training.loop import Lesson, learn_alone
 
 NUM_SYMBOLS, HIDDEN_SIZE, NUM_LAYERS, BATCH_SIZE, SEGMENT = 80, 200, 2, 8, 50
 NUM_WORKERS = 2

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from rayrnn.models.cells import make_cell
-from rayrnn.models.graves import GravesLSTM
+from rayrnn.models.graves_lstm import GravesLSTM
 
 OURS, LOOP, TORCH = "graves_lstm", "naive loop", "nn.LSTM"
 

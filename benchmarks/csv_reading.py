@@ -28,7 +28,7 @@ from pyspark.sql import SparkSession
 
 from rayrnn.data.sequences import gather
 from rayrnn.data.sources import read
-from rayrnn.recipe_data import CsvData
+from rayrnn.recipe.data_sections import CsvData
 
 Road = Callable[[Path], int]
 

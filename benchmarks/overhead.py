@@ -18,7 +18,7 @@ import sysconfig
 import tempfile
 from pathlib import Path
 
-from rayrnn.run import Run
+from rayrnn.runs.directory import Run
 
 AVERAGING, ALONE = "an average every 5 minibatches", "no communication"
 FREQUENCY = 5

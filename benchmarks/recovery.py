@@ -212,7 +212,8 @@ def train_with_ray(folder: str) -> None:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
-    from rayrnn.cluster.environment import loopback_kept, prepare_environment
+    from rayrnn.cluster.environment import prepare_environment
+    from rayrnn.cluster.ray_internals import loopback_kept
 
     prepare_environment()
     with loopback_kept():

@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rayrnn.generation import Drawing, generate
-    from rayrnn.prediction.evaluation import evaluate
-    from rayrnn.prediction.predictions import predict, predictions
+    from rayrnn.prediction.evaluate import evaluate
+    from rayrnn.prediction.predict import predict, predictions
     from rayrnn.recipe import load_recipe
-    from rayrnn.run import open_run
+    from rayrnn.runs.directory import open_run
     from rayrnn.training.driver import train
 
 _HOMES = {
     "Drawing": "rayrnn.generation",
-    "evaluate": "rayrnn.prediction.evaluation",
+    "evaluate": "rayrnn.prediction.evaluate",
     "generate": "rayrnn.generation",
     "load_recipe": "rayrnn.recipe",
-    "open_run": "rayrnn.run",
-    "predict": "rayrnn.prediction.predictions",
-    "predictions": "rayrnn.prediction.predictions",
+    "open_run": "rayrnn.runs.directory",
+    "predict": "rayrnn.prediction.predict",
+    "predictions": "rayrnn.prediction.predict",
     "train": "rayrnn.training.driver",
 }
 

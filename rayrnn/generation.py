@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from rayrnn.errors import UsageError
-from rayrnn.run import Run
+from rayrnn.runs.directory import Run
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,12 @@
-"""Numbers as people read them."""
+"""What people read and write: numbers, sizes, durations, the word they may have meant, the line where a key stands."""
+
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+
+import yaml
+
+GIBIBYTE = 2**30
 
 
 def counted(number: int, noun: str) -> str:
@@ -14,3 +22,59 @@ def size(num_bytes: float) -> str:
             return f"{num_bytes:.3g} {unit}"
         num_bytes /= 1000
     return f"{num_bytes:,.1f} TB"
+
+
+def gibibytes(num_bytes: float, digits: int = 1) -> str:
+    """Bytes as memory is counted, without the unit: `1.5`."""
+    return f"{num_bytes / GIBIBYTE:.{digits}f}"
+
+
+def parse_size(text: str) -> int | None:
+    """Bytes from `8GB`, `512 MiB` or `1000000`; None for what is no size.
+
+    K, M, G and T are powers of 1024, as Ray counts them.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?", text.strip(), re.IGNORECASE)
+    return int(float(found[1]) * 1024 ** " KMGT".index(found[2].upper() or " ")) if found else None
+
+
+def duration(seconds: float) -> str:
+    """The largest unit is enough: `3 min`."""
+    for length, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{max(seconds, 0):.0f} s"
+
+
+def closest(word: str, known: Iterable[str]) -> str | None:
+    """The one of the known words that was probably meant."""
+    return next(iter(difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)), None)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """The end of a sentence about an unknown word; empty where nothing is like it."""
+    close = closest(word, known)
+    return f'; did you mean "{close}"?' if close else ""
+
+
+def line_of(keys: Sequence[str | int], text: str) -> int | None:
+    """The line, from 1, at which a value stands in a YAML text; None where the text does not have it.
+
+    Args:
+        keys: the way down to it: keys of mappings and numbers in lists. Below a plain value there is no way.
+    """
+    node = yaml.compose(text, Loader=yaml.SafeLoader) if text else None
+    line = None
+    for key in keys:
+        if isinstance(node, yaml.SequenceNode) and str(key).isdigit():
+            node = node.value[int(key)]
+            line = node.start_mark.line + 1
+        elif isinstance(node, yaml.MappingNode):
+            found = [(name, value) for name, value in node.value if name.value == str(key)]
+            if not found:
+                return None
+            name, node = found[0]
+            line = name.start_mark.line + 1
+        else:
+            return line
+    return line

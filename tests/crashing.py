@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
-from rayrnn import checkpoints
-from rayrnn.checkpoints import Checkpoint, newest_checkpoint, write_checkpoint
+from rayrnn.runs import checkpoints
+from rayrnn.runs.checkpoints import Checkpoint, newest_checkpoint, write_checkpoint
 
 DIED = 9
 #: what Python tells its audit hooks of: each precedes a step that changes the file system or reads its state

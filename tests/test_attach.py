@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rayrnn.cluster.on_host import folder_of
+from rayrnn.cluster.on_host.facts import folder_of
 from tests.test_cli import environment_of
 
 FILE = """

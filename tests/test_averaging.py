@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rayrnn.averaging import Averager, OuterOptimizer
-from rayrnn.optimizer_state import load_own_state, moments, own_state, prepare_state
+from rayrnn.averaging.optimizer_state import load_own_state, moments, own_state, prepare_state
 from tests.together import Thread, together
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rayrnn.checkpoints import newest_checkpoint, write_checkpoint
+from rayrnn.runs.checkpoints import newest_checkpoint, write_checkpoint
 from tests.crashing import checkpoint
 from tests.small_disk import empty, fill, small_disk
 

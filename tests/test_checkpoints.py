@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from rayrnn.checkpoints import Checkpoint, newest_checkpoint, read_checkpoint, write_checkpoint
 from rayrnn.errors import RunError
+from rayrnn.runs.checkpoints import Checkpoint, newest_checkpoint, read_checkpoint, write_checkpoint
 
 
 def checkpoint(value: float) -> Checkpoint:

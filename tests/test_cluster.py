@@ -7,27 +7,17 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import grpc
 import psutil
 import pytest
 import ray
-from ray.core.generated.gcs_service_pb2 import CheckAliveReply, CheckAliveRequest
-from ray.core.generated.gcs_service_pb2_grpc import (
-    NodeInfoGcsServiceServicer,
-    add_NodeInfoGcsServiceServicer_to_server,
-)
 
 from rayrnn.cluster import connect
-from rayrnn.cluster.folder import run_folder
-from rayrnn.cluster.head import parse_size
-from rayrnn.cluster.logs import quiet_ray
-from rayrnn.cluster.processes import processes_of
-from rayrnn.cluster.state import load_head
-from rayrnn.cluster.token import ensure_token
-from rayrnn.errors import ClusterError, UsageError
+from rayrnn.cluster.environment import ensure_token, quiet_ray
+from rayrnn.cluster.local_head import load_head
+from rayrnn.cluster.sessions import processes_of, run_folder
+from rayrnn.errors import ClusterError
 from tests.test_cli import environment_of, run_rayrnn
 
 JOIN = """
@@ -35,6 +25,7 @@ import json, os, psutil, subprocess, sys
 from rayrnn.cluster import connect
 with connect() as connection:
     import ray
+    from rayrnn.cluster.ray_internals import session_folder
     class Learner:
         def python(self):
             return os.environ["PYSPARK_PYTHON"]
@@ -44,7 +35,7 @@ with connect() as connection:
     status = json.loads(subprocess.run(command, capture_output=True, text=True).stdout)
     sockets = [socket for process in psutil.Process().children(recursive=True) for socket in process.net_connections()]
     listening = [socket.laddr.ip for socket in sockets if socket.status == psutil.CONN_LISTEN]
-    folder = ray._private.worker._global_node.get_temp_dir_path()
+    folder = str(session_folder().parent)
     seen = {"origin": connection.origin, "embedded": connection.embedded, "python": python, "status": status}
     print(json.dumps(seen | {"listening": listening, "folder": folder}))
 """
@@ -153,7 +144,7 @@ def test_without_up_a_program_gets_a_ray_of_its_own_that_ends_with_it(tmp_path: 
 
 def test_the_folder_of_a_killed_program_is_removed_by_the_next_and_a_living_one_is_not() -> None:
     pipe = subprocess.PIPE
-    hold = "from rayrnn.cluster.folder import run_folder\nwith run_folder() as f:\n print(f, flush=True)\n input()"
+    hold = "from rayrnn.cluster.sessions import run_folder\nwith run_folder() as f:\n print(f, flush=True)\n input()"
     programs = [subprocess.Popen([sys.executable, "-c", hold], stdin=pipe, stdout=pipe, text=True) for _ in range(2)]
     folders = [Path(program.stdout.readline().strip()) for program in programs]
     for folder in folders:
@@ -212,34 +203,6 @@ def test_an_address_where_nobody_answers_is_refused(tmp_path: Path) -> None:
     assert "no Ray answers at 127.0.0.1:1 (--address): Connection refused" in ended.stderr
 
 
-class OldRay(NodeInfoGcsServiceServicer):
-    """Answers as a Ray of last year would."""
-
-    def CheckAlive(self, request: CheckAliveRequest, context: grpc.ServicerContext) -> CheckAliveReply:  # noqa: N802
-        return CheckAliveReply(ray_version="2.40.0")
-
-
-def test_another_version_of_ray_is_refused(tmp_path: Path) -> None:
-    server = grpc.server(ThreadPoolExecutor(1))
-    add_NodeInfoGcsServiceServicer_to_server(OldRay(), server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    ended = run_rayrnn("status", "--address", f"127.0.0.1:{port}", home=tmp_path)
-    server.stop(None)
-    assert ended.returncode == 4
-    assert f"runs Ray 2.40.0, here is Ray {ray.__version__}" in ended.stderr
-
-
-def test_something_that_is_no_ray_is_refused(tmp_path: Path) -> None:
-    server = grpc.server(ThreadPoolExecutor(1))
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    ended = run_rayrnn("status", "--address", f"127.0.0.1:{port}", home=tmp_path)
-    server.stop(None)
-    assert ended.returncode == 4
-    assert "is not the Ray" in ended.stderr
-
-
 def test_a_ray_that_the_program_has_joined_is_used_and_left_alone(ray_cluster: None) -> None:
     with connect() as connection:
         assert (connection.origin, connection.embedded) == ("this process", False)
@@ -281,28 +244,17 @@ def test_what_ray_says_goes_to_the_log_file_and_not_to_the_screen(
     assert logging.getLogger("ray").handlers == handlers
 
 
-@pytest.mark.parametrize(
-    ("text", "size"), [(None, None), ("1000", 1000), ("8GB", 8 * 2**30), ("512 MiB", 2**29), ("1.5k", 1536)]
-)
-def test_a_size_is_read_with_its_unit(text: str | None, size: int | None) -> None:
-    assert parse_size(text) == size
-
-
-def test_a_size_without_a_number_is_refused() -> None:
-    with pytest.raises(UsageError, match="'GB'"):
-        parse_size("GB")
-
-
 HOLD = """
 from rayrnn.cluster import connect
 with connect(num_cpus=1):
     import ray
+    from rayrnn.cluster.ray_internals import session_folder
     class Idler:
         def ready(self):
             return True
     idler = ray.remote(Idler).remote()
     ray.get(idler.ready.remote())
-    print(ray._private.worker._global_node.get_temp_dir_path(), flush=True)
+    print(session_folder().parent, flush=True)
     input()
 """
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rayrnn.checkpoints import newest_checkpoint, read_checkpoint
+from rayrnn.runs.checkpoints import newest_checkpoint, read_checkpoint
 
 RAYRNN = (sys.executable, "-m", "rayrnn.cli")
 #: long enough to be stopped in the middle, short enough to be finished afterwards
@@ -106,6 +106,8 @@ def test_a_users_mistake_is_one_message_and_an_exit_code_without_a_traceback(
 
 
 def test_generating_imports_no_ray() -> None:
-    program = "import rayrnn.generation, rayrnn.run, sys; print([name for name in sys.modules if name == 'ray'])"
+    program = (
+        "import rayrnn.generation, rayrnn.runs.directory, sys; print([name for name in sys.modules if name == 'ray'])"
+    )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert result.stdout == "[]\n"

@@ -5,7 +5,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rayrnn.compression import BLOCK, TOP, Differences, Message, Wire, decode, encode, num_encoded, weighted_mean
+from rayrnn.averaging.compression import (
+    BLOCK,
+    TOP,
+    Differences,
+    Message,
+    Wire,
+    decode,
+    encode,
+    num_encoded,
+    weighted_mean,
+)
 
 WIRES: list[Wire] = ["bfloat16", "int8"]
 #: of a float32

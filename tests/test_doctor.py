@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rayrnn_spark.hosts import check_spark, spark_packages
 
-from rayrnn.cluster.checks import Finding, check
-from rayrnn.cluster.on_host import java_version
-from rayrnn.cluster.packages import installed, spark_packages
-from rayrnn.cluster.spark import check_spark
-from rayrnn.cluster.survey import Host
+from rayrnn.cluster.inspection import Finding, Host, check
+from rayrnn.cluster.on_host.facts import java_version
+from rayrnn.cluster.packages import installed
 from tests.test_cli import run_rayrnn
 
 TOKEN = "d1"
@@ -82,6 +81,13 @@ def test_the_doctor_looks_at_this_machine(tmp_path: Path) -> None:
     assert ended.returncode == 0, ended.stderr
     assert platform.python_version() in ended.stdout
     assert version("ray") in ended.stdout
+
+
+def test_one_machine_needs_no_rsync_and_bears_another_ray(ray_cluster: None, tmp_path: Path) -> None:
+    ended = run_rayrnn("doctor", home=tmp_path, PATH=str(tmp_path))
+    assert ended.returncode == 0, ended.stderr
+    assert "note: here: rsync is not installed" in ended.stderr
+    assert "another Ray" not in ended.stderr
 
 
 def test_a_recipe_that_needs_more_cpus_than_there_are_is_named(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rayrnn.averaging import Averager
-from rayrnn.compression import Wire, num_encoded
-from rayrnn.optimizer_state import moments
+from rayrnn.averaging.compression import Wire, num_encoded
+from rayrnn.averaging.optimizer_state import moments
 from tests.together import Thread, together
 
 WIRES: list[Wire] = ["bfloat16", "int8"]

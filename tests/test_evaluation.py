@@ -12,14 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-import rayrnn.prediction.evaluation
+import rayrnn.prediction.evaluate
 from rayrnn.data.sequences import gather, split, take
 from rayrnn.data.sources import read
 from rayrnn.errors import DataError, UsageError
-from rayrnn.models.metrics import metrics_for
-from rayrnn.prediction.evaluation import evaluate
-from rayrnn.prediction.report import Report
-from rayrnn.run import Run
+from rayrnn.prediction.evaluate import Report, evaluate
+from rayrnn.runs.directory import Run
+from rayrnn.tasks.metrics import metrics_for
 from tests.untrained import make_run, outputs_of, wave, write_files
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -72,7 +71,7 @@ def test_a_dataset_is_measured_as_its_files_are(classified: Run) -> None:
 
 def test_many_tasks_count_what_one_does(classified: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     alone = evaluate(classified, path=path_of(classified))
-    monkeypatch.setattr(rayrnn.prediction.evaluation, "STEPS_A_TASK", 20)
+    monkeypatch.setattr(rayrnn.prediction.evaluate, "STEPS_A_TASK", 20)
     shared = evaluate(classified, path=path_of(classified))
     assert shared.metrics["confusion_matrix"] == alone.metrics["confusion_matrix"]
     assert shared.metrics["loss"] == pytest.approx(alone.metrics["loss"])

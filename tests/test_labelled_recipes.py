@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from rayrnn.cli import app
 from rayrnn.recipe import load_recipe
-from rayrnn.run import Run
+from rayrnn.runs.directory import Run
 from rayrnn.training.driver import train
 from tests.ts_files import find_ts, read_ts, write_csv
 

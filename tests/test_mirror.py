@@ -1,16 +1,19 @@
 """A store's copy of a run directory: complete whenever it says so, and no hindrance when the store does not answer."""
 
+import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-import rayrnn.mirror
-from rayrnn.checkpoints import newest_checkpoint, write_checkpoint
 from rayrnn.errors import RunError, UsageError
-from rayrnn.mirror import Mirror
-from rayrnn.store import Store
+from rayrnn.runs import copies
+from rayrnn.runs.checkpoints import Checkpoint, newest_checkpoint, write_checkpoint
+from rayrnn.runs.copies import Mirror
+from rayrnn.runs.directory import Run
+from rayrnn.runs.store import Store
 from tests.crashing import checkpoint
 from tests.s3_store import Store as Server
 
@@ -22,6 +25,7 @@ class Watched(Store):
         super().__init__(address)
         self.done: list[tuple[str, str, bytes]] = []
         self.away = False
+        self.accident: Exception | None = None
 
     def write(self, name: str, content: bytes) -> None:
         self._answer("write", name, content)
@@ -31,13 +35,15 @@ class Watched(Store):
         self._answer("remove", name)
         super().remove(name)
 
-    def remove_folder(self, name: str) -> None:
-        self._answer("remove folder", name)
-        super().remove_folder(name)
+    def remove_empty_folder(self, name: str) -> None:
+        self._answer("remove empty folder", name)
+        super().remove_empty_folder(name)
 
     def _answer(self, what: str, name: str, content: bytes = b"") -> None:
         if self.away:
             raise UsageError(f"{self.address} cannot be written: no answer")
+        if self.accident is not None:
+            raise self.accident
         self.done.append((what, name, content))
 
 
@@ -59,6 +65,11 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
+@pytest.fixture
+def run(folder: Path) -> Run:
+    return Run(folder)
+
+
 def wait_for(condition: Callable[[], object], seconds: float = 20) -> None:
     give_up = time.monotonic() + seconds
     while not condition():
@@ -66,12 +77,11 @@ def wait_for(condition: Callable[[], object], seconds: float = 20) -> None:
         time.sleep(0.05)
 
 
-def learn(folder: Path, round_number: int) -> None:
+def learn(run: Run, round_number: int) -> None:
     """What a run writes after a round that makes a checkpoint."""
-    with (folder / "metrics.jsonl").open("a") as metrics:
-        metrics.write(f'{{"round": {round_number}}}\n')
-    (folder / "model.safetensors").write_bytes(b"model %d" % round_number)
-    write_checkpoint(folder / "checkpoints", round_number, checkpoint(round_number))
+    run.append_metrics({"round": round_number})
+    (run.path / "model.safetensors").write_bytes(b"model %d" % round_number)
+    run.write_checkpoint(round_number, checkpoint(round_number))
 
 
 def local(folder: Path) -> dict[str, bytes]:
@@ -101,11 +111,11 @@ def states(store: Watched, folder: Path) -> Iterator[Path]:
 
 
 def test_the_store_has_a_complete_checkpoint_at_every_moment(
-    store: Watched, folder: Path, warnings: list[str], tmp_path: Path
+    store: Watched, folder: Path, run: Run, warnings: list[str], tmp_path: Path
 ) -> None:
-    mirror = Mirror(folder, store, warnings.append)
+    mirror = Mirror(run, store, warnings.append)
     for number in (1, 2, 3, 3, 4):  # the third is made again
-        learn(folder, number)
+        learn(run, number)
         name = f"checkpoints/round-{number:06d}/MANIFEST.json"
         before = len(store.done)
         wait_for(lambda name=name, before=before: ("write", name) in [done[:2] for done in store.done[before:]])
@@ -129,16 +139,27 @@ def test_the_store_has_a_complete_checkpoint_at_every_moment(
     assert newest == 4
 
 
-def test_training_goes_on_without_the_store_and_it_catches_up(
-    store: Watched, folder: Path, warnings: list[str]
+def test_a_new_checkpoint_is_copied_because_the_run_tells_of_it(
+    store: Watched, run: Run, warnings: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mirror = Mirror(folder, store, warnings.append)
-    learn(folder, 1)
+    monkeypatch.setattr(copies, "GROWING_SECONDS", 1000.0)  # nobody comes by without a word
+    mirror = Mirror(run, store, warnings.append)
+    wait_for(lambda: "recipe.yaml" in store.sizes())
+    learn(run, 1)
+    wait_for(lambda: "checkpoints/round-000001/MANIFEST.json" in store.sizes())
+    mirror.close()
+    assert warnings == []
+
+
+def test_training_goes_on_without_the_store_and_it_catches_up(
+    store: Watched, folder: Path, run: Run, warnings: list[str]
+) -> None:
+    mirror = Mirror(run, store, warnings.append)
+    learn(run, 1)
     wait_for(lambda: "checkpoints/round-000001/MANIFEST.json" in store.sizes())
     store.away = True
     for number in (2, 3, 4):
-        learn(folder, number)
-        time.sleep(rayrnn.mirror.LOOK_SECONDS)
+        learn(run, number)
     wait_for(lambda: warnings)
     assert "checkpoints/round-000001/MANIFEST.json" in store.sizes()
     store.away = False
@@ -150,10 +171,10 @@ def test_training_goes_on_without_the_store_and_it_catches_up(
 
 
 def test_a_store_that_is_slower_than_the_checkpoints_never_loses_its_last_whole_one(
-    store: Watched, folder: Path, warnings: list[str], monkeypatch: pytest.MonkeyPatch
+    store: Watched, folder: Path, run: Run, warnings: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    learn(folder, 1)
-    mirror = Mirror(folder, store, warnings.append)
+    learn(run, 1)
+    mirror = Mirror(run, store, warnings.append)
     wait_for(lambda: "checkpoints/round-000001/MANIFEST.json" in store.sizes())
     write = Watched.write
 
@@ -164,7 +185,7 @@ def test_a_store_that_is_slower_than_the_checkpoints_never_loses_its_last_whole_
 
     monkeypatch.setattr(Watched, "write", slowly)
     for number in range(2, 14):  # each is gone before the store has taken it
-        learn(folder, number)
+        learn(run, number)
         time.sleep(0.3)
         assert any(name.endswith("MANIFEST.json") for name in store.sizes())
     mirror.close()
@@ -173,32 +194,148 @@ def test_a_store_that_is_slower_than_the_checkpoints_never_loses_its_last_whole_
 
 
 def test_a_store_that_is_away_at_the_end_is_an_error_that_names_what_is_kept(
-    store: Watched, folder: Path, warnings: list[str]
+    store: Watched, folder: Path, run: Run, warnings: list[str]
 ) -> None:
-    mirror = Mirror(folder, store, warnings.append)
+    mirror = Mirror(run, store, warnings.append)
     store.away = True
-    learn(folder, 1)
+    learn(run, 1)
     with pytest.raises(RunError, match=rf"no answer.*all of it is in {folder}.*--resume"):
         mirror.close(patience=1.0)
 
 
-def test_what_the_store_has_does_not_travel_again_and_what_is_left_over_goes(
-    store: Watched, folder: Path, warnings: list[str]
+def test_a_checkpoint_that_is_removed_while_it_is_looked_at_is_nothing_to_speak_of(
+    store: Watched, folder: Path, run: Run, warnings: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in (1, 2):
-        learn(folder, number)
-    Mirror(folder, store, warnings.append).close()
+        learn(run, number)
+    scandir = os.scandir
+    removed = []
+
+    def too_late(path: object) -> object:
+        if str(path).endswith("round-000001") and not removed:
+            removed.append(path)
+            shutil.rmtree(folder / "checkpoints" / "round-000001")
+        return scandir(path)
+
+    mirror = Mirror(run, store, warnings.append)
+    monkeypatch.setattr(os, "scandir", too_late)
+    wait_for(lambda: removed)
+    learn(run, 3)
+    mirror.close()
+    assert stored(store) == local(folder)
+    assert warnings == []
+
+
+def test_an_accident_in_the_copy_is_told_of_and_the_copy_goes_on(
+    store: Watched, folder: Path, run: Run, warnings: list[str]
+) -> None:
+    mirror = Mirror(run, store, warnings.append)
+    store.accident = ValueError("no such thing")
+    learn(run, 1)
+    wait_for(lambda: warnings)
+    assert warnings == ["the copy failed, ValueError: no such thing; training goes on"]
+    store.accident = None
+    wait_for(lambda: len(warnings) == 2)
+    learn(run, 2)
+    mirror.close()
+    assert stored(store) == local(folder)
+
+
+def test_an_accident_that_lasts_fails_the_run(store: Watched, folder: Path, run: Run, warnings: list[str]) -> None:
+    mirror = Mirror(run, store, warnings.append)
+    store.accident = ValueError("no such thing")
+    learn(run, 1)
+    with pytest.raises(RunError, match=rf"ValueError: no such thing.*all of it is in {folder}.*--resume") as caught:
+        mirror.close(patience=1.0)
+    assert caught.value.exit_code == 1
+
+
+def test_what_has_gone_from_the_store_meanwhile_is_brought_again_at_the_end(
+    store: Watched, folder: Path, run: Run, warnings: list[str]
+) -> None:
+    mirror = Mirror(run, store, warnings.append)
+    learn(run, 1)
+    wait_for(lambda: "checkpoints/round-000001/MANIFEST.json" in store.sizes())
+    for name in ("model.safetensors", "checkpoints/round-000001/progress.json"):
+        Store(store.address).remove(name)
+    mirror.close()
+    assert stored(store) == local(folder)
+
+
+def test_a_store_that_takes_everything_and_keeps_nothing_fails_the_run(
+    store: Watched, folder: Path, run: Run, warnings: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Watched, "write", lambda *_: None)
+    with pytest.raises(RunError, match=r"lacks recipe\.yaml"):
+        Mirror(run, store, warnings.append).close(patience=1.0)
+
+
+def test_what_the_store_has_does_not_travel_again_and_what_is_left_over_goes(
+    store: Watched, folder: Path, run: Run, warnings: list[str]
+) -> None:
+    for number in (1, 2):
+        learn(run, number)
+    Mirror(run, store, warnings.append).close()
     store.write("checkpoints/round-000003/model.safetensors", b"of a driver that died")
     store.done.clear()
-    Mirror(folder, store, warnings.append).close()
+    Mirror(run, store, warnings.append).close()
     assert stored(store) == local(folder)
     assert [name for what, name, _ in store.done if what == "write" and name.startswith("checkpoints")] == []
 
 
-def test_hidden_files_stay_here(store: Watched, folder: Path, warnings: list[str]) -> None:
+def test_a_file_of_somebody_else_beside_a_checkpoint_outlives_it(
+    store: Watched, folder: Path, run: Run, warnings: list[str]
+) -> None:
+    mirror = Mirror(run, store, warnings.append)
+    learn(run, 1)
+    wait_for(lambda: "checkpoints/round-000001/MANIFEST.json" in store.sizes())
+    foreign = ("checkpoints/round-000001/notes.txt", "checkpoints/notes.txt", "notes/metrics.jsonl")
+    for name in foreign:
+        store.write(name, b"mine")
+    for number in (2, 3):
+        learn(run, number)
+    mirror.close()
+    assert stored(store) == local(folder) | dict.fromkeys(foreign, b"mine")
+    assert warnings == []
+
+
+def test_a_checkpoint_that_is_made_again_by_fewer_workers_is_whole_in_the_store(
+    store: Watched, folder: Path, run: Run, warnings: list[str]
+) -> None:
+    one = checkpoint(1)
+    write_checkpoint(folder / "checkpoints", 1, Checkpoint(one.model, one.outer, one.optimizers * 2, one.progress))
+    Mirror(run, store, warnings.append).close()
+    write_checkpoint(folder / "checkpoints", 1, one)
+    Mirror(run, store, warnings.append).close()
+    assert stored(store) == local(folder)
+
+
+def test_nothing_travels_before_there_is_a_run(store: Watched, folder: Path, run: Run, warnings: list[str]) -> None:
+    (folder / "recipe.yaml").unlink()
+    (folder / "train.log").write_text("reading the data")
+    Mirror(run, store, warnings.append).close()
+    assert store.sizes() == {}
+    (folder / "recipe.yaml").write_text("name: small")
+    Mirror(run, store, warnings.append).close()
+    assert [name for _, name, _ in store.done] == ["recipe.yaml", "train.log"]
+
+
+def test_what_lies_behind_a_link_stays_here(
+    store: Watched, folder: Path, run: Run, warnings: list[str], tmp_path: Path
+) -> None:
+    learn(run, 1)
+    (tmp_path / "secret").write_bytes(b"secret")
+    (folder / "checkpoints" / "round-000001").rename(tmp_path / "elsewhere")
+    (folder / "checkpoints" / "round-000001").symlink_to(tmp_path / "elsewhere")
+    (folder / "train.log").symlink_to(tmp_path / "secret")
+    Mirror(run, store, warnings.append).close()
+    assert set(store.sizes()) == {"recipe.yaml", "metrics.jsonl", "model.safetensors"}
+
+
+def test_hidden_files_stay_here(store: Watched, folder: Path, run: Run, warnings: list[str]) -> None:
     (folder / "checkpoints" / ".round-000007.unfinished").mkdir(parents=True)
     (folder / "checkpoints" / ".round-000007.unfinished" / "model.safetensors").write_bytes(b"half")
-    Mirror(folder, store, warnings.append).close()
+    Mirror(run, store, warnings.append).close()
     assert set(store.sizes()) == {"recipe.yaml"}
 
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from rayrnn.cluster import on_host
 from rayrnn.cluster.cluster_file import read_cluster_file
-from rayrnn.cluster.launch_file import Luggage, launch_config
+from rayrnn.cluster.inspection import Host
+from rayrnn.cluster.launcher import Luggage, launch_config
+from rayrnn.cluster.on_host import facts
 from rayrnn.cluster.plan import Wishes, choose, plan
-from rayrnn.cluster.survey import Host
 from rayrnn.errors import UsageError
 from tests.test_cli import run_rayrnn
 
@@ -73,7 +73,7 @@ def test_the_launcher_starts_all_that_are_chosen(tmp_path: Path, more: str) -> N
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """Where on_host keeps a cluster's files."""
-    place = Path(on_host.folder_of("rayrnn-plan"))
+    place = Path(facts.folder_of("rayrnn-plan"))
     (place / "ray").mkdir(parents=True)
     yield place
     shutil.rmtree(place)
@@ -83,7 +83,7 @@ def test_a_ray_that_runs_hears_of_workers_that_were_not_listed_before(folder: Pa
     state = folder / "ray" / "cluster-rayrnn-plan.state"
     there = {FIRST: {"tags": {"ray-node-type": "worker", "ray-node-status": "up-to-date"}, "state": "running"}}
     state.write_text(json.dumps(there))
-    command = [sys.executable, on_host.__file__, "enlist", "rayrnn-plan", FIRST, SECOND]
+    command = [sys.executable, facts.__file__, "enlist", "rayrnn-plan", FIRST, SECOND]
     assert json.loads(subprocess.run(command, capture_output=True, check=True).stdout) == {}
     new = {"tags": {"ray-node-type": "worker"}, "state": "terminated"}
     assert json.loads(state.read_text()) == there | {SECOND: new}

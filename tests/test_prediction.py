@@ -21,11 +21,11 @@ from rich.console import Console
 from rayrnn.data.encoding import Encoding
 from rayrnn.data.sources import read
 from rayrnn.errors import DataError, UsageError
-from rayrnn.prediction.predictions import Written, predict, predictions
-from rayrnn.prediction.trained import Trained
+from rayrnn.prediction.predict import Written, predict, predictions
 from rayrnn.recipe import validate_recipe
-from rayrnn.recipe_data import ParquetData
-from rayrnn.run import Run
+from rayrnn.recipe.data_sections import ParquetData
+from rayrnn.runs.directory import Run
+from rayrnn.runs.model import Trained
 from tests.s3_store import ENVIRONMENT, Store
 from tests.untrained import COUNT, lengths, make_run, outputs_of, wave, write_files
 

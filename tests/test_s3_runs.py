@@ -14,11 +14,12 @@ import torch
 from rich.console import Console
 
 import rayrnn
-from rayrnn.checkpoints import newest_name, read_checkpoint, write_checkpoint
 from rayrnn.errors import UsageError
-from rayrnn.landing import UNSENT, folder_for, landed
-from rayrnn.run import open_run
-from rayrnn.store import Store
+from rayrnn.runs.checkpoints import newest_name, read_checkpoint, write_checkpoint
+from rayrnn.runs.copies import folder_for, landed
+from rayrnn.runs.directory import open_run
+from rayrnn.runs.layout import UNSENT
+from rayrnn.runs.store import Store
 from rayrnn.training.driver import train
 from tests.crashing import checkpoint
 from tests.s3_store import Store as Server
@@ -135,6 +136,51 @@ def test_two_runs_at_one_address_are_not_mixed(address: str, tmp_path: Path, mon
         new_run(address, resume=True)
     with pytest.raises(UsageError, match="holds a run already"):
         new_run(address, resume=False)
+
+
+def test_a_run_leaves_all_else_alone_that_lies_at_its_address(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new_run(f"{address}/another", resume=False)
+    new_run(f"{address}2", resume=False)
+    store = Store(address.rpartition("/")[0])
+    name = address.rpartition("/")[2]
+    for path in ("notes.txt", "data/metrics.jsonl", "checkpoints/notes.txt", "checkpoints/round-000004/notes.txt"):
+        store.write(f"{name}/{path}", b"mine")
+    foreign = {path: store.read(path) for path in store.sizes() if path.startswith(name)}
+    new_run(f"{address}/", resume=False)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "another machine"))
+    with landed(address, small(), resume=True, warn=pytest.fail) as run:
+        for number in (5, 6, 7):
+            write_checkpoint(run.checkpoints, number, checkpoint(number))
+        here = {path.relative_to(run.path).as_posix() for path in run.path.rglob("*") if path.is_file()}
+    assert {path: store.read(path) for path in store.sizes() if path in foreign} == foreign
+    assert not here & {path.removeprefix(f"{name}/") for path in foreign}
+    mine = Store(address).sizes().keys() - {path.removeprefix(f"{name}/") for path in foreign}
+    assert {path for path in mine if path.endswith("MANIFEST.json")} == {
+        f"checkpoints/round-00000{number}/MANIFEST.json" for number in (6, 7)
+    }
+    assert {"recipe.yaml", "identity.txt"} <= mine
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_files_that_would_be_taken_for_a_runs_are_left_alone_and_told_of(address: str, resume: bool) -> None:
+    store = Store(address)
+    store.write("metrics.jsonl", b"mine")
+    with pytest.raises(UsageError, match=r"holds no run, but files with names of a run's \(metrics\.jsonl\)"):
+        new_run(address, resume=resume)
+    assert (store.sizes(), store.read("metrics.jsonl")) == ({"metrics.jsonl": 4}, b"mine")
+
+
+def test_what_a_store_has_is_written_through_no_link(address: str, tmp_path: Path) -> None:
+    new_run(address, resume=False)
+    recipe = folder_for(address) / "recipe.yaml"
+    (tmp_path / "outside").write_text("mine")
+    recipe.unlink()
+    recipe.symlink_to(tmp_path / "outside")
+    with pytest.raises(UsageError, match=f"{recipe} is a link to"):
+        new_run(address, resume=True)
+    assert (tmp_path / "outside").read_text() == "mine"
 
 
 def test_what_is_no_run_is_told(address: str) -> None:

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 
 from rayrnn.data.batches import collate
+from rayrnn.data.prepare import horizon, prepare
 from rayrnn.data.sequences import gather, take
 from rayrnn.data.sources import read
 from rayrnn.recipe import validate_recipe
-from rayrnn.run import Run, build_network, create_run
-from rayrnn.training.material import horizon, prepare
+from rayrnn.runs.directory import Run, build_network, create_run
 
 COUNT = 30
 

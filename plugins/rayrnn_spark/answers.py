@@ -9,10 +9,11 @@ import pyarrow.types as kinds
 import ray
 import ray.data
 
-from rayrnn.data.quiet import settle
-from rayrnn.data.ragged import is_list
+from rayrnn.cluster.ray_internals import owner_of
+from rayrnn.data.arrow_lists import is_list
+from rayrnn.data.sequences import settle
 from rayrnn.errors import DataError
-from rayrnn_spark.failures import translated
+from rayrnn_spark.transfer import translated
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -64,8 +65,7 @@ def _of_dataset(dataset: ray.data.Dataset, spark: "SparkSession") -> "DataFrame"
     # the session's actor keeps the rows for as long as the session, and with it the DataFrame, is there
     master = ray.get_actor(f"{spark.sparkContext.appName}_SPARK_MASTER")
     ray.get(master.add_objects.remote(uuid.uuid4(), streams))
-    worker = ray._private.worker.global_worker.core_worker
-    owners = [worker.get_owner_address(stream) for stream in streams]
+    owners = [owner_of(stream) for stream in streams]
     java: Any = spark.sparkContext._jvm
     rows = java.org.apache.spark.rdd.RayDatasetRDD(
         spark.sparkContext._jsc, [bytearray(stream.binary()) for stream in streams], [bytearray(o) for o in owners]

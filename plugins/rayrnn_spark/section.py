@@ -1,12 +1,12 @@
 """The recipe's `data` section for `source: spark`; without Ray and Spark, as every recipe's validation loads it."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import pydantic
 from pydantic import BeforeValidator, Field, PositiveInt
 
 from rayrnn.errors import RecipeError
-from rayrnn.recipe_data import TableData
+from rayrnn.recipe.data_sections import TableData
 
 
 def _as_spark_writes(value: object) -> object:
@@ -21,6 +21,8 @@ class SparkData(TableData):
 
     Spark is there while the sequences are taken over, and gone before training starts.
     """
+
+    read_by_hosts: ClassVar[bool] = True
 
     source: Literal["spark"] = "spark"
     #: what Spark reads
@@ -52,6 +54,11 @@ class SparkData(TableData):
         if self.format == "jdbc" and "url" not in self.options:
             raise ValueError("data.format jdbc needs the database's address: data.options.url, such as jdbc:...")
         return self
+
+    @property
+    def files(self) -> dict[str, str | tuple[str, ...]]:
+        """What names files, by its key; beside a table or a query, `held_out` is another one."""
+        return {} if self.path is None else super().files
 
     def describe(self) -> str:
         return f"spark {self.format} {super().describe() if self.path is not None else self.table or self.query}"

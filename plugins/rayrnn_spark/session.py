@@ -9,16 +9,15 @@ from contextlib import ExitStack, contextmanager
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import ray
 
 from rayrnn.cluster import connect
+from rayrnn.cluster.ray_internals import node_address, session_folder
 from rayrnn.errors import ClusterError
-from rayrnn_spark.failures import translated
-from rayrnn_spark.hosts import check_names
-from rayrnn_spark.java import find_java, java_options
-from rayrnn_spark.room import check_room
+from rayrnn_spark.preflight import check_names, check_room, find_java, java_options
+from rayrnn_spark.transfer import translated
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -81,8 +80,8 @@ def spark_session(
         "spark.executor.instances": str(executors),
         "spark.executor.cores": str(cores),
         "spark.executor.memory": memory,
-        "spark.driver.host": _address(),
-        "spark.driver.bindAddress": _address(),
+        "spark.driver.host": node_address(),
+        "spark.driver.bindAddress": node_address(),
     }
     log = _log_file()
     # Spark would leave an empty folder of this name where the user stands
@@ -126,19 +125,8 @@ def _settings(config: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def _address() -> str:
-    """The one that Ray uses on this host, where Ray's own function names one that the network can reach."""
-    return str(_node().node_ip_address)
-
-
 def _log_file() -> Path:
-    return Path(_node().get_logs_dir_path()) / f"rayrnn-spark-driver-{os.getpid()}.log"
-
-
-def _node() -> Any:
-    from ray._private.worker import _global_node
-
-    return _global_node
+    return session_folder() / "logs" / f"rayrnn-spark-driver-{os.getpid()}.log"
 
 
 @contextmanager

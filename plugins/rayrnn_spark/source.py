@@ -7,27 +7,25 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import ray.data
 
-from rayrnn.data.grouping import Grouping, group, grouping_of
-from rayrnn.data.quiet import quiet_ray_data
-from rayrnn.data.tables import check_columns, rows_of_sequences
-from rayrnn.recipe_data import TableData
-from rayrnn_spark.conversion import to_blocks
-from rayrnn_spark.failures import translated
+from rayrnn.data.sequences import quiet_ray_data
+from rayrnn.data.sources import Wanted
+from rayrnn.data.sources.grouping import Grouping, group, grouping_of
+from rayrnn.data.sources.tables import check_columns, rows_of_sequences
+from rayrnn.recipe.data_sections import TableData
 from rayrnn_spark.section import SparkData, table_columns
 from rayrnn_spark.session import spark_session
-from rayrnn_spark.vectors import with_arrays
+from rayrnn_spark.transfer import to_blocks, translated
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-#: into which the steps are dealt out, however few they are; a number of its own would make every machine learn another
+#: among which the steps are split, however few they are; a number of its own would make every machine learn another
 #: order of the same sequences
 _FEWEST_PARTITIONS = 8
-
 _CSV_OPTIONS = {"header": "true", "inferSchema": "true"}
 
 
-def read(data: SparkData, task: str) -> ray.data.Dataset:
+def read(data: SparkData, wanted: Wanted) -> ray.data.Dataset:
     """The sequences of a recipe's `data` section, taken over from a Spark that is stopped before this returns.
 
     Raises:
@@ -38,20 +36,21 @@ def read(data: SparkData, task: str) -> ray.data.Dataset:
     with spark_session(
         executors=data.executors, cores=data.cores, memory=data.memory, config=store | data.config
     ) as spark:
-        return sequences_of(load(spark, data), data, task)
+        return sequences_of(load(spark, data, wanted.where), data, wanted.task, labelled=wanted.labelled)
 
 
-def load(spark: "SparkSession", data: SparkData) -> "DataFrame":
-    """The DataFrame that a section names."""
+def load(spark: "SparkSession", data: SparkData, where: str | None = None) -> "DataFrame":
+    """The DataFrame that a section names, or one of the same kind at another path (or table, or query)."""
     if data.format == "table":
-        return spark.table(str(data.table))
+        return spark.table(where or str(data.table))
     if data.format == "sql":
-        return spark.sql(str(data.query))
+        return spark.sql(where or str(data.query))
     options = (_CSV_OPTIONS if data.format == "csv" else {}) | data.options
     if data.format == "jdbc":
-        origin = {"dbtable": data.table} if data.table is not None else {"query": data.query}
+        origin = {"dbtable": where or data.table} if data.table is not None else {"query": where or data.query}
         return spark.read.format("jdbc").options(**options, **origin).load()
-    paths = [data.path] if isinstance(data.path, str) else list(data.path or ())
+    path = where or data.path or ()
+    paths = [path] if isinstance(path, str) else list(path)
     return spark.read.format(data.format).options(**options).load(paths)
 
 
@@ -86,7 +85,7 @@ def sequences(
         task: what the labels of steps are for: one class a sequence (classification), one a step (tagging), or numbers.
 
     Returns:
-        rows of the row schema (see rayrnn/data/schema.py).
+        rows of the row schema (see rayrnn/data/rows.py).
 
     Raises:
         RecipeError: the columns contradict each other.
@@ -105,22 +104,50 @@ def sequences(
     return sequences_of(frame, columns, task)
 
 
-def sequences_of(frame: "DataFrame", data: TableData, task: str) -> ray.data.Dataset:
-    """Take over the columns that `data` names, for `task`."""
+def sequences_of(frame: "DataFrame", data: TableData, task: str, *, labelled: bool = True) -> ray.data.Dataset:
+    """Take over the columns that `data` names, for `task`.
+
+    Args:
+        labelled: without it the label's column is left alone, whether it is there or not.
+    """
     quiet_ray_data()
     with translated():
         frame = with_arrays(frame)
         schema = _arrow_schema(frame)
         if data.order_by is not None:
-            check_columns(schema, [name for name in (data.key, data.order_by, data.label) if name is not None])
-            grouping = grouping_of(data, task, schema)
+            grouping = grouping_of(data, task, schema, labelled=labelled)
             steps = to_blocks(_brought_together(frame, grouping))
             convert: Any = functools.partial(group, grouping=grouping)
         else:
-            check_columns(schema, data.columns)
-            steps = to_blocks(_numbered(frame, data))
-            convert = functools.partial(_renamed, names={"key": "key"} | data.names, words=data.categorical)
+            columns, names = data.columns(labelled=labelled), data.names(labelled=labelled)
+            check_columns(schema, columns)
+            steps = to_blocks(_numbered(frame, data.key, columns))
+            convert = functools.partial(_renamed, names={"key": "key"} | names, words=data.categorical)
     return steps.map_batches(convert, batch_size=None, batch_format="pyarrow")
+
+
+def with_arrays(frame: "DataFrame") -> "DataFrame":
+    """The same DataFrame, each column of vectors or of arrays of vectors one of arrays; the others as they are."""
+    from pyspark.sql import functions
+    from pyspark.sql.types import ArrayType
+
+    for field in frame.schema.fields:
+        column = functions.col("`" + field.name.replace("`", "``") + "`")
+        if _is_vector(field.dataType):
+            frame = frame.withColumn(field.name, _to_array(column))
+        elif isinstance(field.dataType, ArrayType) and _is_vector(field.dataType.elementType):
+            frame = frame.withColumn(field.name, functions.transform(column, _to_array))
+    return frame
+
+
+def _is_vector(kind: Any) -> bool:
+    return type(kind).__name__ == "VectorUDT"
+
+
+def _to_array(vector: Any) -> Any:
+    from pyspark.ml.functions import vector_to_array
+
+    return vector_to_array(vector)
 
 
 def _arrow_schema(frame: "DataFrame") -> pa.Schema:
@@ -141,12 +168,12 @@ def _brought_together(frame: "DataFrame", grouping: Grouping) -> "DataFrame":
     return together.sortWithinPartitions(_column(grouping.key), _column(grouping.order_by))
 
 
-def _numbered(frame: "DataFrame", data: TableData) -> "DataFrame":
+def _numbered(frame: "DataFrame", key: str | None, columns: Sequence[str]) -> "DataFrame":
     """Rows that are sequences, with a key: their partition's number and their own in it where no column names them."""
     from pyspark.sql import functions
 
-    rows = frame.select(*[_column(name) for name in data.columns])
-    if data.key is not None:
+    rows = frame.select(*[_column(name) for name in columns])
+    if key is not None:
         return rows
     number = functions.monotonically_increasing_id().bitwiseAND(2**33 - 1)
     return rows.withColumn("key", functions.concat_ws(":", functions.spark_partition_id(), number))

@@ -1,19 +1,15 @@
 """The command line: every command parses, makes one call and prints."""
 
-import json
 import sys
 import traceback
-from collections.abc import Iterator
 from importlib.metadata import version
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from rayrnn.cli import clusters, runs
-from rayrnn.cli.completion import complete_recipe, complete_run, complete_shipped_recipe, complete_yaml
-from rayrnn.cli.talk import console, say_dimly, say_error
-from rayrnn.errors import RayrnnError, UsageError
+from rayrnn.cli import clusters, models, runs
+from rayrnn.cli.talk import say_error
+from rayrnn.errors import RayrnnError
 
 app = typer.Typer(
     name="rayrnn",
@@ -51,150 +47,19 @@ def rayrnn(
     """Train recurrent networks on a Ray cluster by periodic parameter averaging."""
 
 
-@app.command()
-def recipes(
-    name: Annotated[
-        str | None,
-        typer.Argument(help="Print this recipe instead of the list.", autocompletion=complete_shipped_recipe),
-    ] = None,
-) -> None:
-    """List the shipped recipes, or print one: `rayrnn recipes python > mine.yaml` starts your own."""
-    from rayrnn.recipe import read_recipe, shipped_recipes
-
-    if name is not None:
-        typer.echo(read_recipe(name)[1], nl=False)
-        return
-    shipped = shipped_recipes()
-    width = max(map(len, shipped), default=0)
-    for known, text in shipped.items():
-        first_line = text.partition("\n")[0]
-        typer.echo(f"{known:<{width}}  {first_line.lstrip('# ')}")
-
-
-@app.command()
-def train(
-    recipe: Annotated[
-        str, typer.Argument(help="A YAML file, or the name of a shipped recipe.", autocompletion=complete_recipe)
-    ],
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a value of the recipe; repeatable.")
-    ] = None,
-    out: Annotated[
-        str | None, typer.Option(help="The run directory, also s3://, gs://; without it runs/<name of the recipe>.")
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint of the run.")] = False,
-    address: Annotated[
-        str | None, typer.Option(help="A Ray cluster; without it the one `rayrnn up` started, or one for this run.")
-    ] = None,
-    cluster: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Train on the hosts of this cluster file, from this machine.",
-            autocompletion=complete_yaml,
-        ),
-    ] = None,
-    detach: Annotated[
-        bool, typer.Option("--detach", help="With --cluster: leave when the workers learn; `rayrnn logs` comes back.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print how it ended as one JSON object.")] = False,
-) -> None:
-    """Train a recipe's network, round after round, and leave everything in a run directory."""
-    from rayrnn.recipe import load_recipe
-
-    loaded = load_recipe(recipe, overrides or [])
-    if cluster is not None:
-        runs.train_there(loaded, cluster, out=out, resume=resume, detach=detach, address=address, as_json=as_json)
-        return
-    if detach:
-        raise UsageError("--detach goes with --cluster: a run on this machine ends with its command")
-    from rayrnn.training.driver import train as train_recipe
-
-    outcome = train_recipe(loaded, out=out, resume=resume, address=address)
-    if as_json:
-        typer.echo(json.dumps(outcome.to_json()))
-
-
-@app.command()
-def generate(
-    run: Annotated[str, typer.Argument(help="The run directory of a language model.", autocompletion=complete_run)],
-    prime: Annotated[str | None, typer.Option(help="What the text begins with; without it a random symbol.")] = None,
-    length: Annotated[int, typer.Option(help="Symbols to draw.")] = 300,
-    samples: Annotated[int, typer.Option(help="Texts to draw, all at once.")] = 1,
-    temperature: Annotated[float, typer.Option(help="Below 1 safer, above 1 bolder; 0 takes the likeliest.")] = 1.0,
-    top_k: Annotated[int, typer.Option(help="Only the k likeliest symbols; 0 = all.")] = 0,
-    top_p: Annotated[float, typer.Option(help="Only the likeliest symbols of this probability together.")] = 1.0,
-    seed: Annotated[int | None, typer.Option(help="For the same text again; without it the recipe's.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print all samples as one JSON object.")] = False,
-) -> None:
-    """Write text with a trained language model, symbol by symbol."""
-    from rayrnn.generation import Drawing
-    from rayrnn.generation import generate as draw
-    from rayrnn.run import open_run
-
-    drawing = Drawing(temperature=temperature, top_k=top_k, top_p=top_p)
-    pieces = draw(open_run(run), prime=prime, length=length, samples=samples, drawing=drawing, seed=seed)
-    if as_json:
-        texts = ["".join(sample) for sample in zip(*pieces, strict=True)]
-        typer.echo(json.dumps({"run": run, "prime": prime, "samples": texts}, ensure_ascii=False))
-    else:
-        _stream(pieces)
-
-
-@app.command()
-def evaluate(
-    run: Annotated[str, typer.Argument(help="The run directory.", autocompletion=complete_run)],
-    data: Annotated[
-        str | None, typer.Option(metavar="PATH", help="Sequences with labels; without it those that were held out.")
-    ] = None,
-    address: Annotated[
-        str | None, typer.Option(help="A Ray cluster; without it the one `rayrnn up` started, or one of its own.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the metrics as one JSON object.")] = False,
-) -> None:
-    """Measure a run's best model: accuracy, F1 and confusions, RMSE and R2, or perplexity."""
-    from rayrnn.prediction.evaluation import evaluate as measure
-    from rayrnn.run import open_run
-
-    with console().status("measuring ..."):
-        report = measure(open_run(run), path=data, address=address)
-    typer.echo(json.dumps(report.to_json(), ensure_ascii=False) if as_json else report.to_text(), nl=as_json)
-
-
-@app.command()
-def predict(
-    run: Annotated[str, typer.Argument(help="The run directory.", autocompletion=complete_run)],
-    data: Annotated[
-        str, typer.Option(metavar="PATH", help="Sequences as the run learned them; labels may be missing.")
-    ],
-    out: Annotated[str, typer.Option(metavar="PATH", help="A new file that ends in .jsonl, .csv or .parquet.")],
-    address: Annotated[
-        str | None, typer.Option(help="A Ray cluster; without it the one `rayrnn up` started, or one of its own.")
-    ] = None,
-) -> None:
-    """Answer every sequence with its label and probabilities, or its numbers, keyed by its name."""
-    from rayrnn.prediction.predictions import predict as answer
-    from rayrnn.run import open_run
-    from rayrnn.wording import counted
-
-    written = answer(open_run(run), data, out, address=address)
-    for reason in written.skipped[:3]:
-        say_dimly(f"skipped: {reason}")
-    skipped = f", {len(written.skipped):,} skipped" if written.skipped else ""
-    console().print(f"{counted(written.num_sequences, 'sequence')} answered in {written.path}{skipped}", markup=False)
-
-
-def _stream(pieces: Iterator[list[str]]) -> None:
-    """The first sample is printed as it is drawn; the others, drawn beside it, follow."""
-    others: list[list[str]] = []
-    for first, *rest in pieces:
-        typer.echo(first, nl=False)
-        sys.stdout.flush()
-        others.append(rest)
-    typer.echo()
-    for number, sample in enumerate(zip(*others, strict=True), start=2):
-        typer.echo(f"--- {number} ---\n{''.join(sample)}")
-
-
-for command in (clusters.up, clusters.down, clusters.status, clusters.attach, clusters.doctor, runs.logs):
+#: in the order in which --help lists them; a new command is a function in its file and a name here
+COMMANDS = (
+    models.recipes,
+    models.train,
+    models.generate,
+    models.evaluate,
+    models.predict,
+    clusters.up,
+    clusters.down,
+    clusters.status,
+    clusters.attach,
+    clusters.doctor,
+    runs.logs,
+)
+for command in COMMANDS:
     app.command()(command)

@@ -51,15 +51,27 @@ def up(
         wishes = Wishes(python, min_workers, max_workers, no_restart)
         _up_hosts(file, wishes, yes=yes, dry_run=dry_run)
         return
-    from rayrnn.cluster.head import HeadOptions, parse_size, start_head
-    from rayrnn.cluster.screen import show_started
+    from rayrnn.cluster.local_head import HeadOptions, start_head
+    from rayrnn.cluster.show import show_started
     from rayrnn.cluster.status import read_status
 
-    options = HeadOptions(num_cpus=cpus, num_gpus=gpus, memory=parse_size(memory), dashboard=dashboard)
+    options = HeadOptions(num_cpus=cpus, num_gpus=gpus, memory=_bytes_of(memory), dashboard=dashboard)
     with console().status("starting Ray on this machine"):
         head, is_new = start_head(options)
         status = read_status(head.address)
     show_started(console(), status, is_new=is_new, ignored=not is_new and options != HeadOptions())
+
+
+def _bytes_of(memory: str | None) -> int | None:
+    from rayrnn.errors import UsageError
+    from rayrnn.wording import parse_size
+
+    if memory is None:
+        return None
+    num_bytes = parse_size(memory)
+    if num_bytes is None:
+        raise UsageError(f"--memory takes a size such as 8GB or 512MB; this was {memory!r}")
+    return num_bytes
 
 
 def _print_manifest(file: Path | None) -> None:
@@ -73,12 +85,11 @@ def _print_manifest(file: Path | None) -> None:
 
 
 def _up_hosts(file: Path, wishes: "Wishes", *, yes: bool, dry_run: bool) -> None:
+    from rayrnn.cluster.bring_up import bring_up
     from rayrnn.cluster.cluster_file import read_cluster_file
-    from rayrnn.cluster.hosts import bring_up
-    from rayrnn.cluster.hosts_screen import show_muster, show_plan
     from rayrnn.cluster.launcher import check_this_machine
     from rayrnn.cluster.plan import plan
-    from rayrnn.cluster.screen import show_cluster_file
+    from rayrnn.cluster.show import show_cluster_file, show_muster, show_plan
 
     cluster = read_cluster_file(file)
     show_cluster_file(console(), cluster)
@@ -107,7 +118,7 @@ def down(
     if file is not None:
         _down_hosts(file, yes=yes)
         return
-    from rayrnn.cluster.head import stop_head
+    from rayrnn.cluster.local_head import stop_head
 
     with console().status("ending Ray on this machine"):
         was_there = stop_head()
@@ -115,9 +126,9 @@ def down(
 
 
 def _down_hosts(file: Path, *, yes: bool) -> None:
+    from rayrnn.cluster.bring_up import take_down
     from rayrnn.cluster.cluster_file import read_cluster_file
-    from rayrnn.cluster.hosts import take_down
-    from rayrnn.cluster.screen import show_cluster_file
+    from rayrnn.cluster.show import show_cluster_file
 
     cluster = read_cluster_file(file)
     show_cluster_file(console(), cluster)
@@ -131,7 +142,7 @@ def _down_hosts(file: Path, *, yes: bool) -> None:
 def attach(file: Annotated[Path, typer.Argument(help="The cluster file.", autocompletion=complete_yaml)]) -> None:
     """Open a shell on the cluster's head, where rayrnn and Ray find the cluster: `ray status` works."""
     from rayrnn.cluster.cluster_file import read_cluster_file
-    from rayrnn.cluster.shell import shell_of_head
+    from rayrnn.cluster.ssh import shell_of_head
 
     cluster = read_cluster_file(file)
     shell_of_head(cluster).enter(cluster.name)
@@ -153,8 +164,8 @@ def doctor(
     """Check that everything is there for rayrnn to work, and name what is not with its fix."""
     from rich.console import Console
 
-    from rayrnn.cluster.hosts_screen import hosts_table, show_findings
-    from rayrnn.doctor import diagnose
+    from rayrnn.cluster.doctor import diagnose
+    from rayrnn.cluster.show import hosts_table, show_findings
     from rayrnn.errors import ClusterError
     from rayrnn.recipe import load_recipe
 
@@ -183,7 +194,7 @@ def status(
         return
     from rich.console import Console
 
-    from rayrnn.cluster.screen import show_status
+    from rayrnn.cluster.show import show_status
     from rayrnn.cluster.status import read_status
 
     found = read_status(address)

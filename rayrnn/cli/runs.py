@@ -11,7 +11,7 @@ from rayrnn.errors import ClusterError, UsageError
 
 if TYPE_CHECKING:
     from rayrnn.recipe import Recipe
-    from rayrnn.training.outcome import Outcome
+    from rayrnn.training.summary import Outcome
 
 
 def train_there(
@@ -27,7 +27,7 @@ def train_there(
     """`rayrnn train --cluster`."""
     if address is not None:
         raise UsageError("give --cluster (a file) or --address (host:port), one of the two")
-    from rayrnn.jobs.remote import train_on_cluster
+    from rayrnn.remote.submit import train_on_cluster
 
     _print_outcome(train_on_cluster(recipe, file, out=out, resume=resume, detach=detach), as_json=as_json)
 
@@ -40,12 +40,13 @@ def logs(
         ),
     ],
     cluster: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The cluster file; without it the one the run was started with.")
+        Path | None,
+        typer.Option(metavar="FILE", help="The cluster file; without it the one this machine began the run with."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print how it ended as one JSON object.")] = False,
 ) -> None:
     """Show what a run on a cluster has said, follow it to its end and fetch its directory; Ctrl-C leaves it alone."""
-    from rayrnn.jobs.remote import follow_run
+    from rayrnn.remote.submit import follow_run
 
     _print_outcome(follow_run(run, cluster), as_json=as_json)
 
@@ -55,9 +56,9 @@ def show_there(file: Path, *, as_json: bool) -> None:
     from rich.console import Console
 
     from rayrnn.cluster.cluster_file import read_cluster_file
-    from rayrnn.jobs.asking import runs_of
-    from rayrnn.jobs.head import find_head
-    from rayrnn.jobs.table import show_runs
+    from rayrnn.cluster.show import show_runs
+    from rayrnn.cluster.ssh import find_head
+    from rayrnn.remote.follow import runs_of
 
     answer = runs_of(find_head(read_cluster_file(file)))
     if "cluster" in answer:

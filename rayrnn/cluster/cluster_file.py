@@ -1,20 +1,18 @@
 """The cluster file: Ray's own cluster-launcher YAML, checked against Ray's own schema, every fault with its line."""
 
-import difflib
-import json
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jsonschema
-import ray.autoscaler
 import yaml
-from ray.autoscaler._private.providers import _NODE_PROVIDERS
-from ray.autoscaler._private.util import prepare_config, validate_config
 
-from rayrnn.cluster.logs import quiet_ray
+from rayrnn.cluster.environment import quiet_ray
+from rayrnn.cluster.ray_internals import complete_launcher_config, launcher_providers, launcher_schema
 from rayrnn.errors import ClusterError
+from rayrnn.wording import did_you_mean, line_of
 
 #: the way down to a value: keys of mappings and numbers in lists
 Keys = Sequence[str | int]
@@ -59,7 +57,7 @@ def read_cluster_file(path: Path) -> ClusterFile:
     config = _parse(path, text)
     faults = list(_faults(config))
     if faults:
-        raise ClusterError("\n".join(f"{path}:{_line_of(keys, text)}: {what}" for keys, what in faults))
+        raise ClusterError("\n".join(f"{path}:{line_of(keys, text) or 1}: {what}" for keys, what in faults))
     complete = _complete(path, config)
     provider = config["provider"]
     return ClusterFile(
@@ -99,15 +97,15 @@ def _parse(path: Path, text: str) -> dict[str, Any]:
 
 def _faults(config: dict[str, Any]) -> Iterator[tuple[Keys, str]]:
     """Where and what, for everything that Ray would refuse."""
-    schema = json.loads((Path(ray.autoscaler.__file__).parent / "ray-schema.json").read_text(encoding="utf-8"))
     # Ray takes this one out before it looks at its schema
     known = {key: value for key, value in config.items() if key != "min_workers"}
     broken = False
-    for error in jsonschema.Draft7Validator(schema).iter_errors(known):
+    for error in jsonschema.Draft7Validator(launcher_schema()).iter_errors(known):
         broken = True
         yield from _describe(error)
     if not broken:
         yield from _provider_faults(config)
+        yield from _ssh_faults(config)
 
 
 def _describe(error: jsonschema.ValidationError) -> Iterator[tuple[Keys, str]]:
@@ -115,7 +113,7 @@ def _describe(error: jsonschema.ValidationError) -> Iterator[tuple[Keys, str]]:
     if error.validator == "additionalProperties":
         allowed = error.schema.get("properties", {})
         for unknown in [key for key in error.instance if key not in allowed]:
-            yield [*keys, unknown], f"key {_dotted([*keys, unknown])} is unknown{_did_you_mean(unknown, allowed)}"
+            yield [*keys, unknown], f"key {_dotted([*keys, unknown])} is unknown{did_you_mean(unknown, allowed)}"
     elif error.validator == "required":
         missing = [key for key in error.validator_value if key not in error.instance]
         yield from ((keys, f"key {_dotted([*keys, key])} is missing") for key in missing)
@@ -125,8 +123,8 @@ def _describe(error: jsonschema.ValidationError) -> Iterator[tuple[Keys, str]]:
 
 def _provider_faults(config: dict[str, Any]) -> Iterator[tuple[Keys, str]]:
     provider = config["provider"]
-    if provider["type"] not in _NODE_PROVIDERS:
-        close = _did_you_mean(provider["type"], _NODE_PROVIDERS)
+    if provider["type"] not in launcher_providers():
+        close = did_you_mean(provider["type"], launcher_providers())
         yield ["provider", "type"], f'provider.type "{provider["type"]}" is unknown{close}'
     if provider["type"] != "local":
         return
@@ -136,15 +134,26 @@ def _provider_faults(config: dict[str, Any]) -> Iterator[tuple[Keys, str]]:
         yield from ((["provider"], f'provider.type local needs key "provider.{key}"') for key in missing)
 
 
+def _ssh_faults(config: dict[str, Any]) -> Iterator[tuple[Keys, str]]:
+    """Names that ssh would take for options."""
+    provider = config["provider"]
+    names: dict[tuple[str | int, ...], Any] = {
+        ("auth", "ssh_user"): config.get("auth", {}).get("ssh_user"),
+        ("provider", "head_ip"): provider.get("head_ip"),
+    }
+    names |= {("provider", "worker_ips", number): host for number, host in enumerate(provider.get("worker_ips") or [])}
+    for keys, name in names.items():
+        if name is not None and not re.fullmatch(r"[^\s-]\S*", str(name)):
+            yield keys, f"key {_dotted(keys)}: {name!r} is no name: it is empty, begins with - or has a blank in it"
+
+
 def _complete(path: Path, config: dict[str, Any]) -> dict[str, Any]:
     """The configuration with Ray's defaults, after Ray's own checks of how its parts fit together."""
     try:
         with quiet_ray():
-            complete: dict[str, Any] = prepare_config(config)
-            validate_config(complete)
+            return complete_launcher_config(config)
     except (ValueError, KeyError, RuntimeError, jsonschema.ValidationError) as error:
         raise ClusterError(f"{path}: {getattr(error, 'message', error)}") from error
-    return complete
 
 
 def _local_files(config: dict[str, Any]) -> dict[str, str]:
@@ -157,25 +166,3 @@ def _local_files(config: dict[str, Any]) -> dict[str, str]:
 
 def _dotted(keys: Keys) -> str:
     return '"' + ".".join(str(key) for key in keys) + '"'
-
-
-def _did_you_mean(word: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f'; did you mean "{close[0]}"?' if close else ""
-
-
-def _line_of(keys: Keys, text: str) -> int:
-    """The line, from 1, of the deepest of `keys` that the text has."""
-    node = yaml.compose(text, Loader=yaml.SafeLoader)
-    line = 1
-    for key in keys:
-        if isinstance(node, yaml.SequenceNode):
-            node = node.value[int(key)]
-            line = node.start_mark.line + 1
-        elif isinstance(node, yaml.MappingNode):
-            found = [(name, value) for name, value in node.value if name.value == str(key)]
-            if not found:
-                return line
-            name, node = found[0]
-            line = name.start_mark.line + 1
-    return line

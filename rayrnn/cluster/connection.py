@@ -1,4 +1,7 @@
-"""The way to a Ray: one that is named, the one `rayrnn up` started, or one inside this process."""
+"""The way to a Ray: one that is named, the one `rayrnn up` started, or one inside this process.
+
+A probe asks first: is there a Ray at that address, of our version, that takes our token?
+"""
 
 import os
 from collections.abc import Iterator
@@ -7,15 +10,60 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import ray
-import ray._private.services as ray_services
 from ray.exceptions import RayError
 
-from rayrnn.cluster.environment import loopback_kept, prepare_environment
-from rayrnn.cluster.folder import run_folder
-from rayrnn.cluster.head import running_head
-from rayrnn.cluster.logs import quiet_ray
-from rayrnn.cluster.probe import probe
+from rayrnn.cluster.environment import prepare_environment, quiet_ray
+from rayrnn.cluster.local_head import running_head
+from rayrnn.cluster.ray_internals import (
+    HeadUnavailable,
+    NoAnswer,
+    find_running_head,
+    loopback_kept,
+    own_place,
+    version_of_head,
+)
+from rayrnn.cluster.sessions import run_folder
 from rayrnn.errors import ClusterError
+
+#: seconds to wait for an answer
+PATIENCE = 5.0
+
+
+def probe(address: str, origin: str) -> None:
+    """Return when the Ray at `address` (host:port) can be worked with.
+
+    Asked here, a wrong address or token is known in seconds; Ray's own client tries for minutes.
+
+    Args:
+        origin: where the address came from, for the message: `--address`, `RAY_ADDRESS`, `rayrnn up`.
+
+    Raises:
+        ClusterError: nobody answers, it is no Ray, its version differs, or it does not take the token.
+    """
+    try:
+        theirs = version_of_head(address, timeout=PATIENCE)
+    except HeadUnavailable as error:
+        raise ClusterError(_explain(error, address, origin)) from None
+    if theirs != ray.__version__:
+        raise ClusterError(
+            f"the cluster at {address} ({origin}) runs Ray {theirs}, here is Ray {ray.__version__}: "
+            "install the same version on both sides"
+        )
+
+
+def _explain(error: HeadUnavailable, address: str, origin: str) -> str:
+    """What it means to the user."""
+    if error.why is NoAnswer.TOKEN_REFUSED:
+        return (
+            f"the cluster at {address} ({origin}) does not take this token: copy the cluster's ~/.ray/auth_token "
+            "to this machine (mode 0600), or set RAY_AUTH_TOKEN_PATH to where it is"
+        )
+    if error.why is NoAnswer.NO_RAY:
+        return f"what answers at {address} ({origin}) is not the Ray that this rayrnn works with, Ray {ray.__version__}"
+    return (
+        f"no Ray answers at {address} ({origin}): {error}; start one with `rayrnn up`, or give the right host:port "
+        "(Ray's own port, 6379 where none was chosen)"
+    )
 
 
 @dataclass(frozen=True)
@@ -72,7 +120,7 @@ def find_cluster(address: str | None = None) -> Connection | None:
 
 def _named(address: str, origin: str) -> Connection | None:
     if address == "auto":
-        address = ray_services.canonicalize_bootstrap_address(address) or "local"
+        address = find_running_head() or "local"
     if address == "local":
         return None
     host, colon, port = address.rpartition(":")
@@ -98,13 +146,7 @@ def _joined(connection: Connection) -> Iterator[Connection]:
 def _embedded(num_cpus: int | None) -> Iterator[Connection]:
     with run_folder() as folder:
         try:
-            _init(
-                "local",
-                num_cpus=num_cpus,
-                include_dashboard=False,
-                _node_ip_address="127.0.0.1",
-                _temp_dir=f"{folder}/ray",
-            )
+            _init("local", num_cpus=num_cpus, include_dashboard=False, **own_place(folder))
             yield Connection(ray.get_runtime_context().gcs_address, "this process", embedded=True)
         finally:
             ray.shutdown(wait_for_processes=True)

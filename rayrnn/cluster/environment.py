@@ -1,15 +1,60 @@
-"""What must be settled in the environment before Ray starts or is spoken to."""
+"""The environment that Ray and its processes need: the token, the loopback, silence."""
 
+import logging
 import os
+import secrets
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
 
-import ray
-import ray._private.services as ray_services
+from filelock import FileLock
 
-from rayrnn.cluster.token import ensure_token
+from rayrnn.cluster.programs import settings_of_programs
+from rayrnn.cluster.ray_internals import lines_of_others_taken, read_settings_again
+from rayrnn.durable import replace_durably
+from rayrnn.errors import ClusterError
+
+#: the loggers that Ray, its libraries and Python's warnings write to
+TALKATIVE = ("ray", "ray.data", "ray.train", "ray.tune", "py.warnings")
+
+
+def ensure_token() -> Path | None:
+    """The path of this user's Ray token, created with mode 0600 or narrowed to it (Ray itself would write it 0644).
+
+    None when RAY_AUTH_TOKEN carries the token: then no file has it.
+
+    Raises:
+        ClusterError: the file can be neither read nor written.
+    """
+    if os.environ.get("RAY_AUTH_TOKEN"):
+        return None
+    path = token_path()
+    try:
+        if not _has_token(path):
+            _create(path)
+        path.chmod(0o600)
+    except OSError as error:
+        raise ClusterError(f"Ray's token file {path} cannot be used: {error}") from None
+    return path
+
+
+def token_path() -> Path:
+    """Where Ray looks for the token: RAY_AUTH_TOKEN_PATH, or ~/.ray/auth_token."""
+    named = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    return Path(named) if named else Path.home() / ".ray" / "auth_token"
+
+
+def _has_token(path: Path) -> bool:
+    return path.exists() and bool(path.read_text(encoding="utf-8").strip())
+
+
+def _create(path: Path) -> None:
+    """Write a token, unless another process has done so meanwhile."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with FileLock(path.with_name(f".{path.name}.lock")):
+        if not _has_token(path):
+            replace_durably(path, secrets.token_hex(32).encode(), mode=0o600)
 
 
 def prepare_environment() -> None:
@@ -19,12 +64,13 @@ def prepare_environment() -> None:
         ClusterError: the token file cannot be used.
     """
     ensure_token()
-    for name, value in _settings().items():
+    for name, value in (settings_for_hosts() | settings_of_programs(sys.executable)).items():
         os.environ.setdefault(name, value)
-    ray._config.initialize("")  # Ray read its settings when it was imported; this makes it look again
+    read_settings_again()
 
 
-def _settings() -> dict[str, str]:
+def settings_for_hosts() -> dict[str, str]:
+    """What Ray must find in its environment, on this host and on every other."""
     return {
         "RAY_AUTH_MODE": "token",
         "RAY_USAGE_STATS_ENABLED": "0",
@@ -35,38 +81,45 @@ def _settings() -> dict[str, str]:
         "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": "60",
         # how long a worker waits for one place before it looks for another
         "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "5",
-        # Spark's executors would start the first python3 on PATH
-        "PYSPARK_PYTHON": sys.executable,
     }
 
 
-def settings_for_hosts() -> dict[str, str]:
-    """What Ray on another host must find in its environment; the path of Python there is the host's own matter."""
-    return {name: value for name, value in _settings().items() if name != "PYSPARK_PYTHON"}
-
-
 @contextmanager
-def loopback_kept() -> Iterator[None]:
-    """Inside, 127.0.0.1 means 127.0.0.1.
+def quiet_ray(log_file: Path | None = None) -> Iterator[None]:
+    """Inside, Ray's messages and Python's warnings in this process go to `log_file` (None: nowhere), not to the screen.
 
-    Ray 2.60 replaces it by an address that the network can reach, and then listens on every interface.
+    ray.data sets up its own logging when it is imported: import it before.
     """
-    replace = ray_services.resolve_ip_for_localhost
-    ray_services.resolve_ip_for_localhost = lambda host: host
+    handler = _handler(log_file)
+    loggers = [logging.getLogger(name) for name in TALKATIVE]
+    before = [logger.handlers[:] for logger in loggers]
+    logging.captureWarnings(True)
+    for logger in loggers:
+        _redirect(logger, handler)
     try:
-        yield
+        with lines_of_others_taken(logging.getLogger("ray").info):
+            yield
     finally:
-        ray_services.resolve_ip_for_localhost = replace
+        logging.captureWarnings(False)
+        for logger, handlers in zip(loggers, before, strict=True):
+            logger.handlers[:] = handlers
+        handler.close()
 
 
-def bind_to_loopback(parameters: Any, head: bool) -> None:
-    """The same for `ray start`, which calls this function because RAY_START_HOOK names it."""
-    assert head
-    parameters.node_ip_address = "127.0.0.1"
-    parameters.node_name = "127.0.0.1"
-    without_client_server(parameters, head)
+def _handler(log_file: Path | None) -> logging.Handler:
+    if log_file is None:
+        return logging.NullHandler()
+    handler = logging.FileHandler(log_file, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    return handler
 
 
-def without_client_server(parameters: Any, head: bool) -> None:
-    """Leave the Ray Client's server out: it listens on every interface, and rayrnn does not use it."""
-    parameters.ray_client_server_port = None
+def _redirect(logger: logging.Logger, handler: logging.Handler) -> None:
+    """Take the handlers that write to the screen away; a logger that passes its messages on needs no other."""
+    logger.handlers[:] = [kept for kept in logger.handlers if not _writes_to_screen(kept)]
+    if not (logger.propagate and logger.name.startswith("ray.")):
+        logger.addHandler(handler)
+
+
+def _writes_to_screen(handler: logging.Handler) -> bool:
+    return isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler)

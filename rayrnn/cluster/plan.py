@@ -3,10 +3,9 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from rayrnn.cluster.checks import Finding, check
 from rayrnn.cluster.cluster_file import ClusterFile
-from rayrnn.cluster.launch_file import is_address
-from rayrnn.cluster.survey import Host, survey, token_digest
+from rayrnn.cluster.inspection import Finding, Host, check, survey, token_digest
+from rayrnn.cluster.launcher import is_address
 from rayrnn.errors import ClusterError, UsageError
 
 

@@ -1,19 +1,111 @@
-"""What a running cluster has and who uses it."""
+"""What a cluster has, who uses it, and the runs that train on it now."""
 
+import json
+import threading
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ray._private.services import _get_gcs_client_options
-from ray._private.state import GlobalState
-from ray.autoscaler.v2.schema import NodeInfo
-from ray.autoscaler.v2.sdk import get_cluster_status
+import ray
+from ray.exceptions import RayError
 
-from rayrnn.cluster.connection import find_cluster
+from rayrnn.cluster.connection import find_cluster, probe
 from rayrnn.cluster.environment import prepare_environment
-from rayrnn.cluster.probe import probe
-from rayrnn.cluster.runs import LiveRun, live_run, read_runs
-from rayrnn.cluster.state import load_head
+from rayrnn.cluster.local_head import load_head
+from rayrnn.cluster.ray_internals import (
+    NodeResources,
+    Row,
+    put_in_head_store,
+    read_head_store,
+    read_tables,
+    remove_from_head_store,
+    resources_in_use,
+)
 from rayrnn.errors import ClusterError
+
+SPACE = "rayrnn"
+#: between two moments at which a run tells of itself
+TELL_SECONDS = 1.0
+#: for the head to take a sign down; one that is gone would be waited for until Ray ends the process, after a minute
+TAKE_IN_SECONDS = 3.0
+
+
+@dataclass(frozen=True)
+class LiveRun:
+    """A run at one moment."""
+
+    #: of Ray: the driver's
+    job: str
+    run: str
+    #: rounds learned, of so many
+    round: int
+    rounds: int
+    #: the workers that take part now, by number, of at most so many
+    members: tuple[int, ...]
+    workers: int
+
+
+class Sign:
+    """What a run's driver hangs out; it goes with the driver's job, however that ends.
+
+    The head may be away: nobody waits for it here.
+    """
+
+    def __init__(self, run: str, *, rounds: int, workers: int) -> None:
+        self._run = run
+        self._rounds = rounds
+        self._workers = workers
+        self._job = ray.get_runtime_context().get_job_id()
+        self._told = 0.0
+        self._teller: threading.Thread | None = None
+
+    @property
+    def unanswered_seconds(self) -> float:
+        """How long the head has been silent; 0 when it answered."""
+        return time.monotonic() - self._told if self._teller is not None and self._teller.is_alive() else 0.0
+
+    def is_due(self) -> bool:
+        """Whether it is time to show how things are."""
+        return time.monotonic() - self._told >= TELL_SECONDS and not self.unanswered_seconds
+
+    def show(self, round_number: int, members: Iterable[int]) -> None:
+        """Put this in the place of what was shown."""
+        self._told = time.monotonic()
+        now = LiveRun(self._job, self._run, round_number, self._rounds, tuple(members), self._workers)
+        value = json.dumps(asdict(now)).encode()
+        self._tell(lambda: put_in_head_store(SPACE, self._job, value))
+
+    def take_in(self) -> None:
+        """The run is over."""
+        if self._teller is not None:
+            self._teller.join(TAKE_IN_SECONDS)
+        if not self.unanswered_seconds:
+            self._tell(lambda: remove_from_head_store(SPACE, self._job)).join(TAKE_IN_SECONDS)
+
+    def _tell(self, words: Callable[[], object]) -> threading.Thread:
+        def tell() -> None:
+            with suppress(RayError, RuntimeError):  # the head is away for a moment
+                words()
+
+        self._teller = threading.Thread(target=tell, name="tell", daemon=True)
+        self._teller.start()
+        return self._teller
+
+
+def read_runs(address: str, jobs: Iterable[str]) -> tuple[LiveRun, ...]:
+    """The runs of these jobs, in their order.
+
+    Args:
+        address: of the head, host:port; this process need not have joined it.
+    """
+    return tuple(live_run(json.loads(text)) for text in read_head_store(address, SPACE, jobs))
+
+
+def live_run(values: dict[str, object]) -> LiveRun:
+    """From plain values, as `dataclasses.asdict` gives them."""
+    return LiveRun(**(values | {"members": tuple(values["members"])}))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -88,13 +180,9 @@ def read_status(address: str | None = None) -> ClusterStatus:
     if cluster is None:
         raise ClusterError(_nothing_there())
     probe(cluster.address, cluster.origin)
-    state = GlobalState()
-    state._initialize_global_state(_get_gcs_client_options(cluster.address))
-    try:
-        jobs = [_job(job, state.actor_table(None)) for job in state.job_table() if not job["IsDead"]]
-        nodes = _nodes(cluster.address, state.node_table())
-    finally:
-        state.disconnect()
+    tables = read_tables(cluster.address)
+    jobs = [_job(job, tables.actors) for job in tables.jobs if not job["IsDead"]]
+    nodes = _nodes(cluster.address, tables.nodes)
     head = load_head()
     dashboard = head.dashboard if head and head.address == cluster.address else None
     runs = read_runs(cluster.address, [job.job for job in jobs])
@@ -110,34 +198,31 @@ def _nothing_there() -> str:
     return "no cluster is running here: `rayrnn up` starts one, --address or RAY_ADDRESS names another"
 
 
-def _nodes(address: str, table: list[dict[str, object]]) -> list[Node]:
+def _nodes(address: str, table: list[Row]) -> list[Node]:
     """Every host that was ever part of it; those that left are there with `alive` false and nothing to use."""
-    status = get_cluster_status(address)
-    used = {node.node_id: node for node in [*status.active_nodes, *status.idle_nodes]}
+    used = resources_in_use(address)
     return [_node(row, used.get(str(row["NodeID"]))) for row in table]
 
 
-def _node(row: dict[str, object], info: NodeInfo | None) -> Node:
+def _node(row: Row, there: NodeResources | None) -> Node:
     return Node(
         id=str(row["NodeID"]),
         address=str(row["NodeManagerAddress"]),
         host_name=str(row["NodeManagerHostname"]),
-        alive=info is not None,
-        cpus=_usage(info, "CPU"),
-        gpus=_usage(info, "GPU"),
-        memory=_usage(info, "memory"),
-        object_store=_usage(info, "object_store_memory"),
+        alive=there is not None,
+        cpus=_usage(there, "CPU"),
+        gpus=_usage(there, "GPU"),
+        memory=_usage(there, "memory"),
+        object_store=_usage(there, "object_store_memory"),
     )
 
 
-def _usage(info: NodeInfo | None, resource: str) -> Usage:
-    if info is None:
-        return Usage()
-    return Usage(info.total_resources().get(resource, 0.0), info.used_resources().get(resource, 0.0))
+def _usage(there: NodeResources | None, resource: str) -> Usage:
+    return Usage(there.total.get(resource, 0.0), there.used.get(resource, 0.0)) if there else Usage()
 
 
-def _job(row: dict[str, object], actors: dict[str, dict[str, object]]) -> Job:
-    alive = [str(a["ActorClassName"]) for a in actors.values() if a["JobID"] == row["JobID"] and a["State"] == "ALIVE"]
+def _job(row: Row, actors: list[Row]) -> Job:
+    alive = [str(a["ActorClassName"]) for a in actors if a["JobID"] == row["JobID"] and a["State"] == "ALIVE"]
     return Job(
         job=str(row["JobID"]),
         command=str(row["Entrypoint"]),

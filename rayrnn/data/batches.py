@@ -1,9 +1,12 @@
-"""Rows of sequences -> one minibatch: padded tensors with masks, cut into segments.
+"""Rows of sequences -> minibatches: padded tensors with masks, cut into segments, prepared ahead of the loop.
 
 B batch, T time, F features, O outputs (numbers).
 """
 
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, fields, replace
+from queue import Queue
+from threading import Event, Thread
 
 import numpy as np
 import pyarrow as pa
@@ -67,7 +70,7 @@ class Minibatch:
 
 
 def collate(table: pa.Table, encoding: Encoding) -> Minibatch:
-    """Turn canonical rows (see rayrnn/data/schema.py) into a minibatch; rows without a label have no targets.
+    """Turn canonical rows (see rayrnn/data/rows.py) into a minibatch; rows without a label have no targets.
 
     Raises:
         DataError: a symbol, or a label, is not among those the encoding knows; names it and the sequence.
@@ -118,3 +121,63 @@ def _answers(table: pa.Table, encoding: Encoding, sizes: np.ndarray) -> tuple[np
 
 def _tensor(array: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(array))
+
+
+#: a minibatch, the error that ended the iterator, or None where it just ended
+Prepared = Minibatch | BaseException | None
+
+
+def prefetched(minibatches: Iterator[Minibatch], ahead: int) -> Generator[Minibatch, None, None]:
+    """The same minibatches, `ahead` of them prepared while the loop learns; 0 prepares each when it is asked for.
+
+    Where there is a GPU they lie in pinned memory. An error in the iterator is raised here. `close()` ends the thread
+    and the iterator.
+    """
+    return _prepared(minibatches, ahead) if ahead else _unprepared(minibatches)
+
+
+def _unprepared(minibatches: Iterator[Minibatch]) -> Generator[Minibatch, None, None]:
+    try:
+        yield from minibatches
+    finally:
+        _close(minibatches)
+
+
+def _prepared(minibatches: Iterator[Minibatch], ahead: int) -> Generator[Minibatch, None, None]:
+    queue: Queue[Prepared] = Queue(ahead)
+    stop = Event()
+    thread = Thread(target=_prepare, args=(minibatches, queue, stop), name="prefetch", daemon=True)
+    thread.start()
+    try:
+        while (prepared := queue.get()) is not None:
+            if isinstance(prepared, BaseException):
+                raise prepared
+            yield prepared
+    finally:
+        stop.set()
+        _drain(queue, thread)
+        _close(minibatches)
+
+
+def _prepare(minibatches: Iterator[Minibatch], queue: Queue[Prepared], stop: Event) -> None:
+    pinned = torch.cuda.is_available()
+    last: Prepared = None
+    try:
+        while not stop.is_set() and (minibatch := next(minibatches, None)) is not None:
+            queue.put(minibatch.pin_memory() if pinned else minibatch)
+    except BaseException as error:  # the loop is to see whatever happened here
+        last = error
+    queue.put(last)
+
+
+def _drain(queue: Queue[Prepared], thread: Thread) -> None:
+    """Make room until the thread has put its last."""
+    while thread.is_alive() or not queue.empty():
+        while not queue.empty():
+            queue.get_nowait()
+        thread.join(timeout=0.01)
+
+
+def _close(minibatches: Iterator[Minibatch]) -> None:
+    if isinstance(minibatches, Generator):
+        minibatches.close()

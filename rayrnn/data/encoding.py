@@ -3,7 +3,7 @@
 S steps of all sequences together, N sequences, F numeric features, O numbers to predict.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,14 +11,73 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rayrnn.data.classes import check_labels, labels_of
-from rayrnn.data.feature_names import feature_names, places_of
-from rayrnn.data.ragged import flat, matrix, unwrap
-from rayrnn.data.scaling import Scaling
-from rayrnn.data.schema import step_counts
+from rayrnn.data.arrow_lists import flat, is_list, matrix, unwrap
+from rayrnn.data.rows import feature_names, places_of, step_counts
 from rayrnn.data.vocabulary import Vocabulary
 from rayrnn.errors import DataError
 from rayrnn.wording import counted
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """What is taken from every feature, and what it is then divided by."""
+
+    #: none, standardize (mean 0, standard deviation 1) or min_max (0 .. 1)
+    kind: str
+    shift: tuple[float, ...]
+    scale: tuple[float, ...]
+
+    def apply(self, values: np.ndarray) -> np.ndarray:
+        """Scale values [..., F]; computed in float64, returned as float32."""
+        if self.kind == "none":
+            return values
+        return np.asarray((values - np.array(self.shift)) / np.array(self.scale), np.float32)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON."""
+        return {"kind": self.kind, "shift": list(self.shift), "scale": list(self.scale)}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Scaling":
+        """The inverse of `to_json`."""
+        return cls(values["kind"], tuple(values["shift"]), tuple(values["scale"]))
+
+
+def check_labels(labels: Mapping[str, str], classes: Iterable[str]) -> None:
+    """Raise a DataError for a label (mapped to a sequence that has it) that is not among the classes."""
+    known = set(classes)
+    for label, key in labels.items():
+        if label not in known:
+            shown = list(classes)
+            more = f" and {len(shown) - 20} more" if len(shown) > 20 else ""
+            raise DataError(
+                f"sequence {key!r} has the label {label!r}, which is not among the {len(shown)} classes: "
+                f"{', '.join(shown[:20])}{more}"
+            )
+
+
+def labels_of(table: pa.Table) -> dict[str, str]:
+    """Every class in a table's labels -> the key of the first row that has it."""
+    labels, keys = flat(table["label"]), flat(table["key"])
+    owners, items = np.arange(len(labels)), labels
+    if is_list(labels.type):
+        sizes, items = unwrap(labels)
+        owners = np.repeat(owners, sizes)
+    there = np.asarray(items.is_valid())
+    encoded = items.drop_null().dictionary_encode()
+    first = np.unique(np.asarray(encoded.indices), return_index=True)[1]
+    rows = keys.take(pa.array(owners[there][first]))
+    return dict(zip(encoded.dictionary.to_pylist(), rows.to_pylist(), strict=True))
+
+
+def naturally(symbols: Iterable[str]) -> list[str]:
+    """Sorted as people sort: whole numbers by their value before all else, the rest by their characters."""
+    return sorted(symbols, key=lambda symbol: (0, int(symbol), symbol) if _is_integer(symbol) else (1, 0, symbol))
+
+
+def _is_integer(symbol: str) -> bool:
+    digits = symbol.removeprefix("-")
+    return digits.isascii() and digits.isdigit()
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """Finds the files of a source: one, a directory, a glob pattern or several of these; local, s3://, gs:// or hdfs://."""
 
-import difflib
 import os
 import re
 import sysconfig
@@ -13,6 +12,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from rayrnn.errors import DataError
+from rayrnn.wording import closest
 
 SCHEMES = ("s3", "gs", "hdfs", "file")
 _WILDCARD = re.compile(r"[*?\[]")
@@ -234,6 +234,6 @@ def _not_found(filesystem: fs.FileSystem, path: str, address: str) -> str:
     if not parent:
         return f"there is no {address}{place}"
     neighbours = [info.base_name for info in filesystem.get_file_info(fs.FileSelector(parent))]
-    close = difflib.get_close_matches(missing.rpartition("/")[2], neighbours, n=1, cutoff=0.5)
-    hint = f'; did you mean "{parent}/{close[0]}"?' if close else f"; {parent} has no {missing.rpartition('/')[2]!r}"
+    close = closest(missing.rpartition("/")[2], neighbours)
+    hint = f'; did you mean "{parent}/{close}"?' if close else f"; {parent} has no {missing.rpartition('/')[2]!r}"
     return f"there is no {address}{place}{hint}"

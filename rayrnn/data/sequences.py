@@ -1,22 +1,72 @@
 """Sequences in Ray's object store, addressed by number: gathered once, then taken by any process, in any order."""
 
+import logging
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from threading import Lock
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import ray
 import ray.data
+from pyarrow import fs
+from ray.data import DataContext, Dataset
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from rayrnn.data.feature_names import feature_names
-from rayrnn.data.quiet import settle
-from rayrnn.data.remote import results
-from rayrnn.data.schema import REASONS, canonical, step_counts
-from rayrnn.errors import DataError
+from rayrnn.data.rows import REASONS, canonical, feature_names, step_counts
+from rayrnn.errors import DataError, RayrnnError
 
 #: what one process keeps of the blocks it fetched; those of its own machine are shared memory, not copies
 KEPT_BYTES = 512 * 2**20
+
+
+def results(references: Sequence[ray.ObjectRef]) -> list[Any]:
+    """The tasks' results in order.
+
+    Raises:
+        RayrnnError: what the first task to fail raised, without Ray's wrapping around it.
+    """
+    try:
+        return list(ray.get(list(references)))
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, RayrnnError):
+            raise error.cause from None
+        raise
+
+
+def beside(filesystem: fs.FileSystem) -> dict[str, Any]:
+    """Options for tasks that read it: local files are those of this host, which other hosts do not have."""
+    nodes = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
+    if filesystem.type_name != "local" or len(nodes) < 2:
+        return {}
+    here = ray.get_runtime_context().get_node_id()
+    # a head that offers no CPU to anybody still reads its own files
+    cpus = {} if nodes[here]["Resources"].get("CPU") else {"num_cpus": 0}
+    return {"scheduling_strategy": NodeAffinitySchedulingStrategy(here, soft=False)} | cpus
+
+
+def quiet_ray_data() -> None:
+    """No progress bars, no notes on execution: Ray Data's own log file has them. Blocks keep their order."""
+    _settle(DataContext.get_current())
+    for handler in logging.getLogger("ray.data").handlers:
+        if isinstance(handler, logging.StreamHandler):
+            handler.setLevel(logging.ERROR)
+
+
+def settle(dataset: Dataset) -> Dataset:
+    """The same for a dataset that somebody else made."""
+    quiet_ray_data()
+    _settle(dataset.context)
+    return dataset
+
+
+def _settle(context: DataContext) -> None:
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    # the order of the blocks decides which sequence has which number, and so what is learned in which round
+    context.execution_options.preserve_order = True
 
 
 class Blocks:
@@ -56,7 +106,7 @@ class Blocks:
 class Sequences:
     """N sequences, numbered through all blocks. Small: it travels to the workers, the blocks stay where they are."""
 
-    #: Arrow tables of canonical rows (see rayrnn/data/schema.py) in Ray's object store, owned by the driver
+    #: Arrow tables of canonical rows (see rayrnn/data/rows.py) in Ray's object store, owned by the driver
     blocks: tuple[ray.ObjectRef, ...]
     #: steps of every sequence, int64 [N]; of a language model one less than its symbols
     steps: np.ndarray
@@ -72,6 +122,18 @@ class Sequences:
 
     def __len__(self) -> int:
         return len(self.steps)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some of the sequences: the ones to learn from, or the ones held out."""
+
+    sequences: Sequences
+    #: global indices into `sequences`, int64
+    indices: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.indices)
 
 
 def gather(dataset: ray.data.Dataset, *, task: str, horizon: int = 0) -> Sequences:

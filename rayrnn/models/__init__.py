@@ -1,0 +1,1 @@
+"""Networks: torch modules of plain arguments and tensors."""

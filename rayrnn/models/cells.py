@@ -8,7 +8,7 @@ from typing import cast
 import torch
 from torch import nn
 
-from rayrnn.models.graves import GravesLSTM
+from rayrnn.models.graves_lstm import GravesLSTM
 
 #: what one layer carries from step to step, each B x H: (hidden,), or (hidden, memory) for the LSTMs
 State = tuple[torch.Tensor, ...]

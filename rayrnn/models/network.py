@@ -1,4 +1,4 @@
-"""The network: symbols or numbers in, layers of one cell, one answer a step or a sequence out.
+"""The network: symbols or numbers in, layers of one cell, one way or both, one answer a step or a sequence out.
 
 Shapes: B batch, T time, F features, V symbols, classes or numbers of the answer, H hidden.
 """
@@ -7,8 +7,60 @@ import torch
 from torch import nn
 
 from rayrnn.models.cells import State, make_cell
-from rayrnn.models.directions import BothDirections, merge
-from rayrnn.models.pooling import pool
+
+
+def pool(steps: torch.Tensor, mask: torch.Tensor | None, how: str, backward: bool = False) -> torch.Tensor:
+    """One vector_BH a row from the existing steps of steps_BTH; zeros where a row has none.
+
+    Args:
+        mask: BT, True where a step exists; None: everywhere.
+        how: `last` (the step that has read the whole row), `mean` or `max`.
+        backward: the steps were read from the end, so that the first step has read the whole row.
+    """
+    if mask is None:
+        mask = torch.ones(steps.shape[:2], dtype=torch.bool, device=steps.device)
+    count = mask.sum(1)
+    if how == "mean":
+        return steps.masked_fill(~mask.unsqueeze(-1), 0).sum(1) / count.clamp(min=1).unsqueeze(-1)
+    if how == "max":
+        lowest = torch.finfo(steps.dtype).min
+        pooled = steps.masked_fill(~mask.unsqueeze(-1), lowest).amax(1)
+    else:
+        rows = torch.arange(len(steps), device=steps.device)
+        pooled = steps[rows, torch.zeros_like(count) if backward else (count - 1).clamp(min=0)]
+    return pooled.masked_fill((count == 0).unsqueeze(-1), 0)
+
+
+class BothDirections(nn.Module):
+    """Two cells, the second over each row reversed within its own length, so that padding stays at the end."""
+
+    def __init__(self, cell: str, input_size: int, hidden_size: int) -> None:
+        super().__init__()
+        self.forwards = make_cell(cell, input_size, hidden_size)
+        self.backwards = make_cell(cell, input_size, hidden_size)
+
+    def forward(self, inputs: torch.Tensor, mask: torch.Tensor | None) -> list[torch.Tensor]:
+        """Both directions' outputs_BTH, each at the step it belongs to: the second has seen that step and all after."""
+        ahead, _ = self.forwards(inputs)
+        back, _ = self.backwards(reverse(inputs, mask))
+        return [ahead, reverse(back, mask)]
+
+
+def reverse(steps: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    """Turn the existing steps of each row (BT or BTF) around; padding stays where it is. Twice is nothing."""
+    if mask is None:
+        return steps.flip(1)
+    position = torch.arange(mask.shape[1], device=mask.device)
+    mirrored = mask.sum(1, keepdim=True) - 1 - position
+    index = torch.where(mirrored >= 0, mirrored, position)
+    return steps.gather(1, index.reshape(index.shape + (1,) * (steps.dim() - 2)).expand_as(steps))
+
+
+def merge(directions: list[torch.Tensor], how: str) -> torch.Tensor:
+    """Join the directions along features (`concat`) or add them (`sum`); a single one stays as it is."""
+    if len(directions) == 1:
+        return directions[0]
+    return torch.cat(directions, dim=-1) if how == "concat" else directions[0] + directions[1]
 
 
 class Network(nn.Module):

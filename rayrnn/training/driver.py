@@ -1,8 +1,14 @@
-"""From a recipe to a trained run: source -> sequences -> TorchTrainer -> run directory."""
+"""From a recipe to a trained run: source -> sequences -> workers -> run directory."""
 
 import os
+import signal
+import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import ray
 import ray.data
@@ -11,33 +17,83 @@ from ray.actor import ActorHandle
 from ray.exceptions import RayError
 from rich.console import Console
 
-from rayrnn.checkpoints import newest_checkpoint
 from rayrnn.cluster import connect
-from rayrnn.cluster.runs import Sign
+from rayrnn.cluster.status import Sign
+from rayrnn.data.prepare import Material, prepare
 from rayrnn.errors import RayrnnError, RunError
-from rayrnn.landing import landed
 from rayrnn.recipe import Recipe
-from rayrnn.run import Run, build_network
-from rayrnn.training.account import draw_up
-from rayrnn.training.assignment import Assignment, Progress
-from rayrnn.training.attendance import Attendance
-from rayrnn.training.crew import start_crew
-from rayrnn.training.failure import Strikes, broken, headless, interrupted, unexpected, without_a_word
-from rayrnn.training.interrupt import stop_requests
-from rayrnn.training.mailbox import Event, open_mailbox
-from rayrnn.training.material import Material, prepare
-from rayrnn.training.outcome import Outcome
-from rayrnn.training.progress import Screen
+from rayrnn.runs.checkpoints import newest_checkpoint
+from rayrnn.runs.copies import landed
+from rayrnn.runs.directory import Run, build_network
+from rayrnn.training.coordinator import Event, open_mailbox, start_roll
+from rayrnn.training.failures import Strikes, broken, headless, interrupted, unexpected, without_a_word
+from rayrnn.training.messages import Assignment, Progress
+from rayrnn.training.placement import check_room, count_workers, find_need
 from rayrnn.training.recorder import Recorder
-from rayrnn.training.roll import start_roll
-from rayrnn.training.room import check_room, count_workers, find_need
-from rayrnn.training.talk import Talk
+from rayrnn.training.screen import Screen, Talk
+from rayrnn.training.summary import Outcome, draw_up
+from rayrnn.training.worker_pool import start_crew
 
+#: for an answer. A roll that is starting again answers later; one whose node is gone never does, and Ray ends a driver
+#: that has lost its node about ten seconds later
+WAIT_SECONDS = 2.0
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 POLL_SECONDS = 0.1
 #: for Ray's head to answer; Ray ends a process whose head has been silent for a minute
 HEAD_SECONDS = 20.0
 #: for Ray Train to let go of the workers, before they are ended with it
 CLOSING_SECONDS = 10.0
+
+
+class Attendance:
+    """The driver's view of the roll."""
+
+    def __init__(self, roll: ActorHandle) -> None:
+        self._roll = roll
+        self._asked: dict[str, ray.ObjectRef] = {}
+
+    def events(self) -> list[Event]:
+        """What has happened since the last call, oldest first."""
+        return self._answer("collect") or []
+
+    def members(self) -> list[int] | None:
+        """The numbers of the workers that take part; None when the roll does not answer now."""
+        answer: list[int] | None = self._answer("members")
+        return answer
+
+    def _answer(self, question: str) -> Any:
+        """None while there is none; it is waited for again the next time, and not lost."""
+        if question not in self._asked:
+            self._asked[question] = getattr(self._roll, question).remote()
+        if not ray.wait([self._asked[question]], timeout=WAIT_SECONDS)[0]:
+            return None
+        return ray.get(self._asked.pop(question))
+
+
+@contextmanager
+def stop_requests(request: Callable[[], None]) -> Iterator[None]:
+    """Call `request` at the first SIGINT or SIGTERM; the second raises KeyboardInterrupt.
+
+    Only the main thread gets signals: elsewhere nothing changes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    asked = False
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+        request()
+
+    before = {number: signal.signal(number, handle) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def train(
@@ -72,7 +128,7 @@ def train(
     with landed(out, recipe, resume=resume, warn=screen.warn) as run, connect(address, log_file=run.log):
         check_room(recipe.averaging)
         screen.say("reading the data ...")
-        outcome = Driver(run, recipe, prepare(recipe, data, run), screen).train(resume=resume)
+        outcome = Driver(run, recipe, prepare(recipe, data, encoding=run.stored_encoding), screen).train(resume=resume)
     screen.finish(outcome, run.metrics())
     return outcome
 

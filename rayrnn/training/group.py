@@ -1,8 +1,8 @@
 """Adds up or gathers vectors with whoever is there: workers may die, hang, come late or join between two rounds.
 
 What is said here of a sum holds for what is gathered too. Both run over gloo between the workers' own processes
-(rayrnn/training/links.py); rayrnn/training/roll.py settles who they are. While nothing happens a round costs one sum
-and one vote of a single number.
+(rayrnn/training/gloo.py); rayrnn/training/coordinator.py settles who they are. While nothing happens a round costs one
+sum and one vote of a single number.
 """
 
 import time
@@ -19,8 +19,8 @@ from ray.actor import ActorHandle
 from ray.exceptions import RayError
 
 from rayrnn.errors import RunError
-from rayrnn.training.links import Links, all_gather, all_reduce, connect
-from rayrnn.training.roster import Answer, Member, Report, Roster, Word
+from rayrnn.training.gloo import Links, all_gather, all_reduce, connect
+from rayrnn.training.messages import Answer, Member, Report, Roster, Word
 
 #: between two messages by which a roll that was started again learns of members who need nothing from it
 TELL_SECONDS = 1.0

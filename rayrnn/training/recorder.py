@@ -1,21 +1,72 @@
-"""Writes what the workers report into the run directory: metrics, checkpoints, the best model."""
+"""Writes what the workers report into the run directory: metrics, TensorBoard, checkpoints, the best model."""
 
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-from rayrnn.checkpoints import Checkpoint, Tensors, write_checkpoint
-from rayrnn.errors import RunError
-from rayrnn.run import Run
-from rayrnn.training.board import Board
-from rayrnn.training.failure import unwritten
-from rayrnn.training.mailbox import Event
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event as BoardEvent
+from tensorboardX.summary import scalar
 
-Line = dict[str, Any]
-#: worker -> its part of a checkpoint
-Parts = dict[int, Event]
+from rayrnn.errors import RunError
+from rayrnn.runs.checkpoints import Checkpoint, Tensors
+from rayrnn.runs.directory import Run
+from rayrnn.training.coordinator import Event
+from rayrnn.training.failures import unwritten
+
+#: between two moments at which what was shown reaches the disk
+FLUSH_SECONDS = 10.0
 #: events after which a worker says no more
 GONE = ("died", "left")
+
+
+class Board:
+    """One event file, written by the caller's own thread: tensorboardX's thread dies at a full disk, and whoever goes
+    on showing values then waits for it forever.
+
+    Args:
+        folder: where the file is made, at the first value.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._writer: EventsWriter | None = None
+        self._flushed = 0.0
+
+    def show(self, round_number: int, values: Mapping[str, float | None]) -> None:
+        """Add the values that are there to the curves of their names.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        if self._writer is None:
+            self._writer = EventsWriter(str(self._folder / "events"))
+        for name, value in values.items():
+            if value is not None:
+                self._writer.write_event(
+                    BoardEvent(wall_time=time.time(), step=round_number, summary=scalar(name, value))
+                )
+        if time.monotonic() - self._flushed > FLUSH_SECONDS:
+            self._writer.flush()
+            self._flushed = time.monotonic()
+
+    def close(self) -> None:
+        """Write what is left.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        if self._writer is not None:
+            writer, self._writer = self._writer, None
+            writer.close()
+
+
+Line = dict[str, Any]
+
+#: worker -> its part of a checkpoint
+Parts = dict[int, Event]
 
 
 class Recorder:
@@ -120,7 +171,7 @@ class Recorder:
         )
         try:
             self._write_model()  # no checkpoint may know of a best model that is not there
-            write_checkpoint(self._run.checkpoints, first["round"], checkpoint)
+            self._run.write_checkpoint(first["round"], checkpoint)
         except OSError as error:
             self._warn(f"the checkpoint of round {first['round']:,} could not be written ({error}); training goes on")
             return None

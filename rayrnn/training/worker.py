@@ -11,13 +11,14 @@ import ray.train.torch
 import torch
 
 from rayrnn.averaging import Averager
-from rayrnn.checkpoints import Checkpoint, Tensors, digest
+from rayrnn.averaging.optimizer_state import reset_state
+from rayrnn.data.order import Stream, make_plan, shared_out
 from rayrnn.errors import RayrnnError
-from rayrnn.optimizer_state import reset_state
-from rayrnn.run import build_network
-from rayrnn.training.assignment import Assignment, Progress
+from rayrnn.runs.checkpoints import Checkpoint, Tensors, digest
+from rayrnn.runs.directory import build_network
+from rayrnn.training.coordinator import Event
 from rayrnn.training.group import Group, Leaving, LeftBehind
-from rayrnn.training.learning import (
+from rayrnn.training.loop import (
     Evaluation,
     Work,
     evaluate,
@@ -26,10 +27,9 @@ from rayrnn.training.learning import (
     make_lesson,
     make_optimizer,
 )
-from rayrnn.training.mailbox import Event
-from rayrnn.training.minibatches import Stream, make_plan, shared_out
-from rayrnn.training.notice import Notice
-from rayrnn.training.report import Notes, culprit, evaluation_event, round_event, write_notes
+from rayrnn.training.messages import Assignment, Progress
+from rayrnn.training.notes import Notes, culprit, evaluation_event, round_event, write_notes
+from rayrnn.training.placement import Notice
 
 #: a model that is not finite in so many rounds in succession is not going to mend
 BROKEN_ROUNDS = 2

@@ -2,6 +2,7 @@
 
 import json
 import random
+import subprocess
 import sys
 import threading
 import time
@@ -12,22 +13,21 @@ from typing import Any
 import numpy as np
 import psutil
 import ray
-from ray._raylet import GcsClient
 from ray.cluster_utils import Cluster
-from ray.core.generated.autoscaler_pb2 import DrainNodeReason
 from rich.console import Console
 
-from rayrnn.cluster.environment import loopback_kept, prepare_environment
+from rayrnn.cluster.environment import prepare_environment
+from rayrnn.cluster.ray_internals import loopback_kept
 from rayrnn.recipe import validate_recipe
-from rayrnn.run import Run
+from rayrnn.runs.directory import Run
 from rayrnn.training.driver import train
-from rayrnn.training.outcome import Outcome
+from rayrnn.training.summary import Outcome
 from tests.chaos.workers import workers_among
 
 #: rounds that a change of the cluster is left alone
 SETTLE_ROUNDS = 20
 #: between the announcement that a node goes and the moment it does, at most
-NOTICE_SECONDS = 120.0
+NOTICE_SECONDS = 120
 #: of a store that is to be full
 STORE_BYTES = 80_000_000
 
@@ -87,10 +87,10 @@ def change(cluster: Cluster, steps: list[str], run: Run, training: "Future[Outco
 
 def drain(cluster: Cluster, node: str) -> None:
     """Announce that a node will be taken away, as a cloud does with what it lends cheaply."""
-    deadline = int((time.time() + NOTICE_SECONDS) * 1000)
-    reason = DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
-    accepted, why_not = GcsClient(address=cluster.address).drain_node(node, reason, "a test", deadline)
-    assert accepted, why_not
+    command = [sys.executable, "-m", "ray.scripts.scripts", "drain-node", f"--address={cluster.address}"]
+    reason = ["--reason=DRAIN_NODE_REASON_PREEMPTION", "--reason-message=a test"]
+    notice = [f"--node-id={node}", f"--deadline-remaining-seconds={NOTICE_SECONDS}"]
+    subprocess.run([*command, *reason, *notice], check=True, capture_output=True)
 
 
 def fill_store(run: Run) -> None:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rayrnn.checkpoints import newest_checkpoint
 from rayrnn.recipe import Recipe
-from rayrnn.run import open_run
+from rayrnn.runs.checkpoints import newest_checkpoint
+from rayrnn.runs.directory import open_run
 from tests.chaos.faults import Fault, variables
 from tests.training.recipes import small
 

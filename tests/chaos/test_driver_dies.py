@@ -11,9 +11,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from rayrnn.checkpoints import newest_checkpoint
-from rayrnn.cluster.processes import processes_of
-from rayrnn.run import Run
+from rayrnn.cluster.sessions import processes_of
+from rayrnn.runs.checkpoints import newest_checkpoint
+from rayrnn.runs.directory import Run
 from tests.chaos.workers import workers_among
 from tests.test_cli import environment_of, run_rayrnn
 from tests.training.recipes import small

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
-from rayrnn.checkpoints import newest_checkpoint, round_of
+from rayrnn.runs.checkpoints import newest_checkpoint, round_of
 from tests.chaos.workers import workers_among
 from tests.cluster.bed import Bed, Host
 

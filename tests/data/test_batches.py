@@ -10,9 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rayrnn.data.batches import Minibatch, collate, pad
-from rayrnn.data.encoding import Encoding
-from rayrnn.data.scaling import Scaling
-from rayrnn.data.schema import canonical
+from rayrnn.data.encoding import Encoding, Scaling
+from rayrnn.data.rows import canonical
 from rayrnn.data.vocabulary import END, UNKNOWN, Vocabulary
 from rayrnn.errors import DataError
 

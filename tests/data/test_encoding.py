@@ -1,6 +1,7 @@
 """What the numbers mean is fitted once over the data, and stays with the run."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,14 +11,16 @@ import ray.data
 
 from rayrnn.data.batches import Minibatch, collate
 from rayrnn.data.encoding import Encoding
-from rayrnn.data.feature_names import with_feature_names
 from rayrnn.data.fitting import fit_encoding
-from rayrnn.data.plan import Plan
-from rayrnn.data.sequences import Sequences, gather, split, take
-from rayrnn.data.sources import held_out_section, read
+from rayrnn.data.order import Plan
+from rayrnn.data.prepare import prepare
+from rayrnn.data.rows import with_feature_names
+from rayrnn.data.sequences import Part, Sequences, gather, split, take
+from rayrnn.data.sources import read
 from rayrnn.data.vocabulary import UNKNOWN
 from rayrnn.errors import DataError
-from rayrnn.recipe_data import Data, TextData
+from rayrnn.recipe import validate_recipe
+from rayrnn.recipe.data_sections import Data, TextData
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -211,10 +214,19 @@ def test_from_text_to_minibatches_every_symbol_is_learned_once_an_epoch() -> Non
     assert len(held_out) == 8
 
 
-def test_held_out_sequences_of_their_own_have_their_own_section() -> None:
-    assert held_out_section(TextData(text="abc")) is None
-    section = held_out_section(TextData(text="abc", held_out="test.txt", length=5))
-    assert section == TextData(path="test.txt", held_out=0.0, length=5)
+def test_held_out_sequences_of_their_own_are_read_from_where_they_lie(ray_cluster: None, tmp_path: Path) -> None:
+    (tmp_path / "test.txt").write_text("cab" * 4)
+    section = {"text": "abc" * 9, "held_out": str(tmp_path / "test.txt"), "length": 5}
+    prepared = prepare(validate_recipe({"name": "apart", "data": section}))
+    assert [text for part in (prepared.training, prepared.held_out) for text in texts_of(part)] == [
+        *("abcabc", "cabcab", "bcabca", "abcabc", "cabcab", "bc"),
+        *("cabcab", "bcabca", "ab"),
+    ]
+
+
+def texts_of(part: Part) -> list[str]:
+    texts: list[str] = take(part.sequences, part.indices)["text"].to_pylist()
+    return texts
 
 
 def test_a_source_that_nobody_reads_is_told() -> None:

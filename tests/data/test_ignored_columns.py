@@ -9,7 +9,7 @@ import pytest
 
 from rayrnn.data.sequences import gather, take
 from rayrnn.data.sources import read
-from rayrnn.recipe_data import CsvData, Data, ParquetData
+from rayrnn.recipe.data_sections import CsvData, Data, ParquetData
 
 
 def features_of(data: Data) -> list[list[float]]:

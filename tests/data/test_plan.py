@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rayrnn.data.plan import WINDOW, Plan, epoch_plan, padding_share, windows_of
+from rayrnn.data.order import WINDOW, Plan, epoch_plan, padding_share, windows_of
 
 
 def plan_of(steps: np.ndarray, *, batch_size: int, seed: int = 1, indices: np.ndarray | None = None) -> Plan:

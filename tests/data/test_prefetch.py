@@ -7,8 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from rayrnn.data.batches import Minibatch
-from rayrnn.data.prefetch import prefetched
+from rayrnn.data.batches import Minibatch, prefetched
 
 
 def minibatch(number: int) -> Minibatch:

@@ -8,10 +8,10 @@ import torch
 
 from rayrnn.data.batches import Minibatch, collate
 from rayrnn.data.fitting import fit_encoding
-from rayrnn.data.plan import Plan
+from rayrnn.data.order import Plan
 from rayrnn.data.sequences import Sequences, gather, take
 from rayrnn.data.sources import read
-from rayrnn.recipe_data import CsvData, Data, ParquetData
+from rayrnn.recipe.data_sections import CsvData, Data, ParquetData
 from tests.ts_files import Labelled, find_ts, read_ts, write_csv
 
 TASK = "classification"

@@ -10,7 +10,7 @@ import pytest
 from rayrnn.data.sequences import gather, take
 from rayrnn.data.sources import read
 from rayrnn.errors import DataError
-from rayrnn.recipe_data import CsvData, Data, ParquetData
+from rayrnn.recipe.data_sections import CsvData, Data, ParquetData
 from tests.s3_store import ENVIRONMENT, Store
 
 

@@ -11,9 +11,9 @@ import ray
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rayrnn.data.moments import fit_scaling, merge, moments_of
-from rayrnn.data.ragged import side_by_side, wrap
-from rayrnn.data.scaling import Scaling
+from rayrnn.data.arrow_lists import side_by_side, wrap
+from rayrnn.data.encoding import Scaling
+from rayrnn.data.fitting import fit_scaling, merge, moments_of
 
 
 def block(sequences: list[np.ndarray]) -> ray.ObjectRef:

@@ -12,7 +12,7 @@ import ray.data
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rayrnn.data.schema import canonical
+from rayrnn.data.rows import canonical
 from rayrnn.data.sequences import Blocks, Sequences, gather, split, take
 from rayrnn.errors import DataError
 

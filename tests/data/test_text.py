@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rayrnn.data.sources import read
-from rayrnn.data.text import cut
+from rayrnn.data.sources.text import cut
 from rayrnn.data.vocabulary import END
 from rayrnn.errors import DataError
-from rayrnn.recipe_data import TextData
+from rayrnn.recipe.data_sections import TextData
 from tests.s3_store import ENVIRONMENT, Store
 
 

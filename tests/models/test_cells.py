@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rayrnn.models.cells import CELLS, State, make_cell
-from rayrnn.models.graves import GravesLSTM
+from rayrnn.models.graves_lstm import GravesLSTM
 
 ALL_CELLS = pytest.mark.parametrize("name", CELLS)
 

@@ -6,10 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rayrnn.models.cells import CELLS
-from rayrnn.models.directions import reverse
-from rayrnn.models.network import Network, detach_state
-from rayrnn.models.pooling import pool
-from rayrnn.models.tasks import loss_sum
+from rayrnn.models.network import Network, detach_state, pool, reverse
+from rayrnn.tasks.losses import loss_sum
 
 ALL_CELLS = pytest.mark.parametrize("cell", CELLS)
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rayrnn.errors import DataError
-from rayrnn.models.metrics import metrics_for
-from rayrnn.models.tasks import has_steps, loss_sum
+from rayrnn.tasks.losses import has_steps, loss_sum
+from rayrnn.tasks.metrics import metrics_for
 
 NAN = float("nan")
 #: logits whose softmax is (1/4, 3/4)

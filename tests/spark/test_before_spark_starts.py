@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 import ray
 from rayrnn_spark import spark_session
-from rayrnn_spark.hosts import check_names, unresolved
-from rayrnn_spark.room import check_room, parse_memory, places
+from rayrnn_spark.preflight import check_names, check_room, parse_memory, places, unresolved
 
 from rayrnn.errors import ClusterError, UsageError
 

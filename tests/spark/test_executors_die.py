@@ -7,7 +7,7 @@ from typing import Any
 
 import psutil
 import ray
-from rayrnn_spark.conversion import cache_arrow, fetch, release, to_blocks
+from rayrnn_spark.transfer import cache_arrow, fetch, release, to_blocks
 
 PARTITIONS = 8
 ROWS = 4000

@@ -15,7 +15,7 @@ from rayrnn.data.batches import Minibatch, collate
 from rayrnn.data.fitting import fit_encoding
 from rayrnn.data.sequences import gather, take
 from rayrnn.data.sources import read
-from rayrnn.recipe_data import CsvData, ParquetData
+from rayrnn.recipe.data_sections import CsvData, ParquetData
 from tests.ts_files import Labelled, find_ts, read_ts, write_csv
 
 TASK = "classification"

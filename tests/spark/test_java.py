@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from rayrnn_spark.java import find_java, java_options
+from rayrnn_spark.preflight import find_java, java_options
 
 from rayrnn.errors import ClusterError
 

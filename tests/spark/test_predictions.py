@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
 from rayrnn_spark import sequences, to_spark
+from rayrnn_spark.source import load, sequences_of
 
-from rayrnn.data.sources import section_at, unlabelled
-from rayrnn.prediction.predictions import predictions
+from rayrnn.prediction.predict import predictions
 from rayrnn.recipe import validate_recipe
 from tests.untrained import make_run, wave, write_files
 
@@ -28,8 +29,18 @@ def test_answers_are_a_frame_keyed_like_the_input(spark: Any, tmp_path: Path) ->
         assert row.label == ("a" if row.a > 0.5 else "b")
 
 
-def test_a_label_that_is_missing_or_there_is_no_feature() -> None:
-    values = {"source": "spark", "format": "parquet", "path": "a", "key": "k", "order_by": "t", "label": "kind"}
-    data = validate_recipe({"name": "x", "task": "classification", "data": values}).data
-    section: Any = unlabelled(section_at(data, "b"), 2)
-    assert (section.path, section.label, section.ignore) == ("b", None, ("kind",))
+@pytest.mark.parametrize("label", ["", ", id as kind"])
+def test_a_label_that_is_missing_or_there_is_no_feature(spark: Any, label: str) -> None:
+    spark.sql(f"{STEPS}".replace(" from", f"{label} from")).createOrReplaceTempView("unanswered")
+    values = {
+        "source": "spark",
+        "format": "table",
+        "table": "a",
+        "key": "series",
+        "order_by": "moment",
+        "label": "kind",
+    }
+    data: Any = validate_recipe({"name": "x", "task": "classification", "data": values}).data
+    rows = sequences_of(load(spark, data, "unanswered"), data, "classification", labelled=False).take_all()
+    assert {row["key"] for row in rows} == {f"s{number}" for number in range(7)}
+    assert all("label" not in row and len(row["values"][0]) == 2 for row in rows)

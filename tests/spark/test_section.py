@@ -5,10 +5,11 @@ from typing import Any
 import pytest
 import yaml
 from rayrnn_spark import SparkData
+from rayrnn_spark.source import load
 
-from rayrnn.data.sources import held_out_section
-from rayrnn.errors import RecipeError
+from rayrnn.errors import DataError, RecipeError
 from rayrnn.recipe import Recipe, validate_recipe
+from rayrnn.remote.upload import pack
 
 
 def recipe(**data: Any) -> Recipe:
@@ -34,10 +35,18 @@ def test_the_stored_recipe_reads_back_the_same() -> None:
     assert validate_recipe(yaml.safe_load(written.to_yaml())) == written
 
 
-def test_held_out_sequences_may_be_another_table() -> None:
-    apart = held_out_section(recipe(format="table", table="learned", held_out="kept").data)
-    assert isinstance(apart, SparkData)
-    assert (apart.table, apart.path) == ("kept", None)
+def test_held_out_sequences_may_be_another_table(spark: Any) -> None:
+    data = recipe(format="table", table="learned", held_out="kept").data
+    assert isinstance(data, SparkData)
+    for name, number in (("learned", 1), ("kept", 2)):
+        spark.sql(f"select {number} as x").createOrReplaceTempView(name)
+    assert [load(spark, data, where).first()[0] for where in (None, "kept")] == [1, 2]
+
+
+def test_a_table_is_no_file_that_travels_and_a_path_is_read_by_the_hosts() -> None:
+    assert recipe(format="table", table="learned", held_out="kept").data.files == {}
+    with pytest.raises(DataError, match=r"data\.path is steps, on this machine, and data\.source spark reads on"):
+        pack(recipe(format="parquet", path="steps"))
 
 
 @pytest.mark.parametrize(

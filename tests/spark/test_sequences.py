@@ -11,10 +11,10 @@ import pyarrow.parquet
 import pytest
 import ray.data
 from rayrnn_spark import SparkData, sequences, spark_session, to_spark
-from rayrnn_spark.failures import translated
 from rayrnn_spark.source import load
+from rayrnn_spark.transfer import translated
 
-from rayrnn.data.feature_names import feature_names
+from rayrnn.data.rows import feature_names
 from rayrnn.data.sequences import gather, take
 from rayrnn.errors import ClusterError, DataError, RecipeError
 

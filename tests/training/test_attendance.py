@@ -6,8 +6,8 @@ import pytest
 import ray
 from ray.exceptions import ActorDiedError
 
-from rayrnn.training import attendance
-from rayrnn.training.attendance import Attendance
+from rayrnn.training import driver
+from rayrnn.training.driver import Attendance
 
 EVENT = {"kind": "died", "worker": 1}
 
@@ -34,16 +34,16 @@ class LateRoll:
 
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_late_answer_is_not_waited_for_and_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attendance, "WAIT_SECONDS", 0.2)
+    monkeypatch.setattr(driver, "WAIT_SECONDS", 0.2)
     roll = LateRoll.remote()
     seen = Attendance(roll)
     assert seen.events() == []
     assert seen.members() is None
     ray.get(roll.tell.remote())
-    monkeypatch.setattr(attendance, "WAIT_SECONDS", 30.0)
+    monkeypatch.setattr(driver, "WAIT_SECONDS", 30.0)
     assert seen.events() == [EVENT]
     assert seen.members() == [0, 1]
-    monkeypatch.setattr(attendance, "WAIT_SECONDS", 0.2)
+    monkeypatch.setattr(driver, "WAIT_SECONDS", 0.2)
     assert seen.events() == [], "each event is told once"
 
 

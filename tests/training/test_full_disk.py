@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from rayrnn.checkpoints import newest_checkpoint
 from rayrnn.errors import RunError
-from rayrnn.run import Run, create_run
+from rayrnn.runs.checkpoints import newest_checkpoint
+from rayrnn.runs.directory import Run, create_run
 from rayrnn.training.recorder import Recorder
 from tests.small_disk import empty, fill, small_disk
 from tests.training.test_recorder import part, round_event

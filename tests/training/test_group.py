@@ -12,8 +12,8 @@ import ray
 import torch
 from ray.actor import ActorHandle
 
+from rayrnn.training.coordinator import start_roll
 from rayrnn.training.group import Group, LeftBehind, State
-from rayrnn.training.roll import start_roll
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 

@@ -6,16 +6,16 @@ import pytest
 import torch
 from rich.console import Console
 
-from rayrnn.checkpoints import read_checkpoint
 from rayrnn.data.batches import collate
-from rayrnn.data.plan import Plan
+from rayrnn.data.order import Plan
+from rayrnn.data.prepare import prepare
 from rayrnn.data.sequences import take
 from rayrnn.models.network import detach_state
 from rayrnn.recipe import Recipe
-from rayrnn.run import build_network
+from rayrnn.runs.checkpoints import read_checkpoint
+from rayrnn.runs.directory import build_network
 from rayrnn.training.driver import train
-from rayrnn.training.learning import learning_rate, make_optimizer
-from rayrnn.training.material import prepare
+from rayrnn.training.loop import learning_rate, make_optimizer
 from tests.training.recipes import small
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")

@@ -4,7 +4,7 @@ import io
 
 from rich.console import Console
 
-from rayrnn.training.progress import Screen
+from rayrnn.training.screen import Screen
 from tests.training.recipes import small
 
 DIED = {"kind": "died", "worker": 1, "round": 7, "detail": "its node was lost"}

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from rayrnn.errors import RunError
-from rayrnn.run import Run, create_run
+from rayrnn.runs.directory import Run, create_run
 from rayrnn.training.recorder import Recorder
 
 

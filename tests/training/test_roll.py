@@ -3,8 +3,8 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from rayrnn.training.roll import Roll
-from rayrnn.training.roster import Answer, Member, Report, Roster, Word
+from rayrnn.training.coordinator import Roll
+from rayrnn.training.messages import Answer, Member, Report, Roster, Word
 
 ANN, BOB, CAT = (Member(number, name) for number, name in enumerate(("ann", "bob", "cat")))
 STATE = ("a reference",)

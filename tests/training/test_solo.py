@@ -11,8 +11,8 @@ from ray.train.v2._internal.constants import (
 )
 from ray.train.v2._internal.logging.logging import LoggingManager
 
-from rayrnn.training import solo
-from rayrnn.training.solo import Solo
+from rayrnn.training import worker_pool
+from rayrnn.training.worker_pool import Solo
 
 
 def test_logging_is_set_up_once_and_before_any_controller_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,7 +32,7 @@ def test_logging_is_set_up_once_and_before_any_controller_is_made(monkeypatch: p
 
         def get_result(self) -> None: ...
 
-    monkeypatch.setattr(solo, "TrainController", Controller)
+    monkeypatch.setattr(worker_pool, "TrainController", Controller)
     runs = [object.__new__(Solo) for _ in range(8)]
     for number, run in enumerate(runs):
         run._number, run._employer = number, None

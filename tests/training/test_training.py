@@ -10,13 +10,13 @@ import pytest
 import torch
 from rich.console import Console
 
-from rayrnn.checkpoints import read_checkpoint
 from rayrnn.errors import ClusterError, DataError, RunError, UsageError
 from rayrnn.generation import Drawing, generate
 from rayrnn.recipe import load_recipe, validate_recipe
-from rayrnn.run import open_run
+from rayrnn.runs.checkpoints import read_checkpoint
+from rayrnn.runs.directory import open_run
 from rayrnn.training.driver import train
-from rayrnn.training.outcome import Outcome
+from rayrnn.training.summary import Outcome
 from tests.training.recipes import small
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")

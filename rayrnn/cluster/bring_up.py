@@ -1,0 +1,231 @@
+"""Bringing the hosts of a cluster file up and down, with Ray's launcher in the middle."""
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rayrnn.cluster.cluster_file import ClusterFile
+from rayrnn.cluster.environment import ensure_token
+from rayrnn.cluster.inspection import token_digest
+from rayrnn.cluster.launcher import Luggage, launch_config, run_launcher
+from rayrnn.cluster.local_head import cluster_folder
+from rayrnn.cluster.packages import build_wheel, packages_for_hosts
+from rayrnn.cluster.plan import Plan, addresses_of
+from rayrnn.cluster.ssh import Shell, Unreachable, last_lines, shell_of, shell_of_head, side_by_side
+from rayrnn.durable import replace_durably
+from rayrnn.errors import ClusterError
+
+#: seconds until every host must have joined; the first time, rayrnn and torch are fetched by each
+PATIENCE = 1800.0
+#: in the cluster's folder, the hosts that have something of it
+TOUCHED = "hosts"
+
+Say = Callable[[str], None]
+
+
+@dataclass
+class Muster:
+    """What the head saw when it called everybody."""
+
+    joined: list[str] = field(default_factory=list)
+    #: address -> what the head's log says about it
+    absent: dict[str, list[str]] = field(default_factory=dict)
+    #: what is wrong where
+    faults: list[tuple[str, str]] = field(default_factory=list)
+    #: address -> with what
+    computes: dict[str, str] = field(default_factory=dict)
+    #: two addresses, seconds of a round trip, bits a second
+    pairs: list[tuple[str, str, float, float]] = field(default_factory=list)
+    #: it was up before
+    was_up: bool = False
+
+
+def bring_up(plan: Plan, say: Say) -> Muster:
+    """Install what is missing, start what does not run, wait for everybody, and have them prove themselves.
+
+    Raises:
+        ClusterError: a host is absent, does not compute, or two cannot talk; names them, with what the log says.
+    """
+    file, wishes = plan.file, plan.wishes
+    ensure_token()
+    folder = cluster_folder(file.name)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    wheel, build = build_wheel(folder)
+    luggage = Luggage(_token_file(folder), wheel, build, packages_for_hosts(), wishes.python)
+    addresses = addresses_of(plan)
+    text = yaml.safe_dump(launch_config(file, luggage, addresses), sort_keys=False)
+    given = folder / "launch.yaml"
+    same = given.exists() and given.read_text(encoding="utf-8") == text
+    # Ray never tries a host again whose setup has failed once
+    failed = folder / "failed"
+    restart = _must_restart(plan, luggage) or (failed.exists() and not wishes.no_restart)
+    if restart or not same or not all(host.runs_ray for host in plan.chosen):
+        if restart:
+            shutil.rmtree(folder / "ray", ignore_errors=True)  # what the launcher remembers of an earlier cluster
+        given.write_text(text, encoding="utf-8")
+        _remember(folder, [host.address for host in plan.chosen])
+        _claim_tokens(plan)
+        if plan.chosen and not restart:
+            shell_of(file, plan.chosen[0].address).ask("enlist", file.name, *addresses[1:])
+        run_launcher("up", file, given, say, _options(plan, restart=restart))
+    failed.touch()
+    muster = call_everybody(file, addresses, say)
+    failed.unlink()
+    muster.was_up = not restart
+    return muster
+
+
+def take_down(file: ClusterFile, say: Say) -> list[str]:
+    """End the cluster on every host and remove its token there, also what a failed `bring_up` has left.
+
+    Returns:
+        the addresses on which something was ended.
+
+    Raises:
+        ClusterError: a host cannot be reached, or a process there does not end.
+    """
+    folder = cluster_folder(file.name)
+    given = folder / "launch.yaml"
+    if not file.hosts:
+        run_launcher("down", file, given if given.exists() else file.path, say)
+        shutil.rmtree(folder, ignore_errors=True)
+        return []
+    touched = _touched(folder)
+    head, *workers = hosts = list(dict.fromkeys([*file.hosts, *touched]))
+
+    def end(host: str) -> Any:
+        # one that was left out may be away: it has nothing of the cluster
+        return _end(file, host, may_be_away=bool(touched) and host not in touched)
+
+    # the head first: it would start its workers again
+    answers = [*side_by_side([head], end), *side_by_side(workers, end)]
+    failed = [str(answer) for answer in answers if isinstance(answer, ClusterError)]
+    if failed:
+        listed = "\n".join(f"  {line}" for line in failed)
+        again = f"its processes and its token may remain there: `rayrnn down {file.path}` again when it can be reached"
+        raise ClusterError(f"not every host could be taken down; {again}\n{listed}")
+    shutil.rmtree(folder, ignore_errors=True)
+    return [host for host, answer in zip(hosts, answers, strict=True) if answer["ended"]]
+
+
+def call_everybody(file: ClusterFile, addresses: tuple[str, ...], say: Say) -> Muster:
+    """Wait on the head for every host, and have it prove that they compute and talk.
+
+    Raises:
+        ClusterError: somebody is absent or not able; names who, with what the head's log says.
+    """
+    muster = Muster()
+    head = shell_of_head(file)
+    for word, value in _listen(head, file.name, addresses):
+        if word == "joined":
+            muster.joined = value
+            say(f"{len(value)} of {len(addresses) or 'the'} hosts have joined")
+        elif word == "absent":
+            muster.absent = value
+        elif word == "fault":
+            muster.faults.append((value[0], value[1]))
+        elif word == "computes":
+            muster.computes[value[0]] = value[1]
+            say(f"{value[0]} computes")
+        elif word == "pair":
+            muster.pairs.append((value[0], value[1], value[2], value[3]))
+            say(f"{value[0]} and {value[1]} talk")
+    if muster.absent or muster.faults:
+        raise ClusterError(_what_is_wrong(muster, file))
+    return muster
+
+
+def _must_restart(plan: Plan, luggage: Luggage) -> bool:
+    """Whether no Ray runs on the head, or one that lacks something of what is to be installed."""
+    if not plan.chosen or not plan.chosen[0].runs_ray:
+        return True
+    if plan.wishes.no_restart or plan.wishes.python:
+        return False
+    facts = plan.chosen[0].facts
+    return facts["build"] != luggage.build or not set(luggage.packages) <= set(facts["installed"])
+
+
+def _token_file(folder: Path) -> Path:
+    """This user's token; a copy where only the environment has it."""
+    path = ensure_token()
+    if path is not None:
+        return path
+    path = folder / "auth_token"
+    replace_durably(path, os.environ["RAY_AUTH_TOKEN"].encode(), mode=0o600)
+    return path
+
+
+def _claim_tokens(plan: Plan) -> None:
+    """Where there is no token yet, the one that comes now will go with the cluster."""
+    digest = token_digest()
+    bare = [host for host in plan.chosen if host.facts["token"]["sha256"] is None]
+    for answer in side_by_side(bare, lambda host: shell_of(plan.file, host.address).ask("claim", str(digest))):
+        if isinstance(answer, ClusterError):
+            raise answer
+
+
+def _options(plan: Plan, *, restart: bool) -> Iterator[str]:
+    if not restart:
+        yield "--no-restart"
+    # where the hosts are listed, those that are chosen are all that the launcher hears of
+    for option, number in (("--min-workers", plan.wishes.min_workers), ("--max-workers", plan.wishes.max_workers)):
+        if not plan.file.hosts and number is not None:
+            yield f"{option}={number}"
+
+
+def _listen(head: Shell, name: str, addresses: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
+    """What rayrnn/cluster/on_host/verify.py says on the head, as it says it."""
+    script = f"exec python3 -m rayrnn.cluster.on_host.verify {shlex.join([name, str(PATIENCE), *addresses])}"
+    with subprocess.Popen(
+        head.command(script), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        last = None
+        for line in process.stdout:
+            if line.startswith("{"):
+                ((last, value),) = json.loads(line).items()
+                yield last, value
+        said = process.stderr.read()
+    if last not in ("done", "fault"):
+        raise ClusterError(f"the head {head.address} could not call the hosts together:\n{last_lines(said)}")
+
+
+def _what_is_wrong(muster: Muster, file: ClusterFile) -> str:
+    lines = []
+    for address, words in muster.absent.items():
+        lines.append(f"{address} has not joined the cluster; the head's log says")
+        lines += [f"    {word}" for word in words[-8:]] or ["    nothing about it"]
+    lines += [f"{where} {what}" for where, what in muster.faults]
+    if any(" and " in where for where, _ in muster.faults):
+        lines.append("  the hosts must reach each other on every TCP port: look at the firewalls between them")
+    there = ", ".join(muster.joined) or "nobody"
+    lines.append(f"  joined: {there}; mend it and type `rayrnn up {file.path}` again, or `rayrnn down {file.path}`")
+    return "\n".join(lines)
+
+
+def _remember(folder: Path, hosts: list[str]) -> None:
+    """That these have something of the cluster, until it is taken down."""
+    replace_durably(folder / TOUCHED, "\n".join(dict.fromkeys([*_touched(folder), *hosts])).encode())
+
+
+def _touched(folder: Path) -> list[str]:
+    path = folder / TOUCHED
+    return path.read_text(encoding="utf-8").split() if path.exists() else []
+
+
+def _end(file: ClusterFile, address: str, *, may_be_away: bool) -> Any:
+    try:
+        return shell_of(file, address).ask("end", file.name, timeout=60)
+    except Unreachable:
+        if may_be_away:
+            return {"ended": 0}
+        raise

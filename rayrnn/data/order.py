@@ -1,0 +1,164 @@
+"""Which sequences are learned together, when and by whom: a pure function of the seed that any worker works out."""
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from rayrnn.data.batches import Minibatch, collate, prefetched
+from rayrnn.data.encoding import Encoding
+from rayrnn.data.sequences import Part, take
+
+#: sequences in one window, at least: enough to shuffle well, few enough that their blocks are kept at hand
+WINDOW = 65_536
+#: minibatches whose sequences are sorted by length together: more mean less padding and less chance
+POOL = 64
+
+
+class Plan:
+    """The endless stream of minibatches: minibatch j is number j % M of epoch j // M, each of M minibatches.
+
+    In a round that begins at `cursor` with W members and frequency k, member i learns the minibatches
+    cursor + i + W * n (n < k); the next round begins at cursor + W * k.
+    """
+
+    def __init__(
+        self, steps: np.ndarray, indices: np.ndarray, offsets: np.ndarray, *, batch_size: int, seed: int
+    ) -> None:
+        """
+        Args:
+            steps: of all sequences, int64 [N].
+            indices: numbers of the sequences to learn from, ascending.
+            offsets: the number of every block's first sequence, and N (see `Sequences`).
+        """
+        assert len(indices), "a plan needs sequences"
+        self.indices = indices
+        self.batch_size = batch_size
+        self._steps = steps
+        self._seed = seed
+        self._windows = windows_of(indices, offsets)
+        self._epoch = -1
+        self._minibatches: list[np.ndarray] = []
+
+    @property
+    def minibatches_an_epoch(self) -> int:
+        """M: every window's sequences in minibatches, the last of which may be smaller."""
+        return sum(-(-len(window) // self.batch_size) for window in self._windows)
+
+    def minibatch(self, number: int) -> np.ndarray:
+        """The sequences' numbers, int64 [at most batch_size], of minibatch `number` (from 0) of the stream."""
+        epoch, place = divmod(number, self.minibatches_an_epoch)
+        if epoch != self._epoch:
+            self._minibatches = epoch_plan(
+                self._steps, self._windows, batch_size=self.batch_size, seed=self._seed, epoch=epoch
+            )
+            self._epoch = epoch
+        return self._minibatches[place]
+
+
+def epoch_plan(
+    steps: np.ndarray, windows: list[np.ndarray], *, batch_size: int, seed: int, epoch: int
+) -> list[np.ndarray]:
+    """One epoch's minibatches: every sequence once, shuffled within its window, the windows in an order of their own.
+
+    Where all lengths are equal, minibatches are consecutive pieces of the shuffled window: W workers with minibatches
+    of b learn, side by side, what one worker with minibatches of W * b learns. Where they differ, sequences of like
+    length come together.
+    """
+    random = np.random.default_rng([seed, epoch])
+    equal = _all_equal(steps, windows)
+    minibatches: list[np.ndarray] = []
+    for number in random.permutation(len(windows)):
+        shuffled = random.permutation(windows[number])
+        if equal:
+            minibatches += _chunks(shuffled, batch_size)
+            continue
+        pool_of = np.arange(len(shuffled)) // (POOL * batch_size)
+        chunks = _chunks(shuffled[np.lexsort((steps[shuffled], pool_of))], batch_size)
+        minibatches += [chunks[place] for place in random.permutation(len(chunks))]
+    return minibatches
+
+
+def windows_of(indices: np.ndarray, offsets: np.ndarray, at_least: int = WINDOW) -> list[np.ndarray]:
+    """Cut ascending sequence numbers where blocks end, into windows of `at_least` sequences each."""
+    ends = np.searchsorted(indices, offsets[1:])
+    cuts, start = [], 0
+    for end in ends:
+        if end - start >= at_least and len(indices) - end >= at_least:
+            cuts.append(int(end))
+            start = end
+    return np.split(indices, cuts)
+
+
+def padding_share(steps: np.ndarray, minibatches: Iterable[np.ndarray]) -> float:
+    """The share of all computed steps that are padding."""
+    lengths = [steps[minibatch] for minibatch in minibatches]
+    computed = sum(len(own) * int(own.max()) for own in lengths)
+    return 1 - sum(int(own.sum()) for own in lengths) / computed if computed else 0.0
+
+
+def _all_equal(steps: np.ndarray, windows: list[np.ndarray]) -> bool:
+    first = steps[windows[0][0]]
+    return all(bool((steps[window] == first).all()) for window in windows)
+
+
+def _chunks(indices: np.ndarray, size: int) -> list[np.ndarray]:
+    return [indices[start : start + size] for start in range(0, len(indices), size)]
+
+
+#: what a worker learns is fixed by these three: minibatches taken so far, its rank, the number of members
+Position = tuple[int, int, int]
+
+
+class Stream:
+    """A worker's minibatches, round after round.
+
+    In a round that begins at `cursor` with `size` members, member `rank` learns the minibatches
+    `cursor + rank + size * n` for n = 0 .. frequency - 1 of the plan's endless stream; the next round begins
+    at `cursor + size * frequency`. So every sequence of an epoch is learned once, whoever learns it, and the
+    next round's minibatches are prepared while the members average, unless the members change.
+    """
+
+    def __init__(self, part: Part, encoding: Encoding, plan: Plan, *, frequency: int, ahead: int) -> None:
+        self._part = part
+        self._encoding = encoding
+        self._plan = plan
+        self._frequency = frequency
+        self._ahead = ahead
+        self._expected: Position | None = None
+        self._running: Iterator[Minibatch] = iter(())
+
+    def round(self, cursor: int, rank: int, size: int) -> Iterator[Minibatch]:
+        """The minibatches from `cursor` on; the caller takes `frequency` of them."""
+        if self._expected != (cursor, rank, size):
+            self.close()
+            self._running = prefetched(self._from(cursor, rank, size), self._ahead)
+        self._expected = (cursor + size * self._frequency, rank, size)
+        return self._running
+
+    def close(self) -> None:
+        """End the preparation."""
+        close = getattr(self._running, "close", None)
+        if close is not None:
+            close()
+
+    def _from(self, cursor: int, rank: int, size: int) -> Iterator[Minibatch]:
+        number = cursor + rank
+        while True:
+            yield collate(take(self._part.sequences, self._plan.minibatch(number)), self._encoding)
+            number += size
+
+
+def make_plan(part: Part, *, batch_size: int, seed: int) -> Plan:
+    """The endless stream of minibatches of a part."""
+    sequences = part.sequences
+    return Plan(sequences.steps, part.indices, sequences.offsets, batch_size=batch_size, seed=seed)
+
+
+def shared_out(
+    part: Part, encoding: Encoding, *, rank: int, size: int, batch_size: int, ahead: int
+) -> Iterator[Minibatch]:
+    """One member's share of a part, once, in minibatches of sequences of like length."""
+    own = part.indices[rank::size]
+    own = own[np.argsort(part.sequences.steps[own], kind="stable")]
+    chunks = (own[start : start + batch_size] for start in range(0, len(own), batch_size))
+    return prefetched((collate(take(part.sequences, chunk), encoding) for chunk in chunks), ahead)

@@ -1,0 +1,231 @@
+"""What a row of a dataset of sequences holds, and the one Arrow type that each column is brought to.
+
+    key          string                                      names the sequence
+    text         string                                      its steps: characters,
+    symbols      list<string>                                or words (whole numbers are words too),
+    values       list<fixed_size_list<float32, F>>           or F numbers each,
+    categories   list<fixed_size_list<string, C>>            and / or C words of categorical columns each
+    label        string                                      classification: one class a sequence
+                 list<string>                                tagging: one class a step, null = none
+                 fixed_size_list<float32, O>                 regression: one answer a sequence, NaN = none
+                 list<fixed_size_list<float32, O>>           regression: one answer a step, NaN = none
+
+A source may add `fault` or `skipped`: why a row, whose other columns are null, cannot be used (`keyed` in tables.py).
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.types as kinds
+
+from rayrnn.data.arrow_lists import depth, ends, flat, numbers, side_by_side, unwrap, wrap
+from rayrnn.errors import DataError
+
+_KEY = b"rayrnn.features"
+CONTENTS = ("text", "symbols", "values", "categories")
+REASONS = ("fault", "skipped")
+SYMBOLS = pa.list_(pa.string())
+
+
+def with_feature_names(rows: pa.Table, names: Mapping[str, Sequence[str]]) -> pa.Table:
+    """The same rows, whose columns (those that are there) know their features' names; none are no names."""
+    fields = [
+        field.with_metadata({_KEY: json.dumps(names[field.name])}) if names.get(field.name) else field
+        for field in rows.schema
+    ]
+    return pa.Table.from_arrays(rows.columns, schema=pa.schema(fields))
+
+
+def feature_names(schema: pa.Schema, column: str) -> tuple[str, ...]:
+    """The names of the features in `values` or `categories`; none where they are not known."""
+    metadata = schema.field(column).metadata if column in schema.names else None
+    return tuple(json.loads(metadata[_KEY])) if metadata and _KEY in metadata else ()
+
+
+def places_of(learned: Sequence[str], here: Sequence[str]) -> np.ndarray | None:
+    """Where the features that were learned stand among those that are here; None where they need not be moved.
+
+    Raises:
+        DataError: one of them is not here.
+    """
+    if not learned or not here or tuple(learned) == tuple(here):
+        return None
+    missing = [name for name in learned if name not in here]
+    if missing:
+        raise DataError(
+            f"the model learned the features {', '.join(learned)}; these sequences have {', '.join(here)}, "
+            f"and no {', '.join(missing)}"
+        )
+    return np.array([list(here).index(name) for name in learned])
+
+
+def canonical(table: pa.Table, task: str, *, labelled: bool) -> pa.Table:
+    """Bring the rows of one block to the canonical types.
+
+    Args:
+        labelled: whether a `label` must be there (learning); without it one that is there is used, if it can be.
+
+    Raises:
+        DataError: a column is missing or holds something else; names the column, or the sequence and its step.
+    """
+    _check_columns(table.column_names, task, labelled)
+    keys = flat(table["key"]).cast(pa.string()).fill_null("")
+    columns = {"key": keys}
+    for name in CONTENTS:
+        if name in table.column_names:
+            columns[name] = _READERS[name](flat(table[name]), keys)
+    steps = step_counts(pa.table(columns))
+    if "categories" in columns and "values" in columns:
+        _check_sizes("categories", unwrap(columns["categories"])[0], steps, keys)
+    if "label" in table.column_names and task != "language_model":
+        columns["label"] = _labels(flat(table["label"]), task, steps, keys)
+    names = {name: feature_names(table.schema, name) for name in ("values", "categories")}
+    return with_feature_names(pa.table(columns), names)
+
+
+def step_counts(table: pa.Table) -> np.ndarray:
+    """Characters, words or rows of values in every sequence of a canonical table: int64 [N]."""
+    name = next(name for name in CONTENTS if name in table.column_names)
+    cells = flat(table[name])
+    return np.asarray(pc.utf8_length(cells) if name == "text" else pc.list_value_length(cells), np.int64)
+
+
+def _check_columns(names: list[str], task: str, labelled: bool) -> None:
+    contents = [name for name in CONTENTS if name in names]
+    if "key" not in names or contents not in (
+        ["text"],
+        ["symbols"],
+        ["values"],
+        ["categories"],
+        ["values", "categories"],
+    ):
+        raise DataError(
+            f"the columns are {', '.join(names)}; a row of sequences has `key` (a string that names it) and one of "
+            f"`text`, `symbols` and `values` (beside which `categories` may stand)"
+        )
+    if task == "language_model" and contents[0] not in ("text", "symbols"):
+        raise DataError(f"a language model learns `text` or `symbols`; these sequences hold {' and '.join(contents)}")
+    if labelled and "label" not in names:
+        raise DataError(f"{task} needs a column `label`; the columns are {', '.join(names)}")
+
+
+def _text(cells: pa.Array, keys: pa.Array) -> pa.Array:
+    kind = cells.type.value_type if kinds.is_dictionary(cells.type) else cells.type
+    if not (kinds.is_string(kind) or kinds.is_large_string(kind) or kinds.is_null(kind)):
+        raise DataError(f"column `text` holds {kind}, not strings")
+    return cells.cast(pa.string()).fill_null("")
+
+
+def _symbols(cells: pa.Array, keys: pa.Array) -> pa.Array:
+    if depth(cells.type) != 1:
+        raise DataError(f"column `symbols` holds {cells.type}; every row must be a list of words or of whole numbers")
+    sizes, words = unwrap(cells)
+    _check_no_nulls("symbols", words, sizes, keys)
+    return wrap(_words(words, "symbols"), sizes)
+
+
+def _values(cells: pa.Array, keys: pa.Array) -> pa.Array:
+    sizes, items = _items("values", cells, (1, 2))
+    matrix = _matrix("values", items, sizes, keys)
+    broken = np.flatnonzero(~np.isfinite(matrix).all(axis=1))
+    if len(broken):
+        raise DataError(
+            f"{_place(broken[0], sizes, keys)}: `values` holds {matrix[broken[0]].tolist()}; null, NaN and infinity "
+            f"cannot be learned from: fill them in, or leave the sequence out"
+        )
+    return wrap(side_by_side(matrix.reshape(-1), matrix.shape[1]), sizes)
+
+
+def _categories(cells: pa.Array, keys: pa.Array) -> pa.Array:
+    sizes, items = _items("categories", cells, (2,))
+    widths, words = unwrap(items)
+    _check_widths("categories", widths, sizes, keys)
+    return wrap(side_by_side(_words(words, "categories").fill_null(""), int(widths[0]) if len(widths) else 1), sizes)
+
+
+_READERS = {"text": _text, "symbols": _symbols, "values": _values, "categories": _categories}
+
+
+def _labels(cells: pa.Array, task: str, steps: np.ndarray, keys: pa.Array) -> pa.Array:
+    if task == "classification":
+        if depth(cells.type) != 0:
+            raise DataError(f"column `label` holds {cells.type}; classification takes one class a sequence")
+        return _words(cells, "label")
+    if task == "tagging":
+        sizes, items = _items("label", cells, (1,))
+        _check_sizes("label", sizes, steps, keys)
+        return wrap(_words(items, "label"), sizes)
+    if depth(cells.type) < 2:
+        return _answers(cells, keys)
+    sizes, items = _items("label", cells, (2,))
+    _check_sizes("label", sizes, steps, keys)
+    matrix = _matrix("label", items, sizes, keys)
+    return wrap(side_by_side(matrix.reshape(-1), matrix.shape[1]), sizes)
+
+
+def _answers(cells: pa.Array, keys: pa.Array) -> pa.Array:
+    """One number, or O of them, a sequence; a row without has NaN."""
+    matrix = _matrix("label", cells, np.ones(len(cells), np.int64), keys)
+    return side_by_side(matrix.reshape(-1), matrix.shape[1])
+
+
+def _items(name: str, cells: pa.Array, depths: tuple[int, ...]) -> tuple[np.ndarray, pa.Array]:
+    if depth(cells.type) not in depths:
+        nested = " or ".join("lists of lists" if depth == 2 else "lists" for depth in depths)
+        raise DataError(f"column `{name}` holds {cells.type}; its rows must be {nested}, an item a step")
+    return unwrap(cells)
+
+
+def _words(cells: pa.Array, name: str) -> pa.Array:
+    """Strings; whole numbers as their digits, also where a table keeps them as 1.0."""
+    try:
+        if kinds.is_floating(cells.type):
+            cells = cells.cast(pa.int64())
+        return cells.cast(pa.string())
+    except pa.ArrowInvalid as error:
+        raise DataError(f"column `{name}` holds {cells.type}, not words or whole numbers: {error}") from None
+
+
+def _matrix(name: str, items: pa.Array, sizes: np.ndarray, keys: pa.Array) -> np.ndarray:
+    """Numbers, or equally long lists of numbers (a null one becomes NaN) -> float32 [items, numbers]."""
+    try:
+        if depth(items.type) == 0:
+            return numbers(items).reshape(-1, 1)
+        there = np.asarray(items.is_valid())
+        widths, values = unwrap(items)
+        _check_widths(name, np.where(there, widths, widths[there][:1]) if there.any() else widths, sizes, keys)
+        matrix = np.full((len(items), int(widths[there][0]) if there.any() else 1), np.nan, np.float32)
+        matrix[there] = numbers(values).reshape(-1, matrix.shape[1])
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        raise DataError(f"column `{name}` holds {items.type}, not numbers") from None
+    return matrix
+
+
+def _check_widths(name: str, widths: np.ndarray, sizes: np.ndarray, keys: pa.Array) -> None:
+    bad = np.flatnonzero((widths != widths[:1]) | (widths == 0))
+    if len(bad):
+        raise DataError(
+            f"{_place(bad[0], sizes, keys)}: `{name}` holds {widths[bad[0]]} items, the first step has {widths[0]}"
+        )
+
+
+def _check_sizes(name: str, sizes: np.ndarray, steps: np.ndarray, keys: pa.Array) -> None:
+    bad = np.flatnonzero(sizes != steps)
+    if len(bad):
+        row = int(bad[0])
+        raise DataError(f"sequence {keys[row].as_py()!r} has {steps[row]} steps, but `{name}` has {sizes[row]} items")
+
+
+def _check_no_nulls(name: str, items: pa.Array, sizes: np.ndarray, keys: pa.Array) -> None:
+    if items.null_count:
+        step = int(np.flatnonzero(np.asarray(items.is_null()))[0])
+        raise DataError(f"{_place(step, sizes, keys)}: `{name}` is null")
+
+
+def _place(step: int, sizes: np.ndarray, keys: pa.Array) -> str:
+    """The sequence and its step, from 0, that a step of all sequences together is."""
+    row = int(np.searchsorted(ends(sizes), step, side="right")) - 1
+    return f"sequence {keys[row].as_py()!r}, step {step - int(ends(sizes)[row])}"

@@ -1,0 +1,33 @@
+"""From the recipe's `data` section to a dataset of sequences, whatever their source."""
+
+import ray.data
+
+from rayrnn.data.sequences import quiet_ray_data
+from rayrnn.data.sources.source import Source, Wanted
+from rayrnn.errors import DataError
+from rayrnn.recipe.data_sections import Data
+from rayrnn.recipe.sources import source_named
+
+__all__ = ["Source", "Wanted", "read"]
+
+
+def read(
+    data: Data, task: str, *, where: str | None = None, labelled: bool = True, num_columns: int | None = None
+) -> ray.data.Dataset:
+    """The sequences that `data` names, in the row schema (see rayrnn/data/rows.py).
+
+    Args:
+        where: sequences of the same kind at another path (or table, or query) than the section's own.
+        labelled: whether labels are wanted; without it they are left alone, whether they are there or not.
+        num_columns: how many columns the model learned from, where no labels are wanted.
+
+    Raises:
+        DataError: there are no sequences there, or they are malformed.
+    """
+    quiet_ray_data()
+    try:
+        # a foreign section was made only where its code is trusted
+        source: Source = source_named(data.source, trusted=True)
+    except ValueError as error:
+        raise DataError(f"nothing here reads data.source {data.source!r}: {error}") from None
+    return source.read(data, Wanted(task, where, labelled, num_columns))

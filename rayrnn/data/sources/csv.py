@@ -1,0 +1,217 @@
+"""CSV files, one a sequence and one line a step, -> rows of the row schema, by Ray tasks that read many files each."""
+
+import functools
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+import ray.data
+from pyarrow import fs
+
+from rayrnn.data.arrow_lists import flat
+from rayrnn.data.files import Listing, list_files, read_bytes
+from rayrnn.data.sequences import beside
+from rayrnn.data.sources.csv_columns import Layout, label_layout_of, layout_of
+from rayrnn.data.sources.csv_labels import (
+    aligned,
+    below_common,
+    label_files,
+    label_lines,
+    labels_of_lines,
+    lies_in_one_file,
+)
+from rayrnn.data.sources.csv_parsing import located, parse
+from rayrnn.data.sources.labels import Target
+from rayrnn.data.sources.source import Wanted
+from rayrnn.data.sources.tables import keyed, rows_of_steps
+from rayrnn.errors import DataError
+from rayrnn.recipe.data_sections import CsvData
+
+#: bytes of files that one task reads, about
+TASK_BYTES = 4 * 2**20
+#: files that one task reads at the same time from a store, where most of the time is waiting
+READERS = 16
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """What every task needs to know."""
+
+    filesystem: fs.FileSystem
+    layout: Layout
+    #: of the files that hold nothing but labels, where there are any
+    label_layout: Layout | None
+    align: str
+    on_error: str
+
+
+class Csv:
+    """CSV files, one a sequence."""
+
+    section = CsvData
+
+    def read(self, data: CsvData, wanted: Wanted) -> ray.data.Dataset:
+        """Every file as one sequence, read when the dataset is consumed.
+
+        Returns:
+            rows of `key` (the file's name, with its directories where the files lie in several), `values` and
+            `categories`, or `symbols` where one categorical column is all there is; `label`, if the recipe says where
+            the labels are; and the reason why a file cannot be used, in `fault` (data.on_error: stop) or `skipped`
+            (skip).
+
+        Raises:
+            DataError: there are no files, or the first of them does not fit the recipe.
+            RecipeError: the recipe's columns contradict each other.
+        """
+        listing, labels = _list(data, wanted)
+        target = Target(wanted.task, data.classes, data.num_classes)
+
+        def layout(content: bytes, origin: str) -> Layout:
+            labelled, num_columns = wanted.labelled, wanted.num_columns
+            return layout_of(content, origin, data, target, labelled=labelled, num_columns=num_columns)
+
+        files = pa.table({"key": below_common(listing.paths), "path": listing.paths, "origin": listing.names})
+        first = _first_layout(listing, data, layout)
+        files, label_layout = _with_places_of_labels(files, listing, labels, data, target)
+        reading = _Reading(listing.filesystem, first, label_layout, data.align, data.on_error)
+        groups = [files.take(pa.array(group)) for group in listing.groups(TASK_BYTES)]
+        return ray.data.from_arrow(groups).map_batches(
+            functools.partial(_read_group, reading=reading),
+            batch_size=None,
+            batch_format="pyarrow",
+            **beside(listing.filesystem),
+        )
+
+
+def _list(data: CsvData, wanted: Wanted) -> tuple[Listing, Listing | None]:
+    """The files of the sequences, and those of the labels where labels of their own files are wanted."""
+    labels = _list_labels(data, wanted.labelled)
+    listing = _without(list_files(wanted.where or data.path, endpoint=data.endpoint), labels)
+    return listing, labels if wanted.labelled else None
+
+
+def _with_places_of_labels(
+    files: pa.Table, listing: Listing, labels: Listing | None, data: CsvData, target: Target
+) -> tuple[pa.Table, Layout | None]:
+    """Beside every file where its label is; and the layout of label files, where labels lie in such."""
+    if labels is None:
+        return files, None
+    if lies_in_one_file(str(data.labels), endpoint=data.endpoint):
+        return _beside(files, label_lines(data, labels, listing.paths, target)), None
+    files = _beside(files, label_files(data, labels, listing.paths))
+    return files, _first_layout(labels, data, lambda content, origin: label_layout_of(content, origin, data, target))
+
+
+def _list_labels(data: CsvData, labelled: bool) -> Listing | None:
+    if data.labels is None:
+        return None
+    try:
+        return list_files(data.labels, endpoint=data.endpoint)
+    except DataError:
+        if labelled:
+            raise
+        return None
+
+
+def _without(listing: Listing, labels: Listing | None) -> Listing:
+    """The sequences' files, where the labels lie in the same directory."""
+    others = set(labels.paths) if labels is not None else set()
+    kept = [number for number, path in enumerate(listing.paths) if path not in others]
+    return replace(listing, paths=tuple(listing.paths[number] for number in kept), sizes=listing.sizes[kept])
+
+
+def _first_layout(listing: Listing, data: CsvData, read: Callable[[bytes, str], Layout]) -> Layout:
+    """The layout of the first file that has one."""
+    for number, origin in enumerate(listing.names):
+        try:
+            return read(read_bytes(listing, number), origin)
+        except DataError:
+            if data.on_error == "stop":
+                raise
+    raise DataError(f"none of the {len(listing)} files, such as {listing.names[0]}, can be used (data.on_error: skip)")
+
+
+def _beside(files: pa.Table, more: pa.Table) -> pa.Table:
+    for name in more.column_names:
+        files = files.append_column(name, more[name])
+    return files
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What was read of some files: row i is file numbers[i]; files with a reason cannot be used."""
+
+    rows: pa.Table
+    numbers: np.ndarray
+    reasons: dict[int, str]
+
+    def usable(self) -> "_Part":
+        good = ~np.isin(self.numbers, list(self.reasons))
+        return _Part(self.rows.filter(pa.array(good)), self.numbers[good], self.reasons)
+
+
+def _read_group(files: pa.Table, reading: _Reading) -> pa.Table:
+    """Read some files (columns key, path, origin, and where their labels are) within one task."""
+    part = _read_files(files["path"].to_pylist(), files["origin"].to_pylist(), reading.layout, reading)
+    if "label_origin" in files.column_names:
+        part = _with_labels(_Part(part.rows, part.numbers, _unlabelled(files) | part.reasons).usable(), files, reading)
+    return keyed(flat(files["key"]), part.rows, part.numbers, part.reasons, on_error=reading.on_error)
+
+
+def _read_files(paths: list[str], origins: list[str], layout: Layout, reading: _Reading) -> _Part:
+    contents, unreadable = _read_contents(paths, origins, reading.filesystem)
+    parsed = parse(contents, origins, layout)
+    rows, faults = rows_of_steps(parsed.steps, parsed.offsets, layout.roles)
+    reasons = parsed.reasons | located(faults, parsed, contents, origins, layout)
+    return _Part(rows, parsed.files, reasons | unreadable)
+
+
+def _read_contents(
+    paths: list[str], origins: list[str], filesystem: fs.FileSystem
+) -> tuple[list[bytes], dict[int, str]]:
+    """Every file, empty where it cannot be read, and why it cannot."""
+
+    def read(number: int) -> bytes | str:
+        try:
+            with filesystem.open_input_stream(paths[number], compression="detect") as stream:
+                return bytes(stream.read())
+        except OSError as error:
+            return f"{origins[number]} cannot be read: {error}"
+
+    if filesystem.type_name == "local":
+        results = [read(number) for number in range(len(paths))]
+    else:
+        with ThreadPoolExecutor(READERS) as pool:
+            results = list(pool.map(read, range(len(paths))))
+    contents = [result if isinstance(result, bytes) else b"" for result in results]
+    return contents, {number: result for number, result in enumerate(results) if isinstance(result, str)}
+
+
+def _unlabelled(files: pa.Table) -> dict[int, str]:
+    missing = np.flatnonzero(files["label_origin"].is_null())
+    return {int(n): f"{files['origin'][int(n)]} has no label: data.labels has none for this file" for n in missing}
+
+
+def _with_labels(part: _Part, files: pa.Table, reading: _Reading) -> _Part:
+    """Add the labels that lie beside the sequences; every file of the part has one."""
+    files = files.take(pa.array(part.numbers))
+    target = reading.layout.roles.target
+    if reading.label_layout is None:
+        labels, reasons = labels_of_lines(files, target)
+        return _Part(part.rows.append_column("label", labels), part.numbers, part.reasons | _of(part, reasons))
+    origins = files["label_origin"].to_pylist()
+    read = _read_files(files["label_path"].to_pylist(), origins, reading.label_layout, reading).usable()
+    rows, labels = part.rows.take(pa.array(read.numbers)), flat(read.rows["label"])
+    both = _Part(rows, part.numbers[read.numbers], part.reasons | _of(part, read.reasons))
+    if target.task == "classification":
+        return replace(both, rows=rows.append_column("label", labels))
+    rows, mismatched = aligned(rows, labels, reading.align)
+    reasons = {row: f"{origins[read.numbers[row]]}: {reason}" for row, reason in mismatched.items()}
+    return _Part(rows, both.numbers, both.reasons | _of(both, reasons))
+
+
+def _of(part: _Part, reasons: dict[int, str]) -> dict[int, str]:
+    """Reasons by row of a part -> reasons by file."""
+    return {int(part.numbers[row]): reason for row, reason in reasons.items()}

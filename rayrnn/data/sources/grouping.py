@@ -1,0 +1,132 @@
+"""Steps that lie anywhere in a table -> rows of sequences: split by a hash of their key, grouped and sorted."""
+
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.types as kinds
+
+from rayrnn.data.arrow_lists import depth, flat
+from rayrnn.data.sources.labels import Fault, Faults, Target, first_faults
+from rayrnn.data.sources.tables import Roles, check_columns, keyed, rows_of_steps
+from rayrnn.errors import DataError
+from rayrnn.recipe.data_sections import TableData
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """The columns that say where a step belongs, and what the others are for."""
+
+    key: str
+    order_by: str
+    roles: Roles
+
+    @property
+    def columns(self) -> list[str]:
+        """All columns that are used, each once."""
+        roles = self.roles
+        return list(dict.fromkeys([self.key, self.order_by, *roles.numbers, *roles.words, *roles.labels]))
+
+
+def grouping_of(data: TableData, task: str, schema: pa.Schema, *, labelled: bool = True) -> Grouping:
+    """What the columns of a table with one row a step are for.
+
+    Args:
+        labelled: without it the label's column is neither a label nor a feature, and need not be there.
+
+    Raises:
+        DataError: a column is missing, or is to hold numbers and holds something else.
+    """
+    assert data.key is not None
+    assert data.order_by is not None
+    label = data.label if labelled else None
+    check_columns(schema, [name for name in (data.key, data.order_by, label) if name is not None])
+    others = {data.key, data.order_by, data.label, *data.ignore}
+    features = data.features if data.features is not None else tuple(n for n in schema.names if n not in others)
+    check_columns(schema, [*features, *data.categorical])
+    for name in features:
+        kind = schema.field(name).type
+        if name not in data.categorical and not is_number(kind.value_type if depth(kind) == 1 else kind):
+            raise DataError(
+                f"column {name!r} holds {kind}, no numbers: list it in data.categorical, or leave it out of "
+                f"data.features"
+            )
+    roles = Roles(
+        numbers=tuple(name for name in features if name not in data.categorical),
+        words=tuple(name for name in features if name in data.categorical),
+        labels=() if label is None else (label,),
+        target=Target(task, data.classes, data.num_classes),
+    )
+    return Grouping(data.key, data.order_by, roles)
+
+
+def into_buckets(steps: pa.Table, grouping: Grouping, num_buckets: int) -> list[pa.Table]:
+    """Split steps so that all of one sequence are in the same bucket, whichever table they come from."""
+    encoded = flat(steps[grouping.key]).cast(pa.string()).fill_null("").dictionary_encode()
+    # not Python's own hash of a string, which differs from process to process
+    buckets = np.array([zlib.crc32(key.encode()) % num_buckets for key in encoded.dictionary.to_pylist()], np.int64)
+    bucket_of_step = buckets[np.asarray(encoded.indices)]
+    return [steps.take(pa.array(np.flatnonzero(bucket_of_step == bucket))) for bucket in range(num_buckets)]
+
+
+def group(steps: pa.Table, grouping: Grouping) -> pa.Table:
+    """Bring the steps of every sequence together and in order.
+
+    Returns:
+        rows of sequences in the order of their keys; `fault` says why one cannot be used: a step without a key, without
+        a place in the order or with the same as another, or a cell that does not fit.
+    """
+    given = steps.filter(flat(steps[grouping.key]).is_valid())
+    codes, keys = _ranked(flat(given[grouping.key]).cast(pa.string()))
+    order = pa.table({"key": codes, "order": flat(given[grouping.order_by])})
+    ordered = given.take(pc.sort_indices(order, sort_keys=[("key", "ascending"), ("order", "ascending")]))
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(codes, minlength=len(keys)))])
+    rows, faults = rows_of_steps(ordered, offsets, grouping.roles)
+    faults = faults | _out_of_order(flat(ordered[grouping.order_by]), offsets, grouping.order_by)
+    rows = keyed(keys, rows, np.arange(len(keys)), _reasons(faults, ordered, offsets, keys, grouping), on_error="stop")
+    return _with_keyless(rows, len(steps) - len(given), grouping.key)
+
+
+def _with_keyless(rows: pa.Table, num_keyless: int, name: str) -> pa.Table:
+    if not num_keyless:
+        return rows
+    fault = pa.table({"key": [""], "fault": [f"column {name!r} (data.key) is null in {num_keyless} rows"]})
+    return pa.concat_tables([rows, fault], promote_options="default").combine_chunks()
+
+
+def _ranked(keys: pa.Array) -> tuple[np.ndarray, pa.Array]:
+    """Every key's place among the different keys in order, and these."""
+    encoded = keys.dictionary_encode()
+    order = np.asarray(pc.sort_indices(encoded.dictionary))
+    ranks = np.empty(len(order), np.int64)
+    ranks[order] = np.arange(len(order))
+    return ranks[np.asarray(encoded.indices)], encoded.dictionary.take(pa.array(order))
+
+
+def _out_of_order(order: pa.Array, offsets: np.ndarray, name: str) -> Faults:
+    missing = np.flatnonzero(order.is_null(nan_is_null=True))
+    same = np.flatnonzero(pc.equal(order[1:], order[:-1]).fill_null(False)) + 1
+    same = np.setdiff1d(same, offsets)
+    twice = "two steps have this place: make data.order_by tell them apart, or leave one out"
+    return first_faults(same, offsets, [twice] * len(same)) | first_faults(
+        missing, offsets, [f"column {name!r} (data.order_by) is null"] * len(missing)
+    )
+
+
+def _reasons(
+    faults: Faults, steps: pa.Table, offsets: np.ndarray, keys: pa.Array, grouping: Grouping
+) -> dict[int, str]:
+    def place(sequence: int, fault: Fault) -> str:
+        return f"{grouping.order_by} {steps[grouping.order_by][int(offsets[sequence]) + fault.step]}"
+
+    return {
+        sequence: f"sequence {keys[sequence].as_py()!r}, {place(sequence, fault)}: {fault.reason}"
+        for sequence, fault in faults.items()
+    }
+
+
+def is_number(kind: pa.DataType) -> bool:
+    """Whether cells of this type are read as numbers."""
+    return bool(kinds.is_integer(kind) or kinds.is_floating(kind) or kinds.is_decimal(kind) or kinds.is_boolean(kind))

@@ -1,0 +1,186 @@
+"""Rows of a table -> rows of sequences, for tables with one row a step and tables with one row a sequence.
+
+Shapes: S steps of all sequences together, N sequences, F numeric features, C categorical ones, O numbers to predict.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rayrnn.data.arrow_lists import depth, flat, is_list, numbers, side_by_side, unwrap, wrap
+from rayrnn.data.rows import with_feature_names
+from rayrnn.data.sources.labels import Faults, Target, first_faults, sequence_labels, step_labels
+from rayrnn.errors import DataError
+from rayrnn.wording import closest
+
+
+@dataclass(frozen=True)
+class Roles:
+    """What the columns of a table with one row a step are for."""
+
+    numbers: tuple[str, ...]
+    words: tuple[str, ...]
+    #: none, one, or (regression) several
+    labels: tuple[str, ...]
+    target: Target
+    #: whether the columns have names, not only places
+    are_named: bool = True
+
+
+def rows_of_steps(steps: pa.Table, offsets: np.ndarray, roles: Roles) -> tuple[pa.Table, Faults]:
+    """Group steps that lie in order, sequence after sequence, into one row a sequence.
+
+    Args:
+        steps: the S steps; numeric columns of any number type, a null where a cell is empty.
+        offsets: int64 [N + 1]; sequence n owns the steps offsets[n] .. offsets[n + 1], at least one.
+
+    Returns:
+        the columns of the row schema, without `key`, and what is wrong by sequence (such rows hold nonsense).
+    """
+    columns, names, faults = _inputs(steps, offsets, roles)
+    if roles.labels and roles.target.task != "language_model":
+        columns["label"], label_faults = _labels(steps, offsets, roles)
+        faults = label_faults | faults
+    rows = pa.table(columns)
+    return with_feature_names(rows, {"values": names, "categories": roles.words}) if roles.are_named else rows, faults
+
+
+def rows_of_sequences(table: pa.Table, names: Mapping[str, str], words: Sequence[str] = ()) -> pa.Table:
+    """Give the columns of a table that has one row a sequence the names they have in the row schema.
+
+    Args:
+        names: the row schema's name -> the table's.
+        words: categorical columns, each a list with one word a step; they become `categories`.
+
+    Raises:
+        DataError: a column is missing, or categorical columns disagree about the number of steps.
+    """
+    check_columns(table.schema, [*names.values(), *words])
+    columns = {name: table[column] for name, column in names.items()}
+    if words:
+        lists = [unwrap(flat(table[name])) for name in words]
+        sizes = lists[0][0]
+        for name, (others, _) in zip(words, lists, strict=True):
+            for row in np.flatnonzero(others != sizes):
+                raise DataError(f"row {row}: column {name!r} has {others[row]} words, {words[0]!r} has {sizes[row]}")
+        columns["categories"] = wrap(_abreast([pc.cast(items, pa.string()) for _, items in lists]), sizes)
+    return pa.table(columns)
+
+
+def with_floats(steps: pa.Table, roles: Roles) -> pa.Table:
+    """The same steps, whose numbers are float32: tables of other number types can be joined then."""
+    for name in roles.numbers:
+        kind = pa.float32()
+        for _ in range(depth(steps.schema.field(name).type)):
+            kind = pa.list_(kind)
+        steps = steps.set_column(steps.column_names.index(name), name, steps[name].cast(kind, safe=False))
+    return steps
+
+
+def check_columns(schema: pa.Schema, names: Sequence[str]) -> None:
+    """Raise a DataError where a table lacks a column."""
+    for name in names:
+        if name not in schema.names:
+            close = closest(name, schema.names)
+            hint = f"; did you mean {close!r}?" if close else ""
+            raise DataError(f"there is no column {name!r}; the columns are {', '.join(schema.names)}{hint}")
+
+
+def keyed(keys: pa.Array, rows: pa.Table, places: np.ndarray, reasons: Mapping[int, str], *, on_error: str) -> pa.Table:
+    """Put the key first, and last the reason of every sequence that cannot be used (its other columns are null).
+
+    The last column is `fault` where one such sequence ends the run, `skipped` where it is only left out.
+
+    Args:
+        keys: of all sequences.
+        rows: what could be read; row i is sequence places[i], and is left out where that has a reason.
+    """
+    column = "fault" if on_error == "stop" else "skipped"
+    bad = np.isin(np.arange(len(keys)), list(reasons))
+    why = pa.array([reasons[number] for number in sorted(reasons)], pa.string())
+    unusable = pa.table({"key": keys.filter(pa.array(bad)), column: why})
+    if bad.all():
+        return unusable
+    usable = rows.add_column(0, "key", keys.take(pa.array(places))).filter(pa.array(~bad[places]))
+    if not reasons:
+        return usable.append_column(column, pa.nulls(len(usable), pa.string()))
+    return pa.concat_tables([usable, unusable], promote_options="default").combine_chunks()
+
+
+def _inputs(steps: pa.Table, offsets: np.ndarray, roles: Roles) -> tuple[dict[str, pa.Array], tuple[str, ...], Faults]:
+    """What the network reads, the names of its numbers, and what is wrong."""
+    values, names = _matrix(steps, roles.numbers)
+    faults = _not_finite(values, offsets, names)
+    words = [flat(pc.cast(steps[name], pa.string())).fill_null("") for name in roles.words]
+    if len(words) == 1 and not roles.numbers:
+        return {"symbols": wrap(words[0], np.diff(offsets))}, names, faults
+    columns = {"values": _rows(values, offsets)} if roles.numbers else {}
+    if words:
+        columns["categories"] = wrap(_abreast(words), np.diff(offsets))
+    return columns, names, faults
+
+
+def _abreast(words: Sequence[pa.Array]) -> pa.FixedSizeListArray:
+    """C columns of words -> C words a step; word c of step s is number c * S + s of all."""
+    order = np.arange(len(words) * len(words[0])).reshape(len(words), -1).T.reshape(-1)
+    return side_by_side(pa.concat_arrays(words).take(pa.array(order)), len(words))
+
+
+def _labels(steps: pa.Table, offsets: np.ndarray, roles: Roles) -> tuple[pa.Array, Faults]:
+    if roles.target.task == "regression":
+        answers, names = _matrix(steps, roles.labels)
+        faults = _not_finite(np.where(np.isinf(answers), answers, 0), offsets, names)
+        return _rows(answers, offsets), faults
+    cells = steps[roles.labels[0]]
+    if roles.target.task == "tagging":
+        return step_labels(cells, offsets, roles.target)
+    return sequence_labels(cells, offsets, roles.target)
+
+
+def _matrix(steps: pa.Table, names: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Numeric columns side by side: float32 [S, numbers], NaN where a cell is empty; and each number's name.
+
+    A column of lists is as many numbers as its longest list has: `name[0]`, `name[1]` ...
+    """
+    parts, called = [np.zeros((len(steps), 0), np.float32)], []
+    for name in names:
+        cells = flat(steps[name])
+        part = _lists(cells) if is_list(cells.type) else numbers(cells)[:, None]
+        parts.append(part)
+        called += [f"{name}[{place}]" for place in range(part.shape[1])] if is_list(cells.type) else [name]
+    return np.concatenate(parts, axis=1), tuple(called)
+
+
+def _lists(cells: pa.Array) -> np.ndarray:
+    sizes, items = unwrap(cells)
+    matrix = np.full((len(cells), int(sizes.max(initial=1))), np.nan, np.float32)
+    matrix[np.arange(matrix.shape[1]) < sizes[:, None]] = numbers(items)
+    return matrix
+
+
+def _rows(values: np.ndarray, offsets: np.ndarray) -> pa.ListArray:
+    """float32 [S, W] -> list<fixed_size_list<float32, W>> [N]."""
+    return wrap(side_by_side(values.reshape(-1), values.shape[1]), np.diff(offsets))
+
+
+def _not_finite(values: np.ndarray, offsets: np.ndarray, names: Sequence[str]) -> Faults:
+    """Where a step holds NaN or infinity; `names` are the columns'."""
+    finite = np.isfinite(values)
+    if finite.all():
+        return {}
+    bad_steps = np.flatnonzero(~finite.all(axis=1))
+    columns = np.argmin(finite[bad_steps], axis=1)
+    reasons = (
+        f"column {names[column]!r} is {_seen(values[step, column])}"
+        for step, column in zip(bad_steps, columns, strict=True)
+    )
+    return first_faults(bad_steps, offsets, reasons)
+
+
+def _seen(value: np.float32) -> str:
+    if np.isnan(value):
+        return "empty or not a number; every feature needs one at every step: fill it in, or leave the sequence out"
+    return f"{value}, which no network can learn from"

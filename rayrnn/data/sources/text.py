@@ -1,0 +1,127 @@
+"""Plain text -> sequences of symbols, cut by Ray tasks that read many files each."""
+
+import posixpath
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import ray
+import ray.data
+
+from rayrnn.data.files import Listing, list_files, read_bytes
+from rayrnn.data.sequences import beside, results
+from rayrnn.data.sources.source import Wanted
+from rayrnn.data.vocabulary import END
+from rayrnn.errors import DataError
+from rayrnn.recipe.data_sections import TextData
+from rayrnn.wording import counted
+
+#: bytes of text that one task reads, at least
+TASK_BYTES = 16 * 2**20
+#: symbols in one block, about
+BLOCK_SYMBOLS = 16 * 2**20
+
+
+class Symbols(NamedTuple):
+    """How much text a task has seen."""
+
+    files: int
+    symbols: int
+
+
+class Text:
+    """Texts, cut into sequences of `data.length` steps."""
+
+    section = TextData
+
+    def read(self, data: TextData, wanted: Wanted) -> ray.data.Dataset:
+        """Sequences in the order of the paths and of the text.
+
+        Row i of a text holds its symbols [i * length, (i + 1) * length], both inclusive: length + 1 symbols, the first
+        of which is the one before's last. With length 0 a text stays whole and gets an END symbol.
+
+        Returns:
+            rows of `key` ("path:i") and `text`.
+
+        Raises:
+            DataError: a file is missing, empty or not UTF-8, or there is less text than one sequence needs.
+        """
+        path = wanted.where or data.path
+        if path is not None:
+            counts, blocks = _read_files(list_files(path, endpoint=data.endpoint), data.length)
+        else:
+            text = str(data.text)
+            counts, blocks = [Symbols(1, len(text))], [ray.put(_table(cut("text", text, data.length)))]
+        _check_enough(counts, "data.text" if path is None else path, data.length)
+        return ray.data.from_arrow_refs(blocks)
+
+
+def cut(name: str, text: str, length: int) -> Iterator[tuple[str, str]]:
+    """Yield the sequences of one text with their keys; a rest of one symbol, which has no step, is left out."""
+    if length == 0:
+        if text:
+            yield f"{name}:0", text + END
+        return
+    for number, start in enumerate(range(0, len(text) - 1, length)):
+        yield f"{name}:{number}", text[start : start + length + 1]
+
+
+def _read_files(listing: Listing, length: int) -> tuple[list[Symbols], list[ray.ObjectRef]]:
+    """Every task gives its count first, then its blocks."""
+    num_cpus = int(ray.cluster_resources().get("CPU", 1))
+    shared = ray.put(listing)
+    read_group = ray.remote(num_returns="streaming", **beside(listing.filesystem))(_read_group)
+    tasks = [read_group.remote(shared, group, length) for group in listing.groups(TASK_BYTES, fewest=num_cpus)]
+    answers = [list(task) for task in tasks]
+    counts = results([answer[-1] for answer in answers])
+    return counts, [block for answer in answers for block in answer[:-1]]
+
+
+def _read_group(listing: Listing, group: np.ndarray, length: int) -> Iterator[pa.Table | Symbols]:
+    """The blocks of some files, then how much text was in them."""
+    rows: list[tuple[str, str]] = []
+    total = pending = 0
+    for number in group:
+        text = _decode(read_bytes(listing, number), listing.names[number])
+        total += len(text)
+        for row in cut(listing.names[number], text, length):
+            rows.append(row)
+            pending += len(row[1])
+            if pending >= BLOCK_SYMBOLS:
+                yield _table(rows)
+                rows, pending = [], 0
+    yield _table(rows)
+    yield Symbols(len(group), total)
+
+
+def _decode(content: bytes, name: str) -> str:
+    try:
+        return content.decode("utf-8").removeprefix("\N{BYTE ORDER MARK}")
+    except UnicodeDecodeError as error:
+        charset = "UTF-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "LATIN1"
+        raise DataError(
+            f"{name} is not UTF-8: byte {error.start} is 0x{content[error.start]:02x}; convert the file "
+            f"(iconv -f {charset} -t UTF-8), or leave it out of data.path with a pattern such as "
+            f"{posixpath.dirname(name) or '.'}/*.txt"
+        ) from None
+
+
+def _table(rows: Iterator[tuple[str, str]] | list[tuple[str, str]]) -> pa.Table:
+    keys, texts = zip(*rows, strict=True) if (rows := list(rows)) else ((), ())
+    return pa.table({"key": pa.array(keys, pa.string()), "text": pa.array(texts, pa.string())})
+
+
+def _check_enough(counts: list[Symbols], where: str | tuple[str, ...], length: int) -> None:
+    symbols, files = sum(count.symbols for count in counts), sum(count.files for count in counts)
+    needed = length + 1 if length else 1
+    if symbols >= needed:
+        return
+    origin = f"{where}" if files == 1 else f"{where} ({files} files)"
+    if symbols == 0:
+        raise DataError(f"{origin} is empty: there is no text to learn")
+    shorter = f", or set data.length to {max(2, symbols // 10)} (0 keeps a text whole)" if symbols > 2 else ""
+    raise DataError(
+        f"{origin} has {counted(symbols, 'symbol')}; one sequence with data.length {length} "
+        f"needs {needed}: give more text{shorter}"
+    )

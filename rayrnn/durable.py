@@ -1,0 +1,39 @@
+"""Files that are whole at every moment: written through to the disk, and put in place in one rename."""
+
+import os
+from pathlib import Path
+
+
+def write_durably(path: Path, content: bytes, *, mode: int = 0o666) -> None:
+    """Write a file and wait until the disk has it.
+
+    Args:
+        mode: who may read it when it is new, less what the process's umask takes away.
+    """
+    with open(path, "wb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def replace_durably(path: Path, content: bytes, *, mode: int = 0o666) -> None:
+    """Put new content in place of a file in one rename: a reader sees the old one or the new one.
+
+    One process at a time: two would write the same draft. A write that fails leaves the old file, and no draft.
+    """
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    try:
+        write_durably(unfinished, content, mode=mode)
+        unfinished.replace(path)
+    except Exception:
+        unfinished.unlink(missing_ok=True)
+        raise
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename inside `folder` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,202 @@
+"""A run and labelled sequences -> a report on how good its model is, measured by tasks all over the cluster."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+import ray.data
+import torch
+
+from rayrnn.cluster import connect
+from rayrnn.data.batches import collate
+from rayrnn.data.encoding import Encoding
+from rayrnn.data.prepare import horizon, prepare
+from rayrnn.data.sequences import Part, gather, results, take
+from rayrnn.data.sources import read
+from rayrnn.errors import UsageError
+from rayrnn.runs.directory import Run
+from rayrnn.runs.model import Trained, answer, trained
+from rayrnn.tasks.metrics import Metrics, metrics_for
+from rayrnn.wording import counted
+
+#: a confusion matrix of more classes than this is told by its largest errors
+MATRIX_CLASSES = 16
+LARGEST_ERRORS = 20
+_TITLES = {
+    "perplexity": "perplexity",
+    "bits_per_symbol": "bits a symbol",
+    "accuracy": "accuracy",
+    "macro_f1": "macro F1",
+    "rmse": "RMSE",
+    "mae": "MAE",
+    "r2": "R2",
+}
+_TITLE_WIDTH = 15
+#: steps that are worth a task of their own
+STEPS_A_TASK = 200_000
+
+
+@dataclass(frozen=True)
+class Report:
+    """How good a model is on some sequences."""
+
+    #: what the user calls them
+    data: str
+    task: str
+    num_sequences: int
+    #: without padding
+    steps: int
+    #: of all steps that were computed
+    padding_share: float
+    #: see `Metrics.compute`; a regression's in the data's own units
+    metrics: dict[str, float | list[list[int]]]
+    #: those of the confusion matrix's rows and columns, in order
+    classes: tuple[str, ...]
+    #: sequences left out: without a step or a label, or (`data.on_error: skip`) unreadable
+    num_left_out: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """What `rayrnn evaluate --json` prints; a number that does not exist (R2 of one answer) is null."""
+        finite = {name: None if _is_nan(value) else value for name, value in self.metrics.items()}
+        values = {
+            "data": self.data,
+            "task": self.task,
+            "sequences": self.num_sequences,
+            "left_out": self.num_left_out,
+            "steps": self.steps,
+            "padding_share": self.padding_share,
+            **finite,
+        }
+        return values | ({"classes": list(self.classes)} if self.classes else {})
+
+    def to_text(self) -> str:
+        """What `rayrnn evaluate` prints."""
+        unit = {"regression": "(mean squared error)", "language_model": "nats a symbol"}.get(self.task, "nats")
+        lines = [("data", self._describe_data()), ("loss", f"{self._show('loss')} {unit}")]
+        lines += [(title, self._show(name)) for name, title in _TITLES.items() if name in self.metrics]
+        text = "".join(f"{title:<{_TITLE_WIDTH}}{value}\n" for title, value in lines)
+        matrix = self.metrics.get("confusion_matrix")
+        return text + ("\n" + _confusions(self.classes, matrix) if isinstance(matrix, list) else "")
+
+    def _describe_data(self) -> str:
+        left_out = f" ({self.num_left_out:,} left out)" if self.num_left_out else ""
+        return (
+            f"{self.data}: {counted(self.num_sequences, 'sequence')}{left_out}, {counted(self.steps, 'step')}; "
+            f"{self.padding_share:.1%} padding"
+        )
+
+    def _show(self, name: str) -> str:
+        value = self.metrics[name]
+        return f"{value:.4f}" if name in ("accuracy", "macro_f1") else f"{value:.5g}"
+
+
+def _is_nan(value: object) -> bool:
+    return isinstance(value, float) and math.isnan(value)
+
+
+def _confusions(classes: Sequence[str], matrix: list[list[int]]) -> str:
+    if len(classes) > MATRIX_CLASSES:
+        return _largest_errors(classes, matrix)
+    names = [name if len(name) <= 12 else f"{name[:11]}…" for name in classes]
+    rows = [["true \\ answer", *names]]
+    rows += [[name, *(f"{n:,}" if n else "." for n in row)] for name, row in zip(names, matrix, strict=True)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    first = widths[0]
+    return "".join(
+        row[0].ljust(first)
+        + "".join(f"  {cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True))
+        + "\n"
+        for row in rows
+    )
+
+
+def _largest_errors(classes: Sequence[str], matrix: list[list[int]]) -> str:
+    counts = np.array(matrix)
+    np.fill_diagonal(counts, 0)
+    order = np.argsort(-counts, axis=None, kind="stable")[:LARGEST_ERRORS]
+    errors = [(int(counts[place]), *place) for place in zip(*np.unravel_index(order, counts.shape), strict=True)]
+    lines = [f"{count:>9,}  {classes[true]} taken for {classes[said]}\n" for count, true, said in errors if count]
+    return "the most frequent errors (--json has the whole confusion matrix):\n" + "".join(lines) if lines else ""
+
+
+def evaluate(
+    run: Run, *, path: str | Path | None = None, data: ray.data.Dataset | None = None, address: str | None = None
+) -> Report:
+    """Measure a run's best model on what training held out; or on the sequences at `path`, or on those of `data`.
+
+    Args:
+        path: read as the run's own data was, labels and all.
+        data: a dataset of sequences in the row schema (see rayrnn/data/rows.py).
+        address: the Ray cluster; without it the one `rayrnn up` started, or a local one.
+
+    Raises:
+        UsageError: nothing was held out, and there is neither `path` nor `data`.
+        DataError: the data cannot be read, or has no labels, or one that was not learned.
+        RunError: the run has no usable model.
+        ClusterError: there is no cluster at `address`.
+    """
+    model = trained(run)
+    if path is None and data is None and not model.recipe.data.held_out:
+        raise UsageError(
+            f"{run.name} held nothing out (data.held_out: 0): give it sequences to be measured on, --data PATH"
+        )
+    with connect(address):
+        name, part = _part(model, path, data)
+        return _measure(model, part, name)
+
+
+def _part(model: Trained, path: str | Path | None, data: ray.data.Dataset | None) -> tuple[str, Part]:
+    """The sequences to measure on, and their name."""
+    recipe = model.recipe
+    if data is None and path is None:
+        return f"held out of {recipe.data.describe()}", prepare(recipe, encoding=model.encoding).held_out
+    dataset = data if data is not None else read(recipe.data, recipe.task, where=str(path))
+    sequences = gather(dataset, task=recipe.task, horizon=horizon(recipe))
+    return "the dataset" if data is not None else str(path), Part(sequences, np.arange(len(sequences)))
+
+
+def _measure(model: Trained, part: Part, name: str) -> Report:
+    """Share the sequences out to tasks, and add up what they count."""
+    steps = int(part.sequences.steps[part.indices].sum())
+    num_tasks = max(1, min(int(ray.cluster_resources().get("CPU", 1)), math.ceil(steps / STEPS_A_TASK)))
+    count = ray.remote(num_gpus=1 if ray.cluster_resources().get("GPU") else 0)(_count)
+    reference = ray.put(model)
+    counts = results([count.remote(reference, part, rank, num_tasks) for rank in range(num_tasks)])
+    metrics: Metrics = counts[0][0]
+    metrics.merge(other for other, _ in counts[1:])
+    sequences = part.sequences
+    return Report(
+        data=name,
+        task=model.recipe.task,
+        num_sequences=len(part),
+        # of a part nobody knows which of those left out would have been in it
+        num_left_out=sequences.num_dropped + len(sequences.skipped) if len(part) == len(sequences) else 0,
+        steps=steps,
+        padding_share=1 - steps / sum(computed for _, computed in counts),
+        metrics=metrics.compute(),
+        classes=model.encoding.classes or (),
+    )
+
+
+def _count(model: Trained, part: Part, rank: int, size: int) -> tuple[Metrics, int]:
+    """The sums of one task's share, and how many steps were computed, padding too."""
+    network, encoding = model.network(), model.encoding
+    metrics = metrics_for(encoding.task, encoding.num_outputs)
+    own = part.indices[rank::size]
+    computed = 0
+    for chosen in model.minibatches(part.sequences.steps[own]):
+        minibatch = collate(take(part.sequences, own[chosen]), encoding)
+        computed += minibatch.mask.numel()
+        for segment, outputs in answer(network, minibatch, truncate=model.recipe.training.truncate):
+            metrics.update(
+                _in_own_units(outputs, encoding), _in_own_units(segment.targets, encoding), segment.target_mask
+            )
+    return metrics, computed
+
+
+def _in_own_units(numbers: torch.Tensor, encoding: Encoding) -> torch.Tensor:
+    return torch.from_numpy(encoding.in_own_units(numbers.cpu().numpy())) if encoding.horizon else numbers

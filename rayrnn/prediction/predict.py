@@ -1,0 +1,163 @@
+"""A run and sequences -> an answer for every sequence: a file, or a dataset.
+
+Raised in a task, a fault would reach the user as Ray's traceback: so every row has `fault` (ends the prediction) and
+`skipped` (is left out), both null where it has an answer.
+"""
+
+import functools
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import ray
+import ray.data
+from rich.console import Console
+
+from rayrnn.cluster import connect
+from rayrnn.data.arrow_lists import flat
+from rayrnn.data.rows import REASONS, SYMBOLS, canonical, step_counts
+from rayrnn.data.sequences import settle
+from rayrnn.data.sources import read
+from rayrnn.errors import DataError, UsageError
+from rayrnn.models.network import Network
+from rayrnn.prediction.destination import open_destination
+from rayrnn.prediction.output import SUFFIXES, answers_of, raise_faults, write
+from rayrnn.runs.directory import Run
+from rayrnn.runs.model import Trained, outputs_of, trained
+
+#: inputs and outputs that a task holds beside its block, about: 16 MiB
+NUMBERS_A_SLICE = 2**22
+
+
+def answered(dataset: ray.data.Dataset, model: Trained) -> ray.data.Dataset:
+    """Answers in the order of the sequences, computed when they are consumed.
+
+    Tasks, not actors: they run in one with what reads the sequences, wherever a CPU is free, and take the model out of
+    the object store in no time.
+    """
+    num_gpus = 1 if ray.cluster_resources().get("GPU") else None
+    answer_block = functools.partial(_answer_block, reference=ray.put(model))
+    return settle(dataset).map_batches(answer_block, batch_size=None, batch_format="pyarrow", num_gpus=num_gpus)
+
+
+def only_answers(block: pa.Table) -> pa.Table:
+    """A block without its reasons.
+
+    Raises:
+        DataError: the first few faults of a block that has any.
+    """
+    raise_faults(block)
+    return block.filter(block["skipped"].is_null()).drop_columns(list(REASONS))
+
+
+def _answer_block(block: pa.Table, reference: ray.ObjectRef) -> Iterator[pa.Table]:
+    model: Trained = ray.get(reference)
+    for name in REASONS:
+        if name in block.column_names:
+            reasons = flat(block[name])
+            yield _unanswered(model, name, reasons.drop_null())
+            block = block.filter(reasons.is_null()).drop_columns([name])
+    if len(block):
+        try:
+            yield from _answer_rows(block, model, model.network())
+        except DataError as error:
+            yield _unanswered(model, "fault", pa.array([str(error)]))
+
+
+def _answer_rows(block: pa.Table, model: Trained, network: Network) -> Iterator[pa.Table]:
+    if "label" in block.column_names:
+        block = block.drop_columns(["label"])
+    rows = canonical(block, model.recipe.task, labelled=False)
+    for piece in _slices(rows, model):
+        answers = answers_of(piece, outputs_of(piece, model, network), model.encoding)
+        for name in REASONS:
+            answers = answers.append_column(name, pa.nulls(len(answers), pa.string()))
+        yield answers
+
+
+def _slices(rows: pa.Table, model: Trained) -> Iterator[pa.Table]:
+    """Neighbouring rows whose inputs and outputs fit into memory at ease."""
+    numbers_a_step = model.encoding.num_inputs + model.encoding.num_outputs
+    cost = np.cumsum((step_counts(rows) + 1) * numbers_a_step)
+    cuts = (np.flatnonzero(np.diff(cost // NUMBERS_A_SLICE)) + 1).tolist()
+    for start, end in zip([0, *cuts], [*cuts, len(rows)], strict=True):
+        yield rows.slice(start, end - start)
+
+
+def _unanswered(model: Trained, name: str, reasons: pa.Array) -> pa.Table:
+    """Rows with nothing but their reason, in the columns that answers have."""
+    nobody = pa.table({"key": pa.array([], pa.string()), "symbols": pa.array([], SYMBOLS)})
+    answers = answers_of(nobody, np.zeros((0, model.encoding.num_outputs), np.float32), model.encoding)
+    for each in REASONS:
+        answers = answers.append_column(each, pa.array([], pa.string()))
+    return pa.concat_tables([answers, pa.table({name: reasons})], promote_options="default")
+
+
+@dataclass(frozen=True)
+class Written:
+    """What `predict` has done."""
+
+    path: str
+    num_sequences: int
+    #: why sequences were left out that could not be read (`data.on_error: skip`)
+    skipped: tuple[str, ...]
+    seconds: float
+
+
+def predict(
+    run: Run, path: str | Path, out: str | Path, *, address: str | None = None, console: Console | None = None
+) -> Written:
+    """Answer every sequence at `path`, in its order, and write the answers to one file.
+
+    They stream through the cluster: neither this process nor a worker ever holds all of them.
+
+    Args:
+        path: read as the run's own data was, with labels or without.
+        out: a new file, local, s3://, gs:// or hdfs://, that ends in .jsonl, .csv or .parquet; what it holds is said in
+            answers.py and lines.py. It is there whole or, after an error, not at all.
+        address: the Ray cluster; without it the one `rayrnn up` started, or a local one.
+        console: shows how far it is; without it stderr does.
+
+    Raises:
+        UsageError: the run is a language model, or `out` is there already or ends in something else.
+        DataError: there are no sequences, or one of them cannot be used; or `out` cannot be written.
+        RunError: the run has no usable model, or a task failed.
+        ClusterError: there is no cluster at `address`.
+    """
+    model = _answering(run)
+    recipe, encoding = model.recipe, model.encoding
+    destination = open_destination(str(out), suffixes=SUFFIXES, endpoint=recipe.data.endpoint)
+    num_columns = 1 if encoding.symbols else encoding.num_features + len(encoding.categories)
+    with connect(address):
+        started = time.monotonic()
+        sequences = read(recipe.data, recipe.task, where=str(path), labelled=False, num_columns=num_columns)
+        count, skipped = write(answered(sequences, model), destination, console or Console(stderr=True))
+        return Written(str(out), count, tuple(skipped), time.monotonic() - started)
+
+
+def predictions(run: Run, data: ray.data.Dataset) -> ray.data.Dataset:
+    """Answers for a dataset of sequences, computed when they are consumed; a `label` it may have is left alone.
+
+    Args:
+        data: rows of the row schema (see rayrnn/data/rows.py).
+
+    Returns:
+        a row a sequence, as in answers.py. A sequence that cannot be used ends the consumption.
+
+    Raises:
+        UsageError: the run is a language model.
+        RunError: it has no usable model.
+    """
+    return answered(data, _answering(run)).map_batches(only_answers, batch_size=None, batch_format="pyarrow")
+
+
+def _answering(run: Run) -> Trained:
+    if run.recipe.task == "language_model":
+        raise UsageError(
+            f"{run.name} learned a language model, which has no labels to predict: `rayrnn generate` writes with it, "
+            "`rayrnn evaluate --data` measures it on other text"
+        )
+    return trained(run)

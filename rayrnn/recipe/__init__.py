@@ -1,0 +1,187 @@
+"""What is learned: one YAML file, validated, frozen, and stored with the run."""
+
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import pydantic
+import yaml
+from pydantic import Field
+
+from rayrnn.errors import RecipeError
+from rayrnn.recipe.data_sections import CsvData, Data, Section, TextData
+from rayrnn.recipe.sections import Averaging, Model, Training
+from rayrnn.recipe.sources import section_named
+from rayrnn.wording import did_you_mean, line_of
+
+Task = Literal["language_model", "classification", "tagging", "regression"]
+
+
+def _parse_data(value: object, asked: pydantic.ValidationInfo) -> object:
+    """Choose the section's class by `data.source`."""
+    if not isinstance(value, Mapping):
+        return value
+    trusted = asked.context is None or bool(asked.context["trusted"])
+    return section_named(str(value.get("source", "text")), trusted=trusted).model_validate(dict(value))
+
+
+class Recipe(Section):
+    """The whole of what is learned. Where it runs is not its business (that is the cluster file)."""
+
+    #: the run's name: its directory is runs/NAME unless `--out` says another
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    #: what the network is asked
+    task: Task = "language_model"
+    data: Annotated[pydantic.SerializeAsAny[Data], pydantic.BeforeValidator(_parse_data)]
+    model: Model = Model()
+    training: Training = Training()
+    averaging: Averaging = Averaging()
+    #: the seed of everything drawn at random: the same seed, data and number of workers give the same run
+    seed: int = Field(12345, ge=0, lt=2**63)
+
+    @pydantic.model_validator(mode="after")
+    def _fits_together(self) -> "Recipe":
+        both_ways = self.model.bidirectional != "none"
+        if both_ways and self.task == "language_model":
+            raise ValueError("model.bidirectional must be none: a language model must not see the symbol it predicts")
+        if self.training.truncate and both_ways:
+            raise ValueError(
+                "training.truncate must be 0 with model.bidirectional: both directions need whole sequences"
+            )
+        if self.training.truncate and self.task == "classification":
+            raise ValueError("training.truncate must be 0: a classification has one label, at the sequence's end")
+        if self.training.class_weights != "none" and self.task not in ("classification", "tagging"):
+            raise ValueError(f"training.class_weights is for classes; the task is {self.task}")
+        if self.task == "language_model" and isinstance(self.data, CsvData):
+            raise ValueError("data.source csv has no text; its tasks are classification, tagging and regression")
+        if self.task != "language_model" and isinstance(self.data, TextData):
+            raise ValueError(f"data.source text has no labels for {self.task}; its task is language_model")
+        return self
+
+    suffixes: ClassVar[tuple[str, ...]] = (".yaml", ".yml")
+
+    def to_yaml(self) -> str:
+        """The resolved recipe: every default written out."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def load_recipe(where: str | Path, overrides: Iterable[str] = (), *, trusted: bool = True) -> Recipe:
+    """Read a recipe and apply `key=value` overrides such as `training.learning_rate=1e-3`.
+
+    Args:
+        where: a YAML file, or the name of a shipped recipe (see `shipped_recipes`).
+        overrides: each `section.key=value`; the value is text, a number, or YAML in [ ] or { }.
+        trusted: whether modules that the recipe names may be imported; a stored run may be a stranger's.
+
+    Raises:
+        RecipeError: the recipe is missing, is not YAML, or does not fit; names file, line and key.
+        UsageError: it names a module, and is not trusted.
+    """
+    origin, text = read_recipe(where)
+    values = _parse_yaml(text, origin)
+    for override in overrides:
+        _apply(values, override)
+    return validate_recipe(values, origin, text, trusted=trusted)
+
+
+def validate_recipe(values: object, origin: str = "recipe", text: str = "", *, trusted: bool = True) -> Recipe:
+    """Turn plain values into a Recipe, or raise one RecipeError that names every fault.
+
+    Args:
+        trusted: whether modules that the recipe names may be imported.
+    """
+    try:
+        return Recipe.model_validate(values, context={"trusted": trusted})
+    except pydantic.ValidationError as error:
+        faults = [_describe(fault, origin, text, values) for fault in error.errors()]
+        raise RecipeError("\n".join(dict.fromkeys(faults))) from None
+
+
+def shipped_recipes() -> dict[str, str]:
+    """The recipes that come with rayrnn: name -> its YAML text (the first comment says what it is)."""
+    folder = resources.files("rayrnn.recipe") / "shipped"
+    files = sorted((file for file in folder.iterdir() if file.name.endswith(".yaml")), key=lambda file: file.name)
+    return {file.name.removesuffix(".yaml"): file.read_text(encoding="utf-8") for file in files}
+
+
+def read_recipe(where: str | Path) -> tuple[str, str]:
+    """What to call a recipe in messages, and its YAML text, from a file or a shipped recipe's name."""
+    path = Path(where)
+    if path.suffix not in Recipe.suffixes and not path.exists():
+        shipped = shipped_recipes()
+        if str(where) in shipped:
+            return f"recipe {where}", shipped[str(where)]
+        raise RecipeError(
+            f"there is no recipe {str(where)!r}: neither a YAML file nor a shipped recipe"
+            f"{did_you_mean(str(where), shipped)}; shipped are {', '.join(shipped)}"
+        )
+    try:
+        return str(path), path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"recipe {path} cannot be read: {error}") from None
+
+
+def _parse_yaml(text: str, origin: str) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{origin} is not valid YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise RecipeError(f"{origin} must be a mapping of keys such as `name:` and `data:`, not {values!r}")
+    return values
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    key, equals, raw = override.partition("=")
+    if not equals or not key:
+        raise RecipeError(f"--set takes key=value, for example training.learning_rate=1e-3; this was {override!r}")
+    *sections, leaf = key.split(".")
+    for section in sections:
+        values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            raise RecipeError(f"--set {key}: {section!r} holds a value, it is no section")
+    values[leaf] = _parse_value(raw)
+
+
+def _parse_value(raw: str) -> object:
+    """Text stays text (the schema turns it into a number where one is due); [..], {..} and null are YAML."""
+    if raw in ("null", "~", ""):
+        return None
+    if raw[0] not in "[{":
+        return raw
+    try:
+        return yaml.safe_load(raw)
+    except yaml.YAMLError:
+        return raw
+
+
+def _describe(fault: Any, origin: str, text: str, values: Any) -> str:
+    location = [str(part) for part in fault["loc"] if not _is_union_branch(part)]
+    key = ".".join(location)
+    where = f"{origin}:{line}" if (line := line_of(location, text)) else origin
+    if fault["type"] == "extra_forbidden":
+        return f'{where}: recipe key "{key}" is unknown{did_you_mean(location[-1], _siblings(location, values))}'
+    if fault["type"] == "missing":
+        return f'{origin}: recipe key "{key}" is missing'
+    reason = fault["msg"].removeprefix("Value error, ")
+    if isinstance(fault["input"], Mapping):
+        return f"{where}: {reason}"
+    return f'{where}: recipe key "{key}" is {fault["input"]!r}: {reason}'
+
+
+def _is_union_branch(part: object) -> bool:
+    """pydantic puts the tried type's name into the location of a union's fault; the user never wrote it."""
+    branches = ("str", "float", "int", "constrained-str", "number", "bounds")
+    return isinstance(part, str) and ("[" in part or part in branches)
+
+
+def _siblings(location: list[str], values: Any) -> set[str]:
+    """Keys that may stand where `location` points."""
+    if len(location) == 1:
+        return set(Recipe.model_fields)
+    if location[0] == "data":
+        # the keys of this very section were looked at, so its source is known, and trusted
+        return set(section_named(str(values["data"].get("source", "text")), trusted=True).model_fields)
+    section = Recipe.model_fields[location[0]].annotation
+    return set(section.model_fields) if isinstance(section, type) and issubclass(section, Section) else set()

@@ -1,0 +1,200 @@
+"""The recipe's `data` section: what every source of sequences can be told."""
+
+from typing import Annotated, ClassVar, Literal
+
+import pydantic
+from pydantic import BeforeValidator, Field, PositiveInt
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+def _column(value: object) -> object:
+    """A whole number is a column's place, from the front (0) or from the back (-1); any other text its name."""
+    text = str(value).strip()
+    return int(text) if text.removeprefix("-").isdigit() else value
+
+
+def _one_character(value: object) -> object:
+    return "\t" if value in ("\\t", "tab") else value
+
+
+def _fraction_or_path(value: object) -> object:
+    """A number is a fraction, whether YAML or the command line gave it; any other text is a path."""
+    try:
+        fraction = float(str(value))
+    except ValueError:
+        return value
+    if not 0 <= fraction < 1:
+        raise ValueError("a fraction must be at least 0 and less than 1")
+    return fraction
+
+
+Column = Annotated[int | str, BeforeValidator(_column)]
+
+
+class Section(pydantic.BaseModel):
+    """A part of the recipe: frozen, no unknown keys."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True, allow_inf_nan=False)
+
+
+class Data(Section):
+    """What every source understands; each source adds its own keys below."""
+
+    #: its keys that name files: local ones travel with a job to another cluster
+    file_keys: ClassVar[tuple[str, ...]] = ("path", "held_out")
+    #: whether the files are read by every host for itself, which has them or not: none travels
+    read_by_hosts: ClassVar[bool] = False
+
+    #: what brings the sequences
+    source: str
+    #: the fraction kept out of training, or a path to sequences of its own
+    held_out: Annotated[float | str, BeforeValidator(_fraction_or_path)] = 0.1
+    #: an S3-compatible store's address, when `path` is s3:// and the store is not AWS
+    endpoint: str | None = None
+
+    @property
+    def files(self) -> dict[str, str | tuple[str, ...]]:
+        """What names files, by its key."""
+        named = {key: getattr(self, key, None) for key in self.file_keys}
+        return {key: address for key, address in named.items() if isinstance(address, str | tuple)}
+
+    def describe(self) -> str:
+        """What the user calls this data, in a few words."""
+        path = getattr(self, "path", None)
+        return self.source if path is None else path if isinstance(path, str) else ", ".join(path)
+
+
+class TextData(Data):
+    """Plain text, cut into sequences of `length` symbols."""
+
+    source: Literal["text"] = "text"
+    #: a file, a directory, a glob pattern, or several of them; `sysconfig:stdlib` names Python's own sources
+    path: str | tuple[str, ...] | None = None
+    #: the text itself, instead of a path
+    text: str | None = None
+    #: symbols in one sequence; 0 keeps every file whole
+    length: int = Field(1000, ge=0)
+
+    @pydantic.model_validator(mode="after")
+    def _one_origin(self) -> "TextData":
+        if (self.path is None) == (self.text is None):
+            raise ValueError("give data.path or data.text, one of the two (set the other to null)")
+        if self.length == 1:
+            raise ValueError("data.length must be 0 (whole files) or at least 2")
+        return self
+
+    def describe(self) -> str:
+        return super().describe() if self.text is None else f"a text of {len(self.text):,} symbols"
+
+
+class StepData(Data):
+    """Sequences of steps that are rows of columns: what CSV files and tables have in common."""
+
+    #: the labels are the whole numbers 0 .. num_classes - 1
+    num_classes: PositiveInt | None = None
+    #: the labels by name, in the order of the network's outputs; without either they are those of all sequences
+    classes: tuple[str, ...] | None = None
+    #: forecasting: the target is the sequence itself so many steps ahead; 0 = the labels are the target
+    horizon: int = Field(0, ge=0)
+    #: fitted once over the training part, kept with the run
+    normalize: Literal["none", "standardize", "min_max"] = "none"
+
+    @pydantic.model_validator(mode="after")
+    def _one_kind_of_class(self) -> "StepData":
+        if self.num_classes is not None and self.classes is not None:
+            raise ValueError("give data.num_classes or data.classes, one of the two (classes by name need no number)")
+        if self.classes is not None and len(set(self.classes)) < max(2, len(self.classes)):
+            raise ValueError("data.classes needs at least two names, every one once")
+        return self
+
+
+class CsvData(StepData):
+    """CSV files: one file is one sequence, one line is one step."""
+
+    file_keys: ClassVar[tuple[str, ...]] = ("path", "held_out", "labels")
+
+    source: Literal["csv"] = "csv"
+    #: files, directories or glob patterns: local, s3://, gs:// or hdfs://
+    path: str | tuple[str, ...]
+    #: lines before the first step in every file; the last of them may name the columns
+    skip_lines: int = Field(0, ge=0)
+    #: between two columns; `tab` is a tabulator
+    delimiter: Annotated[str, BeforeValidator(_one_character)] = Field(",", min_length=1, max_length=1)
+    #: the label's column, by name or place; regression may name several
+    label_column: Column | tuple[Column, ...] | None = None
+    #: a directory or glob of label files with the sequences' names, or one CSV of `file name,label` lines
+    labels: str | None = None
+    #: where a shorter label file lies along its sequence; the other steps have no label
+    align: Literal["equal", "start", "end"] = "equal"
+    #: the columns to learn from; without a word all but the label's
+    features: tuple[Column, ...] | None = None
+    #: those of the features that hold words, not numbers
+    categorical: tuple[Column, ...] = ()
+    #: columns that are no features even without a word on features; they need not be there
+    ignore: tuple[Column, ...] = ()
+    #: what a file that cannot be used does: end the run, or be left out and listed in the run directory
+    on_error: Literal["stop", "skip"] = "stop"
+
+    @pydantic.model_validator(mode="after")
+    def _one_origin_of_labels(self) -> "CsvData":
+        if self.label_column is not None and self.labels is not None:
+            raise ValueError("give data.label_column or data.labels, one of the two")
+        if self.delimiter in '"\r\n':
+            raise ValueError("data.delimiter cannot be a quote or a line end")
+        return self
+
+
+class TableData(StepData):
+    """Tables with one row a sequence, or (with `order_by`) one row a step, wherever they lie."""
+
+    #: the column that names a sequence; without it the rows are numbered
+    key: str | None = None
+    #: the column that orders a sequence's steps; with it every row is one step
+    order_by: str | None = None
+    #: one row a sequence: the column of its steps, each a number or a list of numbers
+    values: str | None = None
+    #: one row a sequence: the column of its symbols, a list of words or whole numbers
+    symbols: str | None = None
+    #: one row a sequence: the column of its text
+    text: str | None = None
+    #: one row a step: the columns to learn from; without a word all but key, order_by and label
+    features: tuple[str, ...] | None = None
+    #: those of the features that hold words, not numbers (one row a sequence: the column of its lists of words)
+    categorical: tuple[str, ...] = ()
+    #: one row a step: columns that are no features even without a word on features; they need not be there
+    ignore: tuple[str, ...] = ()
+    #: the label's column
+    label: str | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _one_shape(self) -> "TableData":
+        contents = [name for name in (self.values, self.symbols, self.text) if name is not None]
+        if self.order_by is None and len(contents) != 1:
+            raise ValueError("give data.values, data.symbols or data.text (one row a sequence), or data.order_by")
+        if self.order_by is not None and (contents or self.key is None):
+            raise ValueError("with data.order_by every row is one step: give data.key, and features instead of values")
+        return self
+
+    def names(self, *, labelled: bool) -> dict[str, str]:
+        """One row a sequence: the row schema's names -> the table's."""
+        contents = ("key", "text", "symbols", "values", *(("label",) if labelled else ()))
+        names = {name: getattr(self, name) for name in contents}
+        return {name: column for name, column in names.items() if column is not None}
+
+    def columns(self, *, labelled: bool) -> list[str]:
+        """One row a sequence: all columns that are used, each once."""
+        return list(dict.fromkeys([*self.names(labelled=labelled).values(), *self.categorical]))
+
+    def named_columns(self, *, labelled: bool) -> set[str]:
+        """All columns that are used and that the recipe calls by their names."""
+        order = [] if self.order_by is None else [self.order_by]
+        return {*self.columns(labelled=labelled), *(self.features or ()), *order}
+
+
+class ParquetData(TableData):
+    """Parquet files."""
+
+    source: Literal["parquet"] = "parquet"
+    #: files, directories or glob patterns: local, s3://, gs:// or hdfs://
+    path: str | tuple[str, ...]

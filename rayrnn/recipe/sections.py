@@ -1,0 +1,141 @@
+"""The recipe's sections on the network, on what a worker does alone, and on what the workers do together."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import pydantic
+from pydantic import Field, PositiveInt
+
+from rayrnn.recipe.data_sections import Fraction, Section
+
+
+class Model(Section):
+    """The network: embed -> layers of one cell -> project."""
+
+    #: the recurrent cell; `graves_lstm` is DL4J's GravesLSTM, with peepholes
+    cell: Literal["rnn", "lstm", "gru", "graves_lstm"] = "lstm"
+    #: size of each layer's state (of each direction's, with bidirectional)
+    hidden: PositiveInt = 256
+    #: layers of cells, one above the other
+    layers: PositiveInt = 2
+    #: size of the symbols' embedding; 0 feeds them one-hot
+    embedding: int = Field(0, ge=0)
+    #: the share of activations that is dropped between layers while training
+    dropout: Fraction = 0.0
+    #: whether a second direction reads from the end, and how the two become one; needs `truncate: 0`
+    bidirectional: Literal["none", "sum", "concat"] = "none"
+    #: how a sequence's steps become one answer (tasks with one label a sequence)
+    pooling: Literal["last", "mean", "max"] = "last"
+
+
+class Training(Section):
+    """What one worker does alone."""
+
+    #: each worker's optimizer
+    optimizer: Literal["sgd", "rmsprop", "adam", "adamw"] = "adam"
+    #: the optimizer's, before the schedule
+    learning_rate: float = Field(0.002, gt=0)
+    #: how the learning rate goes on over the rounds: constant, a cosine down to a hundredth, or steps down
+    schedule: Literal["constant", "cosine", "step"] = "constant"
+    #: with schedule `step`: every so many rounds the rate is multiplied by `schedule_factor`
+    schedule_every: PositiveInt = 100
+    #: with schedule `step`: what the rate is multiplied by
+    schedule_factor: float = Field(0.5, gt=0, le=1)
+    #: RMSProp's decay of the squared gradient's average
+    decay: Fraction = 0.95
+    #: weight decay: added to the gradient, or (adamw) apart from it
+    l2: float = Field(0.0, ge=0)
+    #: sequences in one minibatch on one worker
+    batch_size: PositiveInt = 32
+    #: steps in one segment of truncated backpropagation; 0 = the whole sequence
+    truncate: int = Field(0, ge=0)
+    #: the bound on the gradient; 0 = no clipping
+    clip: float = Field(5.0, ge=0)
+    #: what is bounded: the norm of the whole gradient, each of its values, or the norm of each layer's
+    clip_by: Literal["norm", "value", "layer_norm"] = "norm"
+    #: `balanced` gives rare classes more weight (classification, tagging)
+    class_weights: Literal["none", "balanced"] = "none"
+    #: `bf16` computes in bfloat16 where that is safe; the parameters stay in float32
+    precision: Literal["fp32", "bf16"] = "fp32"
+    #: minibatches prepared ahead of the loop; 0 = off
+    prefetch: int = Field(2, ge=0)
+    #: rounds between two evaluations of the held-out part
+    evaluate_every: PositiveInt = 10
+    #: rounds between two checkpoints
+    checkpoint_every: PositiveInt = 20
+    #: stop after so many evaluations without a better held-out loss; 0 = never
+    early_stopping: int = Field(0, ge=0)
+
+
+class Bounds(Section):
+    """Workers may come and go between these two."""
+
+    #: that the run waits for before it begins
+    min: PositiveInt = 1
+    #: that it grows to while the cluster has room
+    max: PositiveInt
+
+    @pydantic.model_validator(mode="after")
+    def _in_order(self) -> "Bounds":
+        if self.min > self.max:
+            raise ValueError(f"min is {self.min} and max is {self.max}: min must not be above max")
+        return self
+
+
+def _form_of_workers(value: object) -> str:
+    return "bounds" if isinstance(value, Mapping | Bounds) else "number"
+
+
+#: a fixed number, or bounds
+Workers = Annotated[
+    Annotated[PositiveInt, pydantic.Tag("number")] | Annotated[Bounds, pydantic.Tag("bounds")],
+    pydantic.Discriminator(_form_of_workers),
+]
+
+
+class Averaging(Section):
+    """What the workers do together."""
+
+    #: a number, or {min: 1, max: 4}: then workers are taken on whenever the cluster has room for them
+    workers: Workers = 2
+    #: CPUs of each worker, and so many threads
+    cpus_per_worker: PositiveInt = 1
+    #: minibatches every worker learns alone before the workers average
+    frequency: PositiveInt = 5
+    #: rounds of the whole run
+    rounds: PositiveInt = 200
+    #: what is done with the mean: nothing, DiLoCo's outer optimizer, or block momentum
+    outer: Literal["none", "nesterov", "bmuf"] = "none"
+    #: the outer optimizer's; unless said otherwise nesterov takes DiLoCo's 0.7, bmuf its paper's 1
+    outer_learning_rate: float = Field(1.0, gt=0)
+    #: nesterov takes DiLoCo's 0.9, bmuf its paper's 1 - 1 / workers
+    outer_momentum: Fraction = 0.0
+    #: what becomes of each worker's optimizer state at an average
+    optimizer_state: Literal["keep", "average", "reset"] = "keep"
+    #: how the parameters travel; bfloat16 and int8 pay between a few workers on slow links
+    wire: Literal["float32", "bfloat16", "int8"] = "float32"
+    #: seconds the others wait at the average for a worker that hangs or lags; then they go on without it
+    patience: float = Field(30.0, gt=0)
+
+    @property
+    def fewest(self) -> int:
+        """Workers that the run needs to begin."""
+        return self.workers.min if isinstance(self.workers, Bounds) else self.workers
+
+    @property
+    def most(self) -> int:
+        """Workers that the run takes where there is room."""
+        return self.workers.max if isinstance(self.workers, Bounds) else self.workers
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _published_defaults(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        if values.get("outer") == "nesterov":
+            return {"outer_learning_rate": 0.7, "outer_momentum": 0.9} | dict(values)
+        workers = values.get("workers", 2)
+        most = workers.get("max") if isinstance(workers, Mapping) else workers
+        if values.get("outer") == "bmuf" and str(most).isdigit():
+            return {"outer_momentum": 1 - 1 / max(1, int(str(most)))} | dict(values)
+        return values

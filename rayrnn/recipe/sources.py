@@ -1,0 +1,108 @@
+"""Sources by their names: rayrnn's own, those that plugins bring, and any other class as `package.module:Name`."""
+
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, NamedTuple, Protocol
+
+from rayrnn.errors import UsageError
+from rayrnn.recipe.data_sections import CsvData, Data, ParquetData, TextData
+
+#: the entry points of plugins: the name is that of the source, the object its class
+GROUP = "rayrnn.sources"
+
+
+class HasSection(Protocol):
+    """As much of a source as a recipe needs; rayrnn/data/sources/source.py says how it is read."""
+
+    @property
+    def section(self) -> type[Data]:
+        """The class of its `data` section."""
+
+
+class Own(NamedTuple):
+    """A source that comes with rayrnn. Its section is known without what reads it, for that imports Ray."""
+
+    section: type[Data]
+    #: the class of the source, `package.module:Name`
+    source: str
+
+
+OWN: Mapping[str, Own] = {
+    "text": Own(TextData, "rayrnn.data.sources.text:Text"),
+    "csv": Own(CsvData, "rayrnn.data.sources.csv:Csv"),
+    "parquet": Own(ParquetData, "rayrnn.data.sources.parquet:Parquet"),
+}
+
+
+def source_names() -> tuple[str, ...]:
+    """Every source that is installed here, in order."""
+    return tuple(sorted({*OWN, *(point.name for point in entry_points(group=GROUP))}))
+
+
+def read_by_hosts() -> tuple[str, ...]:
+    """Those whose files every host reads for itself."""
+    return tuple(name for name in source_names() if section_named(name, trusted=False).read_by_hosts)
+
+
+def section_named(name: str, *, trusted: bool) -> type[Data]:
+    """The class of a source's section.
+
+    Args:
+        trusted: whether whoever chose the name may have a module of their own imported.
+
+    Raises:
+        ValueError: there is no such source.
+        UsageError: it is code that is not installed as a plugin, and is not trusted.
+    """
+    if name in OWN:
+        return OWN[name].section
+    source: HasSection = source_named(name, trusted=trusted)
+    return source.section
+
+
+def source_named(name: str, *, trusted: bool) -> Any:
+    """A source, imported now.
+
+    Raises:
+        ValueError: there is none of this name.
+        UsageError: it is code that is not installed as a plugin, and is not trusted; or a plugin cannot be imported.
+    """
+    if name in OWN:
+        return _load(OWN[name].source)
+    for point in entry_points(group=GROUP, name=name):
+        return _of_plugin(point)
+    if ":" in name:
+        if not trusted:
+            raise UsageError(
+                f"data.source is {name!r}: code of this recipe's author, neither rayrnn's nor of an installed plugin; "
+                "it runs here only if you trust the author (--trust)"
+            )
+        return _load(name)
+    raise ValueError(f"data.source {name!r} is unknown; the sources here are {', '.join(source_names())}")
+
+
+def plugin_sources() -> Iterator[Any]:
+    """The sources that plugins bring, imported now.
+
+    Raises:
+        UsageError: a plugin cannot be imported.
+    """
+    yield from map(_of_plugin, entry_points(group=GROUP))
+
+
+def _of_plugin(point: EntryPoint) -> Any:
+    try:
+        return point.load()()
+    except (ImportError, AttributeError) as error:
+        raise UsageError(
+            f"the plugin for data.source {point.name} ({point.value}) cannot be imported: {error}"
+        ) from None
+
+
+def _load(reference: str) -> Any:
+    module, _, name = reference.partition(":")
+    try:
+        return getattr(import_module(module), name)()
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"data.source {reference!r} cannot be imported: {error}") from None

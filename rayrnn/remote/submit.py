@@ -1,0 +1,282 @@
+"""Training on the cluster of a cluster file from this machine: send, submit, follow, and have the run come back."""
+
+import re
+import shlex
+import threading
+from importlib.metadata import version
+from pathlib import Path
+
+from rich.console import Console
+
+from rayrnn.cluster.cluster_file import read_cluster_file
+from rayrnn.cluster.ssh import Head, Unreachable, find_head
+from rayrnn.errors import ClusterError, Interrupted, RayrnnError, RunError, UsageError
+from rayrnn.recipe import Recipe, validate_recipe
+from rayrnn.remote.fetch import Fetcher, Record, load_record, new_job, place_there
+from rayrnn.remote.follow import ALIVE, Listener, ask, error_of, find_run, runs_of
+from rayrnn.remote.job import ORDER, PID, RUNS, WORK, Order
+from rayrnn.remote.screen_log import Word, outcome_of, show
+from rayrnn.remote.upload import OUTSIDE, Baggage, pack
+from rayrnn.runs.directory import Run, create_run, open_run, resumable
+from rayrnn.runs.layout import RECIPE, SCREEN, refuse_links
+from rayrnn.training.driver import stop_requests
+from rayrnn.training.screen import Screen
+from rayrnn.training.summary import Outcome
+
+#: seconds without the head before this side gives up; the run goes on without it
+PATIENCE = 600.0
+#: what the head is asked before anything travels: whether the run is on, and which rayrnn is there
+GREET = f"""mkdir -p {RUNS}/{{job}}/{WORK} && cd {RUNS}/{{job}} && if {ALIVE}; then echo running; fi
+python3 -c "from importlib.metadata import version as v; print(v('rayrnn'), v('ray'))" || echo none"""
+#: a polite kill: the driver finishes its round; a second one stops at once
+STOP = f"cd {RUNS}/{{job}} && if {ALIVE}; then kill -TERM $(cat {PID}); fi"
+
+
+def train_on_cluster(
+    recipe: Recipe,
+    file: Path,
+    *,
+    out: str | Path | None = None,
+    resume: bool = False,
+    detach: bool = False,
+    console: Console | None = None,
+    patience: float = PATIENCE,
+) -> Outcome | None:
+    """Train `recipe` as a Ray job on the cluster of `file`, as `train` does here, and bring the run directory home.
+
+    Args:
+        detach: leave as soon as the workers learn; `follow_run` finds the run again.
+        patience: seconds without the head before this side gives up.
+
+    Returns:
+        how it ended; None where it was left alone.
+
+    Raises:
+        RayrnnError: the one that the run ended with, or that kept it from starting.
+    """
+    head = find_head(read_cluster_file(file))
+    path = Path(out) if out is not None else Path("runs") / recipe.name
+    baggage = pack(recipe)
+    run = resumable(path, recipe) if resume and (path / RECIPE).exists() else create_run(path)
+    record = load_record(run) or Record(new_job(path.name), place_there(path))
+    remote = RemoteRun(head, record, run, recipe, console or Console(stderr=True), patience)
+    remote.dispatch(baggage, resume=resume)
+    return remote.follow(detach=detach)
+
+
+def follow_run(run: str, file: Path | None, *, console: Console | None = None) -> Outcome | None:
+    """Say what a run on a cluster has said so far, follow it to its end, and bring its directory home.
+
+    Args:
+        run: the run directory, or (with `file`) the name of one that is only on the cluster yet.
+        file: the cluster file; without it the one that the run was begun with from this machine.
+
+    Returns:
+        how it ended; None where the user left it alone.
+
+    Raises:
+        UsageError: there is no such run, or it was begun elsewhere and no `file` is given.
+        RayrnnError: the one that the run ended with.
+    """
+    console = console or Console(stderr=True)
+    if (Path(run) / RECIPE).exists():
+        here = open_run(run)
+        record = load_record(here)
+        if record is None:
+            raise UsageError(f"{run} was trained on this machine: what was said is in {here.log}")
+        file = file or record.file()
+        if file is None:
+            raise UsageError(
+                f"{run} was not begun from here: name the file of its cluster with --cluster (a run directory, which "
+                "may be anybody's, is not asked for it)"
+            )
+        head = find_head(read_cluster_file(file))
+        return RemoteRun(head, record, here, here.recipe, console, PATIENCE).follow(attached=True)
+    if file is None:
+        raise UsageError(f"{run} is no run here; name the cluster file of one that is elsewhere with --cluster")
+    head = find_head(read_cluster_file(file))
+    found = find_run(run, runs_of(head)["runs"], file)
+    here = create_run(Path(found["out"]))
+    recipe = validate_recipe(found["recipe"])
+    here.write_recipe(recipe)
+    record = Record(found["job"], found["out"])
+    record.save(here, file)
+    return RemoteRun(head, record, here, recipe, console, PATIENCE).follow(attached=True)
+
+
+class RemoteRun:
+    """One run on the cluster, seen from here.
+
+    Raises:
+        UsageError: something in the run directory is a link.
+    """
+
+    def __init__(self, head: Head, record: Record, run: Run, recipe: Recipe, console: Console, patience: float) -> None:
+        refuse_links(run.path)
+        self._head = head
+        self._record = record
+        self._run = run
+        self._recipe = recipe
+        #: when the word that is shown was said
+        self._now = 0.0
+        self._screen = Screen(console, recipe, clock=lambda: self._now)
+        self._listener = Listener(head, record.job, run.path / SCREEN, patience=patience)
+        self._end: Word | None = None
+        self._outcome: Word | None = None
+        self._leaving = False
+
+    def dispatch(self, baggage: Baggage, *, resume: bool) -> None:
+        """Send what the job needs, and hand it to Ray.
+
+        Raises:
+            ClusterError: the head cannot be reached, has another rayrnn, or Ray does not take the job.
+        """
+        job, where = shlex.quote(self._record.job), f"{RUNS}/{self._record.job}"
+        self._greet(self._head.run(GREET.format(job=job)).split())
+        order = Order(baggage.recipe.model_dump(mode="json"), self._record.out, resume, version("rayrnn"))
+        self._head.run(f"cat > {where}/{ORDER}", input=order.to_json())
+        if baggage.num_bytes:
+            self._screen.say(f"sending {baggage} ...")
+        if baggage.inside:
+            self._head.send(Path.cwd(), baggage.inside, f"{where}/{WORK}")
+        if baggage.outside:
+            self._head.send(Path("/"), baggage.outside, f"{where}/{WORK}/{OUTSIDE}")
+        if resume:
+            fetcher = Fetcher(self._head, self._record, self._run)
+            fetcher.send_back()
+            fetcher.close()
+        self._screen.say(f"starting the job on {self._head.target} ...")
+        self._submit(resume=resume)
+        (self._run.path / SCREEN).unlink(missing_ok=True)
+        self._run.write_recipe(self._recipe)
+        self._record.save(self._run, self._head.file.path)
+
+    def follow(self, *, detach: bool = False, attached: bool = False) -> Outcome | None:
+        """Show what the run says, fetch its checkpoints, and see to its end.
+
+        Args:
+            detach: leave when the workers learn, or at Ctrl-C.
+            attached: to a run that somebody else began: Ctrl-C leaves it alone.
+        """
+        fetcher = Fetcher(self._head, self._record, self._run)
+        request = self._leave if detach or attached else self._request_stop
+        try:
+            with stop_requests(request):
+                self._listen(fetcher, until_start=detach)
+        except KeyboardInterrupt:
+            self._tell_to_stop()
+            raise Interrupted(f"left at once; the run may still be finishing: {self._how_tofind_run()}") from None
+        except Unreachable as error:
+            raise ClusterError(f"{error}\n  the run goes on without this machine: {self._how_tofind_run()}") from None
+        finally:
+            self._screen.stop()
+            fetcher.close()
+        if self._end is None and self._leaving:
+            self._screen.say(f"the run goes on: {self._how_tofind_run()}")
+            return None
+        return self._conclude(fetcher)
+
+    def _submit(self, *, resume: bool) -> None:
+        try:
+            ask(self._head, "submit", self._record.job)
+        except RayrnnError:
+            if not resume:
+                self._head.run(self._remove())
+            raise
+
+    def _greet(self, answer: list[str]) -> None:
+        ours = [version("rayrnn"), version("ray")]
+        if "running" in answer:
+            raise ClusterError(f"this run is being trained already: {self._how_tofind_run()}")
+        if answer[-1] == "none":
+            raise ClusterError(
+                f"there is no rayrnn on the head {self._head.target}: `rayrnn up {self._head.file.path}` installs it"
+            )
+        if answer[-2:] != ours:
+            raise ClusterError(
+                f"the head {self._head.target} has rayrnn {answer[-2]} with Ray {answer[-1]}, here are {ours[0]} and "
+                f"{ours[1]}: `rayrnn up {self._head.file.path}` installs this machine's"
+            )
+
+    def _listen(self, fetcher: Fetcher, *, until_start: bool) -> None:
+        for known in self._listener.known():
+            self._take(known, fetcher)
+        if self._end is not None:
+            return
+        for word in self._listener.words(cut=self._say_cut, mended=self._say_mended):
+            if word is not None:
+                self._take(word, fetcher)
+            self._leaving = self._leaving or (until_start and word is not None and word["word"] == "start")
+            if self._leaving:
+                return
+
+    def _take(self, word: Word, fetcher: Fetcher) -> None:
+        kind, self._now = word["word"], word["time"]
+        if kind == "checkpoint":
+            fetcher.want(word["name"])
+        elif kind == "outcome":
+            self._outcome = word
+        elif kind == "end":
+            self._end = word
+        else:
+            show(_as_here(word), self._screen, self._run)
+
+    def _conclude(self, fetcher: Fetcher) -> Outcome:
+        """Bring everything home; raise what the run ended with."""
+        self._screen.say(f"fetching the run to {self._run.path} ...")
+        fetcher.fetch_all()
+        if self._end is None:
+            raise RunError(
+                "the run's driver on the head is gone without a last word: it was killed, or Ray or the host was "
+                f"started again; more may be in {self._run.log}\ngo on with: {self._resume()}"
+            )
+        if self._end["exit_code"]:
+            raise error_of(self._end["exit_code"])(self._in_our_words(self._end["message"]))
+        assert self._outcome is not None
+        self._head.run(self._remove())
+        outcome = outcome_of(self._outcome, self._run)
+        self._screen.finish(outcome, self._run.metrics())
+        return outcome
+
+    def _remove(self) -> str:
+        return f"rm -rf {RUNS}/{shlex.quote(self._record.job)}"
+
+    def _request_stop(self) -> None:
+        """The driver there says what it does about it."""
+        threading.Thread(target=self._tell_to_stop, daemon=True).start()
+
+    def _tell_to_stop(self) -> None:
+        try:
+            self._head.run(STOP.format(job=shlex.quote(self._record.job)))
+        except ClusterError as error:
+            self._screen.warn(f"the run was not told to stop: {error}")
+
+    def _leave(self) -> None:
+        self._leaving = True
+
+    def _say_cut(self) -> None:
+        self._screen.warn(f"the link to {self._head.target} is broken; the run goes on there, trying to reach it again")
+
+    def _say_mended(self) -> None:
+        self._screen.warn(f"the link to {self._head.target} is there again")
+
+    def _how_tofind_run(self) -> str:
+        return f"rayrnn logs {self._run.path}, rayrnn status {self._head.file.path}"
+
+    def _resume(self) -> str:
+        path = self._run.path
+        return f"rayrnn train {path / RECIPE} --out {path} --resume --cluster {self._head.file.path}"
+
+    def _in_our_words(self, message: str) -> str:
+        """The head knows neither the cluster file nor where things lie here."""
+        message = _in_place(message).replace(self._record.out, str(self._run.path))
+        return re.sub(r"rayrnn train \S+ --out \S+ --resume", lambda match: self._resume(), message)
+
+
+def _as_here(word: Word) -> Word:
+    """Paths from outside the current directory, as they are called here."""
+    return {name: _in_place(value) if isinstance(value, str) else value for name, value in word.items()}
+
+
+def _in_place(text: str) -> str:
+    return text.replace(f"{OUTSIDE}/", "/")

@@ -1,0 +1,101 @@
+"""What of a recipe's data lies on this machine and has to travel with the job; paths with a scheme do not."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from rayrnn.data.files import list_files
+from rayrnn.errors import DataError
+from rayrnn.recipe import Recipe, validate_recipe
+from rayrnn.recipe.sources import read_by_hosts
+from rayrnn.wording import counted, size
+
+#: bytes of local data that travel with a job; more belongs in a store
+LIMIT = 2 * 2**30
+#: where files from outside the current directory lie on the head, below the job's directory
+OUTSIDE = "_outside_"
+
+
+@dataclass(frozen=True)
+class Baggage:
+    """Local files that a job reads, and the recipe that names them as they are named where the job runs."""
+
+    recipe: Recipe
+    #: relative to the current directory, and keep their place
+    inside: tuple[str, ...] = ()
+    #: relative to the root of this machine
+    outside: tuple[str, ...] = ()
+    num_bytes: int = 0
+
+    def __str__(self) -> str:
+        count = len(self.inside) + len(self.outside)
+        return f"{counted(count, 'local file')}, {size(self.num_bytes)}"
+
+
+def pack(recipe: Recipe) -> Baggage:
+    """Find the local files that the recipe names (data.path, data.held_out and others of its source).
+
+    Raises:
+        DataError: one is not there, they are too large together, or the source reads on hosts that do not have them.
+    """
+    data = recipe.data
+    local = {key: address for key, address in data.files.items() if any(map(_is_local, _several(address)))}
+    if not local:
+        return Baggage(recipe)
+    if data.read_by_hosts:
+        key, address = next(iter(local.items()))
+        raise DataError(
+            f"data.{key} is {address}, on this machine, and data.source {data.source} reads on the cluster's "
+            "hosts: give a path that all of them have (s3://, hdfs://, or file:///... for the hosts' own disks)"
+        )
+    found: dict[str, int] = {}
+    for address in local.values():
+        listing = list_files(tuple(map(_absolute, filter(_is_local, _several(address)))))
+        found |= dict(zip(listing.paths, listing.sizes.tolist(), strict=True))
+    if sum(found.values()) > LIMIT:
+        others = f", or where the hosts read them by themselves (data.source: {' or '.join(read_by_hosts())})"
+        raise DataError(
+            f"data.path ({data.describe()}) is {size(sum(found.values()))} on this machine; at most {size(LIMIT)} "
+            "travel with a job: put the files into a store (data.path: s3://...; data.endpoint for one that is not "
+            f"AWS){others if read_by_hosts() else ''}, or name file:///... where the head has them"
+        )
+    here = f"{Path.cwd().as_posix()}/"
+    there = {key: _renamed(address, here) for key, address in local.items()}
+    return Baggage(
+        _reading(recipe, there),
+        inside=tuple(path.removeprefix(here) for path in found if path.startswith(here)),
+        outside=tuple(path.removeprefix("/") for path in found if not path.startswith(here)),
+        num_bytes=sum(found.values()),
+    )
+
+
+def _reading(recipe: Recipe, there: dict[str, str | tuple[str, ...]]) -> Recipe:
+    """The recipe as the job reads it, whose `data` names files where they lie there."""
+    values = recipe.model_dump(mode="json")
+    return validate_recipe(values | {"data": values["data"] | there})
+
+
+def _several(address: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (address,) if isinstance(address, str) else address
+
+
+def _is_local(address: str) -> bool:
+    return "://" not in address and not address.startswith("sysconfig:")
+
+
+def _absolute(address: str) -> str:
+    return os.path.normpath(Path(address).expanduser().absolute())
+
+
+def _renamed(address: str | tuple[str, ...], here: str) -> str | tuple[str, ...]:
+    return _place(address, here) if isinstance(address, str) else tuple(_place(one, here) for one in address)
+
+
+def _place(address: str, here: str) -> str:
+    """Where an address lies in the job's directory, which is this one in small."""
+    if not _is_local(address):
+        return address
+    path = _absolute(address)
+    if f"{path}/" == here:
+        return "."
+    return path.removeprefix(here) if path.startswith(here) else f"{OUTSIDE}{path}"

@@ -1,0 +1,1 @@
+"""The run directory, its checkpoints, and their copies in stores."""

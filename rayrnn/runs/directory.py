@@ -1,0 +1,280 @@
+"""The run directory: everything a run produced, and all that generate, evaluate, predict and resume need.
+
+Its files are listed in rayrnn/runs/layout.py.
+"""
+
+import atexit
+import errno
+import fcntl
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+
+from rayrnn.data.encoding import Encoding
+from rayrnn.durable import replace_durably
+from rayrnn.errors import RayrnnError, RunError, UsageError
+from rayrnn.models.network import Network
+from rayrnn.recipe import Recipe, load_recipe
+from rayrnn.runs.checkpoints import Checkpoint, write_checkpoint
+from rayrnn.runs.layout import CHECKPOINTS, ENCODING, LOCK, LOG, METRICS, MODEL, RECIPE, SKIPPED, refuse_links
+from rayrnn.runs.store import Store, is_address
+
+#: the sections of a recipe that a resumed run cannot change
+FIXED = ("task", "data", "model", "seed")
+
+
+class Run:
+    """One run directory.
+
+    Args:
+        address: the place in a store that the directory stands for.
+    """
+
+    def __init__(self, path: Path, *, address: str | None = None) -> None:
+        self.path = path
+        self.address = address
+        self._listeners: list[Callable[[], None]] = []
+
+    def tell(self, listener: Callable[[], None]) -> None:
+        """Have `listener` called whenever a file of the run is there anew; logs and metrics grow without a word."""
+        self._listeners.append(listener)
+
+    @property
+    def name(self) -> str:
+        """Where the run is, as the user writes it."""
+        return self.address or str(self.path)
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / CHECKPOINTS
+
+    @property
+    def log(self) -> Path:
+        return self.path / LOG
+
+    @property
+    def recipe(self) -> Recipe:
+        """The resolved recipe that the run was started with."""
+        return load_recipe(self.path / RECIPE)
+
+    @property
+    def encoding(self) -> Encoding:
+        """How the run's data became numbers."""
+        try:
+            return Encoding.from_json(json.loads((self.path / ENCODING).read_text(encoding="utf-8")))
+        except RayrnnError:
+            raise
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RunError(f"{self.path / ENCODING} cannot be used: {error}") from None
+
+    @property
+    def stored_encoding(self) -> Encoding | None:
+        """The same; None in a run that has none yet."""
+        return self.encoding if (self.path / ENCODING).exists() else None
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep every other process from training here; the system lets go when this one dies, however it dies.
+
+        Raises:
+            UsageError: another process trains in this directory, or something in it is a link.
+        """
+        refuse_links(self.path)
+        with (self.path / LOCK).open("a+", encoding="utf-8") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                lock.seek(0)
+                holder = lock.read().strip() or "unknown"
+                raise UsageError(
+                    f"{self.path} is being trained by another process (number {holder}): wait for its end, or stop it"
+                ) from None
+            except OSError:
+                pass  # a file system without locks: nobody can be kept out
+            lock.truncate(0)
+            lock.write(str(os.getpid()))
+            lock.flush()
+            yield
+
+    def write_recipe(self, recipe: Recipe) -> None:
+        self._replace(RECIPE, recipe.to_yaml().encode())
+
+    def write_encoding(self, encoding: Encoding) -> None:
+        self._replace(ENCODING, json.dumps(encoding.to_json(), ensure_ascii=False).encode())
+
+    def write_skipped(self, reasons: Sequence[str]) -> Path:
+        """List what the data's source could not read, a line each."""
+        self._replace(SKIPPED, "".join(f"{reason}\n" for reason in reasons).encode())
+        return self.path / SKIPPED
+
+    def write_model(self, weights: Mapping[str, torch.Tensor]) -> None:
+        """Put these weights in the place of the run's best."""
+        self._replace(MODEL, save_tensors(dict(weights)))
+
+    def write_checkpoint(self, round_number: int, checkpoint: Checkpoint) -> None:
+        """Store what training goes on from after so many rounds; see rayrnn/runs/checkpoints.py.
+
+        Raises:
+            OSError: it cannot be written; the checkpoints before it are untouched.
+        """
+        write_checkpoint(self.checkpoints, round_number, checkpoint)
+        self._say_written()
+
+    def network(self) -> Network:
+        """The run's best model, ready to answer (eval mode).
+
+        Raises:
+            RunError: there is no model yet, or the file is no safetensors file of this recipe.
+        """
+        network = build_network(self.recipe, self.encoding)
+        path = self.path / MODEL
+        try:
+            network.load_state_dict(load_tensors(path.read_bytes()))
+        except FileNotFoundError:
+            raise RunError(
+                f"{self.name}/{MODEL} is not there: the run has no model yet; train it with --resume"
+            ) from None
+        except (OSError, SafetensorError, RuntimeError) as error:
+            raise RunError(f"{path} is no model of this run: {error}") from None
+        return network.eval()
+
+    def append_metrics(self, line: Mapping[str, Any]) -> None:
+        """Add a line, whole or not at all.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        data = (json.dumps(line) + "\n").encode()
+        with (self.path / METRICS).open("ab", buffering=0) as file:
+            start = file.tell()
+            if file.write(data) < len(data):
+                file.truncate(start)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), METRICS)
+
+    def amend_metrics(self, round_number: int, values: Mapping[str, Any]) -> None:
+        """Add values to a round's line; nothing where there is no such line."""
+        lines = self.metrics()
+        self._replace_metrics([line | dict(values) if line["round"] == round_number else line for line in lines])
+
+    def cut_metrics(self, rounds: int) -> None:
+        """Forget the rounds after the first `rounds`: a resumed run learns them anew."""
+        self._replace_metrics([line for line in self.metrics() if line["round"] <= rounds])
+
+    def _replace(self, name: str, content: bytes) -> None:
+        replace_durably(self.path / name, content)
+        self._say_written()
+
+    def _say_written(self) -> None:
+        for listener in self._listeners:
+            listener()
+
+    def _replace_metrics(self, lines: list[dict[str, Any]]) -> None:
+        replace_durably(self.path / METRICS, "".join(json.dumps(line) + "\n" for line in lines).encode())
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """One mapping a round; what a kill or a full disk left of a line is passed over."""
+        try:
+            lines = (self.path / METRICS).read_text(encoding="utf-8", errors="replace").split("\n")
+        except FileNotFoundError:
+            return []
+        return [values for line in lines[:-1] if (values := _parsed(line)) is not None]
+
+
+def create_run(path: Path) -> Run:
+    """Make a new run directory.
+
+    Raises:
+        UsageError: there is a run already, the place cannot be written, or something in it is a link.
+    """
+    if ":/" in str(path):
+        raise UsageError(
+            f"{path} is no directory of this machine; a run can be written to a directory, or without --cluster to an "
+            "address that begins with s3://, gs:// or hdfs://"
+        )
+    if (path / RECIPE).exists():
+        raise UsageError(f"{path} holds a run already: continue it with --resume, or choose another --out")
+    try:
+        refuse_links(path)
+        (path / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"the run cannot be written to {path}: {error}") from None
+    return Run(path)
+
+
+def open_run(path: str | Path) -> Run:
+    """Open an existing run.
+
+    Args:
+        path: its directory; or its address in a store, of which a copy without the checkpoints is made that lasts as
+            long as this process.
+
+    Raises:
+        UsageError: there is no run at `path`, or the store cannot be reached.
+    """
+    if is_address(path):
+        return _copied(Store(str(path)))
+    if not (Path(path) / RECIPE).is_file():
+        raise UsageError(f"{path} is no run: it has no {RECIPE}; `rayrnn train` writes one, usually under runs/")
+    return Run(Path(path))
+
+
+def resumable(path: Path, recipe: Recipe, *, address: str | None = None) -> Run:
+    """The run at `path` (which stands for `address`), if `recipe` may go on with it.
+
+    Raises:
+        UsageError: `recipe` differs in what a run cannot change.
+    """
+    run = open_run(path)
+    stored = run.recipe
+    changed = [section for section in FIXED if getattr(stored, section) != getattr(recipe, section)]
+    if changed:
+        raise UsageError(
+            f"{address or path} was trained with another recipe: {', '.join(changed)} differ; resume it with its own, "
+            f"{path / RECIPE}, or choose another --out"
+        )
+    return run
+
+
+def _copied(store: Store) -> Run:
+    folder = tempfile.TemporaryDirectory(prefix="rayrnn-run-")
+    atexit.register(folder.cleanup)
+    there = store.sizes()
+    if RECIPE not in there:
+        raise UsageError(f"{store.address} is no run: it has no {RECIPE}; `rayrnn train --out` writes one there")
+    for name in (RECIPE, ENCODING, METRICS, MODEL):
+        if name in there:
+            (Path(folder.name) / name).write_bytes(store.read(name))
+    return Run(Path(folder.name), address=store.address)
+
+
+def build_network(recipe: Recipe, encoding: Encoding) -> Network:
+    """The network that a recipe and the data's encoding ask for; its values come from torch's seed."""
+    return Network(
+        num_inputs=encoding.num_inputs,
+        num_outputs=encoding.num_outputs,
+        symbols=encoding.symbols,
+        cell=recipe.model.cell,
+        hidden_size=recipe.model.hidden,
+        num_layers=recipe.model.layers,
+        embedding_size=recipe.model.embedding,
+        dropout=recipe.model.dropout,
+        bidirectional=recipe.model.bidirectional,
+        pooling=None if encoding.per_step else recipe.model.pooling,
+    )
+
+
+def _parsed(line: str) -> dict[str, Any] | None:
+    try:
+        values = json.loads(line)
+    except ValueError:
+        return None
+    return values if isinstance(values, dict) and "round" in values else None

@@ -1,0 +1,78 @@
+"""The names in a run directory: what belongs to the run, and so may be copied, replaced and removed with it.
+
+runs/<name>/
+  recipe.yaml                  resolved: every default written out
+  vocabulary.json              the encoding: symbols, classes, scaling
+  metrics.jsonl                one line a round
+  skipped.txt                  the sequences that could not be read
+  checkpoints/round-000120/    see rayrnn/runs/checkpoints.py
+  model.safetensors            the best by held-out loss
+  events.out.tfevents.*        the same metrics for TensorBoard
+  train.log                    what Ray and the workers said
+  identity.txt                 of a run in a store: which one it is
+  cluster.json, screen.jsonl   of a run on a cluster: where it is, and what it said
+  .lock                        held by the process that trains
+  .unsent                      of a directory that stands for an address: the store may lack something
+"""
+
+import os
+import re
+from pathlib import Path
+
+from rayrnn.errors import UsageError
+
+RECIPE = "recipe.yaml"
+ENCODING = "vocabulary.json"
+METRICS = "metrics.jsonl"
+SKIPPED = "skipped.txt"
+MODEL = "model.safetensors"
+LOG = "train.log"
+IDENTITY = "identity.txt"
+RECORD = "cluster.json"
+SCREEN = "screen.jsonl"
+CHECKPOINTS = "checkpoints"
+LOCK = ".lock"
+UNSENT = ".unsent"
+
+#: of rsync, between a broken link and the next attempt
+PARTIAL = ".rsync-partial"
+
+_FILES = (RECIPE, ENCODING, METRICS, SKIPPED, MODEL, LOG, IDENTITY, RECORD, SCREEN)
+_EVENTS = re.compile(r"events\.out\.tfevents\.[^/]+")
+_OF_CHECKPOINT = re.compile(
+    CHECKPOINTS + r"/round-\d+/((model|outer|optimizer-\d+)\.safetensors|progress\.json|MANIFEST\.json)"
+)
+
+
+def belongs(name: str) -> bool:
+    """Whether a file of this name, relative to the run directory and with slashes, is the run's own.
+
+    What this machine alone has use for, the hidden files, is not.
+    """
+    return name in _FILES or bool(_EVENTS.fullmatch(name) or _OF_CHECKPOINT.fullmatch(name))
+
+
+def refuse_links(folder: Path) -> None:
+    """Make sure that what is written into the run directory `folder` stays there; it may itself be a link.
+
+    Raises:
+        UsageError: something that a run writes or removes there is a symbolic link.
+    """
+    if not folder.is_dir():
+        return
+    inside = [path for path in folder.iterdir() if _is_written(path.name)]
+    # os.walk follows no links
+    walked = [(Path(place), [*folders, *files]) for place, folders, files in os.walk(folder / CHECKPOINTS)]
+    inside += [place / name for place, names in walked for name in names]
+    for path in inside:
+        if path.is_symlink():
+            raise UsageError(
+                f"{path} is a link to {path.readlink()}, and a run writes only into its own directory: put a file or "
+                "directory of that name there, or have the whole run directory elsewhere and link that"
+            )
+
+
+def _is_written(name: str) -> bool:
+    """Files are written under a name of their own first, `.recipe.yaml.unfinished`."""
+    whole = name.removeprefix(".").removesuffix(".unfinished")
+    return name in (CHECKPOINTS, LOCK, UNSENT, PARTIAL) or belongs(whole)

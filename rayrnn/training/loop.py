@@ -1,0 +1,194 @@
+"""What a worker does alone: learn minibatches by truncated backpropagation, and evaluate held-out ones."""
+
+import math
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+import torch
+
+from rayrnn.data.batches import Minibatch
+from rayrnn.data.encoding import Encoding
+from rayrnn.models.network import Network, detach_state
+from rayrnn.recipe import Recipe
+from rayrnn.recipe.sections import Training
+from rayrnn.tasks.losses import loss_sum
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """How one minibatch is learned."""
+
+    task: str
+    truncate: int
+    clip: float
+    clip_by: str
+    precision: str
+    class_weights: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a worker learned in one round."""
+
+    #: unmasked steps: the worker's weight in the mean
+    steps: int = 0
+    #: steps that were computed and masked
+    padding: int = 0
+    updates: int = 0
+    #: nats over all targets (squared error for regression)
+    loss_sum: float = 0.0
+    num_targets: float = 0.0
+    learning_seconds: float = 0.0
+    waiting_seconds: float = 0.0
+    #: the first update of the round whose loss was not finite, from 1; 0 = all was well
+    broken_at: int = 0
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Sums over one worker's part of the held-out sequences."""
+
+    loss_sum: float = 0.0
+    num_targets: float = 0.0
+    num_correct: float = 0.0
+    num_sequences: int = 0
+    seconds: float = 0.0
+
+
+def learn_alone(
+    model: Network, optimizer: torch.optim.Optimizer, minibatches: Iterator[Minibatch], *, count: int, lesson: Lesson
+) -> Work:
+    """Learn `count` minibatches: an update a segment, the recurrent state carried on, detached.
+
+    The loss of a segment is the mean over its unmasked targets.
+    """
+    device = next(model.parameters()).device
+    steps = padding = 0
+    sums: list[torch.Tensor] = []
+    counts: list[torch.Tensor] = []
+    started, waited = time.perf_counter(), 0.0
+    for minibatch, seconds in _timed(islice(minibatches, count)):
+        waited += seconds
+        steps += minibatch.steps
+        padding += minibatch.mask.numel() - minibatch.steps
+        state = None
+        for segment in minibatch.to(device).segments(lesson.truncate):
+            with torch.autocast(device.type, torch.bfloat16, enabled=lesson.precision == "bf16"):
+                outputs, state = model(segment.inputs, state, segment.mask)
+            total, targets = loss_sum(
+                lesson.task, outputs.float(), segment.targets, segment.target_mask, lesson.class_weights
+            )
+            optimizer.zero_grad()
+            loss: torch.Tensor = total / targets.clamp(min=1)
+            loss.backward()  # type: ignore[no-untyped-call]
+            clip_gradients(model, lesson.clip, lesson.clip_by)
+            optimizer.step()
+            state = detach_state(state)
+            sums.append(total.detach())
+            counts.append(targets)
+    losses = torch.stack(sums).tolist() if sums else []
+    healthy = all(bool(torch.isfinite(parameter).all()) for parameter in model.parameters())
+    return Work(
+        steps=steps,
+        padding=padding,
+        updates=len(losses),
+        loss_sum=math.fsum(losses) if all(map(math.isfinite, losses)) else math.nan,
+        num_targets=float(sum(float(number) for number in counts)),
+        learning_seconds=time.perf_counter() - started - waited,
+        waiting_seconds=waited,
+        broken_at=_first_broken(losses, healthy),
+    )
+
+
+@torch.no_grad()
+def evaluate(model: Network, minibatches: Iterable[Minibatch], *, lesson: Lesson) -> Evaluation:
+    """The model's loss on minibatches it does not learn from; dropout is off."""
+    device = next(model.parameters()).device
+    started = time.perf_counter()
+    loss = torch.zeros((), dtype=torch.float64)
+    num_targets = num_correct = 0.0
+    num_sequences = 0
+    model.eval()
+    for minibatch in minibatches:
+        num_sequences += len(minibatch.keys)
+        state = None
+        for segment in minibatch.to(device).segments(lesson.truncate):
+            outputs, state = model(segment.inputs, state, segment.mask)
+            total, targets = loss_sum(lesson.task, outputs, segment.targets, segment.target_mask)
+            loss += total.cpu()
+            num_targets += float(targets)
+            if not segment.targets.is_floating_point():
+                right = (outputs.argmax(-1) == segment.targets) & segment.target_mask
+                num_correct += float(right.sum())
+    model.train()
+    return Evaluation(float(loss), num_targets, num_correct, num_sequences, time.perf_counter() - started)
+
+
+def make_lesson(recipe: Recipe, encoding: Encoding, device: torch.device) -> Lesson:
+    """The recipe's way to learn a minibatch; `balanced` weighs a class by the inverse of its count."""
+    weights = None
+    if recipe.training.class_weights == "balanced":
+        counts = torch.tensor(encoding.class_counts, dtype=torch.float32).clamp(min=1)
+        weights = (counts.sum() / (len(counts) * counts)).to(device)
+    training = recipe.training
+    return Lesson(recipe.task, training.truncate, training.clip, training.clip_by, training.precision, weights)
+
+
+def make_optimizer(model: torch.nn.Module, training: Training) -> torch.optim.Optimizer:
+    """The optimizer that the recipe names; `l2` is its weight decay (decoupled from the gradient for adamw)."""
+    parameters, rate, l2 = list(model.parameters()), training.learning_rate, training.l2
+    if training.optimizer == "sgd":
+        return torch.optim.SGD(parameters, lr=rate, weight_decay=l2, fused=True)
+    if training.optimizer == "rmsprop":
+        return torch.optim.RMSprop(parameters, lr=rate, alpha=training.decay, weight_decay=l2, foreach=True)
+    if training.optimizer == "adam":
+        return torch.optim.Adam(parameters, lr=rate, weight_decay=l2, fused=True)
+    return torch.optim.AdamW(parameters, lr=rate, weight_decay=l2, fused=True)
+
+
+def learning_rate(training: Training, round_number: int, rounds: int) -> float:
+    """The rate of one round, from 0; cosine ends at a hundredth of the rate it began with."""
+    if training.schedule == "cosine":
+        share = (1 + math.cos(math.pi * round_number / rounds)) / 2
+        return training.learning_rate * (0.01 + 0.99 * share)
+    if training.schedule == "step":
+        return float(training.learning_rate * training.schedule_factor ** (round_number // training.schedule_every))
+    return training.learning_rate
+
+
+def clip_gradients(model: torch.nn.Module, bound: float, by: str) -> None:
+    """Bound the gradients in place: by their `norm` over all parameters, each `value`, or each layer's norm."""
+    if bound == 0:
+        return
+    if by == "norm":
+        torch.nn.utils.clip_grad_norm_(model.parameters(), bound)
+    elif by == "value":
+        torch.nn.utils.clip_grad_value_(model.parameters(), bound)
+    else:
+        for parameters in layers(model):
+            torch.nn.utils.clip_grad_norm_(parameters, bound)
+
+
+def layers(model: torch.nn.Module) -> list[list[torch.nn.Parameter]]:
+    """The model's parameters by layer: what one innermost module owns is one layer."""
+    owned = (list(module.parameters(recurse=False)) for module in model.modules())
+    return [parameters for parameters in owned if parameters]
+
+
+def _timed(minibatches: Iterator[Minibatch]) -> Iterator[tuple[Minibatch, float]]:
+    """Each minibatch with the seconds the loop waited for it."""
+    while True:
+        started = time.perf_counter()
+        minibatch = next(minibatches, None)
+        if minibatch is None:
+            return
+        yield minibatch, time.perf_counter() - started
+
+
+def _first_broken(losses: list[float], healthy: bool) -> int:
+    for number, loss in enumerate(losses, start=1):
+        if not math.isfinite(loss):
+            return number
+    return 0 if healthy else len(losses)

@@ -1,0 +1,96 @@
+"""A run in numbers: how much is learned, sent and shared out before it starts, and how it ended."""
+
+from dataclasses import dataclass
+from math import ceil
+from typing import Any
+
+import torch
+
+from rayrnn.averaging.compression import num_encoded
+from rayrnn.data.order import make_plan, padding_share
+from rayrnn.data.prepare import Material
+from rayrnn.recipe import Recipe
+from rayrnn.runs.directory import Run
+
+
+@dataclass(frozen=True)
+class Account:
+    """What the user should know before the first round."""
+
+    num_parameters: int
+    #: what each worker sends a round
+    bytes_a_round: int
+    #: optimizer updates of each worker in the first round
+    updates_a_round: int
+    num_training: int
+    num_held_out: int
+    #: steps in one epoch of the training part
+    steps_an_epoch: int
+    rounds_an_epoch: float
+    #: steps in one sequence: the fewest and the most
+    shortest: int
+    longest: int
+    #: of the steps in the first round's minibatches of one worker
+    padding_share: float
+    #: workers that the run begins with
+    num_workers: int
+
+
+def draw_up(recipe: Recipe, network: torch.nn.Module, material: Material, *, num_workers: int) -> Account:
+    """Count everything once, for the workers that the run begins with."""
+    sequences, indices = material.training.sequences, material.training.indices
+    plan = make_plan(material.training, batch_size=recipe.training.batch_size, seed=recipe.seed)
+    averaging = recipe.averaging
+    num_parameters = sum(parameter.numel() for parameter in network.parameters())
+    moments = {"adam": 2, "adamw": 2, "rmsprop": 1, "sgd": 0}[recipe.training.optimizer]
+    num_exact = moments * num_parameters if averaging.optimizer_state == "average" else 0
+    first_round = [plan.minibatch(number * num_workers) for number in range(averaging.frequency)]
+    steps = sequences.steps[indices]
+    return Account(
+        num_parameters=num_parameters,
+        bytes_a_round=num_encoded(num_parameters, averaging.wire if num_workers > 1 else "float32") + 4 * num_exact,
+        updates_a_round=sum(_segments(int(sequences.steps[m].max()), recipe.training.truncate) for m in first_round),
+        num_training=len(indices),
+        num_held_out=len(material.held_out),
+        steps_an_epoch=int(steps.sum()),
+        rounds_an_epoch=plan.minibatches_an_epoch / (num_workers * averaging.frequency),
+        shortest=int(steps.min()),
+        longest=int(steps.max()),
+        padding_share=padding_share(sequences.steps, first_round),
+        num_workers=num_workers,
+    )
+
+
+def _segments(steps: int, truncate: int) -> int:
+    return ceil(steps / truncate) if truncate else 1
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended."""
+
+    run: Run
+    #: `finished`, or `no better` (early stopping)
+    reason: str
+    rounds: int
+    #: the last round's
+    loss: float | None
+    best_loss: float | None
+    best_round: int
+    #: over all workers, unmasked steps
+    steps_per_second: float
+    #: from the workers' first minibatch to their last
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """What `rayrnn train --json` prints."""
+        return {
+            "run": self.run.name,
+            "reason": self.reason,
+            "rounds": self.rounds,
+            "loss": self.loss,
+            "best_held_out_loss": self.best_loss,
+            "best_round": self.best_round if self.best_loss is not None else None,
+            "steps_per_second": self.steps_per_second,
+            "seconds": self.seconds,
+        }
