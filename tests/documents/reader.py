@@ -13,7 +13,7 @@ from tests.documents.pages import ROOT, Block
 SECONDS = 280
 SLOW_SECONDS = 900
 
-_NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
+_NUMBER = re.compile(r"\d+(?:,\d{3}\b)*(?:[.:]\d+)*(?:e-?\d+)?")
 
 
 class Reader:
