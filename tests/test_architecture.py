@@ -34,9 +34,9 @@ FLOOR_PLAN = """
     rayrnn.data.batches rayrnn.data.fitting
     rayrnn.data.order rayrnn.data.prepare
     rayrnn.runs rayrnn.runs.layout
-    rayrnn.cluster.programs rayrnn.cluster.ray_internals
+    rayrnn.cluster.on_host.facts rayrnn.cluster.on_host.install
+    rayrnn.cluster.capacity rayrnn.cluster.on_host rayrnn.cluster.programs rayrnn.cluster.ray_internals
     rayrnn.cluster.environment rayrnn.cluster.packages rayrnn.cluster.sessions
-    rayrnn.cluster.on_host rayrnn.cluster.on_host.facts rayrnn.cluster.on_host.install
     rayrnn.cluster.cluster_file rayrnn.cluster.local_head
     rayrnn.cluster.connection rayrnn.cluster.kuberay rayrnn.cluster.launcher rayrnn.cluster.ssh
     rayrnn.cluster rayrnn.cluster.inspection rayrnn.cluster.status

@@ -1,5 +1,7 @@
 """What lands on a host: rayrnn with the packages of this machine, once, and by the host's own pip."""
 
+import os
+import signal
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -12,6 +14,7 @@ from rayrnn.cluster import packages
 from rayrnn.cluster.cluster_file import read_cluster_file
 from rayrnn.cluster.launcher import HostPackages, launch_config
 from rayrnn.cluster.on_host import install
+from rayrnn.cluster.on_host.facts import end_processes, members
 
 SHIPPED = Path(__file__).parent.parent / "cluster.yaml"
 WHEEL = "rayrnn-0.1.0-py3-none-any.whl"
@@ -136,3 +139,42 @@ def lack(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
         return version(name)
 
     monkeypatch.setattr("rayrnn.cluster.packages.version", found)
+
+
+WRITES = "import sys, time; file = open(sys.argv[1], 'w'); print(flush=True); time.sleep(600)"
+READS = "import sys, time; file = open(sys.argv[1]); print(flush=True); time.sleep(600)"
+HAS_A_CHILD = "env -i sleep 600 & echo $!; wait"
+
+
+def test_the_processes_of_a_ray_are_those_that_are_marked_or_write_there_and_their_children(tmp_path: Path) -> None:
+    (tmp_path / "ray").mkdir()
+    log = str(tmp_path / "ray" / "log")
+    marked = os.environ | {"RAY_TMPDIR": str(tmp_path)}
+    commands = [
+        (["sh", "-c", HAS_A_CHILD], marked),
+        ([sys.executable, "-c", WRITES, log], dict(os.environ)),
+        ([sys.executable, "-c", READS, log], dict(os.environ)),
+    ]
+    (tmp_path / "ray" / "log").touch()
+    started = [subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) for command, env in commands]
+    said = [process.stdout.readline().strip() for process in started]
+    parent, writer, reader = (process.pid for process in started)
+    try:
+        assert members(str(tmp_path)) == sorted([parent, int(said[0]), writer])
+        assert end_processes(str(tmp_path)) == []
+        assert [process.wait(timeout=60) for process in started[:2]] == [-signal.SIGTERM, -signal.SIGTERM]
+        assert started[2].poll() is None, "who only reads a log is nobody's"
+        assert reader not in members(str(tmp_path))
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+
+
+def test_a_process_that_ignores_being_asked_is_made_to_end(tmp_path: Path) -> None:
+    stubborn = "trap '' TERM; echo; while :; do sleep 1; done"
+    environment = os.environ | {"RAY_TMPDIR": str(tmp_path)}
+    with subprocess.Popen(["sh", "-c", stubborn], env=environment, stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        assert end_processes(str(tmp_path)) == []
+        assert process.wait(timeout=60) == -signal.SIGKILL

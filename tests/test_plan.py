@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from rayrnn.cluster.capacity import places
 from rayrnn.cluster.cluster_file import read_cluster_file
 from rayrnn.cluster.inspection import Host
 from rayrnn.cluster.launcher import HostPackages, launch_config
@@ -102,3 +103,10 @@ def test_down_asks_hosts_that_are_away_only_where_they_had_something_of_the_clus
         ended = run_rayrnn("down", str(SHIPPED), "--yes", home=tmp_path, PATH=f"{tmp_path}/bin:/usr/bin:/bin")
         assert ended.returncode == exit_code, ended.stderr
         assert (f"{SECOND} is not reached" in ended.stderr) == bool(exit_code)
+
+
+def test_what_fits_on_a_host_is_bounded_by_what_it_has_least_of() -> None:
+    host = {"CPU": 8.0, "GPU": 1.0, "memory": 4e9}
+    assert places(host, {"CPU": 3}) == 2
+    assert places(host, {"CPU": 1, "GPU": 1}) == 1
+    assert places(host, {"CPU": 1, "another": 1}) == 0

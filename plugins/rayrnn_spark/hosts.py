@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from importlib.metadata import requires
 from pathlib import Path
 
+from rayrnn.cluster.capacity import places
 from rayrnn.cluster.inspection import HERE, Finding, Host
 from rayrnn.cluster.packages import installed
 from rayrnn.recipe import Recipe
@@ -56,15 +57,15 @@ def check_cpus(hosts: Sequence[Host], recipe: Recipe) -> Iterator[Finding]:
     there = [host.facts["cpus"] for host in hosts if not host.unreachable]
     needed = data.executors * data.cores + CPUS_TO_CONVERT
     wanted = f"{counted(data.executors, 'executor')} of {counted(data.cores, 'CPU')}"
-    places = sum(cpus // data.cores for cpus in there)
+    room = sum(places({"CPU": cpus}, {"CPU": data.cores}) for cpus in there)
     if needed > sum(there):
         parts = f"{wanted}, {CPUS_TO_CONVERT} to take the sequences over"
         what = f"{sum(there)} CPUs in all, Spark needs {needed:,} ({parts})"
-    elif data.executors > places:
-        what = f"{recipe.name} asks for {wanted}, the hosts have room for {places}"
+    elif data.executors > room:
+        what = f"{recipe.name} asks for {wanted}, the hosts have room for {room}"
     else:
         return
-    most = min(places, (sum(there) - CPUS_TO_CONVERT) // data.cores)
+    most = min(room, (sum(there) - CPUS_TO_CONVERT) // data.cores)
     fix = f"--set data.executors={most}" if most > 0 else "--set data.cores=1"
     yield Finding("together", what, f"{fix}, or more hosts")
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from rayrnn.cluster.capacity import places
 from rayrnn.cluster.on_host.facts import java_version
 from rayrnn.errors import ClusterError, UsageError
 from rayrnn.wording import counted
@@ -40,7 +41,7 @@ def check_room(executors: int, cores: int, memory: str) -> None:
     size = parse_memory(memory)
     needed = {"CPU": executors * cores + CPUS_TO_CONVERT, "memory": executors * size}
     _check_total(ray.cluster_resources(), needed, executors, cores, memory)
-    there = places([node["Resources"] for node in ray.nodes() if node["Alive"]], cores, size)
+    there = executors_that_fit([node["Resources"] for node in ray.nodes() if node["Alive"]], cores, size)
     if there < executors:
         raise ClusterError(
             f"{counted(executors, 'executor')} of {counted(cores, 'core')} and {memory} memory do not fit on the "
@@ -57,9 +58,9 @@ def parse_memory(memory: str) -> int:
     return int(found[1]) * _BYTES[found[2]]
 
 
-def places(hosts: Iterable[Mapping[str, float]], cores: int, size: int) -> int:
+def executors_that_fit(hosts: Iterable[Mapping[str, float]], cores: int, size: int) -> int:
     """How many executors fit on hosts with these resources, none of which shares an executor with another."""
-    return int(sum(min(host.get("CPU", 0) // cores, host.get("memory", 0) // size) for host in hosts))
+    return sum(places(host, {"CPU": cores, "memory": size}) for host in hosts)
 
 
 def _check_total(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from rayrnn.cluster.capacity import places
 from rayrnn.cluster.cluster_file import read_cluster_file
 from rayrnn.cluster.environment import token_path
 from rayrnn.cluster.inspection import HERE, Finding, Host, check, inspect_hosts, token_digest
@@ -103,9 +104,9 @@ def _cpus(hosts: list[Host], recipe: Recipe) -> Iterator[Finding]:
     """What a source computes with is free again before the workers come: each must fit, not both."""
     there = [host.facts["cpus"] for host in hosts if not host.unreachable]
     each = recipe.averaging.cpus_per_worker  # all from one host
-    places = sum(cpus // each for cpus in there)
-    if recipe.averaging.fewest > places:
+    room = sum(places({"CPU": cpus}, {"CPU": each}) for cpus in there)
+    if recipe.averaging.fewest > room:
         needed = recipe.averaging.fewest * each
         sizes = counted(recipe.averaging.fewest, "worker") + f" of {each} CPUs" * (each > 1)
         what = f"{sum(there)} CPUs in all, {recipe.name} needs {needed:,} ({sizes})"
-        yield Finding("together", what, f"--set averaging.workers={max(1, places)}, or more hosts")
+        yield Finding("together", what, f"--set averaging.workers={max(1, room)}, or more hosts")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from rayrnn.cluster.on_host import facts
 from rayrnn.cluster.programs import settings_of_programs
 from rayrnn.cluster.ray_internals import lines_of_others_taken, read_settings_again
 from rayrnn.durable import replace_durably
@@ -42,7 +43,7 @@ def ensure_token() -> Path | None:
 def token_path() -> Path:
     """Where Ray looks for the token: RAY_AUTH_TOKEN_PATH, or ~/.ray/auth_token."""
     named = os.environ.get("RAY_AUTH_TOKEN_PATH")
-    return Path(named) if named else Path.home() / ".ray" / "auth_token"
+    return Path(named) if named else Path.home() / facts.TOKEN
 
 
 def _has_token(path: Path) -> bool:

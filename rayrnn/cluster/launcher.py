@@ -31,12 +31,12 @@ LOG_LINE = re.compile(r"\d{4}-\d\d-\d\d [\d:,]+\s+[A-Z]+ ")
 #: what a line ends with where the terminal would be told to go back or change its colour
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\r\x07]")
 #: where things lie on a host
-ON_HOST = "~/.rayrnn/on_host.py"
-INSTALL = "~/.rayrnn/install.py"
-VENV = "~/.rayrnn/venv"
-HOST_PYTHON = "$HOME/.rayrnn/venv/bin/python3"
-TOKEN = "~/.ray/auth_token"
-WHEELS = "~/.rayrnn/wheels"
+ON_HOST = f"~/{facts.PROGRAM}"
+INSTALL = f"~/{facts.INSTALLER}"
+VENV = f"~/{facts.VENV}"
+HOST_PYTHON = f"$HOME/{facts.VENV}/bin/python3"
+TOKEN = f"~/{facts.TOKEN}"
+WHEELS = f"~/{facts.WHEELS}"
 #: seconds until the head gives up a host that does not answer over SSH, and between two looks at its hosts
 AUTOSCALER = {"AUTOSCALER_NODE_START_WAIT_S": "60", "AUTOSCALER_UPDATE_INTERVAL_S": "2"}
 
@@ -195,7 +195,7 @@ def _start_command(command: str, file: ClusterFile, hosts: tuple[str, ...], *, i
     return (
         # Ray's launcher says OMP_NUM_THREADS=1, and every worker would learn with one thread
         f"unset OMP_NUM_THREADS; folder=$(python3 {ON_HOST} folder {name}) || exit 1; ulimit -n $(ulimit -Hn); "
-        f"export PATH=~/.rayrnn/venv/bin:$PATH {programs} RAY_TMPDIR=$folder {exports}; "
+        f"export PATH={VENV}/bin:$PATH {programs} RAY_TMPDIR=$folder {exports}; "
         f"{started}"
     )
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from rayrnn.cluster.environment import prepare_environment
+from rayrnn.cluster.on_host import facts
 from rayrnn.cluster.ray_internals import bind_to_loopback
 from rayrnn.cluster.sessions import end_processes_of, is_head_alive, make_folder
 from rayrnn.durable import replace_durably
@@ -72,14 +73,13 @@ def cluster_folder(name: str) -> Path:
     return state_folder() / "clusters" / name
 
 
-def _record() -> Path:
-    return state_folder() / "head.json"
-
-
 def state_folder() -> Path:
-    """The XDG base directory for state, as freedesktop.org names it."""
-    home = os.environ.get("XDG_STATE_HOME")
-    return (Path(home) if home else Path.home() / ".local" / "state") / "rayrnn"
+    """What this machine remembers."""
+    return Path(facts.state_folder())
+
+
+def _record() -> Path:
+    return Path(facts.record_of_head())
 
 
 @dataclass(frozen=True)

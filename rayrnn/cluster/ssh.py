@@ -25,7 +25,7 @@ CONNECT_SECONDS = 10
 #: what ssh ends with when it could not reach the host, or lost it
 SSH_FAILED = 255
 #: a shell's way to rayrnn on a host, where `rayrnn up` puts it
-HOST_PATH = '"$HOME/.rayrnn/venv/bin:$PATH"'
+HOST_PATH = f'"$HOME/{facts.VENV}/bin:$PATH"'
 #: what rsync ends with when it could not reach the host, or lost it
 RSYNC_LOST = (10, 12, 30, 35, 255)
 #: files that were there when rsync listed them; the next look finds those that took their place

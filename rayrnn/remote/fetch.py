@@ -14,10 +14,11 @@ from pathlib import Path, PurePosixPath
 
 from rayrnn.background import NewestOnly
 from rayrnn.cluster.local_head import state_folder
+from rayrnn.cluster.on_host.facts import RUNS
 from rayrnn.cluster.ssh import Head
 from rayrnn.durable import replace_durably
 from rayrnn.errors import ClusterError, RunError, UsageError
-from rayrnn.remote.job import RUNS, WORK
+from rayrnn.remote.job import WORK
 from rayrnn.runs.checkpoints import read_checkpoint, remove_old, round_of, unfinished_checkpoint
 from rayrnn.runs.directory import Run
 from rayrnn.runs.layout import RECIPE, RECORD, SCREEN

@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from rayrnn.cluster.on_host.facts import RUNS
 from rayrnn.cluster.ssh import SSH_FAILED, Head
 from rayrnn.errors import ClusterError, DataError, Interrupted, RayrnnError, RunError, UsageError
-from rayrnn.remote.job import PID, RUNS
+from rayrnn.remote.job import PID
 from rayrnn.remote.screen_log import Word
 from rayrnn.runs.layout import SCREEN
 

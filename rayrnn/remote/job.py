@@ -20,6 +20,7 @@ from types import FrameType
 from typing import Any
 
 from rayrnn.cluster import connect
+from rayrnn.cluster.on_host.facts import RUNS
 from rayrnn.errors import Interrupted, RayrnnError, RunError
 from rayrnn.recipe import Recipe, validate_recipe
 from rayrnn.remote.replica import Replica, recover
@@ -29,8 +30,6 @@ from rayrnn.runs.directory import Run
 from rayrnn.runs.layout import SCREEN
 from rayrnn.training.driver import train
 
-#: below the user's home on the head
-RUNS = ".rayrnn/runs"
 SPEC = "spec.json"
 PID = "pid"
 WORK = "work"

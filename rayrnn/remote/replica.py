@@ -15,6 +15,7 @@ from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rayrnn.background import NewestOnly
+from rayrnn.cluster.on_host.facts import KEPT
 from rayrnn.durable import write_durably
 from rayrnn.runs.checkpoints import (
     name_of,
@@ -128,7 +129,7 @@ def recover(run: Run, job: str) -> str | None:
 
 def kept_folder(job: str) -> Path:
     """Where a host keeps a run of another."""
-    return Path.home() / ".rayrnn" / "kept" / job
+    return Path.home() / KEPT / job
 
 
 def files_of(folder: Path, checkpoint: str) -> Files:

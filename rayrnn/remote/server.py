@@ -16,10 +16,11 @@ import psutil
 
 from rayrnn.cluster import connect
 from rayrnn.cluster.connection import find_cluster
+from rayrnn.cluster.on_host.facts import RUNS
 from rayrnn.cluster.ray_internals import start_job
 from rayrnn.cluster.status import read_status
 from rayrnn.errors import ClusterError, RayrnnError
-from rayrnn.remote.job import PID, RUNS, SPEC, JobSpec, job_folder
+from rayrnn.remote.job import PID, SPEC, JobSpec, job_folder
 from rayrnn.runs.layout import SCREEN
 
 #: of a screen's end, enough to find the last round in

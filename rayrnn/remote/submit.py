@@ -9,12 +9,13 @@ from pathlib import Path
 from rich.console import Console
 
 from rayrnn.cluster.cluster_file import read_cluster_file
+from rayrnn.cluster.on_host.facts import RUNS
 from rayrnn.cluster.ssh import Head, Unreachable, find_head
 from rayrnn.errors import ClusterError, Interrupted, RayrnnError, RunError, UsageError
 from rayrnn.recipe import Recipe, validate_recipe
 from rayrnn.remote.fetch import Fetcher, Record, load_record, new_job_name, path_on_head
 from rayrnn.remote.follow import ALIVE, Listener, ask, error_of, find_run, runs_of
-from rayrnn.remote.job import PID, RUNS, SPEC, WORK, JobSpec
+from rayrnn.remote.job import PID, SPEC, WORK, JobSpec
 from rayrnn.remote.screen_log import Word, outcome_of, show
 from rayrnn.remote.upload import OUTSIDE, Upload, gather
 from rayrnn.runs.directory import Run, create_run, open_run, resumable

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import ray
 from ray.exceptions import RayError
 
+from rayrnn.cluster.capacity import places
 from rayrnn.cluster.ray_internals import available_resources_per_node, draining_nodes
 from rayrnn.errors import ClusterError
 from rayrnn.recipe.sections import Averaging
@@ -69,10 +70,7 @@ def free_places(need: Need) -> Places:
 
 
 def _places(nodes: dict[str, dict[str, float]], need: Need) -> Places:
-    each = need.resources()
-    return {
-        node: min(int(there.get(name, 0) // count) for name, count in each.items()) for node, there in nodes.items()
-    }
+    return {node: places(there, need.resources()) for node, there in nodes.items()}
 
 
 class Notice:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import ray
 from rayrnn_spark import spark_session
-from rayrnn_spark.preflight import check_names, check_room, parse_memory, places, unresolved
+from rayrnn_spark.preflight import check_names, check_room, executors_that_fit, parse_memory, unresolved
 
 from rayrnn.errors import ClusterError, UsageError
 
@@ -26,9 +26,9 @@ def test_too_much_memory_is_refused_with_the_sum() -> None:
 def test_an_executor_fits_on_one_host_or_nowhere() -> None:
     gigabyte = 2**30
     hosts = [{"CPU": 3.0, "memory": 8.0 * gigabyte}, {"CPU": 3.0, "memory": 1.0 * gigabyte}, {"memory": 9.0 * gigabyte}]
-    assert places(hosts, cores=2, size=gigabyte) == 2
-    assert places(hosts, cores=1, size=2 * gigabyte) == 3
-    assert places(hosts, cores=4, size=gigabyte) == 0
+    assert executors_that_fit(hosts, cores=2, size=gigabyte) == 2
+    assert executors_that_fit(hosts, cores=1, size=2 * gigabyte) == 3
+    assert executors_that_fit(hosts, cores=4, size=gigabyte) == 0
 
 
 def test_cpus_that_others_use_are_not_counted() -> None:

@@ -23,11 +23,18 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-HOME = os.path.expanduser("~")
-BASE = os.path.join(HOME, ".rayrnn")
-VENV = os.path.join(BASE, "venv")
-TOKEN = os.path.join(HOME, ".ray", "auth_token")
-CLAIM = os.path.join(BASE, "token")
+#: where things lie on a host, from the user's home
+PROGRAM = ".rayrnn/on_host.py"
+INSTALLER = ".rayrnn/install.py"
+VENV = ".rayrnn/venv"
+WHEELS = ".rayrnn/wheels"
+CLAIM = ".rayrnn/token"
+#: of a head, its runs by their jobs
+RUNS = ".rayrnn/runs"
+#: copies of other hosts' runs
+KEPT = ".rayrnn/kept"
+#: Ray's own
+TOKEN = ".ray/auth_token"
 #: Ray's launcher leaves these on the head: the key to the other hosts, and what to start there
 LEFT_ON_HEAD = ("ray_bootstrap_key.pem", "ray_bootstrap_config.yaml")
 #: the processes that no Ray node can do without
@@ -53,10 +60,10 @@ def facts(name: str, python: str, ports: str, *others: str) -> None:
 
     `python` is empty for the one that rayrnn makes, `ports` have commas between, `others` are hosts' names.
     """
-    ours = os.path.join(VENV, "bin", "python3")
+    ours = at_home(VENV, "bin", "python3")
     target = os.path.expanduser(python) or (ours if os.path.exists(ours) else "")
     # rayrnn/cluster/on_host/install.py writes it
-    record = (_read(os.path.join(VENV, "rayrnn-build")) or "").splitlines()
+    record = (_read(at_home(VENV, "rayrnn-build")) or "").splitlines()
     print(
         json.dumps(
             {
@@ -72,7 +79,7 @@ def facts(name: str, python: str, ports: str, *others: str) -> None:
                 "gpus": len(glob.glob("/dev/nvidia[0-9]*")),
                 "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
                 "shared_memory": _size("/dev/shm")[0],
-                "disk": {place: _size(place)[1] for place in (HOME, "/tmp")},
+                "disk": {place: _size(place)[1] for place in (at_home(), "/tmp")},
                 "busy_ports": [int(port) for port in ports.split(",") if port and _is_busy(int(port))],
                 "rays": _rays(folder_of(name)),
                 "token": _token(),
@@ -118,8 +125,8 @@ def address(other: str) -> None:
 
 def claim(token: str) -> None:
     """Remember that the token (its SHA-256) comes from rayrnn, and goes with it."""
-    os.makedirs(BASE, exist_ok=True)
-    with open(CLAIM, "w") as file:
+    os.makedirs(os.path.dirname(at_home(CLAIM)), exist_ok=True)
+    with open(at_home(CLAIM), "w") as file:
         file.write(token)
     print("{}")
 
@@ -134,26 +141,75 @@ def clear(name: str) -> int:
             return 1
     for state in glob.glob(folder + "/ray/cluster-*"):
         os.unlink(state)  # of a head that believes its workers to be there
-    return 1 if _end_processes(folder) else 0
+    return 1 if end_processes(folder) else 0
 
 
 def end(name: str) -> int:
     """End every process of the cluster here and remove its files and its token."""
     folder = folder_of(name)
-    was_there = len(_members(folder))
-    left = _end_processes(folder)
-    if f'"folder": "{folder}"' in (_read(_record()) or ""):
-        os.unlink(_record())
+    was_there = len(members(folder))
+    left = end_processes(folder)
+    if f'"folder": "{folder}"' in (_read(record_of_head()) or ""):
+        os.unlink(record_of_head())
     shutil.rmtree(folder, ignore_errors=True)
-    claimed = _read(CLAIM)
-    gone = [os.path.join(HOME, file) for file in LEFT_ON_HEAD] + [CLAIM]
+    claimed = _read(at_home(CLAIM))
+    gone = [*LEFT_ON_HEAD, CLAIM]
     if claimed and _token()["sha256"] == claimed:
         gone.append(TOKEN)
-    for path in gone:
+    for file in gone:
         with suppress(FileNotFoundError):
-            os.unlink(path)
+            os.unlink(at_home(file))
     print(json.dumps({"ended": was_there, "left": left}))
     return 1 if left else 0
+
+
+def at_home(*names: str) -> str:
+    """A path below the user's home."""
+    return os.path.join(os.path.expanduser("~"), *names)
+
+
+def state_folder() -> str:
+    """What this machine remembers: the XDG base directory for state, as freedesktop.org names it."""
+    return os.path.join(os.environ.get("XDG_STATE_HOME") or at_home(".local", "state"), "rayrnn")
+
+
+def record_of_head() -> str:
+    """What `rayrnn up` remembers of the head on this machine; see rayrnn/cluster/local_head.py."""
+    return os.path.join(state_folder(), "head.json")
+
+
+def members(folder: str) -> list[int]:
+    """Every process whose environment names `folder` as Ray's, or that writes there for Ray, and all their children.
+
+    Each process of a Ray has its log there: a mark that stays when its parent is dead and its title has overwritten its
+    environment. This process itself is none.
+    """
+    parents = {process: parent for process in _processes() if (parent := _living_parent(process)) is not None}
+    family = {
+        process for process in parents if _folder_of(process) == folder or _writes_into(process, folder + "/ray/")
+    }
+    while born := {child for child, parent in parents.items() if parent in family} - family:
+        family |= born
+    return sorted(family - {os.getpid()})
+
+
+def end_processes(folder: str) -> list[int]:
+    """Ask all members of `folder` to end, then insist; one born meanwhile is found in the next look.
+
+    Returns:
+        those that do not end.
+    """
+    # Ray's GCS never ends when asked
+    for number, patience in ((signal.SIGTERM, 2.0), (signal.SIGKILL, 5.0), (signal.SIGKILL, 5.0)):
+        for process in members(folder):
+            with suppress(OSError):
+                os.kill(process, number)
+        deadline = time.time() + patience
+        while (left := members(folder)) and time.time() < deadline:
+            time.sleep(0.1)
+        if not left:
+            break
+    return left
 
 
 def java_version(home: str) -> int | None:
@@ -211,10 +267,13 @@ def _is_busy(port: int) -> bool:
 
 
 def _token() -> dict[str, Any]:
-    text = _read(TOKEN)
+    text = _read(at_home(TOKEN))
     if text is None:
         return {"sha256": None, "mode": None}
-    return {"sha256": hashlib.sha256(text.strip().encode()).hexdigest(), "mode": os.stat(TOKEN).st_mode & 0o777}
+    return {
+        "sha256": hashlib.sha256(text.strip().encode()).hexdigest(),
+        "mode": os.stat(at_home(TOKEN)).st_mode & 0o777,
+    }
 
 
 def _rays(folder: str) -> list[dict[str, Any]]:
@@ -238,37 +297,21 @@ def _folder_of(process: int) -> str | None:
     return found.group(1) if found else None
 
 
-def _members(folder: str) -> list[int]:
-    """Those whose environment names the folder as Ray's, or who write there: a title may overwrite an environment."""
-    others = [process for process in _processes() if process != os.getpid()]
-    return [process for process in others if _folder_of(process) == folder or _writes_into(process, folder + "/")]
+def _living_parent(process: int) -> int | None:
+    """The parent's number; None for a process that is gone or only waits to be seen off."""
+    fields = (_read(f"/proc/{process}/stat") or "").rpartition(")")[2].split()
+    return int(fields[1]) if fields and fields[0] != "Z" else None
 
 
 def _writes_into(process: int, place: str) -> bool:
     with suppress(OSError):
-        for file in glob.glob(f"/proc/{process}/fd/*"):
+        for file in os.listdir(f"/proc/{process}/fd"):
+            link = f"/proc/{process}/fd/{file}"
             with suppress(OSError):
-                if os.readlink(file).startswith(place):
+                # the link's own mode says whether the file is open for writing
+                if os.readlink(link).startswith(place) and os.lstat(link).st_mode & 0o200:
                     return True
     return False
-
-
-def _end_processes(folder: str) -> list[int]:
-    """Ask, insist; returns those that do not end."""
-    for number, patience in ((signal.SIGTERM, 2.0), (signal.SIGKILL, 5.0), (signal.SIGKILL, 5.0)):
-        for process in _members(folder):
-            with suppress(OSError):
-                os.kill(process, number)
-        deadline = time.time() + patience
-        while _members(folder) and time.time() < deadline:
-            time.sleep(0.1)
-    return _members(folder)
-
-
-def _record() -> str:
-    """Where rayrnn/cluster/local_head.py has it."""
-    state = os.environ.get("XDG_STATE_HOME") or os.path.join(HOME, ".local", "state")
-    return os.path.join(state, "rayrnn", "head.json")
 
 
 def _read(path: str) -> str | None:
