@@ -12,13 +12,13 @@ import json
 import re
 import textwrap
 from collections.abc import Iterator, Mapping
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
 from rayrnn.recipe import Recipe
+from rayrnn.recipe.sources import section_named, source_names
 
 PAGE = Path(__file__).parent.parent / "recipe-reference.md"
 INTRODUCTION = """\
@@ -68,27 +68,9 @@ def class_of(section: str) -> type[BaseModel]:
 
 
 def _sources() -> Iterator[tuple[str, type[BaseModel]]]:
-    """The sources by their names: rayrnn's own, then those that its own distribution adds as a plugin."""
-    for name in (*BUILT_IN, *sorted(entry_points(group="rayrnn.sources").names - set(BUILT_IN))):
-        # the recipe's own validator chooses the class; what it needs is the least that names one
-        yield name, _find_source(name)
-
-
-def _find_source(name: str) -> type[BaseModel]:
-    for kind in _subclasses(_data_class()):
-        source = kind.model_fields["source"]
-        if source.default == name:
-            return kind
-    [point] = entry_points(group="rayrnn.sources", name=name)
-    kind = point.load()
-    assert issubclass(kind, BaseModel)
-    return kind
-
-
-def _data_class() -> type[BaseModel]:
-    kind = Recipe.model_fields["data"].annotation
-    assert isinstance(kind, type)
-    return kind
+    """The sources by their names: rayrnn's own in the order of their pages, then those of its plugins."""
+    for name in sorted(source_names(), key=lambda name: (BUILT_IN.index(name) if name in BUILT_IN else 99, name)):
+        yield name, section_named(name, trusted=False)
 
 
 def _subclasses(kind: type[BaseModel]) -> Iterator[type[BaseModel]]:
