@@ -2,9 +2,9 @@
 
 python benchmarks/csv_reading.py [--files 20000] [--lines 100] [--columns 6] [--cpus 2] [--repeats 3] [--no-spark]
 
-Every road ends with all numbers parsed and one item a file: rayrnn with sequences in Ray's object store, ready for the
-workers; pyarrow with one NumPy matrix a file; Spark with one item a file that is counted and thrown away.
-Starting Ray and the JVM is not counted, and the files are in the page cache. The roads take turns; each one's median
+Every reader ends with all numbers parsed and one item a file: rayrnn has sequences in Ray's object store, ready for
+the workers; pyarrow one NumPy matrix a file; Spark one item a file that is counted and thrown away.
+Starting Ray and the JVM is not counted, and the files are in the page cache. The readers take turns; each one's median
 counts.
 """
 
@@ -30,7 +30,7 @@ from rayrnn.data.sequences import gather
 from rayrnn.data.sources import read
 from rayrnn.recipe.data_sections import CsvData
 
-Road = Callable[[Path], int]
+Reader = Callable[[Path], int]
 
 
 def main() -> None:
@@ -39,14 +39,14 @@ def main() -> None:
     with ExitStack() as opened, tempfile.TemporaryDirectory() as directory:
         folder = Path(directory)
         num_bytes = write_files(folder, options.files, options.lines, options.columns)
-        roads: dict[str, Road] = {"pyarrow loop, one process": read_in_a_loop}
+        readers: dict[str, Reader] = {"pyarrow loop, one process": read_in_a_loop}
         if options.spark:
             spark = opened.enter_context(spark_session(options.cpus))
-            roads[f"Spark SQL binaryFile, local[{options.cpus}]"] = functools.partial(read_with_spark_sql, spark)
-            roads[f"Spark RDD binaryFiles, local[{options.cpus}]"] = functools.partial(read_with_spark_rdd, spark)
+            readers[f"Spark SQL binaryFile, local[{options.cpus}]"] = functools.partial(read_with_spark_sql, spark)
+            readers[f"Spark RDD binaryFiles, local[{options.cpus}]"] = functools.partial(read_with_spark_rdd, spark)
         opened.enter_context(ray_of(options.cpus))
-        roads[f"rayrnn, {options.cpus} CPUs"] = read_with_rayrnn
-        medians = race(roads, folder, options.files * options.lines, options.repeats)
+        readers[f"rayrnn, {options.cpus} CPUs"] = read_with_rayrnn
+        medians = race(readers, folder, options.files * options.lines, options.repeats)
     print(f"{options.files:,} files x {options.lines} lines x {options.columns} columns, {num_bytes / 1e6:.0f} MB")
     for name, seconds in medians.items():
         rate = f"{options.files / seconds:9,.0f} files/s {num_bytes / 1e6 / seconds:7.1f} MB/s"
@@ -64,13 +64,13 @@ def write_files(folder: Path, files: int, lines: int, columns: int) -> int:
     return num_bytes
 
 
-def race(roads: dict[str, Road], folder: Path, num_steps: int, repeats: int) -> dict[str, float]:
-    """The median seconds of every road; each must have read every step."""
-    seconds: dict[str, list[float]] = {name: [] for name in roads}
+def race(readers: dict[str, Reader], folder: Path, num_steps: int, repeats: int) -> dict[str, float]:
+    """The median seconds of every reader; each must have read every step."""
+    seconds: dict[str, list[float]] = {name: [] for name in readers}
     for _ in range(repeats):
-        for name, road in roads.items():
+        for name, reader in readers.items():
             start = time.perf_counter()
-            found = road(folder)
+            found = reader(folder)
             seconds[name].append(time.perf_counter() - start)
             if found != num_steps:
                 raise SystemExit(f"{name} read {found} steps of {num_steps}")

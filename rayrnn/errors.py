@@ -47,6 +47,18 @@ class ClusterError(RayrnnError):
 
 
 class Interrupted(RayrnnError):
-    """The user stopped the run; a checkpoint was written."""
+    """The user stopped the run; a checkpoint was written.
+
+    Args:
+        resume: the command that goes on from it, where there is something to go on from.
+    """
 
     exit_code = 130
+
+    def __init__(self, message: str, *, resume: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.resume = resume
+
+    def __str__(self) -> str:
+        return f"{self.message}\ngo on with: {self.resume}" if self.resume else self.message

@@ -15,7 +15,7 @@ BESIDE = sorted(file for room in ("tests", "benchmarks") for file in (ROOT / roo
 
 #: lowest first; the modules of one line do not know one another
 FLOOR_PLAN = """
-    rayrnn.durable rayrnn.errors rayrnn.wording
+    rayrnn.background rayrnn.durable rayrnn.errors rayrnn.wording
     rayrnn.models rayrnn.models.graves_lstm rayrnn.tasks rayrnn.tasks.losses rayrnn.averaging.optimizer_state
     rayrnn.models.cells rayrnn.tasks.metrics rayrnn.averaging.compression
     rayrnn.models.network rayrnn.averaging

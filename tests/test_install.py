@@ -10,7 +10,7 @@ from rayrnn_spark.hosts import SPARK, spark_packages
 
 from rayrnn.cluster import packages
 from rayrnn.cluster.cluster_file import read_cluster_file
-from rayrnn.cluster.launcher import Luggage, launch_config
+from rayrnn.cluster.launcher import HostPackages, launch_config
 from rayrnn.cluster.on_host import install
 
 SHIPPED = Path(__file__).parent.parent / "cluster.yaml"
@@ -99,8 +99,8 @@ def test_hosts_get_a_java_even_where_this_machine_has_its_own(monkeypatch: pytes
 
 def test_the_launcher_is_told_what_to_install(tmp_path: Path) -> None:
     file = read_cluster_file(SHIPPED)
-    luggage = Luggage(tmp_path / "token", tmp_path / WHEEL, "b1", ("ray==2.60.0", "pyspark==3.5.7"))
-    config = launch_config(file, luggage, file.hosts)
+    host_packages = HostPackages(tmp_path / "token", tmp_path / WHEEL, "b1", ("ray==2.60.0", "pyspark==3.5.7"))
+    config = launch_config(file, host_packages, file.hosts)
     wheel = f"~/.rayrnn/wheels/b1/{WHEEL}"
     assert (
         config["setup_commands"][-1]
@@ -112,15 +112,17 @@ def test_the_launcher_is_told_what_to_install(tmp_path: Path) -> None:
 
 def test_ray_on_the_hosts_starts_with_what_the_programs_of_sources_want(tmp_path: Path) -> None:
     file = read_cluster_file(SHIPPED)
-    config = launch_config(file, Luggage(tmp_path / "token", tmp_path / WHEEL, "b1", ()), file.hosts)
+    config = launch_config(file, HostPackages(tmp_path / "token", tmp_path / WHEEL, "b1", ()), file.hosts)
     for part in ("head_start_ray_commands", "worker_start_ray_commands"):
         assert ' PYSPARK_PYTHON="$HOME/.rayrnn/venv/bin/python3" ' in config[part][-1]
 
 
 def test_with_a_python_of_the_hosts_nothing_is_installed(tmp_path: Path) -> None:
     file = read_cluster_file(SHIPPED)
-    luggage = Luggage(tmp_path / "token", tmp_path / WHEEL, "b1", ("ray==2.60.0",), "/opt/python/bin/python3")
-    config = launch_config(file, luggage, file.hosts)
+    host_packages = HostPackages(
+        tmp_path / "token", tmp_path / WHEEL, "b1", ("ray==2.60.0",), "/opt/python/bin/python3"
+    )
+    config = launch_config(file, host_packages, file.hosts)
     assert config["setup_commands"][-1] == "python3 ~/.rayrnn/install.py point ~/.rayrnn/venv /opt/python/bin/python3"
     assert not [there for there in config["file_mounts"] if there.endswith(".whl")]
 

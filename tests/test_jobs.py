@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from rayrnn.errors import DataError, RunError, UsageError
+from rayrnn.errors import DataError, Interrupted, RunError, UsageError
 from rayrnn.recipe import Recipe, validate_recipe
-from rayrnn.remote.fetch import Record, load_record, new_job, place_there
-from rayrnn.remote.job import Order
+from rayrnn.remote.fetch import Record, load_record, new_job_name, path_on_head
+from rayrnn.remote.job import JobSpec
 from rayrnn.remote.replica import files_of, write_files
-from rayrnn.remote.screen_log import Relay, outcome_of, show
+from rayrnn.remote.screen_log import ScreenLog, outcome_of, show
 from rayrnn.remote.server import is_running
-from rayrnn.remote.upload import LIMIT, pack
+from rayrnn.remote.upload import LIMIT, gather
 from rayrnn.runs.checkpoints import Checkpoint, newest_checkpoint, write_checkpoint
 from rayrnn.runs.directory import Run, create_run
 from rayrnn.training.screen import Screen
@@ -44,58 +44,58 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_files_below_the_current_directory_keep_their_names(here: Path) -> None:
-    baggage = pack(recipe(path="texts/*.txt"))
-    assert baggage.inside == ("texts/one.txt", "texts/two.txt")
-    assert (baggage.outside, baggage.num_bytes) == ((), 800)
-    assert baggage.recipe == recipe(path="texts/*.txt")
-    assert str(baggage) == "2 local files, 800 bytes"
+    upload = gather(recipe(path="texts/*.txt"))
+    assert upload.inside == ("texts/one.txt", "texts/two.txt")
+    assert (upload.outside, upload.num_bytes) == ((), 800)
+    assert upload.recipe == recipe(path="texts/*.txt")
+    assert str(upload) == "2 local files, 800 bytes"
 
 
 def test_files_from_elsewhere_travel_under_a_name_of_their_own(here: Path) -> None:
-    baggage = pack(recipe(path=["texts/one.txt", "../beside.txt"], held_out=str(here / "texts" / "two.txt")))
+    upload = gather(recipe(path=["texts/one.txt", "../beside.txt"], held_out=str(here / "texts" / "two.txt")))
     beside = (here.parent / "beside.txt").as_posix()
-    assert baggage.outside == (beside.removeprefix("/"),)
-    assert baggage.recipe.data.path == ("texts/one.txt", f"_outside_{beside}")
-    assert baggage.recipe.data.held_out == "texts/two.txt"
-    assert set(baggage.inside) == {"texts/one.txt", "texts/two.txt"}
+    assert upload.outside == (beside.removeprefix("/"),)
+    assert upload.recipe.data.path == ("texts/one.txt", f"_outside_{beside}")
+    assert upload.recipe.data.held_out == "texts/two.txt"
+    assert set(upload.inside) == {"texts/one.txt", "texts/two.txt"}
 
 
 def test_what_is_no_local_file_does_not_travel(here: Path) -> None:
     for path in ("s3://bucket/texts", "sysconfig:stdlib/*.py", "file:///data/texts"):
-        assert pack(recipe(path=path)).num_bytes == 0
-    assert pack(recipe(text="a text of its own")).inside == ()
+        assert gather(recipe(path=path)).num_bytes == 0
+    assert gather(recipe(text="a text of its own")).inside == ()
 
 
 def test_too_much_local_data_is_refused_with_advice(here: Path) -> None:
     with (here / "large.txt").open("wb") as file:
         file.truncate(LIMIT + 1)
     with pytest.raises(DataError, match=r"large\.txt\) is 2\.15 GB on this machine; at most 2\.15 GB.*s3://.*spark"):
-        pack(recipe(path="large.txt"))
+        gather(recipe(path="large.txt"))
 
 
 def test_a_missing_file_is_told_before_anything_travels(here: Path) -> None:
     with pytest.raises(DataError, match=r"there is no .*three\.txt"):
-        pack(recipe(path="texts/three.txt"))
+        gather(recipe(path="texts/three.txt"))
 
 
-def test_a_relayed_run_looks_as_if_it_were_here(tmp_path: Path) -> None:
+def test_a_run_shown_from_its_screen_log_looks_as_if_it_were_here(tmp_path: Path) -> None:
     event = {"kind": "round", "round": 4, "loss": 2.0, "steps": 90, "seconds": 1.0, "broken": []}
     event["workers"] = [{"worker": 0, "averaging_seconds": 0.1}]
     evaluation = {"kind": "evaluation", "round": 1, "held_out_loss": 2.5, "held_out_accuracy": None, "model": object()}
     outcome = Outcome(Run(tmp_path), "finished", 1, 2.0, 2.5, 1, 90.0, 1.0)
     spoken = recipe(path="texts")
     here, there = io.StringIO(), io.StringIO()
-    relay = Relay(tmp_path / "screen.jsonl")
+    log = ScreenLog(tmp_path / "screen.jsonl")
     screen = Screen(Console(file=here, width=100), spoken, clock=lambda: 0.0)
-    for talk in (relay, screen):
+    for talk in (log, screen):
         talk.say("reading the data ...")
         talk.start(0)
         talk.evaluation(evaluation)
         talk.round(event)
         talk.attendance({"kind": "died", "worker": 1, "round": 0})
         talk.stop()
-    relay.finish(outcome, [])
-    relay.end(RunError("no more"))
+    log.finish(outcome, [])
+    log.end(RunError("no more"))
     words = [json.loads(line) for line in (tmp_path / "screen.jsonl").read_text().splitlines()]
     distant = Screen(Console(file=there, width=100), spoken, clock=lambda: 0.0)
     for word in words:
@@ -104,6 +104,15 @@ def test_a_relayed_run_looks_as_if_it_were_here(tmp_path: Path) -> None:
     assert "4/200 loss 2.000 held-out 2.500" in there.getvalue()
     assert outcome_of(words[-2], outcome.run) == outcome
     assert (words[-1]["exit_code"], words[-1]["message"]) == (1, "no more")
+
+
+def test_how_to_go_on_after_an_interruption_is_left_to_the_users_side(tmp_path: Path) -> None:
+    log = ScreenLog(tmp_path / "screen.jsonl")
+    log.end(Interrupted("stopped after round 3", resume="rayrnn train here --resume"))
+    log.end(Interrupted("stopped before a round was learned"))
+    first, second = [json.loads(line) for line in (tmp_path / "screen.jsonl").read_text().splitlines()]
+    assert (first["message"], first["resumable"]) == ("stopped after round 3", True)
+    assert (second["message"], second["resumable"]) == ("stopped before a round was learned", False)
 
 
 def test_what_another_host_keeps_is_a_whole_run_to_go_on_from(tmp_path: Path) -> None:
@@ -122,15 +131,15 @@ def test_a_run_remembers_its_cluster(tmp_path: Path, here: Path, monkeypatch: py
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     run = create_run(tmp_path / "run")
     assert load_record(run) is None
-    record = Record(new_job("small"), place_there(Path("runs/small")))
+    record = Record(new_job_name("small"), path_on_head(Path("runs/small")))
     assert record.file() is None
     record.save(run, Path("cluster.yaml"))
     assert load_record(run) == record
     assert record.file() == here / "cluster.yaml"
     assert record.out == "runs/small"
-    assert place_there(tmp_path / "run") == "runs/run"
-    order = Order(recipe(path="texts").model_dump(mode="json"), record.out, True, "0.1.0")
-    assert Order.from_json(order.to_json()) == order
+    assert path_on_head(tmp_path / "run") == "runs/run"
+    spec = JobSpec(recipe(path="texts").model_dump(mode="json"), record.out, True, "0.1.0")
+    assert JobSpec.from_json(spec.to_json()) == spec
     assert not is_running(record.job)
 
 

@@ -13,9 +13,9 @@ import pytest
 
 from rayrnn.cluster.cluster_file import read_cluster_file
 from rayrnn.cluster.inspection import Host
-from rayrnn.cluster.launcher import Luggage, launch_config
+from rayrnn.cluster.launcher import HostPackages, launch_config
 from rayrnn.cluster.on_host import facts
-from rayrnn.cluster.plan import Wishes, choose, plan
+from rayrnn.cluster.plan import UpOptions, choose, plan_up
 from rayrnn.errors import UsageError
 from tests.test_cli import run_rayrnn
 
@@ -52,10 +52,10 @@ def test_at_most_so_many_are_taken_and_those_that_can_before_those_that_cannot()
     assert chosen("idle", "idle", most=0) == [HEAD]
 
 
-@pytest.mark.parametrize("wishes", [Wishes(min_workers=3), Wishes(min_workers=2, max_workers=1)])
-def test_more_workers_than_there_can_be_are_refused_before_any_host_is_asked(wishes: Wishes) -> None:
-    with pytest.raises(UsageError, match=rf"--min-workers {wishes.min_workers}, but there are"):
-        plan(read_cluster_file(SHIPPED), wishes)
+@pytest.mark.parametrize("options", [UpOptions(min_workers=3), UpOptions(min_workers=2, max_workers=1)])
+def test_more_workers_than_there_can_be_are_refused_before_any_host_is_asked(options: UpOptions) -> None:
+    with pytest.raises(UsageError, match=rf"--min-workers {options.min_workers}, but there are"):
+        plan_up(read_cluster_file(SHIPPED), options)
 
 
 @pytest.mark.parametrize("more", ["", "min_workers: 0\n", "min_workers: 1\nmax_workers: 1\n"])
@@ -63,9 +63,9 @@ def test_the_launcher_starts_all_that_are_chosen(tmp_path: Path, more: str) -> N
     """With `min_workers: 0` Ray would start none of them before there is work for it."""
     path = tmp_path / "cluster.yaml"
     path.write_text(SHIPPED.read_text() + more)
-    luggage = Luggage(tmp_path / "token", tmp_path / "rayrnn.whl", "b1", ("ray==2.60.0",))
+    host_packages = HostPackages(tmp_path / "token", tmp_path / "rayrnn.whl", "b1", ("ray==2.60.0",))
     for hosts in ((HEAD, SECOND), (HEAD, FIRST, SECOND)):
-        config = launch_config(read_cluster_file(path), luggage, hosts)
+        config = launch_config(read_cluster_file(path), host_packages, hosts)
         assert config["provider"]["worker_ips"] == list(hosts[1:])
         assert (config["min_workers"], config["max_workers"]) == (len(hosts) - 1, len(hosts) - 1)
 
@@ -83,7 +83,7 @@ def test_a_ray_that_runs_hears_of_workers_that_were_not_listed_before(folder: Pa
     state = folder / "ray" / "cluster-rayrnn-plan.state"
     there = {FIRST: {"tags": {"ray-node-type": "worker", "ray-node-status": "up-to-date"}, "state": "running"}}
     state.write_text(json.dumps(there))
-    command = [sys.executable, facts.__file__, "enlist", "rayrnn-plan", FIRST, SECOND]
+    command = [sys.executable, facts.__file__, "add_workers", "rayrnn-plan", FIRST, SECOND]
     assert json.loads(subprocess.run(command, capture_output=True, check=True).stdout) == {}
     new = {"tags": {"ray-node-type": "worker"}, "state": "terminated"}
     assert json.loads(state.read_text()) == there | {SECOND: new}

@@ -18,7 +18,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from rayrnn.recipe import Recipe
-from rayrnn.recipe.sources import section_named, source_names
+from rayrnn.recipe.sources import OWN, section_named, source_names
 
 PAGE = Path(__file__).parent.parent / "recipe-reference.md"
 INTRODUCTION = """\
@@ -32,7 +32,6 @@ may be left out.
 """
 #: of the whole recipe, in the order of a recipe file
 SECTIONS = ("model", "training", "averaging")
-BUILT_IN = ("text", "csv", "parquet")
 WORDS = {"string": "text", "integer": "whole number", "number": "number", "boolean": "true or false", "null": "null"}
 
 
@@ -68,8 +67,8 @@ def class_of(section: str) -> type[BaseModel]:
 
 
 def _sources() -> Iterator[tuple[str, type[BaseModel]]]:
-    """The sources by their names: rayrnn's own in the order of their pages, then those of its plugins."""
-    for name in sorted(source_names(), key=lambda name: (BUILT_IN.index(name) if name in BUILT_IN else 99, name)):
+    """The sources by their names: rayrnn's own, then those of plugins."""
+    for name in dict.fromkeys((*OWN, *source_names())):
         yield name, section_named(name, trusted=False)
 
 

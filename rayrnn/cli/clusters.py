@@ -11,7 +11,7 @@ from rayrnn.cli.runs import show_there
 from rayrnn.cli.talk import console, escape
 
 if TYPE_CHECKING:
-    from rayrnn.cluster.plan import Wishes
+    from rayrnn.cluster.plan import UpOptions
 
 
 def up(
@@ -46,10 +46,9 @@ def up(
         _print_manifest(file)
         return
     if file is not None:
-        from rayrnn.cluster.plan import Wishes
+        from rayrnn.cluster.plan import UpOptions
 
-        wishes = Wishes(python, min_workers, max_workers, no_restart)
-        _up_hosts(file, wishes, yes=yes, dry_run=dry_run)
+        _up_hosts(file, UpOptions(python, min_workers, max_workers, no_restart), yes=yes, dry_run=dry_run)
         return
     from rayrnn.cluster.local_head import HeadOptions, start_head
     from rayrnn.cluster.show import show_started
@@ -84,24 +83,24 @@ def _print_manifest(file: Path | None) -> None:
     typer.echo(manifest(read_cluster_file(file)), nl=False)
 
 
-def _up_hosts(file: Path, wishes: "Wishes", *, yes: bool, dry_run: bool) -> None:
+def _up_hosts(file: Path, options: "UpOptions", *, yes: bool, dry_run: bool) -> None:
     from rayrnn.cluster.bring_up import bring_up
     from rayrnn.cluster.cluster_file import read_cluster_file
     from rayrnn.cluster.launcher import check_this_machine
-    from rayrnn.cluster.plan import plan
-    from rayrnn.cluster.show import show_cluster_file, show_muster, show_plan
+    from rayrnn.cluster.plan import plan_up
+    from rayrnn.cluster.show import show_cluster_file, show_plan, show_verification
 
     cluster = read_cluster_file(file)
     show_cluster_file(console(), cluster)
     check_this_machine(cluster)
     with console().status("looking at the hosts"):
-        planned = plan(cluster, wishes)
+        planned = plan_up(cluster, options)
     show_plan(console(), planned)
     planned.refuse()
     if not dry_run and (yes or typer.confirm("bring it up?", err=True)):
         with console().status("bringing the hosts up") as status:
-            muster = bring_up(planned, say=lambda line: status.update(escape(line.strip()[:90])))
-        show_muster(console(), cluster, muster)
+            verification = bring_up(planned, say=lambda line: status.update(escape(line.strip()[:90])))
+        show_verification(console(), cluster, verification)
 
 
 def down(

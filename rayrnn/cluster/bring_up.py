@@ -15,10 +15,10 @@ import yaml
 from rayrnn.cluster.cluster_file import ClusterFile
 from rayrnn.cluster.environment import ensure_token
 from rayrnn.cluster.inspection import token_digest
-from rayrnn.cluster.launcher import Luggage, launch_config, run_launcher
+from rayrnn.cluster.launcher import HostPackages, launch_config, run_launcher
 from rayrnn.cluster.local_head import cluster_folder
 from rayrnn.cluster.packages import build_wheel, packages_for_hosts
-from rayrnn.cluster.plan import Plan, addresses_of
+from rayrnn.cluster.plan import UpPlan, addresses_of
 from rayrnn.cluster.ssh import Shell, Unreachable, last_lines, shell_of, shell_of_head, side_by_side
 from rayrnn.durable import replace_durably
 from rayrnn.errors import ClusterError
@@ -31,15 +31,25 @@ TOUCHED = "hosts"
 Say = Callable[[str], None]
 
 
+@dataclass(frozen=True)
+class Fault:
+    """One host does not do its part, or two do not work together."""
+
+    hosts: tuple[str, ...]
+    what: str
+
+    def __str__(self) -> str:
+        return f"{' and '.join(self.hosts)} {self.what}"
+
+
 @dataclass
-class Muster:
-    """What the head saw when it called everybody."""
+class Verification:
+    """What the head found out about its hosts."""
 
     joined: list[str] = field(default_factory=list)
     #: address -> what the head's log says about it
     absent: dict[str, list[str]] = field(default_factory=dict)
-    #: what is wrong where
-    faults: list[tuple[str, str]] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
     #: address -> with what
     computes: dict[str, str] = field(default_factory=dict)
     #: two addresses, seconds of a round trip, bits a second
@@ -48,25 +58,25 @@ class Muster:
     was_up: bool = False
 
 
-def bring_up(plan: Plan, say: Say) -> Muster:
+def bring_up(plan: UpPlan, say: Say) -> Verification:
     """Install what is missing, start what does not run, wait for everybody, and have them prove themselves.
 
     Raises:
         ClusterError: a host is absent, does not compute, or two cannot talk; names them, with what the log says.
     """
-    file, wishes = plan.file, plan.wishes
+    file, options = plan.file, plan.options
     ensure_token()
     folder = cluster_folder(file.name)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     wheel, build = build_wheel(folder)
-    luggage = Luggage(_token_file(folder), wheel, build, packages_for_hosts(), wishes.python)
+    host_packages = HostPackages(_token_file(folder), wheel, build, packages_for_hosts(), options.python)
     addresses = addresses_of(plan)
-    text = yaml.safe_dump(launch_config(file, luggage, addresses), sort_keys=False)
+    text = yaml.safe_dump(launch_config(file, host_packages, addresses), sort_keys=False)
     given = folder / "launch.yaml"
     same = given.exists() and given.read_text(encoding="utf-8") == text
     # Ray never tries a host again whose setup has failed once
     failed = folder / "failed"
-    restart = _must_restart(plan, luggage) or (failed.exists() and not wishes.no_restart)
+    restart = _must_restart(plan, host_packages) or (failed.exists() and not options.no_restart)
     if restart or not same or not all(host.runs_ray for host in plan.chosen):
         if restart:
             shutil.rmtree(folder / "ray", ignore_errors=True)  # what the launcher remembers of an earlier cluster
@@ -74,13 +84,13 @@ def bring_up(plan: Plan, say: Say) -> Muster:
         _remember(folder, [host.address for host in plan.chosen])
         _claim_tokens(plan)
         if plan.chosen and not restart:
-            shell_of(file, plan.chosen[0].address).ask("enlist", file.name, *addresses[1:])
+            shell_of(file, plan.chosen[0].address).ask("add_workers", file.name, *addresses[1:])
         run_launcher("up", file, given, say, _options(plan, restart=restart))
     failed.touch()
-    muster = call_everybody(file, addresses, say)
+    verification = verify_hosts(file, addresses, say)
     failed.unlink()
-    muster.was_up = not restart
-    return muster
+    verification.was_up = not restart
+    return verification
 
 
 def take_down(file: ClusterFile, say: Say) -> list[str]:
@@ -116,41 +126,41 @@ def take_down(file: ClusterFile, say: Say) -> list[str]:
     return [host for host, answer in zip(hosts, answers, strict=True) if answer["ended"]]
 
 
-def call_everybody(file: ClusterFile, addresses: tuple[str, ...], say: Say) -> Muster:
-    """Wait on the head for every host, and have it prove that they compute and talk.
+def verify_hosts(file: ClusterFile, addresses: tuple[str, ...], say: Say) -> Verification:
+    """Wait on the head until every host has joined, and has proved that it computes and talks.
 
     Raises:
         ClusterError: somebody is absent or not able; names who, with what the head's log says.
     """
-    muster = Muster()
+    verification = Verification()
     head = shell_of_head(file)
     for word, value in _listen(head, file.name, addresses):
         if word == "joined":
-            muster.joined = value
+            verification.joined = value
             say(f"{len(value)} of {len(addresses) or 'the'} hosts have joined")
         elif word == "absent":
-            muster.absent = value
+            verification.absent = value
         elif word == "fault":
-            muster.faults.append((value[0], value[1]))
+            verification.faults.append(Fault(tuple(value[0]), value[1]))
         elif word == "computes":
-            muster.computes[value[0]] = value[1]
+            verification.computes[value[0]] = value[1]
             say(f"{value[0]} computes")
         elif word == "pair":
-            muster.pairs.append((value[0], value[1], value[2], value[3]))
+            verification.pairs.append((value[0], value[1], value[2], value[3]))
             say(f"{value[0]} and {value[1]} talk")
-    if muster.absent or muster.faults:
-        raise ClusterError(_what_is_wrong(muster, file))
-    return muster
+    if verification.absent or verification.faults:
+        raise ClusterError(_what_is_wrong(verification, file))
+    return verification
 
 
-def _must_restart(plan: Plan, luggage: Luggage) -> bool:
+def _must_restart(plan: UpPlan, host_packages: HostPackages) -> bool:
     """Whether no Ray runs on the head, or one that lacks something of what is to be installed."""
     if not plan.chosen or not plan.chosen[0].runs_ray:
         return True
-    if plan.wishes.no_restart or plan.wishes.python:
+    if plan.options.no_restart or plan.options.python:
         return False
     facts = plan.chosen[0].facts
-    return facts["build"] != luggage.build or not set(luggage.packages) <= set(facts["installed"])
+    return facts["build"] != host_packages.build or not set(host_packages.packages) <= set(facts["installed"])
 
 
 def _token_file(folder: Path) -> Path:
@@ -163,7 +173,7 @@ def _token_file(folder: Path) -> Path:
     return path
 
 
-def _claim_tokens(plan: Plan) -> None:
+def _claim_tokens(plan: UpPlan) -> None:
     """Where there is no token yet, the one that comes now will go with the cluster."""
     digest = token_digest()
     bare = [host for host in plan.chosen if host.facts["token"]["sha256"] is None]
@@ -172,11 +182,11 @@ def _claim_tokens(plan: Plan) -> None:
             raise answer
 
 
-def _options(plan: Plan, *, restart: bool) -> Iterator[str]:
+def _options(plan: UpPlan, *, restart: bool) -> Iterator[str]:
     if not restart:
         yield "--no-restart"
     # where the hosts are listed, those that are chosen are all that the launcher hears of
-    for option, number in (("--min-workers", plan.wishes.min_workers), ("--max-workers", plan.wishes.max_workers)):
+    for option, number in (("--min-workers", plan.options.min_workers), ("--max-workers", plan.options.max_workers)):
         if not plan.file.hosts and number is not None:
             yield f"{option}={number}"
 
@@ -196,18 +206,18 @@ def _listen(head: Shell, name: str, addresses: tuple[str, ...]) -> Iterator[tupl
                 yield last, value
         said = process.stderr.read()
     if last not in ("done", "fault"):
-        raise ClusterError(f"the head {head.address} could not call the hosts together:\n{last_lines(said)}")
+        raise ClusterError(f"the head {head.address} could not verify the hosts:\n{last_lines(said)}")
 
 
-def _what_is_wrong(muster: Muster, file: ClusterFile) -> str:
+def _what_is_wrong(verification: Verification, file: ClusterFile) -> str:
     lines = []
-    for address, words in muster.absent.items():
+    for address, words in verification.absent.items():
         lines.append(f"{address} has not joined the cluster; the head's log says")
         lines += [f"    {word}" for word in words[-8:]] or ["    nothing about it"]
-    lines += [f"{where} {what}" for where, what in muster.faults]
-    if any(" and " in where for where, _ in muster.faults):
+    lines += map(str, verification.faults)
+    if any(len(fault.hosts) > 1 for fault in verification.faults):
         lines.append("  the hosts must reach each other on every TCP port: look at the firewalls between them")
-    there = ", ".join(muster.joined) or "nobody"
+    there = ", ".join(verification.joined) or "nobody"
     lines.append(f"  joined: {there}; mend it and type `rayrnn up {file.path}` again, or `rayrnn down {file.path}`")
     return "\n".join(lines)
 

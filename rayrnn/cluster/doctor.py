@@ -10,7 +10,7 @@ from typing import Protocol, runtime_checkable
 
 from rayrnn.cluster.cluster_file import read_cluster_file
 from rayrnn.cluster.environment import token_path
-from rayrnn.cluster.inspection import HERE, Finding, Host, check, survey, token_digest
+from rayrnn.cluster.inspection import HERE, Finding, Host, check, inspect_hosts, token_digest
 from rayrnn.cluster.launcher import check_this_machine
 from rayrnn.cluster.on_host import facts
 from rayrnn.errors import ClusterError
@@ -67,7 +67,7 @@ def diagnose(file: Path | None, *, python: str | None = None, recipe: Recipe | N
         check_this_machine(cluster)
         if not cluster.hosts:
             raise ClusterError(f"{file} lists no hosts: {cluster.provider} decides where they are; `rayrnn up` asks it")
-        hosts = survey(cluster, python)
+        hosts = inspect_hosts(cluster, python)
         findings = [*_own_token(), *check(hosts, token=token_digest(), python=python)]
     findings += _of_sources(hosts, recipe, python, file)
     return Diagnosis(hosts, [*findings, *(_cpus(hosts, recipe) if recipe else ())])

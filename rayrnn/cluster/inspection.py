@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from rayrnn.cluster.cluster_file import ClusterFile
 from rayrnn.cluster.environment import token_path
-from rayrnn.cluster.launcher import is_address
+from rayrnn.cluster.launcher import is_ip_address
 from rayrnn.cluster.programs import sources_on_hosts
 from rayrnn.cluster.ssh import Unreachable, shell_of, side_by_side
 from rayrnn.errors import ClusterError
@@ -49,13 +49,13 @@ class Host:
         return any(ray["ours"] for ray in self.facts.get("rays", []))
 
 
-def survey(file: ClusterFile, python: str | None = None) -> list[Host]:
+def inspect_hosts(file: ClusterFile, python: str | None = None) -> list[Host]:
     """Ask every host that the file lists, in the file's order.
 
     Args:
         python: the one that has rayrnn on the hosts already.
     """
-    names = [host for host in file.hosts if not is_address(host)]
+    names = [host for host in file.hosts if not is_ip_address(host)]
     hosts: list[Host] = side_by_side(file.hosts, lambda host: _ask(file, host, python or "", names))
     # now that every host has said its name, whether the others know it
     known = [host.facts["host_name"] for host in hosts if not host.unreachable]
@@ -120,7 +120,7 @@ def check(hosts: Sequence[Host], *, token: str | None, python: str | None = None
             fix = "start the host, or mend the address, the user or the key in the cluster file"
             findings.append(Finding(host.address, host.unreachable, fix))
             continue
-        findings += [*_python(host, python), *_room(host, python), *_strangers(host), *_names(host, hosts)]
+        findings += [*_python(host, python), *_room(host, python), *_other_rays(host), *_names(host, hosts)]
         findings += [*_token(host, token), *_clock(host)]
         if number == 0 and host.facts["busy_ports"] and not host.runs_ray:
             fix = f"end what listens there (`ss -ltnp sport = {PORT}`), or give `ray start` another --port"
@@ -168,13 +168,13 @@ def _room(host: Host, python: str | None) -> Iterator[Finding]:
         yield Finding(host.address, what, fix, tolerable=True)
 
 
-def _strangers(host: Host) -> Iterator[Finding]:
+def _other_rays(host: Host) -> Iterator[Finding]:
     """Somebody else's Ray: its objects, ports and CPUs would be ours too."""
-    strangers = [ray for ray in host.facts["rays"] if not ray["ours"]]
+    others = [ray for ray in host.facts["rays"] if not ray["ours"]]
     if not host.facts["folder_is_free"]:
         yield Finding(host.address, "Ray's folder there belongs to somebody else", "give the cluster another name")
-    if strangers:
-        listed = ", ".join(f"{ray['name']} (process {ray['process']}, user number {ray['user']})" for ray in strangers)
+    if others:
+        listed = ", ".join(f"{ray['name']} (process {ray['process']}, user number {ray['user']})" for ray in others)
         fix = (
             "whoever started it ends it: with `rayrnn down` or `ray stop`; rayrnn ends nothing that it has not started"
         )

@@ -121,7 +121,7 @@ def _passed_on(line: str, say: Callable[[str], None]) -> str:
 
 
 @dataclass(frozen=True)
-class Luggage:
+class HostPackages:
     """What this machine gives to the hosts."""
 
     token: Path
@@ -134,7 +134,7 @@ class Luggage:
     python: str | None = None
 
 
-def launch_config(file: ClusterFile, luggage: Luggage, hosts: tuple[str, ...]) -> dict[str, Any]:
+def launch_config(file: ClusterFile, host_packages: HostPackages, hosts: tuple[str, ...]) -> dict[str, Any]:
     """The configuration for Ray's launcher.
 
     Args:
@@ -145,18 +145,18 @@ def launch_config(file: ClusterFile, luggage: Luggage, hosts: tuple[str, ...]) -
         config["provider"] = {**config["provider"], "head_ip": hosts[0], "worker_ips": list(hosts[1:])}
         # whoever was chosen is waited for; Ray would start the least that it must
         config["min_workers"] = config["max_workers"] = len(hosts) - 1
-    wheel = f"{WHEELS}/{luggage.build}/{luggage.wheel.name}"
+    wheel = f"{WHEELS}/{host_packages.build}/{host_packages.wheel.name}"
     config["file_mounts"] = {
         **(config.get("file_mounts") or {}),
-        TOKEN: str(luggage.token),
+        TOKEN: str(host_packages.token),
         ON_HOST: facts.__file__,
         INSTALL: install.__file__,
-        **({} if luggage.python else {wheel: str(luggage.wheel)}),
+        **({} if host_packages.python else {wheel: str(host_packages.wheel)}),
     }
     config["setup_commands"] = [
         *(config.get("setup_commands") or []),
         f"chmod 700 ~/.ray && chmod 600 {TOKEN}",
-        f"python3 {INSTALL} {_what_to_install(luggage, wheel)}",
+        f"python3 {INSTALL} {_what_to_install(host_packages, wheel)}",
     ]
     for part, is_head in (("head_start_ray_commands", True), ("worker_start_ray_commands", False)):
         commands = file.complete[part]
@@ -164,10 +164,10 @@ def launch_config(file: ClusterFile, luggage: Luggage, hosts: tuple[str, ...]) -
     return config
 
 
-def _what_to_install(luggage: Luggage, wheel: str) -> str:
-    if luggage.python:
-        return f"point {VENV} {shlex.quote(luggage.python)}"
-    return f"install {VENV} {luggage.build} {wheel} {shlex.join(luggage.packages)}"
+def _what_to_install(host_packages: HostPackages, wheel: str) -> str:
+    if host_packages.python:
+        return f"point {VENV} {shlex.quote(host_packages.python)}"
+    return f"install {VENV} {host_packages.build} {wheel} {shlex.join(host_packages.packages)}"
 
 
 def _start_command(command: str, file: ClusterFile, hosts: tuple[str, ...], *, is_head: bool) -> str:
@@ -206,12 +206,12 @@ def _address(file: ClusterFile, hosts: tuple[str, ...], *, is_head: bool) -> lis
         return [f"--node-ip-address=$(python3 {ON_HOST} address $RAY_HEAD_IP)"] if file.provider == "local" else []
     if not hosts:
         return []
-    if is_address(hosts[0]):
+    if is_ip_address(hosts[0]):
         return [f"--node-ip-address={hosts[0]}"]
     return [f"--node-ip-address=$(python3 {ON_HOST} address {hosts[1]})"] if len(hosts) > 1 else []
 
 
-def is_address(host: str) -> bool:
+def is_ip_address(host: str) -> bool:
     """Whether a host is listed by address, not by name."""
     try:
         ipaddress.ip_address(host)

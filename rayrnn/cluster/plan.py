@@ -1,16 +1,16 @@
-"""Who is to be the cluster: what the user wishes, what was found on the hosts, and whom that leaves."""
+"""Who is to be the cluster: what the user asks for, what was found on the hosts, and whom that leaves."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rayrnn.cluster.cluster_file import ClusterFile
-from rayrnn.cluster.inspection import Finding, Host, check, survey, token_digest
-from rayrnn.cluster.launcher import is_address
+from rayrnn.cluster.inspection import Finding, Host, check, inspect_hosts, token_digest
+from rayrnn.cluster.launcher import is_ip_address
 from rayrnn.errors import ClusterError, UsageError
 
 
 @dataclass(frozen=True)
-class Wishes:
+class UpOptions:
     """What the user says beside the cluster file."""
 
     #: a Python on the hosts that has rayrnn already
@@ -23,11 +23,11 @@ class Wishes:
 
 
 @dataclass
-class Plan:
+class UpPlan:
     """What `bring_up` is going to do, and what was found on the way to it."""
 
     file: ClusterFile
-    wishes: Wishes
+    options: UpOptions
     #: as listed, the head first; empty where a cloud decides
     hosts: list[Host]
     findings: list[Finding]
@@ -55,19 +55,19 @@ class Plan:
             raise ClusterError("\n".join(["this keeps the hosts from being a cluster:", *map(_indented, self.faults)]))
 
 
-def plan(file: ClusterFile, wishes: Wishes) -> Plan:
+def plan_up(file: ClusterFile, options: UpOptions) -> UpPlan:
     """Look at every host; nothing is changed there.
 
     Raises:
-        UsageError: more workers are wished for at least than there are, or than are wished for at most.
+        UsageError: more workers are asked for at least than there are, or than are asked for at most.
     """
     if not file.hosts:
-        return Plan(file, wishes, [], [], [])
-    least, most = _limits(file, wishes)
-    hosts = survey(file, wishes.python)
+        return UpPlan(file, options, [], [], [])
+    least, most = _limits(file, options)
+    hosts = inspect_hosts(file, options.python)
     chosen = choose(hosts, least=least, most=most)
-    findings = check(hosts, token=token_digest(), python=wishes.python)
-    return Plan(file, wishes, hosts, [*findings, *_in_excess(hosts, chosen)], chosen)
+    findings = check(hosts, token=token_digest(), python=options.python)
+    return UpPlan(file, options, hosts, [*findings, *_in_excess(hosts, chosen)], chosen)
 
 
 def choose(hosts: Sequence[Host], *, least: int | None, most: int) -> list[Host]:
@@ -83,20 +83,20 @@ def choose(hosts: Sequence[Host], *, least: int | None, most: int) -> list[Host]
     return [head, *(host for host in workers if host in wanted[:most])]
 
 
-def addresses_of(plan: Plan) -> tuple[str, ...]:
+def addresses_of(plan: UpPlan) -> tuple[str, ...]:
     """How the hosts are to call each other: as listed, unless a host takes its own name for 127.0.1.1."""
     return tuple(_address(host, plan.chosen) for host in plan.chosen)
 
 
-def _limits(file: ClusterFile, wishes: Wishes) -> tuple[int | None, int]:
+def _limits(file: ClusterFile, options: UpOptions) -> tuple[int | None, int]:
     """The fewest workers and the most; what the user types goes before what the file says."""
     listed = len(file.hosts) - 1
-    most = file.max_workers if wishes.max_workers is None else min(wishes.max_workers, listed)
-    if wishes.min_workers is not None and wishes.min_workers > most:
+    most = file.max_workers if options.max_workers is None else min(options.max_workers, listed)
+    if options.min_workers is not None and options.min_workers > most:
         raise UsageError(
-            f"--min-workers {wishes.min_workers}, but there are {most} at most ({file.path} lists {listed})"
+            f"--min-workers {options.min_workers}, but there are {most} at most ({file.path} lists {listed})"
         )
-    least = file.config.get("min_workers") if wishes.min_workers is None else wishes.min_workers
+    least = file.config.get("min_workers") if options.min_workers is None else options.min_workers
     return least if least is None else min(least, most), most
 
 
@@ -109,7 +109,7 @@ def _in_excess(hosts: list[Host], chosen: list[Host]) -> Iterator[Finding]:
 
 
 def _address(host: Host, hosts: list[Host]) -> str:
-    if is_address(host.address):
+    if is_ip_address(host.address):
         return host.address
     seen = [other.facts["names"].get(host.address) for other in hosts]
     return next((address for address in seen if address and not address.startswith("127.")), host.address)

@@ -9,10 +9,10 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from rayrnn.cluster.bring_up import Muster
+from rayrnn.cluster.bring_up import Verification
 from rayrnn.cluster.cluster_file import ClusterFile
 from rayrnn.cluster.inspection import Finding, Host
-from rayrnn.cluster.plan import Plan
+from rayrnn.cluster.plan import UpPlan
 from rayrnn.cluster.status import ClusterStatus, Job, LiveRun, Node, Usage
 from rayrnn.wording import counted, duration, gibibytes
 
@@ -148,7 +148,7 @@ def _gibibytes(usage: Usage) -> str:
     return f"{gibibytes(usage.used)} of {gibibytes(usage.total)}" if usage.total else "-"
 
 
-def show_plan(console: Console, plan: Plan) -> None:
+def show_plan(console: Console, plan: UpPlan) -> None:
     """Print all hosts side by side, and what should be otherwise on them."""
     if not plan.hosts:
         return
@@ -189,20 +189,20 @@ def hosts_table(hosts: list[Host]) -> Table:
     return shown
 
 
-def show_muster(console: Console, file: ClusterFile, muster: Muster) -> None:
+def show_verification(console: Console, file: ClusterFile, verification: Verification) -> None:
     """Say that a cluster is up, how fast its hosts talk, and what to type next."""
-    console.print(Text(f"{file.name} is up{' already' if muster.was_up else ''}", style="bold green"))
+    console.print(Text(f"{file.name} is up{' already' if verification.was_up else ''}", style="bold green"))
     facts = Table.grid(padding=(0, 2))
-    facts.add_row("  hosts", f"{len(muster.joined)}: {', '.join(muster.joined)}")
-    facts.add_row("  computing", ", ".join(sorted(set(muster.computes.values()))))
+    facts.add_row("  hosts", f"{len(verification.joined)}: {', '.join(verification.joined)}")
+    facts.add_row("  computing", ", ".join(sorted(set(verification.computes.values()))))
     facts.add_row("  next", f"rayrnn train RECIPE --cluster {file.path}, rayrnn status, rayrnn down {file.path}")
     console.print(facts, highlight=False)
-    if muster.pairs:
-        console.print(_pairs(muster), highlight=False)
+    if verification.pairs:
+        console.print(_pairs(verification), highlight=False)
 
 
-def _pairs(muster: Muster) -> Table:
-    slowest_first = sorted(muster.pairs, key=lambda pair: pair[3])
+def _pairs(verification: Verification) -> Table:
+    slowest_first = sorted(verification.pairs, key=lambda pair: pair[3])
     shown = table("from", "to", "there and back", "bandwidth")
     for first, second, latency, bandwidth in slowest_first[:MOST_PAIRS]:
         rate = f"{bandwidth / 1e9:.2f} Gbit/s" if bandwidth >= 1e9 else f"{bandwidth / 1e6:.0f} Mbit/s"

@@ -141,7 +141,10 @@ def shell_of_head(file: ClusterFile) -> Shell:
 
 
 def side_by_side(items: Sequence[T], work: Callable[[T], Any]) -> list[Any]:
-    """What `work` gives for each item, all at once; a ClusterError that it raises is given, not raised."""
+    """What `work` gives for each item, all at once; a ClusterError that it raises is given, not raised.
+
+    Whatever else it raises is raised here, when the others are done.
+    """
 
     def attempt(item: T) -> Any:
         try:

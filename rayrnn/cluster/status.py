@@ -1,7 +1,6 @@
 """What a cluster has, who uses it, and the runs that train on it now."""
 
 import json
-import threading
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -11,6 +10,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
+from rayrnn.background import NewestOnly
 from rayrnn.cluster.connection import find_cluster, probe
 from rayrnn.cluster.environment import prepare_environment
 from rayrnn.cluster.local_head import load_head
@@ -28,8 +28,8 @@ from rayrnn.errors import ClusterError
 SPACE = "rayrnn"
 #: between two moments at which a run tells of itself
 TELL_SECONDS = 1.0
-#: for the head to take a sign down; one that is gone would be waited for until Ray ends the process, after a minute
-TAKE_IN_SECONDS = 3.0
+#: for the head to forget a run; one that is gone would be waited for until Ray ends the process, after a minute
+END_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
@@ -47,51 +47,53 @@ class LiveRun:
     workers: int
 
 
-class Sign:
-    """What a run's driver hangs out; it goes with the driver's job, however that ends.
+class Heartbeat:
+    """What a run's driver tells the head now and then; it goes with the driver's job, however that ends.
 
     The head may be away: nobody waits for it here.
+
+    Args:
+        warn: takes what the user must know.
     """
 
-    def __init__(self, run: str, *, rounds: int, workers: int) -> None:
+    def __init__(self, run: str, *, rounds: int, workers: int, warn: Callable[[str], None]) -> None:
         self._run = run
         self._rounds = rounds
         self._workers = workers
+        self._warn = warn
         self._job = ray.get_runtime_context().get_job_id()
         self._told = 0.0
-        self._teller: threading.Thread | None = None
+        # a head that is away is told again; any other error ends the telling, and the run goes on
+        self._teller = NewestOnly(_tell, name="heartbeat", on_death=self._say_dead)
 
     @property
     def unanswered_seconds(self) -> float:
         """How long the head has been silent; 0 when it answered."""
-        return time.monotonic() - self._told if self._teller is not None and self._teller.is_alive() else 0.0
+        return self._teller.busy_seconds
 
     def is_due(self) -> bool:
-        """Whether it is time to show how things are."""
+        """Whether it is time to tell again."""
         return time.monotonic() - self._told >= TELL_SECONDS and not self.unanswered_seconds
 
-    def show(self, round_number: int, members: Iterable[int]) -> None:
-        """Put this in the place of what was shown."""
+    def beat(self, round_number: int, members: Iterable[int]) -> None:
+        """Tell this in the place of what was told before."""
         self._told = time.monotonic()
         now = LiveRun(self._job, self._run, round_number, self._rounds, tuple(members), self._workers)
         value = json.dumps(asdict(now)).encode()
-        self._tell(lambda: put_in_head_store(SPACE, self._job, value))
+        self._teller.put(lambda: put_in_head_store(SPACE, self._job, value))
 
-    def take_in(self) -> None:
+    def end(self) -> None:
         """The run is over."""
-        if self._teller is not None:
-            self._teller.join(TAKE_IN_SECONDS)
-        if not self.unanswered_seconds:
-            self._tell(lambda: remove_from_head_store(SPACE, self._job)).join(TAKE_IN_SECONDS)
+        self._teller.put(lambda: remove_from_head_store(SPACE, self._job))
+        self._teller.close(END_SECONDS)
 
-    def _tell(self, words: Callable[[], object]) -> threading.Thread:
-        def tell() -> None:
-            with suppress(RayError, RuntimeError):  # the head is away for a moment
-                words()
+    def _say_dead(self, error: Exception) -> None:
+        self._warn(f"`rayrnn status` does not see this run any more: {type(error).__name__}: {error}")
 
-        self._teller = threading.Thread(target=tell, name="tell", daemon=True)
-        self._teller.start()
-        return self._teller
+
+def _tell(words: Callable[[], None]) -> None:
+    with suppress(RayError, RuntimeError):  # the head is away for a moment
+        words()
 
 
 def read_runs(address: str, jobs: Iterable[str]) -> tuple[LiveRun, ...]:

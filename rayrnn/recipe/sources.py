@@ -93,16 +93,18 @@ def plugin_sources() -> Iterator[Any]:
 
 def _of_plugin(point: EntryPoint) -> Any:
     try:
-        return point.load()()
-    except (ImportError, AttributeError) as error:
-        raise UsageError(
-            f"the plugin for data.source {point.name} ({point.value}) cannot be imported: {error}"
-        ) from None
+        return _load(point.value)
+    except ValueError as error:
+        raise UsageError(f"the plugin for data.source {point.name} cannot be used: {error}") from None
 
 
 def _load(reference: str) -> Any:
     module, _, name = reference.partition(":")
     try:
-        return getattr(import_module(module), name)()
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"data.source {reference!r} cannot be imported: {error}") from None
+        source = getattr(import_module(module), name)()
+    except (ImportError, AttributeError, TypeError) as error:
+        raise ValueError(f"{reference} cannot be imported: {error}") from None
+    section = getattr(source, "section", None)
+    if not (isinstance(section, type) and issubclass(section, Data)):
+        raise ValueError(f"{reference} is no source: it has no `section`, a class that is a rayrnn Data")
+    return source

@@ -7,11 +7,12 @@ import json
 import re
 import secrets
 import shlex
-import threading
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
+from rayrnn.background import NewestOnly
 from rayrnn.cluster.local_head import state_folder
 from rayrnn.cluster.ssh import Head
 from rayrnn.durable import replace_durably
@@ -69,12 +70,12 @@ def load_record(run: Run) -> Record | None:
     return record
 
 
-def new_job(name: str) -> str:
+def new_job_name(name: str) -> str:
     """A name for a job's folder that no other has."""
     return f"{re.sub(r'[^A-Za-z0-9._-]', '-', name)}-{secrets.token_hex(4)}"
 
 
-def place_there(path: Path) -> str:
+def path_on_head(path: Path) -> str:
     """The run directory as the head sees it: where it is here, if that is below the current directory."""
     here = Path.cwd()
     full = (here / path).resolve()
@@ -92,29 +93,28 @@ def _is_below(out: str) -> bool:
 
 
 class Fetcher:
-    """One run's way home; a thread fetches checkpoints, and where one follows another closely, the newer."""
+    """One run's way home; a thread fetches checkpoints, and where one follows another closely, the newer.
 
-    def __init__(self, head: Head, record: Record, run: Run) -> None:
+    Args:
+        warn: takes what the user must know.
+    """
+
+    def __init__(self, head: Head, record: Record, run: Run, warn: Callable[[str], None]) -> None:
         self._head = head
         self._there = f"{RUNS}/{record.job}/{WORK}/{PurePosixPath(record.out)}"
         self._run = run
-        self._wanted = ""
-        self._wakes = threading.Event()
-        self._ending = False
-        self._thread = threading.Thread(target=self._work, name="fetcher", daemon=True)
-        self._thread.start()
+        self._warn = warn
+        # a link that breaks is for the next checkpoint, or the end of the run; any other error ends the fetching
+        self._fetcher = NewestOnly(self._fetch, name="fetcher", on_death=self._say_dead)
 
     def want(self, checkpoint: str) -> None:
         """Fetch this checkpoint soon."""
         if round_of(checkpoint) >= 0:  # screen.jsonl may be somebody else's
-            self._wanted = checkpoint
-            self._wakes.set()
+            self._fetcher.put(checkpoint)
 
     def close(self) -> None:
         """Finish what is being fetched."""
-        self._ending = True
-        self._wakes.set()
-        self._thread.join()
+        self._fetcher.close()
 
     def fetch_all(self) -> None:
         """Everything that the run directory has there and lacks here.
@@ -133,17 +133,14 @@ class Fetcher:
         self._head.run(f"mkdir -p {shlex.quote(self._there)}")
         self._head.update(self._run.path, self._there, exclude=OWN[:-1])
 
-    def _work(self) -> None:
-        while not self._ending:
-            self._wakes.wait()
-            self._wakes.clear()
-            name, self._wanted = self._wanted, ""
-            if name:
-                # the next one, or the end of the run, tries again
-                with suppress(ClusterError):
-                    self._head.fetch(self._there, self._run.path, exclude=OWN)
-                    self._fetch_checkpoint(name)
-                    remove_old(self._run.checkpoints)
+    def _fetch(self, checkpoint: str) -> None:
+        with suppress(ClusterError):
+            self._head.fetch(self._there, self._run.path, exclude=OWN)
+            self._fetch_checkpoint(checkpoint)
+            remove_old(self._run.checkpoints)
+
+    def _say_dead(self, error: Exception) -> None:
+        self._warn(f"no checkpoint is fetched any more until the run ends: {type(error).__name__}: {error}")
 
     def _fetch_checkpoint(self, name: str) -> None:
         """Whole or not at all: the head removes old ones, perhaps while they are copied."""

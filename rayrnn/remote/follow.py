@@ -105,14 +105,19 @@ class _Link:
             encoding="utf-8",
             start_new_session=True,
         )
-        self._lines: queue.Queue[str | None] = queue.Queue()
+        self._lines: queue.Queue[str | Exception | None] = queue.Queue()
         self.said = ""
         self.returncode: int | None = None
-        self._reader = threading.Thread(target=self._read, daemon=True)
+        # whatever it dies of is raised by `lines`
+        self._reader = threading.Thread(target=self._read, name="link", daemon=True)
         self._reader.start()
 
     def lines(self) -> Iterator[str]:
-        """Whole lines; empty where none has come for a moment."""
+        """Whole lines; empty where none has come for a moment.
+
+        Raises:
+            ClusterError: what came could not be read.
+        """
         while True:
             try:
                 line = self._lines.get(timeout=TURN_SECONDS)
@@ -122,16 +127,21 @@ class _Link:
             if line is None:
                 self.returncode = self._process.wait()
                 return
+            if isinstance(line, Exception):
+                raise ClusterError(f"what the run says could not be read: {type(line).__name__}: {line}") from line
             yield line
 
     def _read(self) -> None:
         assert self._process.stdout is not None
         assert self._process.stderr is not None
-        for line in self._process.stdout:
-            if line.endswith("\n"):
-                self._lines.put(line)
-        self.said = self._process.stderr.read()
-        self._lines.put(None)
+        try:
+            for line in self._process.stdout:
+                if line.endswith("\n"):
+                    self._lines.put(line)
+            self.said = self._process.stderr.read()
+            self._lines.put(None)
+        except Exception as error:
+            self._lines.put(error)
 
     def __enter__(self) -> "_Link":
         return self
@@ -158,7 +168,7 @@ def runs_of(head: Head) -> dict[str, Any]:
 
 
 def ask(head: Head, *question: str) -> dict[str, Any]:
-    """One question at the head's desk.
+    """Put one question to the head's server.
 
     Raises:
         RayrnnError: the answer is an error.

@@ -1,7 +1,7 @@
-"""What the Ray job runs on the head: `python -m rayrnn.remote.job JOB` trains what order.json says.
+"""What the Ray job runs on the head: `python -m rayrnn.remote.job JOB` trains what spec.json says.
 
 ~/.rayrnn/runs/<job>/
-  order.json     what is to be done
+  spec.json      what is to be done
   pid            of the process that does it
   work/          the user's directory in small: the data that travelled, and the run directory
   screen.jsonl   what the run has said (rayrnn/remote/screen_log.py)
@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,21 +22,22 @@ from typing import Any
 from rayrnn.cluster import connect
 from rayrnn.errors import Interrupted, RayrnnError, RunError
 from rayrnn.recipe import Recipe, validate_recipe
-from rayrnn.remote.replica import Courier, recover
-from rayrnn.remote.screen_log import Relay
+from rayrnn.remote.replica import Replica, recover
+from rayrnn.remote.screen_log import ScreenLog
+from rayrnn.runs.checkpoints import newest_name
 from rayrnn.runs.directory import Run
 from rayrnn.runs.layout import SCREEN
 from rayrnn.training.driver import train
 
 #: below the user's home on the head
 RUNS = ".rayrnn/runs"
-ORDER = "order.json"
+SPEC = "spec.json"
 PID = "pid"
 WORK = "work"
 
 
 @dataclass(frozen=True)
-class Order:
+class JobSpec:
     """What a job is to do."""
 
     #: as it is on the head: its local paths lie below the job's own directory
@@ -51,7 +52,7 @@ class Order:
         return json.dumps(asdict(self))
 
     @classmethod
-    def from_json(cls, text: str) -> "Order":
+    def from_json(cls, text: str) -> "JobSpec":
         return cls(**json.loads(text))
 
 
@@ -66,10 +67,10 @@ def main(job: str) -> int:
     signal.signal(signal.SIGTERM, _stop_early)
     (folder / PID).write_text(str(os.getpid()))
     os.chdir(folder / WORK)
-    relay = Relay(folder / SCREEN)
+    log = ScreenLog(folder / SCREEN)
     error: RayrnnError | None = None
     try:
-        _train(job, Order.from_json((folder / ORDER).read_text(encoding="utf-8")), relay)
+        _train(job, JobSpec.from_json((folder / SPEC).read_text(encoding="utf-8")), log)
     except RayrnnError as mistake:
         error = mistake
     except KeyboardInterrupt:
@@ -77,41 +78,51 @@ def main(job: str) -> int:
     except Exception as accident:
         traceback.print_exc()
         error = RunError(f"the driver failed: {type(accident).__name__}: {accident}")
-    relay.end(error)
+    log.end(error)
     return error.exit_code if error else 0
 
 
-def _train(job: str, order: Order, relay: Relay) -> None:
-    recipe = validate_recipe(order.recipe)
+def _train(job: str, spec: JobSpec, log: ScreenLog) -> None:
+    recipe = validate_recipe(spec.recipe)
     with connect():
-        if ":/" in order.out:
-            train(recipe, out=order.out, resume=order.resume, screen=relay)
+        if ":/" in spec.out:
+            train(recipe, out=spec.out, resume=spec.resume, screen=log)
             return
-        run = Run(Path(order.out))
-        if order.resume:
-            _find_what_is_kept(run, job, recipe, relay)
-        with _courier(run, job, relay):
-            train(recipe, out=order.out, resume=order.resume, screen=relay)
+        run = Run(Path(spec.out))
+        if spec.resume:
+            _find_what_is_kept(run, job, recipe, log)
+        with _told_of_checkpoints(run, job, log) as tell:
+            train(recipe, out=spec.out, resume=spec.resume, screen=log, on_written=tell)
 
 
-def _find_what_is_kept(run: Run, job: str, recipe: Recipe, relay: Relay) -> None:
+def _find_what_is_kept(run: Run, job: str, recipe: Recipe, log: ScreenLog) -> None:
     address = recover(run, job)
     if address is not None:
-        relay.say(f"the newest checkpoint is taken over from {address}, which kept it")
+        log.say(f"the newest checkpoint is taken over from {address}, which kept it")
     if run.path.exists():
         # the same run, whose recipe the user's side has compared; its paths are the ones of this host
         run.write_recipe(recipe)
 
 
 @contextmanager
-def _courier(run: Run, job: str, relay: Relay) -> Iterator[None]:
-    courier = Courier(run, job, relay)
+def _told_of_checkpoints(run: Run, job: str, log: ScreenLog) -> Iterator[Callable[[], None]]:
+    """What the run is to call when it has written a file: of checkpoints the user's side and another host hear."""
+    replica = Replica(run, job, log.warn)
+    newest = newest_name(run.checkpoints)
+
+    def tell() -> None:
+        nonlocal newest
+        before, newest = newest, newest_name(run.checkpoints)
+        if newest != before:
+            log.checkpoint(newest)
+            replica.keep(newest)
+
     try:
-        yield
+        yield tell
     except BaseException:
-        courier.close(finished=False)
+        replica.close(finished=False)
         raise
-    courier.close(finished=True)
+    replica.close(finished=True)
 
 
 def _stop_early(number: int, frame: FrameType | None) -> None:

@@ -5,17 +5,17 @@ A run's directory lies on the head's own disk. What `--resume` needs of it is co
 """
 
 import shutil
-import threading
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from rayrnn.background import NewestOnly
 from rayrnn.durable import write_durably
-from rayrnn.remote.screen_log import Relay
 from rayrnn.runs.checkpoints import (
     name_of,
     newest_name,
@@ -29,8 +29,6 @@ from rayrnn.runs.layout import ENCODING, METRICS, MODEL
 
 #: of a run, besides its checkpoint
 NEEDED = (ENCODING, METRICS, MODEL)
-#: between two looks for a new checkpoint
-LOOK_SECONDS = 0.5
 #: for another host to write one down, or to answer at all
 ANSWER_SECONDS = 60.0
 
@@ -38,57 +36,59 @@ ANSWER_SECONDS = 60.0
 Files = dict[str, bytes]
 
 
-class Courier:
-    """Watches a run's checkpoints from a thread: tells the user's side of each, and has it kept elsewhere."""
+class Replica:
+    """One run's copy on another host than the head: its newest checkpoint, and what belongs to that.
 
-    def __init__(self, run: Run, job: str, relay: Relay) -> None:
+    Any host that has room will do; where there is none, the user hears of it once, and the run goes on without.
+
+    Args:
+        warn: takes what the user must know.
+    """
+
+    def __init__(self, run: Run, job: str, warn: Callable[[str], None]) -> None:
         self._run = run
         self._job = job
-        self._relay = relay
-        self._told = newest_name(run.checkpoints)
-        self._keeper: ActorHandle | None = None
-        self._ending = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="courier", daemon=True)
-        self._thread.start()
+        self._warn = warn
+        self._host: ActorHandle | None = None
+        self._has_warned = False
+        # a host that fails is replaced by another; any other error ends the copying
+        self._copier = NewestOnly(self._copy, name="replica", on_death=self._say_dead)
+
+    def keep(self, checkpoint: str) -> None:
+        """Have the checkpoint of this name copied soon; never waits."""
+        self._copier.put(checkpoint)
 
     def close(self, *, finished: bool) -> None:
-        """Deliver the last checkpoint; what is kept of a run that has `finished` is of no use any more."""
-        self._ending.set()
-        self._thread.join(ANSWER_SECONDS)
-        if finished and self._keeper is not None:
+        """Copy the last checkpoint; the copy of a run that has `finished` is of no use any more."""
+        self._copier.close(ANSWER_SECONDS)
+        if finished and self._host is not None:
             with suppress(RayError):
-                ray.get(self._keeper.forget.remote(), timeout=ANSWER_SECONDS)
+                ray.get(self._host.forget.remote(), timeout=ANSWER_SECONDS)
 
-    def _watch(self) -> None:
-        while not self._ending.wait(LOOK_SECONDS):
-            self._look()
-        self._look()
-
-    def _look(self) -> None:
-        name = newest_name(self._run.checkpoints)
-        if name == self._told:
+    def _copy(self, checkpoint: str) -> None:
+        try:
+            files = files_of(self._run.path, checkpoint)
+        except FileNotFoundError:
+            return  # a newer one has taken its place
+        if self._host is not None and _fault(self._host, files) is None:
             return
-        self._told = name
-        self._relay.checkpoint(name)
-        with suppress(OSError):  # it was replaced by a newer one meanwhile
-            self._have_kept(files_of(self._run.path, name))
-
-    def _have_kept(self, files: Files) -> None:
-        """Any other host will do; where there is none, nobody keeps it."""
-        nodes = _other_nodes() if self._keeper is None else []
-        while self._keeper is not None or nodes:
-            keeper = self._keeper or _on(nodes.pop(), Keeper).remote(self._job)
-            try:
-                ray.get(keeper.keep.remote(files), timeout=ANSWER_SECONDS)
-                self._keeper = keeper
+        self._host, fault = None, "there is no other"
+        for node in other_nodes():
+            host = _on(node, ReplicaHost).remote(self._job)
+            fault = _fault(host, files) or ""
+            if not fault:
+                self._host = host
                 return
-            except RayError:
-                nodes = _other_nodes() if self._keeper is not None else nodes
-                self._keeper = None
+        if not self._has_warned:
+            self._has_warned = True
+            self._warn(f"no other host keeps a copy of the run ({fault}): if the head's disk is lost, so is the run")
+
+    def _say_dead(self, error: Exception) -> None:
+        self._warn(f"no other host gets copies of the run any more: {type(error).__name__}: {error}")
 
 
-class Keeper:
-    """One a run, on another host than the head."""
+class ReplicaHost:
+    """One a run, an actor on another host than the head."""
 
     def __init__(self, job: str) -> None:
         self._folder = kept_folder(job)
@@ -102,10 +102,21 @@ class Keeper:
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
+def _fault(host: ActorHandle, files: Files) -> str | None:
+    """Have a host keep them; why it does not."""
+    try:
+        ray.get(host.keep.remote(files), timeout=ANSWER_SECONDS)
+    except RayTaskError as error:
+        return f"{type(error.cause).__name__}: {error.cause}"
+    except RayError as error:
+        return type(error).__name__
+    return None
+
+
 def recover(run: Run, job: str) -> str | None:
     """Take over what other hosts have kept, if it is newer than what is here; the address of the host that had it."""
     here = newest_name(run.checkpoints)
-    nodes = _other_nodes()
+    nodes = other_nodes()
     answers = [_on(node, _newest_kept).remote(job) for node in nodes]
     newest, node = max(zip(map(_answer, answers), nodes, strict=True), default=(-1, ""))
     if newest <= round_of(here):
@@ -156,7 +167,8 @@ def _answer(reference: ray.ObjectRef) -> int:
     return -1
 
 
-def _other_nodes() -> list[str]:
+def other_nodes() -> list[str]:
+    """The ids of the nodes that are alive, without this one."""
     here = ray.get_runtime_context().get_node_id()
     return [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["NodeID"] != here]
 

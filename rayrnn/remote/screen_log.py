@@ -10,7 +10,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from rayrnn.errors import RayrnnError
+from rayrnn.errors import Interrupted, RayrnnError
 from rayrnn.runs.directory import Run
 from rayrnn.training.screen import Talk
 from rayrnn.training.summary import Account, Outcome
@@ -21,7 +21,7 @@ EVALUATION = ("kind", "round", "held_out_loss", "held_out_accuracy")
 Word = dict[str, Any]
 
 
-class Relay:
+class ScreenLog:
     """Takes what a run would show, and appends it to a file; safe to use from several threads."""
 
     def __init__(self, path: Path) -> None:
@@ -61,8 +61,10 @@ class Relay:
         self._write("checkpoint", name=name)
 
     def end(self, error: RayrnnError | None = None) -> None:
-        """The job is over."""
-        self._write("end", exit_code=error.exit_code if error else 0, message=str(error or ""))
+        """The job is over. How it is gone on with is for the user's side to say, which knows the cluster file."""
+        resumable = isinstance(error, Interrupted) and error.resume is not None
+        message = error.message if isinstance(error, Interrupted) else str(error or "")
+        self._write("end", exit_code=error.exit_code if error else 0, message=message, resumable=resumable)
 
     def _write(self, word: str, **more: Any) -> None:
         line = json.dumps({"word": word, "time": time.time(), **more}) + "\n"

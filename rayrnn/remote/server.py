@@ -19,7 +19,7 @@ from rayrnn.cluster.connection import find_cluster
 from rayrnn.cluster.ray_internals import start_job
 from rayrnn.cluster.status import read_status
 from rayrnn.errors import ClusterError, RayrnnError
-from rayrnn.remote.job import ORDER, PID, RUNS, Order, job_folder
+from rayrnn.remote.job import PID, RUNS, SPEC, JobSpec, job_folder
 from rayrnn.runs.layout import SCREEN
 
 #: of a screen's end, enough to find the last round in
@@ -58,7 +58,7 @@ def submit(job: str) -> dict[str, Any]:
 
 def list_runs() -> list[dict[str, Any]]:
     """Every run that lies on this head, newest first."""
-    folders = sorted((Path.home() / RUNS).glob(f"*/{ORDER}"), key=lambda path: path.stat().st_mtime, reverse=True)
+    folders = sorted((Path.home() / RUNS).glob(f"*/{SPEC}"), key=lambda path: path.stat().st_mtime, reverse=True)
     return [_describe(path.parent) for path in folders]
 
 
@@ -90,20 +90,20 @@ def _cluster() -> dict[str, Any]:
 
 
 def _describe(folder: Path) -> dict[str, Any]:
-    order = Order.from_json((folder / ORDER).read_text(encoding="utf-8"))
+    spec = JobSpec.from_json((folder / SPEC).read_text(encoding="utf-8"))
     words = _last_words(folder / SCREEN)
     rounds = [word["event"] for word in words if word["word"] == "round"]
     ends = [word for word in words if word["word"] == "end"]
     running = is_running(folder.name)
     return {
         "job": folder.name,
-        "recipe": order.recipe,
-        "out": order.out,
+        "recipe": spec.recipe,
+        "out": spec.out,
         "state": "running" if running else _state(ends[-1]["exit_code"]) if ends else "lost",
-        "rounds": order.recipe["averaging"]["rounds"],
+        "rounds": spec.recipe["averaging"]["rounds"],
         "round": rounds[-1]["round"] if rounds else 0,
         "loss": rounds[-1]["loss"] if rounds else None,
-        "started": (folder / ORDER).stat().st_mtime,
+        "started": (folder / SPEC).stat().st_mtime,
         "message": ends[-1]["message"] if ends and not running else "",
     }
 

@@ -1,8 +1,8 @@
 """Training on the cluster of a cluster file from this machine: send, submit, follow, and have the run come back."""
 
-import re
 import shlex
 import threading
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -12,11 +12,11 @@ from rayrnn.cluster.cluster_file import read_cluster_file
 from rayrnn.cluster.ssh import Head, Unreachable, find_head
 from rayrnn.errors import ClusterError, Interrupted, RayrnnError, RunError, UsageError
 from rayrnn.recipe import Recipe, validate_recipe
-from rayrnn.remote.fetch import Fetcher, Record, load_record, new_job, place_there
+from rayrnn.remote.fetch import Fetcher, Record, load_record, new_job_name, path_on_head
 from rayrnn.remote.follow import ALIVE, Listener, ask, error_of, find_run, runs_of
-from rayrnn.remote.job import ORDER, PID, RUNS, WORK, Order
+from rayrnn.remote.job import PID, RUNS, SPEC, WORK, JobSpec
 from rayrnn.remote.screen_log import Word, outcome_of, show
-from rayrnn.remote.upload import OUTSIDE, Baggage, pack
+from rayrnn.remote.upload import OUTSIDE, Upload, gather
 from rayrnn.runs.directory import Run, create_run, open_run, resumable
 from rayrnn.runs.layout import RECIPE, SCREEN, refuse_links
 from rayrnn.training.driver import stop_requests
@@ -56,11 +56,11 @@ def train_on_cluster(
     """
     head = find_head(read_cluster_file(file))
     path = Path(out) if out is not None else Path("runs") / recipe.name
-    baggage = pack(recipe)
+    upload = gather(recipe)
     run = resumable(path, recipe) if resume and (path / RECIPE).exists() else create_run(path)
-    record = load_record(run) or Record(new_job(path.name), place_there(path))
+    record = load_record(run) or Record(new_job_name(path.name), path_on_head(path))
     remote = RemoteRun(head, record, run, recipe, console or Console(stderr=True), patience)
-    remote.dispatch(baggage, resume=resume)
+    remote.dispatch(upload, resume=resume)
     return remote.follow(detach=detach)
 
 
@@ -125,7 +125,7 @@ class RemoteRun:
         self._outcome: Word | None = None
         self._leaving = False
 
-    def dispatch(self, baggage: Baggage, *, resume: bool) -> None:
+    def dispatch(self, upload: Upload, *, resume: bool) -> None:
         """Send what the job needs, and hand it to Ray.
 
         Raises:
@@ -133,16 +133,16 @@ class RemoteRun:
         """
         job, where = shlex.quote(self._record.job), f"{RUNS}/{self._record.job}"
         self._greet(self._head.run(GREET.format(job=job)).split())
-        order = Order(baggage.recipe.model_dump(mode="json"), self._record.out, resume, version("rayrnn"))
-        self._head.run(f"cat > {where}/{ORDER}", input=order.to_json())
-        if baggage.num_bytes:
-            self._screen.say(f"sending {baggage} ...")
-        if baggage.inside:
-            self._head.send(Path.cwd(), baggage.inside, f"{where}/{WORK}")
-        if baggage.outside:
-            self._head.send(Path("/"), baggage.outside, f"{where}/{WORK}/{OUTSIDE}")
+        spec = JobSpec(upload.recipe.model_dump(mode="json"), self._record.out, resume, version("rayrnn"))
+        self._head.run(f"cat > {where}/{SPEC}", input=spec.to_json())
+        if upload.num_bytes:
+            self._screen.say(f"sending {upload} ...")
+        if upload.inside:
+            self._head.send(Path.cwd(), upload.inside, f"{where}/{WORK}")
+        if upload.outside:
+            self._head.send(Path("/"), upload.outside, f"{where}/{WORK}/{OUTSIDE}")
         if resume:
-            fetcher = Fetcher(self._head, self._record, self._run)
+            fetcher = Fetcher(self._head, self._record, self._run, self._screen.warn)
             fetcher.send_back()
             fetcher.close()
         self._screen.say(f"starting the job on {self._head.target} ...")
@@ -158,21 +158,21 @@ class RemoteRun:
             detach: leave when the workers learn, or at Ctrl-C.
             attached: to a run that somebody else began: Ctrl-C leaves it alone.
         """
-        fetcher = Fetcher(self._head, self._record, self._run)
+        fetcher = Fetcher(self._head, self._record, self._run, self._screen.warn)
         request = self._leave if detach or attached else self._request_stop
         try:
             with stop_requests(request):
                 self._listen(fetcher, until_start=detach)
         except KeyboardInterrupt:
-            self._tell_to_stop()
-            raise Interrupted(f"left at once; the run may still be finishing: {self._how_tofind_run()}") from None
+            self._ask_to_stop()
+            raise Interrupted(f"left at once; the run may still be finishing: {self._how_to_find()}") from None
         except Unreachable as error:
-            raise ClusterError(f"{error}\n  the run goes on without this machine: {self._how_tofind_run()}") from None
+            raise ClusterError(f"{error}\n  the run goes on without this machine: {self._how_to_find()}") from None
         finally:
             self._screen.stop()
             fetcher.close()
         if self._end is None and self._leaving:
-            self._screen.say(f"the run goes on: {self._how_tofind_run()}")
+            self._screen.say(f"the run goes on: {self._how_to_find()}")
             return None
         return self._conclude(fetcher)
 
@@ -187,7 +187,7 @@ class RemoteRun:
     def _greet(self, answer: list[str]) -> None:
         ours = [version("rayrnn"), version("ray")]
         if "running" in answer:
-            raise ClusterError(f"this run is being trained already: {self._how_tofind_run()}")
+            raise ClusterError(f"this run is being trained already: {self._how_to_find()}")
         if answer[-1] == "none":
             raise ClusterError(
                 f"there is no rayrnn on the head {self._head.target}: `rayrnn up {self._head.file.path}` installs it"
@@ -231,7 +231,7 @@ class RemoteRun:
                 f"started again; more may be in {self._run.log}\ngo on with: {self._resume()}"
             )
         if self._end["exit_code"]:
-            raise error_of(self._end["exit_code"])(self._in_our_words(self._end["message"]))
+            raise self._error(self._end)
         assert self._outcome is not None
         self._head.run(self._remove())
         outcome = outcome_of(self._outcome, self._run)
@@ -243,13 +243,10 @@ class RemoteRun:
 
     def _request_stop(self) -> None:
         """The driver there says what it does about it."""
-        threading.Thread(target=self._tell_to_stop, daemon=True).start()
+        threading.Thread(target=self._ask_to_stop, name="stop", daemon=True).start()
 
-    def _tell_to_stop(self) -> None:
-        try:
-            self._head.run(STOP.format(job=shlex.quote(self._record.job)))
-        except ClusterError as error:
-            self._screen.warn(f"the run was not told to stop: {error}")
+    def _ask_to_stop(self) -> None:
+        ask_to_stop(self._head, self._record.job, self._screen.warn)
 
     def _leave(self) -> None:
         self._leaving = True
@@ -260,17 +257,29 @@ class RemoteRun:
     def _say_mended(self) -> None:
         self._screen.warn(f"the link to {self._head.target} is there again")
 
-    def _how_tofind_run(self) -> str:
+    def _how_to_find(self) -> str:
         return f"rayrnn logs {self._run.path}, rayrnn status {self._head.file.path}"
 
     def _resume(self) -> str:
         path = self._run.path
         return f"rayrnn train {path / RECIPE} --out {path} --resume --cluster {self._head.file.path}"
 
-    def _in_our_words(self, message: str) -> str:
-        """The head knows neither the cluster file nor where things lie here."""
-        message = _in_place(message).replace(self._record.out, str(self._run.path))
-        return re.sub(r"rayrnn train \S+ --out \S+ --resume", lambda match: self._resume(), message)
+    def _error(self, end: Word) -> RayrnnError:
+        """What the run ended with; the head knows neither the cluster file nor where things lie here."""
+        message = _in_place(end["message"]).replace(self._record.out, str(self._run.path))
+        if end["resumable"]:
+            return Interrupted(message, resume=self._resume())
+        return error_of(end["exit_code"])(message)
+
+
+def ask_to_stop(head: Head, job: str, warn: Callable[[str], None]) -> None:
+    """Have a job's driver finish its round; whatever keeps the head from hearing of it is told."""
+    try:
+        head.run(STOP.format(job=shlex.quote(job)))
+    except ClusterError as error:
+        warn(f"the run was not told to stop: {error}")
+    except Exception as error:  # of a thread, whose end nobody would see
+        warn(f"the run was not told to stop: {type(error).__name__}: {error}")
 
 
 def _as_here(word: Word) -> Word:

@@ -17,7 +17,7 @@ OUTSIDE = "_outside_"
 
 
 @dataclass(frozen=True)
-class Baggage:
+class Upload:
     """Local files that a job reads, and the recipe that names them as they are named where the job runs."""
 
     recipe: Recipe
@@ -32,7 +32,7 @@ class Baggage:
         return f"{counted(count, 'local file')}, {size(self.num_bytes)}"
 
 
-def pack(recipe: Recipe) -> Baggage:
+def gather(recipe: Recipe) -> Upload:
     """Find the local files that the recipe names (data.path, data.held_out and others of its source).
 
     Raises:
@@ -41,7 +41,7 @@ def pack(recipe: Recipe) -> Baggage:
     data = recipe.data
     local = {key: address for key, address in data.files.items() if any(map(_is_local, _several(address)))}
     if not local:
-        return Baggage(recipe)
+        return Upload(recipe)
     if data.read_by_hosts:
         key, address = next(iter(local.items()))
         raise DataError(
@@ -61,7 +61,7 @@ def pack(recipe: Recipe) -> Baggage:
         )
     here = f"{Path.cwd().as_posix()}/"
     there = {key: _renamed(address, here) for key, address in local.items()}
-    return Baggage(
+    return Upload(
         _reading(recipe, there),
         inside=tuple(path.removeprefix(here) for path in found if path.startswith(here)),
         outside=tuple(path.removeprefix("/") for path in found if not path.startswith(here)),

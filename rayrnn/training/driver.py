@@ -18,7 +18,7 @@ from ray.exceptions import RayError
 from rich.console import Console
 
 from rayrnn.cluster import connect
-from rayrnn.cluster.status import Sign
+from rayrnn.cluster.status import Heartbeat
 from rayrnn.data.prepare import Material, prepare
 from rayrnn.errors import RayrnnError, RunError
 from rayrnn.recipe import Recipe
@@ -105,6 +105,7 @@ def train(
     address: str | None = None,
     console: Console | None = None,
     screen: Talk | None = None,
+    on_written: Callable[[], None] | None = None,
 ) -> Outcome:
     """Train `recipe` on a Ray cluster and leave everything in a run directory.
 
@@ -114,6 +115,7 @@ def train(
         resume: go on from the newest complete checkpoint in `out`.
         address: the Ray cluster; without it the one `rayrnn up` started, or a local one for this run.
         screen: takes what the run says, instead of a screen on `console`.
+        on_written: called whenever a file of the run is there anew.
 
     Raises:
         UsageError: `out` holds a run (without resume), another process trains it, or `resume` does not fit the
@@ -126,6 +128,8 @@ def train(
     screen = screen or Screen(console or Console(stderr=True), recipe)
     out = out if out is not None else Path("runs") / recipe.name
     with landed(out, recipe, resume=resume, warn=screen.warn) as run, connect(address, log_file=run.log):
+        if on_written is not None:
+            run.tell(on_written)
         check_room(recipe.averaging)
         screen.say("reading the data ...")
         outcome = Driver(run, recipe, prepare(recipe, data, encoding=run.stored_encoding), screen).train(resume=resume)
@@ -146,7 +150,9 @@ class Driver:
         self._num_workers = count_workers(recipe.averaging)
         self._roll = start_roll(expected=self._num_workers, patience=recipe.averaging.patience)
         self._attendance = Attendance(self._roll)
-        self._sign = Sign(run.name, rounds=recipe.averaging.rounds, workers=recipe.averaging.most)
+        self._heartbeat = Heartbeat(
+            run.name, rounds=recipe.averaging.rounds, workers=recipe.averaging.most, warn=screen.warn
+        )
         self._progress = Progress()
         self._end: Event = {}
         #: kind of event -> the newest edition of a round that was told of
@@ -171,7 +177,7 @@ class Driver:
         finally:
             self._screen.stop()
             self._recorder.close()
-            self._sign.take_in()
+            self._heartbeat.end()
         return self._conclude()
 
     def _restore(self, *, resume: bool) -> None:
@@ -239,10 +245,10 @@ class Driver:
             if self._is_news(event):
                 self._handle(event)
         self._write_checkpoints()
-        if self._sign.is_due():
+        if self._heartbeat.is_due():
             learned = self._last.get("round", self._progress.round)
-            self._sign.show(learned, self._attendance.members() or [])
-        if self._sign.unanswered_seconds > HEAD_SECONDS:
+            self._heartbeat.beat(learned, self._attendance.members() or [])
+        if self._heartbeat.unanswered_seconds > HEAD_SECONDS:
             self._give_up(headless(HEAD_SECONDS))
 
     def _is_news(self, event: Event) -> bool:

@@ -44,8 +44,8 @@ def broken(event: Event, recipe: Recipe, run: Run) -> RunError:
 def interrupted(round_number: int, run: Run) -> Interrupted:
     """The user stopped the run after so many rounds."""
     return Interrupted(
-        f"stopped after round {round_number:,}; the checkpoint is in {run.checkpoints}\n"
-        f"go on with: rayrnn train {run.path / RECIPE} --out {run.name} --resume"
+        f"stopped after round {round_number:,}; the checkpoint is in {run.checkpoints}",
+        resume=f"rayrnn train {run.path / RECIPE} --out {run.name} --resume",
     )
 
 

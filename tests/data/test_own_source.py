@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from rayrnn.data.sources import read
 from rayrnn.errors import RecipeError, UsageError
 from rayrnn.recipe import load_recipe, validate_recipe
 from tests.test_cli import run_rayrnn
@@ -94,7 +95,41 @@ def test_the_section_of_a_source_of_ones_own_is_validated(place: Path, monkeypat
         load_recipe(place / "recipe.yaml", ["data.lable=x"])
 
 
-@pytest.mark.parametrize("source", ["nowhere:JsonLines", "json:JsonLines"])
-def test_a_source_that_cannot_be_imported_is_told(source: str) -> None:
-    with pytest.raises(RecipeError, match=f"data.source '{source}' cannot be imported"):
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("nowhere:JsonLines", "cannot be imported: No module named 'nowhere'"),
+        ("json:JsonLines", "cannot be imported: module 'json' has no attribute 'JsonLines'"),
+        ("json:JSONDecoder", "is no source: it has no `section`"),
+    ],
+)
+def test_what_is_no_source_is_told(source: str, reason: str) -> None:
+    with pytest.raises(RecipeError, match=f"{source} {reason}"):
         validate_recipe({"name": "x", "data": {"source": source, "path": "x"}})
+
+
+def install_plugin(place: Path, source: str) -> None:
+    """As pip would, in a directory that Python looks into."""
+    about = place / "lines-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: lines\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text(f"[rayrnn.sources]\nlines = {source}\n")
+
+
+def test_a_source_of_a_plugin_is_known_by_its_name_whoever_asks(
+    ray_cluster: None, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install_plugin(place, "json_lines:JsonLines")
+    monkeypatch.syspath_prepend(str(place))
+    recipe = load_recipe(
+        place / "recipe.yaml", ["data.source=lines", f"data.path={place}/learned.jsonl"], trusted=False
+    )
+    rows = read(recipe.data, recipe.task).take_all()
+    assert [row["key"] for row in rows] == [f"wave {number}" for number in range(24)]
+
+
+def test_a_plugin_that_is_broken_is_named(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install_plugin(place, "jason_lines:JsonLines")
+    monkeypatch.syspath_prepend(str(place))
+    with pytest.raises(UsageError, match=r"the plugin for data\.source lines cannot be used: jason_lines:JsonLines"):
+        load_recipe(place / "recipe.yaml", ["data.source=lines"])

@@ -44,7 +44,7 @@ print(json.dumps({"python": sys.version.split()[0], "packages": found}))
 
 def main(verb: str, arguments: list[str]) -> int:
     """Do one thing; what it found is one line of JSON on stdout."""
-    verbs: list[Callable[..., int | None]] = [facts, folder, enlist, address, claim, clear, end]
+    verbs: list[Callable[..., int | None]] = [facts, folder, add_workers, address, claim, clear, end]
     return next(known for known in verbs if known.__name__ == verb)(*arguments) or 0
 
 
@@ -96,7 +96,7 @@ def folder(name: str) -> int:
     return 0
 
 
-def enlist(name: str, *workers: str) -> None:
+def add_workers(name: str, *workers: str) -> None:
     """On the head: have the Ray that runs know of workers that were not listed when it was started."""
     place = f"{folder_of(name)}/ray/cluster-{name}"
     with open(place + ".lock", "a") as lock:

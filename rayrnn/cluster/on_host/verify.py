@@ -4,7 +4,7 @@
 
     joined   the addresses that have joined
     absent   address -> what the head's log says about it; these are not waited for any more
-    fault    an address (or two) and what is wrong there
+    fault    the addresses of a host (or two), and what is wrong there
     computes address -> with what
     pair     two addresses, seconds of a round trip, bits a second
     done     the addresses that have joined, at the end
@@ -87,6 +87,7 @@ class Prober:
         secret = secrets.token_bytes(SECRET_BYTES)
         server = socket.create_server((ray.util.get_node_ip_address(), 0))
         server.settimeout(PATIENCE)
+        # whatever it dies of closes the link, and the other side says so; nobody who comes at all ends it too
         threading.Thread(target=_answer, args=(server, secret), daemon=True).start()
         return server.getsockname()[1], secret
 
@@ -157,7 +158,7 @@ def _receive(link: socket.socket, size: int) -> bytes:
 
 
 def main(name: str, patience: float, hosts: list[str]) -> int:
-    """Muster the cluster `name`; 0 when all of `hosts` have joined, compute, and talk to each other."""
+    """Verify the cluster `name`; 0 when all of `hosts` have joined, compute, and talk to each other."""
     folder = folder_of(name)
     try:
         address = (Path(folder) / "ray" / "ray_current_cluster").read_text(encoding="utf-8").strip()
@@ -165,15 +166,15 @@ def main(name: str, patience: float, hosts: list[str]) -> int:
             # whoever logs in on the head finds this Ray as if `rayrnn up` had been typed there
             save_head(LocalHead(address, folder, None, time.time()))
         with connect(address):
-            joined, faults = muster(hosts, folder, patience)
+            joined, faults = verify(hosts, folder, patience)
     except (ClusterError, OSError) as error:
-        say("fault", [hosts[0], f"Ray does not run on the head: {error}"])
+        tell("fault", [[hosts[0]], f"Ray does not run on the head: {error}"])
         return 1
-    say("done", sorted(joined))
+    tell("done", sorted(joined))
     return 0 if set(hosts) <= set(joined) and not faults else 1
 
 
-def muster(hosts: Sequence[str], folder: str, patience: float) -> tuple[dict[str, str], int]:
+def verify(hosts: Sequence[str], folder: str, patience: float) -> tuple[dict[str, str], int]:
     """The hosts that have joined, and how many of them cannot do their part.
 
     Ray may still count a host that has just died: such a one is waited for again.
@@ -185,7 +186,7 @@ def muster(hosts: Sequence[str], folder: str, patience: float) -> tuple[dict[str
             return joined, faults
 
 
-def say(word: str, value: Any) -> None:
+def tell(word: str, value: Any) -> None:
     """One line for the side that asked."""
     print(json.dumps({word: value}), flush=True)
 
@@ -208,7 +209,7 @@ def wait_for(hosts: Sequence[str], folder: str, patience: float) -> dict[str, st
         on_the_way = pending
         now = time.monotonic()
         if (sorted(joined), on_the_way) != before:
-            say("joined", sorted(joined))
+            tell("joined", sorted(joined))
             last_sign = now
         missing = set(hosts) - set(joined)
         if not missing <= failed:
@@ -216,7 +217,7 @@ def wait_for(hosts: Sequence[str], folder: str, patience: float) -> dict[str, st
         gave_up = now - hope > FAILED_SECONDS or (now - last_sign > QUIET_SECONDS and not missing & on_the_way)
         if not missing or gave_up or now - started > patience:
             if missing:
-                say("absent", {host: words_about(host, folder) for host in sorted(missing)})
+                tell("absent", {host: log_lines_about(host, folder) for host in sorted(missing)})
             return joined
         time.sleep(LOOK_SECONDS)
 
@@ -227,21 +228,23 @@ def prove(nodes: dict[str, str]) -> tuple[int, bool]:
     able, faults = [], 0
     for address, prober in probers.items():
         try:
-            say("computes", [address, ray.get(prober.compute.remote(), timeout=START_SECONDS)])
+            tell("computes", [address, ray.get(prober.compute.remote(), timeout=START_SECONDS)])
             able.append(address)
         except RayError as error:
             if nodes[address] not in _alive().values():
                 return 0, True
-            say("fault", [address, f"does not compute: {_reason(error)}"])
+            tell("fault", [[address], f"does not compute: {_reason(error)}"])
             faults += 1
     for pairs in rounds_of_pairs(able):
         where = [probers[second].listen.remote() for _, second in pairs]
-        speeds = [_speed(probers[first], second, ear) for (first, second), ear in zip(pairs, where, strict=True)]
-        faults += sum(not _tell(*pair, speed) for pair, speed in zip(pairs, speeds, strict=True))
+        speeds = [
+            _speed(probers[first], second, listening) for (first, second), listening in zip(pairs, where, strict=True)
+        ]
+        faults += sum(not _tell_of_pair(*pair, speed) for pair, speed in zip(pairs, speeds, strict=True))
     return faults, False
 
 
-def words_about(host: str, folder: str) -> list[str]:
+def log_lines_about(host: str, folder: str) -> list[str]:
     """What the head's log says about starting a host, the last of it."""
     said: list[str] = []
     for path in sorted(glob.glob(f"{folder}/ray/session_latest/logs/monitor*")):
@@ -256,25 +259,25 @@ def _alive() -> dict[str, str]:
 
 def _start(node: str) -> ActorHandle:
     where = NodeAffinitySchedulingStrategy(node, soft=False)
-    # no CPU of its own: a cluster that is at work can be mustered too
+    # no CPU of its own: a cluster that is at work can be verified too
     return ray.remote(Prober).options(num_cpus=0, scheduling_strategy=where).remote()
 
 
-def _speed(prober: ActorHandle, second: str, ear: ray.ObjectRef) -> ray.ObjectRef:
+def _speed(prober: ActorHandle, second: str, listening: ray.ObjectRef) -> ray.ObjectRef:
     try:
-        port, secret = ray.get(ear, timeout=PATIENCE)
+        port, secret = ray.get(listening, timeout=PATIENCE)
     except RayError:
-        return ear
+        return listening
     return prober.measure.remote(second, port, secret)
 
 
-def _tell(first: str, second: str, measured: ray.ObjectRef) -> bool:
+def _tell_of_pair(first: str, second: str, measured: ray.ObjectRef) -> bool:
     try:
         speed: Speed = ray.get(measured, timeout=3 * PATIENCE)
     except RayError as error:
-        say("fault", [f"{first} and {second}", f"cannot talk to each other: {_reason(error)}"])
+        tell("fault", [[first, second], f"cannot talk to each other: {_reason(error)}"])
         return False
-    say("pair", [first, second, speed.latency, speed.bandwidth])
+    tell("pair", [first, second, speed.latency, speed.bandwidth])
     return True
 
 

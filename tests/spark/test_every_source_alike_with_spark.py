@@ -1,4 +1,4 @@
-"""The same sequences give the same minibatches whichever road they come by: CSV, Parquet, Spark in two shapes."""
+"""The same sequences give the same minibatches whatever their source: CSV, Parquet, Spark in two shapes."""
 
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,7 @@ def minibatches(dataset: ray.data.Dataset) -> list[Minibatch]:
     return [collate(take(found, chunk), encoding) for chunk in np.array_split(order, range(32, len(order), 32))]
 
 
-def test_four_roads_lead_to_the_same_minibatches(vowels: list[Labelled], spark: Any, tmp_path: Path) -> None:
+def test_four_sources_give_the_same_minibatches(vowels: list[Labelled], spark: Any, tmp_path: Path) -> None:
     write_csv(vowels, tmp_path / "csv")
     rows, steps = str(tmp_path / "rows.parquet"), str(tmp_path / "steps.parquet")
     pyarrow.parquet.write_table(as_rows(vowels), rows)
@@ -69,14 +69,14 @@ def test_four_roads_lead_to_the_same_minibatches(vowels: list[Labelled], spark: 
     a_step = {"key": "name", "order_by": "time", "label": "class"}
     by_csv = minibatches(read(CsvData(path=str(tmp_path / "csv"), skip_lines=1, label_column="label"), TASK))
     assert len(by_csv) == 9
-    roads = {
+    sources = {
         "parquet, a row a sequence": read(ParquetData(path=rows, **a_row), TASK),
         "parquet, a row a step": read(ParquetData(path=steps, **a_step), TASK),
         "Spark, a row a sequence": sequences(spark.read.parquet(rows), **a_row),
         "Spark, a row a step": sequences(spark.read.parquet(steps), **a_step),
     }
-    for road, dataset in roads.items():
+    for source, dataset in sources.items():
         for ours, theirs in zip(by_csv, minibatches(dataset), strict=True):
-            assert ours.keys == theirs.keys, road
+            assert ours.keys == theirs.keys, source
             for name in ("inputs", "targets", "mask", "target_mask"):
-                torch.testing.assert_close(getattr(ours, name), getattr(theirs, name), rtol=0, atol=1e-6, msg=road)
+                torch.testing.assert_close(getattr(ours, name), getattr(theirs, name), rtol=0, atol=1e-6, msg=source)

@@ -1,4 +1,4 @@
-"""The same sequences give the same minibatches whichever road they come by: CSV files, and Parquet in two shapes."""
+"""The same sequences give the same minibatches whatever their source: CSV files, and Parquet in two shapes."""
 
 import numpy as np
 import pyarrow as pa
@@ -27,8 +27,8 @@ def vowels() -> list[Labelled]:
 
 
 @pytest.fixture(scope="module")
-def roads(vowels: list[Labelled], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Data]:
-    place = tmp_path_factory.mktemp("roads")
+def sources(vowels: list[Labelled], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Data]:
+    place = tmp_path_factory.mktemp("sources")
     write_csv(vowels, place / "csv")
     names = [f"{number:04d}.csv" for number in range(len(vowels))]
     values = [np.array(steps, np.float64).tolist() for steps, _ in vowels]
@@ -58,11 +58,11 @@ def epoch(sequences: Sequences) -> list[Minibatch]:
     return [collate(take(sequences, indices), encoding) for indices in chosen]
 
 
-@pytest.mark.parametrize("road", ["rows", "steps"])
+@pytest.mark.parametrize("source", ["rows", "steps"])
 def test_parquet_leads_to_the_minibatches_that_csv_files_lead_to(
-    ray_cluster: None, roads: dict[str, Data], road: str
+    ray_cluster: None, sources: dict[str, Data], source: str
 ) -> None:
-    by_csv, by_parquet = (epoch(gather(read(roads[name], TASK), task=TASK)) for name in ("csv", road))
+    by_csv, by_parquet = (epoch(gather(read(sources[name], TASK), task=TASK)) for name in ("csv", source))
     assert len(by_csv) == 34
     for ours, theirs in zip(by_csv, by_parquet, strict=True):
         assert ours.keys == theirs.keys
@@ -72,17 +72,17 @@ def test_parquet_leads_to_the_minibatches_that_csv_files_lead_to(
 
 
 def test_one_row_a_sequence_in_the_order_of_the_files_is_equal_bit_for_bit(
-    ray_cluster: None, roads: dict[str, Data]
+    ray_cluster: None, sources: dict[str, Data]
 ) -> None:
-    by_csv, by_rows = (gather(read(roads[name], TASK), task=TASK) for name in ("csv", "rows"))
+    by_csv, by_rows = (gather(read(sources[name], TASK), task=TASK) for name in ("csv", "rows"))
     everything = np.arange(len(by_csv))
     assert take(by_csv, everything).combine_chunks().equals(take(by_rows, everything).combine_chunks())
 
 
 def test_a_minibatch_of_sequences_of_unequal_length_has_little_padding(
-    ray_cluster: None, roads: dict[str, Data]
+    ray_cluster: None, sources: dict[str, Data]
 ) -> None:
-    minibatches = epoch(gather(read(roads["csv"], TASK), task=TASK))
+    minibatches = epoch(gather(read(sources["csv"], TASK), task=TASK))
     steps = sum(minibatch.steps for minibatch in minibatches)
     computed = sum(minibatch.mask.numel() for minibatch in minibatches)
     assert 1 - steps / computed < 0.1
