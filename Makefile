@@ -39,8 +39,7 @@ test: lint
 	$(BIN)/pytest -m "not slow"
 
 docs: install
-	$(BIN)/python -m docs.make.recipe_reference
-	$(BIN)/python -m docs.make.command_reference
+	$(BIN)/python -m docs.make
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 	@echo "the site is in build/site: open build/site/index.html"
 

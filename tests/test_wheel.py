@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import sysconfig
 import zipfile
 from pathlib import Path
 
@@ -30,8 +29,9 @@ def programs(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     python = venv / "bin" / "python"
     run(str(python), "-m", "pip", "install", "--no-deps", "--no-index", str(wheel), folder=venv)
     place = run(str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", folder=venv).strip()
-    # a path of packages in a .pth: the .pth files there, among them that of an editable rayrnn, are not read
-    Path(place, "packages.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    # folders of packages in a .pth: the .pth files there, among them that of an editable rayrnn, are not read
+    folders = [folder for folder in sys.path if Path(folder).name in ("site-packages", "dist-packages")]
+    Path(place, "packages.pth").write_text("\n".join(folders) + "\n")
     return venv / "bin"
 
 

@@ -1,7 +1,4 @@
-"""docs/commands.md: every command with its arguments and options, read from the command line itself.
-
-python -m docs.make.command_reference    (writes the page; `make docs` does it)
-"""
+"""docs/commands.md: every command with its arguments and options, read from the command line itself."""
 
 import inspect
 from collections.abc import Iterator
@@ -105,7 +102,3 @@ def _default(parameter: Any) -> str:
 
 def _cell(text: str | None) -> str:
     return (text or "").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
-
-
-if __name__ == "__main__":
-    PAGE.write_text(page(), encoding="utf-8")

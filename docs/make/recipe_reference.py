@@ -1,9 +1,7 @@
 """docs/recipe-reference.md: every key of a recipe, read from the classes that check it.
 
-python -m docs.make.recipe_reference    (writes the page; `make docs` does it)
-
 Names, types, defaults and allowed values come from pydantic's JSON schema, so that the page cannot say anything that is
-not checked. What a key means is the comment above its field, `#: ...`, or the text behind it in its class.
+not checked. What a key means is the comment above its field, `#: ...`.
 """
 
 import ast
@@ -169,7 +167,3 @@ def _meanings_of(kind: type[BaseModel]) -> dict[str, str]:
             if above:
                 meanings[node.target.id] = " ".join(reversed(above)).replace("|", "\\|")
     return meanings
-
-
-if __name__ == "__main__":
-    PAGE.write_text(page(), encoding="utf-8")
