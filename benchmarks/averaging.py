@@ -23,7 +23,8 @@ from rayrnn.averaging import Averager
 from rayrnn.averaging.compression import Wire
 from rayrnn.data.batches import Minibatch
 from rayrnn.models.network import Network
-from rayrnn.training.loop import Lesson, learn_alone
+from rayrnn.tasks.language_model import LanguageModel
+from rayrnn.training.loop import LearningSettings, learn_alone
 
 NUM_SYMBOLS, HIDDEN_SIZE, NUM_LAYERS, BATCH_SIZE, SEGMENT = 80, 200, 2, 8, 50
 NUM_WORKERS = 2
@@ -118,7 +119,7 @@ def measure(way: Way, cell: str, updates: int) -> float:
     model = SharedGradients(network) if way.shares_gradients else network
     optimizer = torch.optim.RMSprop(model.parameters(), lr=1e-3, alpha=0.95)
     averager = Averager(model, optimizer, wire=way.wire)
-    lesson = Lesson("language_model", SEGMENT, 5.0, "norm", "fp32")
+    settings = LearningSettings(SEGMENT, 5.0, "norm", "fp32")
     stream, group = minibatches(way.steps, dist.get_rank()), FixedGroup()
     rounds = max(1, updates // (way.frequency * way.steps // SEGMENT))
     learned = 0
@@ -126,7 +127,7 @@ def measure(way: Way, cell: str, updates: int) -> float:
         if number == 1:  # the first round warms up
             dist.barrier()
             started, learned = time.perf_counter(), 0
-        work = learn_alone(model, optimizer, stream, count=way.frequency, lesson=lesson)  # type: ignore[arg-type]
+        work = learn_alone(model, optimizer, stream, task=LanguageModel(), count=way.frequency, settings=settings)
         learned += work.steps
         if way.averages:
             averager.average(group, weight=work.steps, notes=[1.0] * 13)

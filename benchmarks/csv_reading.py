@@ -28,7 +28,9 @@ from pyspark.sql import SparkSession
 
 from rayrnn.data.sequences import gather
 from rayrnn.data.sources import read
+from rayrnn.recipe import task_named
 from rayrnn.recipe.data_sections import CsvData
+from rayrnn.tasks import Choices
 
 Reader = Callable[[Path], int]
 
@@ -80,7 +82,8 @@ def race(readers: dict[str, Reader], folder: Path, num_steps: int, repeats: int)
 def read_with_rayrnn(folder: Path) -> int:
     """What `rayrnn train` does before it trains; a forecast, so that no column is a label."""
     data = CsvData(path=str(folder), horizon=1)
-    return int(gather(read(data, "regression"), task="regression", horizon=1).steps.sum())
+    needs = task_named("regression").needs(Choices(horizon=1))
+    return int(gather(read(data, needs), needs).steps.sum())
 
 
 def read_in_a_loop(folder: Path) -> int:

@@ -23,9 +23,10 @@ import pyarrow.parquet
 from rayrnn_spark import sequences, spark_session
 
 from rayrnn.cluster import connect
-from rayrnn.data.batches import collate
 from rayrnn.data.fitting import fit_encoding
 from rayrnn.data.sequences import gather, take
+from rayrnn.recipe import task_named
+from rayrnn.tasks import Choices
 
 TASK = "classification"
 MEGABYTE = 1e6
@@ -52,10 +53,10 @@ def convert(spark: Any, path: str) -> np.ndarray:
     marks = [time.perf_counter()]
     dataset = sequences(spark.read.parquet(path), key="series", order_by="moment", label="kind")
     marks.append(time.perf_counter())
-    found = gather(dataset, task=TASK)
+    found = gather(dataset, task_named(TASK).needs(Choices()))
     marks.append(time.perf_counter())
-    encoding = fit_encoding(found, np.arange(len(found)), task=TASK, normalize="standardize")
-    minibatch = collate(take(found, np.arange(32)), encoding)
+    encoding = fit_encoding(found, np.arange(len(found)), task_named(TASK), Choices(), normalize="standardize")
+    minibatch = task_named(TASK).minibatch(take(found, np.arange(32)), encoding)
     marks.append(time.perf_counter())
     assert minibatch.inputs.shape[0] == 32
     return np.diff(marks)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from rayrnn.errors import UsageError
+from rayrnn.recipe import task_of
 from rayrnn.runs.directory import Run
 
 
@@ -50,7 +51,7 @@ def generate(
         DataError: the prime holds a symbol that the vocabulary lacks.
         RunError: the run has no usable model.
     """
-    if run.recipe.task != "language_model":
+    if not task_of(run.recipe).generates:
         raise UsageError(f"{run.name} learned {run.recipe.task}, it has no symbols to draw; use rayrnn predict")
     if length < 0 or samples < 1:
         raise UsageError(f"--length is {length} and --samples {samples}; they must be at least 0 and 1")
@@ -64,7 +65,7 @@ class _Generator:
     """A model, its vocabulary and a source of chance."""
 
     def __init__(self, run: Run, drawing: Drawing, random: torch.Generator) -> None:
-        self._vocabulary = run.encoding.text_vocabulary
+        self._vocabulary = run.encoding.vocabulary
         self._network = run.network()
         self._drawing = drawing
         self._random = random

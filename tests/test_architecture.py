@@ -16,22 +16,26 @@ BESIDE = sorted(file for room in ("tests", "benchmarks") for file in (ROOT / roo
 #: lowest first; the modules of one line do not know one another
 FLOOR_PLAN = """
     rayrnn.background rayrnn.durable rayrnn.errors rayrnn.wording
-    rayrnn.models rayrnn.models.graves_lstm rayrnn.tasks rayrnn.tasks.losses rayrnn.averaging.optimizer_state
-    rayrnn.models.cells rayrnn.tasks.metrics rayrnn.averaging.compression
-    rayrnn.models.network rayrnn.averaging
+    rayrnn.models rayrnn.models.graves_lstm rayrnn.averaging.optimizer_state rayrnn.data
+    rayrnn.models.cells rayrnn.averaging.compression rayrnn.data.arrow_lists rayrnn.data.vocabulary
+    rayrnn.models.network rayrnn.averaging rayrnn.data.rows
+    rayrnn.data.encoding
+    rayrnn.data.batches
+    rayrnn.tasks.losses rayrnn.tasks.metrics
+    rayrnn.tasks
+    rayrnn.tasks.classification rayrnn.tasks.language_model rayrnn.tasks.regression rayrnn.tasks.tagging
     rayrnn.recipe.data_sections
     rayrnn.recipe.sections rayrnn.recipe.sources
     rayrnn.recipe
-    rayrnn.data rayrnn.data.arrow_lists rayrnn.data.files rayrnn.data.sources.source rayrnn.data.vocabulary
-    rayrnn.data.rows
-    rayrnn.data.encoding rayrnn.data.sequences
+    rayrnn.data.files rayrnn.data.sources.source
+    rayrnn.data.sequences
     rayrnn.data.sources.labels rayrnn.data.sources.text
     rayrnn.data.sources.tables
     rayrnn.data.sources.csv_columns rayrnn.data.sources.grouping
     rayrnn.data.sources.csv_labels rayrnn.data.sources.csv_parsing
     rayrnn.data.sources.csv rayrnn.data.sources.parquet
     rayrnn.data.sources
-    rayrnn.data.batches rayrnn.data.fitting
+    rayrnn.data.fitting
     rayrnn.data.order rayrnn.data.prepare
     rayrnn.runs rayrnn.runs.layout
     rayrnn.cluster.on_host.facts rayrnn.cluster.on_host.install

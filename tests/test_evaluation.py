@@ -13,12 +13,15 @@ import pytest
 import torch
 
 import rayrnn.prediction.evaluate
+from rayrnn.data.encoding import Numbers
 from rayrnn.data.sequences import gather, split, take
 from rayrnn.data.sources import read
 from rayrnn.errors import DataError, UsageError
 from rayrnn.prediction.evaluate import Report, evaluate
+from rayrnn.recipe import task_of
 from rayrnn.runs.directory import Run
-from rayrnn.tasks.metrics import metrics_for
+from tests.asked import needs
+from tests.tasks.segments import segment
 from tests.untrained import make_run, outputs_of, wave, write_files
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -48,7 +51,7 @@ def path_of(run: Run) -> str:
 
 def test_what_training_held_out_is_measured(classified: Run) -> None:
     report = evaluate(classified)
-    sequences = gather(read(classified.recipe.data, "classification"), task="classification")
+    sequences = gather(read(classified.recipe.data, needs("classification")), needs("classification"))
     _, held_out = split(sequences, 0.3, seed=classified.recipe.seed, last=False)
     keys = set(take(sequences, held_out)["key"].to_pylist())
     assert report.num_sequences == len(keys) == 9
@@ -65,7 +68,7 @@ def test_data_of_its_own_is_measured_whole(classified: Run) -> None:
 
 
 def test_a_dataset_is_measured_as_its_files_are(classified: Run) -> None:
-    dataset = read(classified.recipe.data, "classification")
+    dataset = read(classified.recipe.data, needs("classification"))
     assert evaluate(classified, data=dataset).metrics == evaluate(classified, path=path_of(classified)).metrics
 
 
@@ -124,15 +127,17 @@ def test_a_language_models_report_is_in_nats_bits_and_perplexity(tmp_path: Path)
     (tmp_path / "other.txt").write_text(text)
     report = evaluate(run, path=tmp_path / "other.txt")
     network = run.network()
-    symbols = torch.from_numpy(run.encoding.text_vocabulary.encode(text)).long()
-    metrics = metrics_for("language_model", run.encoding.num_outputs)
+    symbols = torch.from_numpy(run.encoding.vocabulary.encode(text)).long()
+    task = task_of(run.recipe)
+    metrics = task.metrics(run.encoding)
     starts = [*range(0, len(symbols) - 1, 20), len(symbols) - 1]
     with torch.no_grad():
         for start, end in pairwise(starts):
             outputs, _ = network(symbols[None, start:end])
-            metrics.update(outputs, symbols[None, start + 1 : end + 1], torch.ones(1, end - start, dtype=torch.bool))
+            targets = segment(symbols[None, start + 1 : end + 1], torch.ones(1, end - start, dtype=torch.bool))
+            task.measure(metrics, outputs, targets, run.encoding)
     assert report.steps == len(symbols) - 1
-    for name, value in metrics.compute().items():
+    for name, value in task.results(metrics).items():
         assert report.metrics[name] == pytest.approx(value, rel=1e-4)
     assert report.metrics["bits_per_symbol"] == pytest.approx(report.metrics["loss"] / math.log(2))  # type: ignore[operator]
     assert "perplexity" in report.to_text()
@@ -142,8 +147,8 @@ def test_a_forecasts_errors_are_in_the_datas_own_units(tmp_path: Path) -> None:
     files = write_files(tmp_path / "files", lambda n, t: [1000 + 50 * math.sin(n + t)])
     data = {"source": "csv", "path": str(files), "horizon": 1, "normalize": "standardize", "held_out": 0}
     run = make_run(tmp_path / "run", "regression", data)
-    scaling = run.encoding.scaling
-    assert scaling is not None
+    assert isinstance(run.encoding.inputs, Numbers)
+    scaling = run.encoding.inputs.scaling
     errors = []
     for key, scaled in outputs_of(run).items():
         number = int(key.removesuffix(".csv"))
@@ -157,7 +162,7 @@ def test_a_forecasts_errors_are_in_the_datas_own_units(tmp_path: Path) -> None:
 
 def report_of(names: list[str], matrix: list[list[int]], **metrics: float) -> Report:
     found: dict[str, Any] = {"loss": 0.5, "accuracy": 0.9, "macro_f1": 0.8, "confusion_matrix": matrix} | metrics
-    return Report("some data", "classification", 20, 200, 0.05, found, tuple(names))
+    return Report("some data", "classification", 20, 200, 0.05, found, "nats", tuple(names))
 
 
 def test_the_confusion_matrix_is_aligned_under_the_classes_names() -> None:

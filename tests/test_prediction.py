@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from rayrnn.data.encoding import Encoding
+from rayrnn.data.encoding import Encoding, Numbers, Scaling
 from rayrnn.data.sources import read
 from rayrnn.errors import DataError, UsageError
 from rayrnn.prediction.predict import Written, predict, predictions
@@ -26,6 +26,7 @@ from rayrnn.recipe import validate_recipe
 from rayrnn.recipe.data_sections import ParquetData
 from rayrnn.runs.directory import Run
 from rayrnn.runs.model import Trained
+from tests.asked import needs
 from tests.s3_store import ENVIRONMENT, Store
 from tests.untrained import COUNT, lengths, make_run, outputs_of, wave, write_files
 
@@ -132,8 +133,8 @@ def test_a_forecast_is_in_the_datas_own_units_and_goes_beyond_the_end(tmp_path: 
     files = write_files(tmp_path / "files", wave)
     data = {"source": "csv", "path": str(files), "horizon": 2, "normalize": "standardize"}
     run = make_run(tmp_path / "run", "regression", data)
-    scaling = run.encoding.scaling
-    assert scaling is not None
+    assert isinstance(run.encoding.inputs, Numbers)
+    scaling = run.encoding.inputs.scaling
     rows = answers(run, files, tmp_path / f"out{suffix}")
     found: dict[str, list[list[float]]] = {f"{number:02d}.csv": [] for number in range(COUNT)}
     for row in rows:
@@ -319,7 +320,7 @@ def test_features_are_found_by_their_names_in_a_dataset(classified: tuple[Run, P
     order, x, y = zip(*steps, strict=True)
     pq.write_table(pa.table({"file": names, "y": y, "t": order, "x": x}), tmp_path / "steps.parquet")
     section = ParquetData(path=str(tmp_path / "steps.parquet"), key="file", order_by="t")
-    found = {row["key"]: row["label"] for row in predictions(run, read(section, "classification")).take_all()}
+    found = {row["key"]: row["label"] for row in predictions(run, read(section, needs("classification"))).take_all()}
     assert found == {row["key"]: row["label"] for row in expected}
 
 
@@ -336,7 +337,7 @@ def test_a_language_model_has_no_labels_to_predict(tmp_path: Path) -> None:
 
 def test_a_dataset_is_answered_in_its_order_and_its_labels_are_left_alone(classified: tuple[Run, Path]) -> None:
     run, _ = classified
-    dataset = read(run.recipe.data, "classification")
+    dataset = read(run.recipe.data, needs("classification"))
     found = predictions(run, dataset).take_all()
     assert [row["key"] for row in found] == [f"{number:02d}.csv" for number in range(COUNT)]
     assert list(found[0]) == ["key", "label", "probabilities"]
@@ -378,7 +379,7 @@ def test_predictions_go_to_an_object_store_whole_or_not_at_all(
 
 def model_of(hidden: int) -> Trained:
     recipe = validate_recipe({"name": "x", "data": {"text": "ab"}, "model": {"hidden": hidden}})
-    return Trained(recipe, Encoding(task="regression", num_features=3, num_answers=2), {})
+    return Trained(recipe, Encoding(Numbers(Scaling.none(3)), Numbers(Scaling.none(2)), per_step=True), {})
 
 
 @given(st.lists(st.integers(0, 3000), max_size=300), st.sampled_from([8, 2000]))

@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from rayrnn.data.batches import collate
-from rayrnn.data.prepare import horizon, prepare
+from rayrnn.data.prepare import prepare
 from rayrnn.data.sequences import gather, take
 from rayrnn.data.sources import read
-from rayrnn.recipe import validate_recipe
+from rayrnn.recipe import needs_of, task_of, validate_recipe
 from rayrnn.runs.directory import Run, build_network, create_run
 
 COUNT = 30
@@ -58,10 +57,10 @@ def wave(number: int, step: int) -> list[object]:
 def outputs_of(run: Run) -> dict[str, torch.Tensor]:
     """What the network says of every sequence by itself, without padding: key -> TV, or V."""
     recipe, encoding, network = run.recipe, run.encoding, run.network()
-    sequences = gather(read(recipe.data, recipe.task), task=recipe.task, horizon=horizon(recipe))
+    sequences = gather(read(recipe.data, needs_of(recipe)), needs_of(recipe))
     outputs = {}
     for number in range(len(sequences)):
-        minibatch = collate(take(sequences, np.array([number])), encoding)
+        minibatch = task_of(recipe).minibatch(take(sequences, np.array([number])), encoding)
         with torch.no_grad():
             outputs[minibatch.keys[0]] = network(minibatch.inputs, None, minibatch.mask)[0][0]
     return outputs

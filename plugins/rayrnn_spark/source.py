@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import ray.data
 
+from rayrnn.data.rows import Needs
 from rayrnn.data.sequences import quiet_ray_data
 from rayrnn.data.sources import Wanted
 from rayrnn.data.sources.grouping import Grouping, group, grouping_of
 from rayrnn.data.sources.tables import check_columns, rows_of_sequences
+from rayrnn.recipe import task_named
 from rayrnn.recipe.data_sections import TableData
+from rayrnn.tasks import Choices
 from rayrnn_spark.section import SparkData, table_columns
 from rayrnn_spark.session import spark_session
 from rayrnn_spark.transfer import to_blocks, translated
@@ -36,7 +39,7 @@ def read(data: SparkData, wanted: Wanted) -> ray.data.Dataset:
     with spark_session(
         executors=data.executors, cores=data.cores, memory=data.memory, config=store | data.config
     ) as spark:
-        return sequences_of(load(spark, data, wanted.where), data, wanted.task, labelled=wanted.labelled)
+        return sequences_of(load(spark, data, wanted.where), data, wanted.needs, labelled=wanted.labelled)
 
 
 def load(spark: "SparkSession", data: SparkData, where: str | None = None) -> "DataFrame":
@@ -101,11 +104,11 @@ def sequences(
         categorical=tuple(categorical),
         label=label,
     )
-    return sequences_of(frame, columns, task)
+    return sequences_of(frame, columns, task_named(task).needs(Choices()))
 
 
-def sequences_of(frame: "DataFrame", data: TableData, task: str, *, labelled: bool = True) -> ray.data.Dataset:
-    """Take over the columns that `data` names, for `task`.
+def sequences_of(frame: "DataFrame", data: TableData, needs: Needs, *, labelled: bool = True) -> ray.data.Dataset:
+    """Take over the columns that `data` names, and that a task needs.
 
     Args:
         labelled: without it the label's column is left alone, whether it is there or not.
@@ -115,7 +118,7 @@ def sequences_of(frame: "DataFrame", data: TableData, task: str, *, labelled: bo
         frame = with_arrays(frame)
         schema = _arrow_schema(frame)
         if data.order_by is not None:
-            grouping = grouping_of(data, task, schema, labelled=labelled)
+            grouping = grouping_of(data, needs, schema, labelled=labelled)
             steps = to_blocks(_brought_together(frame, grouping))
             convert: Any = functools.partial(group, grouping=grouping)
         else:

@@ -1,10 +1,11 @@
 """Rows of sequences -> minibatches: padded tensors with masks, cut into segments, prepared ahead of the loop.
 
-B batch, T time, F features, O outputs (numbers).
+Which targets a minibatch has is its task's to say (`Task.minibatch`). B batch, T time, F features, O numbers of an
+answer.
 """
 
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from queue import Queue
 from threading import Event, Thread
 
@@ -12,7 +13,8 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from rayrnn.data.encoding import Encoding
+from rayrnn.data.encoding import Encoding, Symbols
+from rayrnn.data.rows import step_counts
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,22 @@ class Minibatch:
     target_mask: torch.Tensor
     #: the sequences' names
     keys: tuple[str, ...]
+    #: whether the targets lie beside the steps; else they belong to where a sequence ends
+    per_step: bool = True
+
+    @classmethod
+    def of(
+        cls,
+        rows: pa.Table,
+        inputs: tuple[np.ndarray, np.ndarray],
+        targets: tuple[np.ndarray, np.ndarray],
+        *,
+        per_step: bool = True,
+    ) -> "Minibatch":
+        """The minibatch of canonical rows: inputs and their mask, targets and theirs."""
+        tensors = (torch.from_numpy(np.ascontiguousarray(array)) for array in (*inputs, *targets))
+        steps, mask, answers, target_mask = tensors
+        return cls(steps, answers, mask, target_mask, tuple(rows["key"].to_pylist()), per_step)
 
     @property
     def steps(self) -> int:
@@ -46,8 +64,8 @@ class Minibatch:
     def segments(self, truncate: int) -> "list[Minibatch]":
         """Consecutive pieces of `truncate` steps, the last one shorter; 0 keeps the whole.
 
-        With one answer a sequence, the segment in which a sequence ends has it. What is padding to every sequence is
-        dropped.
+        Targets that do not lie beside the steps are in the segment in which a sequence ends. What is padding to every
+        sequence is dropped.
         """
         lengths_B = self.mask.sum(dim=1)
         longest = int(lengths_B.max()) if len(lengths_B) else 0
@@ -56,44 +74,43 @@ class Minibatch:
 
     def _segment(self, start: int, end: int, lengths_B: torch.Tensor) -> "Minibatch":
         piece = {"inputs": self.inputs[:, start:end], "mask": self.mask[:, start:end]}
-        if self.target_mask.dim() == 2:
+        if self.per_step:
             piece |= {"targets": self.targets[:, start:end], "target_mask": self.target_mask[:, start:end]}
         else:
-            piece |= {"target_mask": self.target_mask & (lengths_B > start) & (lengths_B <= end)}
+            ends_here_B = (lengths_B > start) & (lengths_B <= end)
+            own_shape = (-1,) + (1,) * (self.target_mask.dim() - 1)
+            piece |= {"target_mask": self.target_mask & ends_here_B.reshape(own_shape)}
         return self._with(piece)
 
     def _tensors(self) -> list[tuple[str, torch.Tensor]]:
-        return [(field.name, getattr(self, field.name)) for field in fields(self) if field.name != "keys"]
+        return [(name, getattr(self, name)) for name in ("inputs", "targets", "mask", "target_mask")]
 
     def _with(self, tensors: dict[str, torch.Tensor]) -> "Minibatch":
         return replace(self, **tensors)  # type: ignore[arg-type]
 
 
-def collate(table: pa.Table, encoding: Encoding) -> Minibatch:
-    """Turn canonical rows (see rayrnn/data/rows.py) into a minibatch; rows without a label have no targets.
+def inputs_of(rows: pa.Table, encoding: Encoding) -> tuple[np.ndarray, np.ndarray]:
+    """What a network reads of canonical rows: padded, BT or BTF, and the BT mask.
 
     Raises:
-        DataError: a symbol, or a label, is not among those the encoding knows; names it and the sequence.
+        DataError: the rows do not hold what was learned; names the sequence.
     """
-    flat, sizes = encoding.inputs(table)
-    padded, mask = pad(flat, sizes)
-    if encoding.task == "language_model":
-        # a symbol's target is the next one, so the last symbol is no step
-        mask = mask[:, 1:]
-        inputs, targets, target_mask = np.where(mask, padded[:, :-1], 0), np.where(mask, padded[:, 1:], 0), mask
-    elif encoding.horizon:
-        inputs = padded
-        targets, target_mask = _ahead(padded[..., : encoding.num_outputs], mask, encoding.horizon)
+    return pad(encoding.inputs.read(rows), step_counts(rows))
+
+
+def label_targets(rows: pa.Table, encoding: Encoding) -> tuple[np.ndarray, np.ndarray]:
+    """What canonical rows are labelled with, B or BT (BO or BTO), and the mask; rows without the column have nothing.
+
+    Raises:
+        DataError: a label is not among the classes; names the sequence.
+    """
+    targets, sizes = encoding.targets, step_counts(rows)
+    assert not isinstance(targets, Symbols), "labels are classes or numbers"
+    if "label" in rows.column_names:
+        flat, there = targets.of_labels(rows)
     else:
-        inputs = padded
-        targets, target_mask = _answers(table, encoding, sizes)
-    return Minibatch(
-        inputs=_tensor(inputs),
-        targets=_tensor(targets),
-        mask=_tensor(mask),
-        target_mask=_tensor(target_mask),
-        keys=tuple(table["key"].to_pylist()),
-    )
+        flat, there = targets.unknown(int(sizes.sum()) if encoding.per_step else len(rows))
+    return (pad(flat, sizes)[0], pad(there, sizes)[0]) if encoding.per_step else (flat, there)
 
 
 def pad(flat: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -104,27 +121,8 @@ def pad(flat: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return padded, mask
 
 
-def _ahead(padded_BTF: np.ndarray, mask_BT: np.ndarray, horizon: int) -> tuple[np.ndarray, np.ndarray]:
-    """The steps `horizon` later, where there are such."""
-    targets, target_mask = np.zeros_like(padded_BTF), np.zeros_like(mask_BT)
-    targets[:, :-horizon] = padded_BTF[:, horizon:]
-    target_mask[:, :-horizon] = mask_BT[:, horizon:]
-    return targets, target_mask
-
-
-def _answers(table: pa.Table, encoding: Encoding, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    flat, there = encoding.targets(table, int(sizes.sum()))
-    if not encoding.per_step:
-        return flat, there
-    return pad(flat, sizes)[0], pad(there, sizes)[0]
-
-
-def _tensor(array: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(array))
-
-
 #: a minibatch, the error that ended the iterator, or None where it just ended
-Prepared = Minibatch | BaseException | None
+_Prepared = Minibatch | BaseException | None
 
 
 def prefetched(minibatches: Iterator[Minibatch], ahead: int) -> Generator[Minibatch, None, None]:
@@ -144,7 +142,7 @@ def _unprepared(minibatches: Iterator[Minibatch]) -> Generator[Minibatch, None, 
 
 
 def _prepared(minibatches: Iterator[Minibatch], ahead: int) -> Generator[Minibatch, None, None]:
-    queue: Queue[Prepared] = Queue(ahead)
+    queue: Queue[_Prepared] = Queue(ahead)
     stop = Event()
     thread = Thread(target=_prepare, args=(minibatches, queue, stop), name="prefetch", daemon=True)
     thread.start()
@@ -159,9 +157,9 @@ def _prepared(minibatches: Iterator[Minibatch], ahead: int) -> Generator[Minibat
         _close(minibatches)
 
 
-def _prepare(minibatches: Iterator[Minibatch], queue: Queue[Prepared], stop: Event) -> None:
+def _prepare(minibatches: Iterator[Minibatch], queue: Queue[_Prepared], stop: Event) -> None:
     pinned = torch.cuda.is_available()
-    last: Prepared = None
+    last: _Prepared = None
     try:
         while not stop.is_set() and (minibatch := next(minibatches, None)) is not None:
             queue.put(minibatch.pin_memory() if pinned else minibatch)
@@ -170,7 +168,7 @@ def _prepare(minibatches: Iterator[Minibatch], queue: Queue[Prepared], stop: Eve
     queue.put(last)
 
 
-def _drain(queue: Queue[Prepared], thread: Thread) -> None:
+def _drain(queue: Queue[_Prepared], thread: Thread) -> None:
     """Make room until the thread has put its last."""
     while thread.is_alive() or not queue.empty():
         while not queue.empty():

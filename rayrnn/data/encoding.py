@@ -1,21 +1,26 @@
-"""How rows become numbers and numbers become answers: fitted once over the data, kept with the run.
+"""How rows become numbers and numbers become answers: what the inputs mean, and what the targets mean.
 
-S steps of all sequences together, N sequences, F numeric features, O numbers to predict.
+Fitted once over the data, kept with the run. S steps of all sequences together, N sequences, F numeric features,
+O numbers to predict, V classes.
 """
 
+import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rayrnn.data.arrow_lists import flat, is_list, matrix, unwrap
-from rayrnn.data.rows import feature_names, places_of, step_counts
+from rayrnn.data.arrow_lists import depth, flat, is_list, matrix, side_by_side, unwrap
+from rayrnn.data.rows import feature_names, places_of
 from rayrnn.data.vocabulary import Vocabulary
 from rayrnn.errors import DataError
 from rayrnn.wording import counted
+
+#: of the stored form; another one is another program's
+VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -27,33 +32,331 @@ class Scaling:
     shift: tuple[float, ...]
     scale: tuple[float, ...]
 
+    @classmethod
+    def none(cls, width: int) -> "Scaling":
+        """Of so many features, each left as it is."""
+        return cls("none", (0.0,) * width, (1.0,) * width)
+
+    @property
+    def width(self) -> int:
+        """F."""
+        return len(self.shift)
+
     def apply(self, values: np.ndarray) -> np.ndarray:
         """Scale values [..., F]; computed in float64, returned as float32."""
         if self.kind == "none":
             return values
         return np.asarray((values - np.array(self.shift)) / np.array(self.scale), np.float32)
 
+    def undo(self, scaled: np.ndarray) -> np.ndarray:
+        """The inverse of `apply`, in float64."""
+        return scaled if self.kind == "none" else scaled * np.array(self.scale) + np.array(self.shift)
+
+
+@dataclass(frozen=True)
+class Symbols:
+    """One symbol of a vocabulary: a character of a text, or a word."""
+
+    kind: ClassVar[str] = "symbols"
+    vocabulary: Vocabulary
+
+    @property
+    def size(self) -> int:
+        """Symbols in the vocabulary."""
+        return len(self.vocabulary)
+
+    @property
+    def num_columns(self) -> int:
+        """Columns of a table with one row a step that these are made of."""
+        return 1
+
+    def describe(self) -> str:
+        return counted(self.size, "symbol")
+
+    def read(self, rows: pa.Table) -> np.ndarray:
+        """The symbols of canonical rows, by their numbers: int64 [S].
+
+        Raises:
+            DataError: the rows hold something else, or a symbol that the vocabulary lacks; names its sequence.
+        """
+        try:
+            if "text" in rows.column_names:
+                return self.vocabulary.encode_characters("".join(rows["text"].to_pylist()))
+            return self.vocabulary.encode_words(unwrap(_column(rows, "symbols"))[1])
+        except DataError as error:
+            if len(rows) == 1:
+                raise DataError(f"sequence {rows['key'][0].as_py()!r}: {error}") from None
+        # which sequence it is matters only now
+        return np.concatenate([self.read(rows.slice(row, 1)) for row in range(len(rows))])
+
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON."""
-        return {"kind": self.kind, "shift": list(self.shift), "scale": list(self.scale)}
+        return {"kind": self.kind, "vocabulary": list(self.vocabulary.symbols)}
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> "Scaling":
-        """The inverse of `to_json`."""
-        return cls(values["kind"], tuple(values["shift"]), tuple(values["scale"]))
+    def from_json(cls, values: Mapping[str, Any]) -> "Symbols":
+        symbols = _strings(values, "vocabulary")
+        if len(set(symbols)) < max(1, len(symbols)):
+            raise ValueError('"vocabulary" needs at least one symbol, every one once')
+        return cls(Vocabulary(symbols))
 
 
-def check_labels(labels: Mapping[str, str], classes: Iterable[str]) -> None:
-    """Raise a DataError for a label (mapped to a sequence that has it) that is not among the classes."""
-    known = set(classes)
-    for label, key in labels.items():
-        if label not in known:
-            shown = list(classes)
-            more = f" and {len(shown) - 20} more" if len(shown) > 20 else ""
+@dataclass(frozen=True)
+class Numbers:
+    """Some numbers: features, scaled; and words of categorical columns, each a feature that is 1 where it stands."""
+
+    kind: ClassVar[str] = "numbers"
+    scaling: Scaling
+    #: the words of every categorical column
+    categories: tuple[tuple[str, ...], ...] = ()
+    #: of the numeric features, and of the categorical ones; none where the sequences that were learned have no names
+    names: tuple[str, ...] = ()
+    category_names: tuple[str, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Numbers at a step, or in an answer."""
+        return self.scaling.width + sum(len(words) for words in self.categories)
+
+    @property
+    def num_columns(self) -> int:
+        """Columns of a table with one row a step that these are made of."""
+        return self.scaling.width + len(self.categories)
+
+    def describe(self) -> str:
+        return counted(self.size, "feature")
+
+    def read(self, rows: pa.Table) -> np.ndarray:
+        """The numbers of every step of canonical rows: float32 [S, F + one a known word].
+
+        Features that have names may stand in another order than the ones that were learned, among others.
+
+        Raises:
+            DataError: the rows hold something else than the ones that were learned.
+        """
+        parts = [self._scaled(rows)] if self.scaling.width else []
+        if self.categories:
+            parts += self._one_hots(rows)
+        return np.concatenate(parts, axis=1)
+
+    def of_labels(self, rows: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+        """What rows are labelled with (each, or each of their steps), and where: float32 [N or S, O], bool."""
+        labels = flat(rows["label"])
+        values = matrix(unwrap(labels)[1] if depth(labels.type) == 2 else labels)
+        there = np.isfinite(values).all(axis=1)
+        return self.scaling.apply(np.where(there[:, None], values, np.float32(0))), there
+
+    def unknown(self, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """So many answers that nobody knows, as `of_labels` would give them."""
+        return np.zeros((count, self.size), np.float32), np.zeros(count, bool)
+
+    def in_own_units(self, outputs: np.ndarray) -> np.ndarray:
+        """A network's outputs [..., O] in the data's units."""
+        return self.scaling.undo(outputs)
+
+    def answers(self, outputs: np.ndarray) -> dict[str, pa.Array]:
+        """What the outputs [N, O] say, in the data's units."""
+        values = self.in_own_units(outputs).astype(np.float32)
+        if self.size == 1:
+            return {"prediction": pa.array(values[:, 0])}
+        return {"prediction": side_by_side(values.reshape(-1), self.size)}
+
+    def _scaled(self, rows: pa.Table) -> np.ndarray:
+        values = matrix(unwrap(_column(rows, "values"))[1])
+        places = places_of(self.names, feature_names(rows.schema, "values"))
+        values = values if places is None else values[:, places]
+        if values.shape[1] != self.scaling.width:
+            raise DataError(f"the sequences have {values.shape[1]} features, the model learned {self.scaling.width}")
+        return self.scaling.apply(values)
+
+    def _one_hots(self, rows: pa.Table) -> list[np.ndarray]:
+        items = unwrap(_column(rows, "categories"))[1]
+        places = places_of(self.category_names, feature_names(rows.schema, "categories"))
+        places = np.arange(len(self.categories)) if places is None else places
+        words, width = items.flatten(), items.type.list_size
+        if width <= places.max():
+            raise DataError(f"a step has {width} words, the model learned {len(self.categories)}")
+        columns = (words.take(pa.array(np.arange(place, len(words), width))) for place in places)
+        return [_one_hot(own, known) for own, known in zip(columns, self.categories, strict=True)]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"kind": self.kind, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Numbers":
+        scaling = _taken(values, "scaling", dict)
+        shift, scale = _numbers(scaling, "shift"), _numbers(scaling, "scale")
+        if len(shift) != len(scale):
+            raise ValueError(f'"shift" has {len(shift)} numbers, "scale" {len(scale)}')
+        categories = tuple(_all_strings(words, "categories") for words in _taken(values, "categories", list))
+        names = _strings(values, "names"), _strings(values, "category_names")
+        return cls(Scaling(_taken(scaling, "kind", str), shift, scale), categories, *names)
+
+
+@dataclass(frozen=True)
+class Classes:
+    """One of V classes; as an output: a number for each, the largest of which is the answer."""
+
+    kind: ClassVar[str] = "classes"
+    names: tuple[str, ...]
+    #: how often every class is the answer in the training part
+    counts: tuple[int, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """V."""
+        return len(self.names)
+
+    @classmethod
+    def fit(cls, found: "Survey", names: tuple[str, ...] | None) -> "Classes":
+        """The classes with the given names; without these the ones that were found, in the order of people.
+
+        Raises:
+            DataError: a label is not among the classes (names it and its sequence), or there is one class only.
+        """
+        classes = cls(names or tuple(naturally(found.labels)))
+        classes.check(found.labels)
+        if not classes.names:
+            raise DataError("no step of any sequence has a label: there is nothing to learn")
+        if classes.size == 1:
             raise DataError(
-                f"sequence {key!r} has the label {label!r}, which is not among the {len(shown)} classes: "
-                f"{', '.join(shown[:20])}{more}"
+                f"every label is {classes.names[0]!r}: there is nothing to tell apart; give sequences of other classes "
+                "too, or see whether this is the right column"
             )
+        return cls(classes.names, tuple(found.label_counts.get(name, 0) for name in classes.names))
+
+    def check(self, labels: Mapping[str, str]) -> None:
+        """Raise a DataError for a label (mapped to a sequence that has it) that is not among the classes."""
+        known = set(self.names)
+        for label, key in labels.items():
+            if label not in known:
+                more = f" and {self.size - 20} more" if self.size > 20 else ""
+                raise DataError(
+                    f"sequence {key!r} has the label {label!r}, which is not among the {self.size} classes: "
+                    f"{', '.join(self.names[:20])}{more}"
+                )
+
+    def of_labels(self, rows: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+        """The classes that rows are labelled with (each, or each of their steps), and where: int64 [N or S], bool.
+
+        Raises:
+            DataError: a label is not among the classes.
+        """
+        labels = flat(rows["label"])
+        items = unwrap(labels)[1] if is_list(labels.type) else labels
+        numbers = pc.index_in(items, value_set=pa.array(self.names, pa.string()))
+        if numbers.null_count > items.null_count:
+            self.check(labels_of(rows))
+        return np.asarray(numbers.fill_null(0), np.int64), np.asarray(items.is_valid())
+
+    def unknown(self, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """So many answers that nobody knows, as `of_labels` would give them."""
+        return np.zeros(count, np.int64), np.zeros(count, bool)
+
+    def answers(self, outputs: np.ndarray) -> dict[str, pa.Array]:
+        """What the outputs [N, V] say: the likeliest class, and every one's probability."""
+        chances = np.exp(outputs - outputs.max(axis=1, keepdims=True, initial=-np.inf))
+        chances /= chances.sum(axis=1, keepdims=True)
+        labels = pa.array(self.names, pa.string()).take(pa.array(chances.argmax(axis=1)))
+        fields = [pa.array(np.ascontiguousarray(column)) for column in chances.T]
+        return {"label": labels, "probabilities": pa.StructArray.from_arrays(fields, names=list(self.names))}
+
+    def to_json(self) -> dict[str, Any]:
+        return {"kind": self.kind, "names": list(self.names), "counts": list(self.counts)}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Classes":
+        counts = _taken(values, "counts", list)
+        if any(type(count) is not int for count in counts):
+            raise ValueError('"counts" must be whole numbers')
+        return cls(_strings(values, "names"), tuple(counts))
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """What a network's inputs and targets mean, and where the targets of a row lie."""
+
+    inputs: Symbols | Numbers
+    targets: Symbols | Numbers | Classes
+    #: whether every step has an answer of its own; else a sequence has one
+    per_step: bool
+    #: a forecast's steps ahead: the target is the input itself so many steps later
+    ahead: int = 0
+
+    @property
+    def symbols(self) -> bool:
+        """Whether a step is one symbol (else numbers)."""
+        return isinstance(self.inputs, Symbols)
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The vocabulary of a model that reads symbols.
+
+        Raises:
+            DataError: it reads numbers.
+        """
+        if not isinstance(self.inputs, Symbols):
+            raise DataError(f"this model reads {self.num_inputs} numbers a step, no symbols")
+        return self.inputs.vocabulary
+
+    @property
+    def num_inputs(self) -> int:
+        """Symbols, or numbers that the network reads at a step."""
+        return self.inputs.size
+
+    @property
+    def num_outputs(self) -> int:
+        """Symbols, classes, or numbers to predict."""
+        return self.targets.size
+
+    def describe(self) -> str:
+        """One phrase for people: `65 symbols`, `12 features, 9 classes`."""
+        said = self.inputs.describe()
+        if isinstance(self.targets, Classes):
+            return f"{said}, {counted(self.targets.size, 'class')}"
+        if isinstance(self.targets, Symbols):
+            return said if self.targets == self.inputs else f"{said}, {self.targets.describe()} to answer with"
+        ahead = f", {counted(self.ahead, 'step')} ahead" if self.ahead else ""
+        return f"{said}, {counted(self.targets.size, 'number')} to predict{ahead}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON."""
+        halves = {"inputs": self.inputs.to_json(), "targets": self.targets.to_json()}
+        return {"version": VERSION, **halves, "per_step": self.per_step, "ahead": self.ahead}
+
+    @classmethod
+    def from_json(cls, values: Any) -> "Encoding":
+        """The inverse of `to_json`.
+
+        Raises:
+            ValueError: the values are no encoding; says what is wrong with them.
+        """
+        if not isinstance(values, dict) or "version" not in values:
+            raise ValueError("it holds no encoding with a version")
+        if values["version"] != VERSION:
+            raise ValueError(f"its version is {values['version']!r}, this rayrnn reads {VERSION}: train the run anew")
+        inputs, targets = _half(values, "inputs", (Symbols, Numbers)), _half(values, "targets", _HALVES)
+        assert not isinstance(inputs, Classes)
+        ahead = _taken(values, "ahead", int)
+        return cls(inputs, targets, _taken(values, "per_step", bool), ahead)
+
+
+_HALVES = (Symbols, Numbers, Classes)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What one look through all sequences found, for an encoding to be fitted to."""
+
+    #: of the rows
+    schema: pa.Schema = None
+    #: symbol -> how often; in the training part, or where all must be known, in all sequences
+    symbols: dict[str, int] = field(default_factory=dict)
+    #: of every categorical column, word -> how often in the training part
+    categories: tuple[dict[str, int], ...] = ()
+    #: class -> the first sequence that has it, of all sequences
+    labels: dict[str, str] = field(default_factory=dict)
+    #: class -> how often in the training part
+    label_counts: dict[str, int] = field(default_factory=dict)
 
 
 def labels_of(table: pa.Table) -> dict[str, str]:
@@ -80,174 +383,11 @@ def _is_integer(symbol: str) -> bool:
     return digits.isascii() and digits.isdigit()
 
 
-@dataclass(frozen=True)
-class Encoding:
-    """What a network's inputs and outputs mean."""
-
-    task: str
-    #: of symbols or characters; None where the steps are numbers
-    vocabulary: Vocabulary | None = None
-    #: of the numeric features; None where the steps are symbols
-    scaling: Scaling | None = None
-    #: the words of every categorical column: each becomes a feature that is 1 where it stands
-    categories: tuple[tuple[str, ...], ...] = ()
-    classes: tuple[str, ...] | None = None
-    #: how often every class is the answer in the training part
-    class_counts: tuple[int, ...] = ()
-    #: whether every step has an answer of its own
-    per_step: bool = True
-    horizon: int = 0
-    num_features: int = 0
-    #: of the numeric features, and of the categorical ones; none where the sequences that were learned have no names
-    feature_names: tuple[str, ...] = ()
-    category_names: tuple[str, ...] = ()
-    #: numbers in one answer (regression)
-    num_answers: int = 0
-
-    @property
-    def symbols(self) -> bool:
-        """Whether a step is one symbol (else numbers)."""
-        return self.vocabulary is not None
-
-    @property
-    def text_vocabulary(self) -> Vocabulary:
-        """The vocabulary of a model that reads symbols.
-
-        Raises:
-            DataError: it reads numbers.
-        """
-        if self.vocabulary is None:
-            raise DataError(f"this model reads {self.num_inputs} numbers a step, no symbols")
-        return self.vocabulary
-
-    @property
-    def num_inputs(self) -> int:
-        """Symbols, or numbers that the network reads at a step."""
-        if self.vocabulary is not None:
-            return len(self.vocabulary)
-        return self.num_features + sum(len(words) for words in self.categories)
-
-    @property
-    def num_outputs(self) -> int:
-        """Symbols, classes, or numbers to predict."""
-        if self.task == "language_model":
-            return self.num_inputs
-        if self.classes is not None:
-            return len(self.classes)
-        return self.num_features if self.horizon else self.num_answers
-
-    def describe(self) -> str:
-        """One phrase for people: `65 symbols`, `12 features, 9 classes`."""
-        inputs = counted(self.num_inputs, "symbol" if self.symbols else "feature")
-        if self.task == "language_model":
-            return inputs
-        if self.classes is not None:
-            return f"{inputs}, {counted(len(self.classes), 'class')}"
-        ahead = f", {counted(self.horizon, 'step')} ahead" if self.horizon else ""
-        return f"{inputs}, {counted(self.num_outputs, 'number')} to predict{ahead}"
-
-    def inputs(self, table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
-        """What the network reads: int64 [S] or float32 [S, F], and the steps of every row, int64 [N].
-
-        Raises:
-            DataError: the rows hold something else than the ones that were learned, or an unknown symbol.
-
-        Features that have names may stand in another order than the ones that were learned, among others.
-        """
-        sizes = step_counts(table)
-        if self.vocabulary is not None:
-            return self._symbols(table), sizes
-        parts = []
-        if self.scaling is not None:
-            values = matrix(unwrap(self._column(table, "values"))[1])
-            places = places_of(self.feature_names, feature_names(table.schema, "values"))
-            values = values if places is None else values[:, places]
-            if values.shape[1] != self.num_features:
-                raise DataError(f"the sequences have {values.shape[1]} features, the model learned {self.num_features}")
-            parts.append(self.scaling.apply(values))
-        if self.categories:
-            parts += self._one_hots(table)
-        return np.concatenate(parts, axis=1), sizes
-
-    def targets(self, table: pa.Table, num_steps: int) -> tuple[np.ndarray, np.ndarray]:
-        """The answers to learn and where there are any (bool), one a row, or with `per_step` one a step.
-
-        Classes are int64 [N or S], numbers float32 [N or S, O].
-
-        Raises:
-            DataError: a label is not among the classes.
-        """
-        count = num_steps if self.per_step else len(table)
-        if "label" not in table.column_names:
-            empty = np.zeros(count, np.int64) if self.classes else np.zeros((count, self.num_answers), np.float32)
-            return empty, np.zeros(count, bool)
-        labels = flat(table["label"])
-        items = unwrap(labels)[1] if self.per_step else labels
-        if self.classes is None:
-            answers = matrix(items)
-            there = np.isfinite(answers).all(axis=1)
-            return np.where(there[:, None], answers, np.float32(0)), there
-        numbers = pc.index_in(items, value_set=pa.array(self.classes, pa.string()))
-        if numbers.null_count > items.null_count:
-            check_labels(labels_of(table), self.classes)
-        return np.asarray(numbers.fill_null(0), np.int64), np.asarray(items.is_valid())
-
-    def in_own_units(self, outputs: np.ndarray) -> np.ndarray:
-        """A regression's outputs [..., O] in the data's units: forecasts are learned scaled as their inputs are."""
-        if not self.horizon or self.scaling is None:
-            return outputs
-        return np.asarray(outputs * np.array(self.scaling.scale) + np.array(self.scaling.shift))
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON."""
-        values = asdict(self)
-        values["vocabulary"] = None if self.vocabulary is None else self.vocabulary.to_json()
-        values["scaling"] = None if self.scaling is None else self.scaling.to_json()
-        return values
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> "Encoding":
-        """The inverse of `to_json`."""
-        vocabulary, scaling, classes = values["vocabulary"], values["scaling"], values["classes"]
-        return cls(
-            **dict(values)
-            | {
-                "vocabulary": None if vocabulary is None else Vocabulary.from_json(vocabulary),
-                "scaling": None if scaling is None else Scaling.from_json(scaling),
-                "categories": tuple(tuple(words) for words in values["categories"]),
-                "classes": None if classes is None else tuple(classes),
-                "class_counts": tuple(values["class_counts"]),
-                "feature_names": tuple(values.get("feature_names", ())),
-                "category_names": tuple(values.get("category_names", ())),
-            }
-        )
-
-    def _symbols(self, table: pa.Table) -> np.ndarray:
-        try:
-            if "text" in table.column_names:
-                return self.text_vocabulary.encode_characters("".join(table["text"].to_pylist()))
-            return self.text_vocabulary.encode_words(unwrap(self._column(table, "symbols"))[1])
-        except DataError as error:
-            if len(table) == 1:
-                raise DataError(f"sequence {table['key'][0].as_py()!r}: {error}") from None
-        # which sequence it is matters only now
-        return np.concatenate([self._symbols(table.slice(row, 1)) for row in range(len(table))])
-
-    def _column(self, table: pa.Table, name: str) -> pa.Array:
-        if name not in table.column_names:
-            have = ", ".join(table.column_names)
-            raise DataError(f"the model learned sequences of {name}; these have no such column, only {have}")
-        return flat(table[name])
-
-    def _one_hots(self, table: pa.Table) -> list[np.ndarray]:
-        items = unwrap(self._column(table, "categories"))[1]
-        places = places_of(self.category_names, feature_names(table.schema, "categories"))
-        places = np.arange(len(self.categories)) if places is None else places
-        words, width = items.flatten(), items.type.list_size
-        if width <= places.max():
-            raise DataError(f"a step has {width} words, the model learned {len(self.categories)}")
-        columns = (words.take(pa.array(np.arange(place, len(words), width))) for place in places)
-        return [_one_hot(own, known) for own, known in zip(columns, self.categories, strict=True)]
+def _column(rows: pa.Table, name: str) -> pa.Array:
+    if name not in rows.column_names:
+        have = ", ".join(rows.column_names)
+        raise DataError(f"the model learned sequences of {name}; these have no such column, only {have}")
+    return flat(rows[name])
 
 
 def _one_hot(words: pa.Array, known: tuple[str, ...]) -> np.ndarray:
@@ -255,3 +395,37 @@ def _one_hot(words: pa.Array, known: tuple[str, ...]) -> np.ndarray:
     numbers = pc.index_in(words, value_set=pa.array(known, pa.string())).fill_null(-1)
     one_hot: np.ndarray = np.equal.outer(np.asarray(numbers), np.arange(len(known))).astype(np.float32)
     return one_hot
+
+
+def _half(
+    values: Mapping[str, Any], name: str, kinds: tuple[type[Symbols] | type[Numbers] | type[Classes], ...]
+) -> Symbols | Numbers | Classes:
+    stored = _taken(values, name, dict)
+    for kind in kinds:
+        if kind.kind == stored.get("kind"):
+            return kind.from_json(stored)
+    known = ", ".join(kind.kind for kind in kinds)
+    raise ValueError(f'the kind of "{name}" is {stored.get("kind")!r}; it can be {known}')
+
+
+def _taken(values: Mapping[str, Any], name: str, kind: type) -> Any:
+    if type(values.get(name)) is not kind:
+        raise ValueError(f'"{name}" is {values.get(name)!r}, no {kind.__name__}')
+    return values[name]
+
+
+def _strings(values: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    return _all_strings(_taken(values, name, list), name)
+
+
+def _all_strings(items: Any, name: str) -> tuple[str, ...]:
+    if not isinstance(items, list | tuple) or not all(isinstance(item, str) for item in items):
+        raise ValueError(f'"{name}" must be strings')
+    return tuple(items)
+
+
+def _numbers(values: Mapping[str, Any], name: str) -> tuple[float, ...]:
+    items = _taken(values, name, list)
+    if not all(isinstance(item, int | float) and math.isfinite(item) for item in items):
+        raise ValueError(f'"{name}" must be numbers')
+    return tuple(map(float, items))

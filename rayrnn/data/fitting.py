@@ -4,39 +4,25 @@ S steps of all sequences together, F features.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import reduce
 
 import numpy as np
 import pyarrow as pa
 import ray
 
-from rayrnn.data.arrow_lists import depth, flat, is_list, matrix, unwrap
-from rayrnn.data.encoding import Encoding, Scaling, check_labels, labels_of, naturally
-from rayrnn.data.rows import feature_names
+from rayrnn.data.arrow_lists import flat, is_list, matrix, unwrap
+from rayrnn.data.encoding import Encoding, Numbers, Scaling, Survey, Symbols, labels_of
+from rayrnn.data.rows import Needs, feature_names
 from rayrnn.data.sequences import Sequences, results
 from rayrnn.data.vocabulary import Vocabulary, add_counts, count_characters, count_words
-from rayrnn.errors import DataError
+from rayrnn.tasks import Choices, Task
 
 #: a word that the training part holds only once is learned as the unknown one, so that there is something to learn
 RARE = 2
 
 
-@dataclass(frozen=True)
-class Survey:
-    """What was found."""
-
-    #: symbol -> how often; of a language model in all sequences, else in the training part
-    symbols: dict[str, int] = field(default_factory=dict)
-    #: of every categorical column, word -> how often in the training part
-    categories: tuple[dict[str, int], ...] = ()
-    #: class -> the first sequence that has it, of all sequences
-    labels: dict[str, str] = field(default_factory=dict)
-    #: class -> how often in the training part
-    label_counts: dict[str, int] = field(default_factory=dict)
-
-
-def survey(sequences: Sequences, train_indices: np.ndarray, held_out: Sequences | None, *, task: str) -> Survey:
+def survey(sequences: Sequences, train_indices: np.ndarray, held_out: Sequences | None, needs: Needs) -> Survey:
     """Survey every block in a Ray task of its own.
 
     Args:
@@ -46,23 +32,21 @@ def survey(sequences: Sequences, train_indices: np.ndarray, held_out: Sequences 
     ends = np.searchsorted(train_indices, sequences.offsets)
     survey_block = ray.remote(_survey_block)
     tasks = [
-        survey_block.remote(block, train_indices[start:end] - offset, task)
+        survey_block.remote(block, train_indices[start:end] - offset, needs)
         for block, offset, start, end in zip(sequences.blocks, sequences.offsets, ends, ends[1:], strict=False)
     ]
     if held_out is not None:
-        tasks += [survey_block.remote(block, np.zeros(0, np.int64), task) for block in held_out.blocks]
-    return _merge(results(tasks))
+        tasks += [survey_block.remote(block, np.zeros(0, np.int64), needs) for block in held_out.blocks]
+    return _merge(sequences.schema, results(tasks))
 
 
-def _survey_block(table: pa.Table, train_rows: np.ndarray, task: str) -> Survey:
+def _survey_block(table: pa.Table, train_rows: np.ndarray, needs: Needs) -> Survey:
     train = table if len(train_rows) == len(table) else table.take(pa.array(train_rows))
-    counted = table if task == "language_model" else train
-    classes = task in ("classification", "tagging")
     return Survey(
-        symbols=_count_symbols(counted),
+        symbols=_count_symbols(table if needs.every_symbol else train),
         categories=_count_categories(train),
-        labels=labels_of(table) if classes else {},
-        label_counts=_count_labels(train) if classes else {},
+        labels=labels_of(table) if needs.of_classes else {},
+        label_counts=_count_labels(train) if needs.of_classes else {},
     )
 
 
@@ -85,12 +69,13 @@ def _count_labels(table: pa.Table) -> dict[str, int]:
     return count_words(unwrap(labels)[1] if is_list(labels.type) else labels)
 
 
-def _merge(surveys: list[Survey]) -> Survey:
+def _merge(schema: pa.Schema, surveys: list[Survey]) -> Survey:
     labels: dict[str, str] = {}
     for found in surveys:
         labels = found.labels | labels
     columns = zip(*(found.categories for found in surveys), strict=True)
     return Survey(
+        schema,
         symbols=add_counts(found.symbols for found in surveys),
         categories=tuple(add_counts(column) for column in columns),
         labels=labels,
@@ -109,8 +94,7 @@ def fit_scaling(blocks: Sequence[ray.ObjectRef], offsets: np.ndarray, indices: n
         indices: the numbers of the sequences to look at.
     """
     if kind == "none":
-        num_features = results([ray.remote(_num_features).remote(blocks[0])])[0]
-        return Scaling(kind, (0.0,) * num_features, (1.0,) * num_features)
+        return Scaling.none(results([ray.remote(_num_features).remote(blocks[0])])[0])
     block_of = np.searchsorted(offsets, indices, side="right") - 1
     look = ray.remote(_moments)
     tasks = [look.remote(blocks[n], indices[block_of == n] - offsets[n]) for n in np.unique(block_of)]
@@ -169,81 +153,41 @@ def _num_features(table: pa.Table) -> int:
 def fit_encoding(
     sequences: Sequences,
     train_indices: np.ndarray,
+    task: Task,
+    choices: Choices,
     *,
-    task: str,
     held_out: Sequences | None = None,
     normalize: str = "none",
-    classes: tuple[str, ...] | None = None,
-    num_classes: int | None = None,
-    horizon: int = 0,
 ) -> Encoding:
-    """Look once through all blocks, in Ray tasks.
+    """Look once through all blocks, in Ray tasks; the task says what the targets mean.
 
-    A language model's symbols and the classes (where they are not given) are those of all sequences; words of other
-    tasks, categories, scaling and the counts of classes come from the training part alone.
+    Classes that are not given, and the symbols where all of them must be known, are those of all sequences; other
+    words, categories, scaling and the counts of classes come from the training part alone.
 
     Args:
         held_out: where the held-out sequences are a dataset of their own.
-        classes, num_classes: the classes by name, or their number when they are 0 .. num_classes - 1.
 
     Raises:
         DataError: a label is not among the classes (names it and its sequence), there is one class only, or there is
             nothing to forecast.
     """
-    found = survey(sequences, train_indices, held_out, task=task)
-    if num_classes is not None:
-        classes = tuple(str(number) for number in range(num_classes))
-    if task in ("classification", "tagging"):
-        classes = classes or tuple(naturally(found.labels))
-        check_labels(found.labels, classes)
-        _check_enough(classes)
-    schema = sequences.schema
-    if horizon and "values" not in schema.names:
-        raise DataError(f"data.horizon is {horizon}, but these sequences hold no numbers to forecast")
-    scaling = None
-    if "values" in schema.names:
+    needs = task.needs(choices)
+    found = survey(sequences, train_indices, held_out, needs)
+    if found.symbols:
+        return task.encoding(Symbols(_vocabulary(found.symbols, needs)), found, choices)
+    scaling = Scaling.none(0)
+    if "values" in found.schema.names:
         scaling = fit_scaling(sequences.blocks, sequences.offsets, train_indices, kind=normalize)
-    return Encoding(
-        task=task,
-        vocabulary=_vocabulary(found.symbols, task) if found.symbols else None,
-        scaling=scaling,
+    inputs = Numbers(
+        scaling,
         categories=tuple(tuple(sorted(column)) for column in found.categories),
-        classes=classes,
-        class_counts=tuple(found.label_counts.get(label, 0) for label in classes or ()),
-        per_step=_answers_every_step(task, schema, horizon),
-        horizon=horizon,
-        num_features=_width(schema, "values"),
-        feature_names=feature_names(schema, "values"),
-        category_names=feature_names(schema, "categories"),
-        num_answers=_width(schema, "label") if task == "regression" else 0,
+        names=feature_names(found.schema, "values"),
+        category_names=feature_names(found.schema, "categories"),
     )
+    return task.encoding(inputs, found, choices)
 
 
-def _check_enough(classes: tuple[str, ...]) -> None:
-    if not classes:
-        raise DataError("no step of any sequence has a label: there is nothing to learn")
-    if len(classes) == 1:
-        raise DataError(
-            f"every label is {classes[0]!r}: there is nothing to tell apart; give sequences of other classes too, or "
-            "see whether this is the right column"
-        )
-
-
-def _vocabulary(counts: dict[str, int], task: str) -> Vocabulary:
-    if task == "language_model":
+def _vocabulary(counts: dict[str, int], needs: Needs) -> Vocabulary:
+    if needs.every_symbol:
         return Vocabulary.from_counts(counts)
     return Vocabulary.from_counts(counts, rarest=RARE, unknown=True)
-
-
-def _answers_every_step(task: str, schema: pa.Schema, horizon: int) -> bool:
-    if task == "regression" and not horizon:
-        return depth(schema.field("label").type) == 2
-    return task != "classification"
-
-
-def _width(schema: pa.Schema, name: str) -> int:
-    """Numbers a step, or an answer; 0 where there is no such column."""
-    if name not in schema.names:
-        return 0
-    kind = schema.field(name).type
-    return int((kind if pa.types.is_fixed_size_list(kind) else kind.value_type).list_size)

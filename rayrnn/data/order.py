@@ -1,11 +1,11 @@
 """Which sequences are learned together, when and by whom: a pure function of the seed that any worker works out."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
+import pyarrow as pa
 
-from rayrnn.data.batches import Minibatch, collate, prefetched
-from rayrnn.data.encoding import Encoding
+from rayrnn.data.batches import Minibatch, prefetched
 from rayrnn.data.sequences import Part, take
 
 #: sequences in one window, at least: enough to shuffle well, few enough that their blocks are kept at hand
@@ -105,6 +105,8 @@ def _chunks(indices: np.ndarray, size: int) -> list[np.ndarray]:
     return [indices[start : start + size] for start in range(0, len(indices), size)]
 
 
+#: makes a minibatch of rows: `Task.minibatch` with its encoding
+Collate = Callable[[pa.Table], Minibatch]
 #: what a worker learns is fixed by these three: minibatches taken so far, its rank, the number of members
 Position = tuple[int, int, int]
 
@@ -118,9 +120,9 @@ class Stream:
     next round's minibatches are prepared while the members average, unless the members change.
     """
 
-    def __init__(self, part: Part, encoding: Encoding, plan: Plan, *, frequency: int, ahead: int) -> None:
+    def __init__(self, part: Part, collate: Collate, plan: Plan, *, frequency: int, ahead: int) -> None:
         self._part = part
-        self._encoding = encoding
+        self._collate = collate
         self._plan = plan
         self._frequency = frequency
         self._ahead = ahead
@@ -144,7 +146,7 @@ class Stream:
     def _from(self, cursor: int, rank: int, size: int) -> Iterator[Minibatch]:
         number = cursor + rank
         while True:
-            yield collate(take(self._part.sequences, self._plan.minibatch(number)), self._encoding)
+            yield self._collate(take(self._part.sequences, self._plan.minibatch(number)))
             number += size
 
 
@@ -155,10 +157,10 @@ def make_plan(part: Part, *, batch_size: int, seed: int) -> Plan:
 
 
 def shared_out(
-    part: Part, encoding: Encoding, *, rank: int, size: int, batch_size: int, ahead: int
+    part: Part, collate: Collate, *, rank: int, size: int, batch_size: int, ahead: int
 ) -> Iterator[Minibatch]:
     """One member's share of a part, once, in minibatches of sequences of like length."""
     own = part.indices[rank::size]
     own = own[np.argsort(part.sequences.steps[own], kind="stable")]
     chunks = (own[start : start + batch_size] for start in range(0, len(own), batch_size))
-    return prefetched((collate(take(part.sequences, chunk), encoding) for chunk in chunks), ahead)
+    return prefetched((collate(take(part.sequences, chunk)) for chunk in chunks), ahead)

@@ -10,12 +10,12 @@ from rayrnn.data.fitting import fit_encoding
 from rayrnn.data.sequences import Part, Sequences, gather, split
 from rayrnn.data.sources import read
 from rayrnn.errors import DataError, RecipeError
-from rayrnn.recipe import Recipe
+from rayrnn.recipe import Recipe, choices_of, needs_of, task_of
 from rayrnn.recipe.data_sections import StepData
 
 
 @dataclass(frozen=True)
-class Material:
+class Prepared:
     """What a run learns from."""
 
     #: what the user calls it
@@ -31,7 +31,7 @@ class Material:
         return tuple(reason for sequences in parts.values() for reason in sequences.skipped)
 
 
-def prepare(recipe: Recipe, data: ray.data.Dataset | None = None, *, encoding: Encoding | None = None) -> Material:
+def prepare(recipe: Recipe, data: ray.data.Dataset | None = None, *, encoding: Encoding | None = None) -> Prepared:
     """Read the recipe's data, or take `data`, and make it ready for the workers.
 
     Args:
@@ -41,47 +41,37 @@ def prepare(recipe: Recipe, data: ray.data.Dataset | None = None, *, encoding: E
         DataError: the data cannot be read, or has nothing to learn from.
         RecipeError: the recipe asks of these labels what they cannot give.
     """
-    sequences = gather(
-        data if data is not None else read(recipe.data, recipe.task), task=recipe.task, horizon=horizon(recipe)
-    )
+    needs = needs_of(recipe)
+    sequences = gather(data if data is not None else read(recipe.data, needs), needs)
     training, held_out = _parts(recipe, sequences)
     encoding = encoding or _fit(recipe, training, held_out)
     if not encoding.per_step and recipe.training.truncate:
         raise RecipeError(
             f"training.truncate is {recipe.training.truncate}, but a sequence has one label, at its end: set it to 0"
         )
-    return Material("the dataset" if data is not None else recipe.data.describe(), training, held_out, encoding)
-
-
-def horizon(recipe: Recipe) -> int:
-    """How many steps ahead the recipe forecasts; 0 where it learns labels."""
-    return recipe.data.horizon if isinstance(recipe.data, StepData) else 0
+    return Prepared("the dataset" if data is not None else recipe.data.describe(), training, held_out, encoding)
 
 
 def _parts(recipe: Recipe, sequences: Sequences) -> tuple[Part, Part]:
     share = recipe.data.held_out
     if isinstance(share, str):
-        others = gather(read(recipe.data, recipe.task, where=share), task=recipe.task, horizon=horizon(recipe))
+        others = gather(read(recipe.data, needs_of(recipe), where=share), needs_of(recipe))
         return Part(sequences, np.arange(len(sequences))), Part(others, np.arange(len(others)))
     if share and len(sequences) == 1:
         raise DataError(
             f"there is one sequence, and data.held_out {share} of it cannot be kept apart: set data.held_out to 0, or "
             "cut it into more sequences with a smaller data.length"
         )
-    learned, kept_out = split(sequences, share, seed=recipe.seed, last=recipe.task == "language_model")
+    learned, kept_out = split(sequences, share, seed=recipe.seed, last=task_of(recipe).holds_out_last)
     return Part(sequences, learned), Part(sequences, kept_out)
 
 
 def _fit(recipe: Recipe, training: Part, held_out: Part) -> Encoding:
-    data = recipe.data
-    steps = data if isinstance(data, StepData) else None
     return fit_encoding(
         training.sequences,
         training.indices,
-        task=recipe.task,
+        task_of(recipe),
+        choices_of(recipe),
         held_out=held_out.sequences if held_out.sequences is not training.sequences else None,
-        normalize=steps.normalize if steps else "none",
-        classes=steps.classes if steps else None,
-        num_classes=steps.num_classes if steps else None,
-        horizon=horizon(recipe),
+        normalize=recipe.data.normalize if isinstance(recipe.data, StepData) else "none",
     )

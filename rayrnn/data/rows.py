@@ -5,16 +5,18 @@
     symbols      list<string>                                or words (whole numbers are words too),
     values       list<fixed_size_list<float32, F>>           or F numbers each,
     categories   list<fixed_size_list<string, C>>            and / or C words of categorical columns each
-    label        string                                      classification: one class a sequence
-                 list<string>                                tagging: one class a step, null = none
-                 fixed_size_list<float32, O>                 regression: one answer a sequence, NaN = none
-                 list<fixed_size_list<float32, O>>           regression: one answer a step, NaN = none
+    label        string                                      one class a sequence, null = none
+                 list<string>                                one class a step, null = none
+                 fixed_size_list<float32, O>                 O numbers a sequence, NaN = none
+                 list<fixed_size_list<float32, O>>           O numbers a step, NaN = none
 
 A source may add `fault` or `skipped`: why a row, whose other columns are null, cannot be used (`keyed` in tables.py).
 """
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
 
 import numpy as np
 import pyarrow as pa
@@ -28,6 +30,47 @@ _KEY = b"rayrnn.features"
 CONTENTS = ("text", "symbols", "values", "categories")
 REASONS = ("fault", "skipped")
 SYMBOLS = pa.list_(pa.string())
+
+
+class Label(Enum):
+    """What a row's column `label` holds."""
+
+    NOTHING = "nothing that is learned"
+    CLASS = "one class a sequence"
+    CLASSES = "one class a step"
+    NUMBERS = "one number, or several, a sequence or a step"
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a task needs of a row: all that sources, rows and sequences need to know about it."""
+
+    #: as messages call it
+    task: str
+    #: what is to be learned; where it is not NOTHING every row must have it
+    label: Label = Label.NOTHING
+    #: the columns that the steps may lie in
+    contents: tuple[str, ...] = CONTENTS
+    #: the answer is the row itself so many steps later: no more steps than these have none
+    ahead: int = 0
+    #: whether the last `ahead` steps are read; if not, they are answers only
+    reads_last: bool = True
+    #: whether every symbol of all sequences must be known; if not, rare ones are learned as the unknown one
+    every_symbol: bool = False
+
+    @property
+    def is_labelled(self) -> bool:
+        """Whether there is something to learn in a label."""
+        return self.label is not Label.NOTHING
+
+    @property
+    def of_classes(self) -> bool:
+        """Whether the label names classes."""
+        return self.label in (Label.CLASS, Label.CLASSES)
+
+    def steps(self, table: pa.Table) -> np.ndarray:
+        """The steps that a network reads of every row of a canonical table: int64 [N]."""
+        return step_counts(table) - (0 if self.reads_last else self.ahead)
 
 
 def with_feature_names(rows: pa.Table, names: Mapping[str, Sequence[str]]) -> pa.Table:
@@ -62,16 +105,16 @@ def places_of(learned: Sequence[str], here: Sequence[str]) -> np.ndarray | None:
     return np.array([list(here).index(name) for name in learned])
 
 
-def canonical(table: pa.Table, task: str, *, labelled: bool) -> pa.Table:
+def canonical(table: pa.Table, needs: Needs, *, labelled: bool) -> pa.Table:
     """Bring the rows of one block to the canonical types.
 
     Args:
-        labelled: whether a `label` must be there (learning); without it one that is there is used, if it can be.
+        labelled: whether a label that is needed must be there (learning); without it one that is there is used.
 
     Raises:
         DataError: a column is missing or holds something else; names the column, or the sequence and its step.
     """
-    _check_columns(table.column_names, task, labelled)
+    _check_columns(table.column_names, needs, labelled)
     keys = flat(table["key"]).cast(pa.string()).fill_null("")
     columns = {"key": keys}
     for name in CONTENTS:
@@ -80,8 +123,8 @@ def canonical(table: pa.Table, task: str, *, labelled: bool) -> pa.Table:
     steps = step_counts(pa.table(columns))
     if "categories" in columns and "values" in columns:
         _check_sizes("categories", unwrap(columns["categories"])[0], steps, keys)
-    if "label" in table.column_names and task != "language_model":
-        columns["label"] = _labels(flat(table["label"]), task, steps, keys)
+    if "label" in table.column_names and needs.is_labelled:
+        columns["label"] = _labels(flat(table["label"]), needs, steps, keys)
     names = {name: feature_names(table.schema, name) for name in ("values", "categories")}
     return with_feature_names(pa.table(columns), names)
 
@@ -93,7 +136,22 @@ def step_counts(table: pa.Table) -> np.ndarray:
     return np.asarray(pc.utf8_length(cells) if name == "text" else pc.list_value_length(cells), np.int64)
 
 
-def _check_columns(names: list[str], task: str, labelled: bool) -> None:
+def raise_faults(faults: Sequence[str]) -> None:
+    """
+    Raises:
+        DataError: the first few faults, where there are any.
+    """
+    if faults:
+        more = [f"and {len(faults) - 3} more"] if len(faults) > 3 else []
+        raise DataError("\n".join([*faults[:3], *more]))
+
+
+def all_skipped(reasons: Sequence[str]) -> DataError:
+    """What is wrong where every sequence was left out."""
+    return DataError(f"no sequence is left: {len(reasons)} were skipped, the first because: {reasons[0]}")
+
+
+def _check_columns(names: list[str], needs: Needs, labelled: bool) -> None:
     contents = [name for name in CONTENTS if name in names]
     if "key" not in names or contents not in (
         ["text"],
@@ -106,10 +164,11 @@ def _check_columns(names: list[str], task: str, labelled: bool) -> None:
             f"the columns are {', '.join(names)}; a row of sequences has `key` (a string that names it) and one of "
             f"`text`, `symbols` and `values` (beside which `categories` may stand)"
         )
-    if task == "language_model" and contents[0] not in ("text", "symbols"):
-        raise DataError(f"a language model learns `text` or `symbols`; these sequences hold {' and '.join(contents)}")
-    if labelled and "label" not in names:
-        raise DataError(f"{task} needs a column `label`; the columns are {', '.join(names)}")
+    if not set(contents) <= set(needs.contents):
+        learned = " or ".join(f"`{name}`" for name in needs.contents)
+        raise DataError(f"{needs.task} learns {learned}; these sequences hold {' and '.join(contents)}")
+    if labelled and needs.is_labelled and "label" not in names:
+        raise DataError(f"{needs.task} needs a column `label`; the columns are {', '.join(names)}")
 
 
 def _text(cells: pa.Array, keys: pa.Array) -> pa.Array:
@@ -149,12 +208,12 @@ def _categories(cells: pa.Array, keys: pa.Array) -> pa.Array:
 _READERS = {"text": _text, "symbols": _symbols, "values": _values, "categories": _categories}
 
 
-def _labels(cells: pa.Array, task: str, steps: np.ndarray, keys: pa.Array) -> pa.Array:
-    if task == "classification":
+def _labels(cells: pa.Array, needs: Needs, steps: np.ndarray, keys: pa.Array) -> pa.Array:
+    if needs.label is Label.CLASS:
         if depth(cells.type) != 0:
-            raise DataError(f"column `label` holds {cells.type}; classification takes one class a sequence")
+            raise DataError(f"column `label` holds {cells.type}; {needs.task} takes one class a sequence")
         return _words(cells, "label")
-    if task == "tagging":
+    if needs.label is Label.CLASSES:
         sizes, items = _items("label", cells, (1,))
         _check_sizes("label", sizes, steps, keys)
         return wrap(_words(items, "label"), sizes)

@@ -15,7 +15,16 @@ from pyarrow import fs
 from ray.data import DataContext, Dataset
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from rayrnn.data.rows import REASONS, canonical, feature_names, step_counts
+from rayrnn.data.rows import (
+    REASONS,
+    Label,
+    Needs,
+    all_skipped,
+    canonical,
+    feature_names,
+    raise_faults,
+    step_counts,
+)
 from rayrnn.errors import DataError, RayrnnError
 
 #: what one process keeps of the blocks it fetched; those of its own machine are shared memory, not copies
@@ -108,7 +117,7 @@ class Sequences:
 
     #: Arrow tables of canonical rows (see rayrnn/data/rows.py) in Ray's object store, owned by the driver
     blocks: tuple[ray.ObjectRef, ...]
-    #: steps of every sequence, int64 [N]; of a language model one less than its symbols
+    #: steps that are read of every sequence, int64 [N]
     steps: np.ndarray
     #: the number of every block's first sequence, and N: int64 [blocks + 1]
     offsets: np.ndarray
@@ -136,25 +145,25 @@ class Part:
         return len(self.indices)
 
 
-def gather(dataset: ray.data.Dataset, *, task: str, horizon: int = 0) -> Sequences:
+def gather(dataset: ray.data.Dataset, needs: Needs) -> Sequences:
     """Bring a dataset of sequences to canonical rows in blocks of our own, and count their steps.
 
-    The blocks outlive the dataset and where it came from. Rows without a step, and rows without a target (a label that
-    is null, or no more steps than `horizon`), are dropped and counted.
+    The blocks outlive the dataset and where it came from. Rows without a step, and rows without a target (a class that
+    is null, or no more steps than the task looks ahead), are dropped and counted.
 
     Raises:
         DataError: the rows do not fit the schema or the task, differ from block to block, or none is left.
     """
     references = settle(dataset).to_arrow_refs()
     convert = ray.remote(num_returns=2)(_convert)
-    tasks = [convert.remote(reference, task, horizon) for reference in references]
+    tasks = [convert.remote(reference, needs) for reference in references]
     findings = results([finding for finding, _ in tasks])
-    _raise_faults([fault for finding in findings for fault in finding.faults])
+    raise_faults([fault for finding in findings for fault in finding.faults])
     kept = [(finding, block) for finding, (_, block) in zip(findings, tasks, strict=True) if len(finding.steps)]
     num_dropped = sum(finding.num_dropped for finding in findings)
     skipped = tuple(reason for finding in findings for reason in finding.skipped)
     if not kept:
-        raise _nothing_left(num_dropped, skipped, horizon)
+        raise _nothing_left(num_dropped, skipped, needs)
     return Sequences(
         blocks=tuple(block for _, block in kept),
         steps=np.concatenate([finding.steps for finding, _ in kept]),
@@ -206,7 +215,7 @@ class _Finding:
     skipped: tuple[str, ...] = ()
 
 
-def _convert(table: pa.Table, task: str, horizon: int) -> tuple[_Finding, pa.Table]:
+def _convert(table: pa.Table, needs: Needs) -> tuple[_Finding, pa.Table]:
     """One block's useful rows; what is wrong with it is told, not raised: Ray would print a traceback beside it."""
     faults, skipped = ([] if name not in table.column_names else _reasons(table[name]) for name in REASONS)
     for name in REASONS:
@@ -216,36 +225,24 @@ def _convert(table: pa.Table, task: str, horizon: int) -> tuple[_Finding, pa.Tab
     if faults or not len(table):
         return _Finding(faults=tuple(faults), skipped=tuple(skipped)), nothing
     try:
-        rows, num_dropped = _useful(canonical(table, task, labelled=_needs_label(task, horizon)), task, horizon)
+        rows, num_dropped = _useful(canonical(table, needs, labelled=True), needs)
     except DataError as error:
         return _Finding(faults=(str(error),)), nothing
     first_key = rows["key"][0].as_py() if len(rows) else ""
-    steps = step_counts(rows) - (task == "language_model")
-    return _Finding(steps, rows.schema, first_key, num_dropped, (), tuple(skipped)), rows.combine_chunks()
+    finding = _Finding(needs.steps(rows), rows.schema, first_key, num_dropped, (), tuple(skipped))
+    return finding, rows.combine_chunks()
 
 
 def _reasons(column: pa.ChunkedArray) -> list[str]:
     return list(column.drop_null().to_pylist())
 
 
-def _needs_label(task: str, horizon: int) -> bool:
-    return task != "language_model" and not horizon
-
-
-def _useful(rows: pa.Table, task: str, horizon: int) -> tuple[pa.Table, int]:
+def _useful(rows: pa.Table, needs: Needs) -> tuple[pa.Table, int]:
     """The rows with a step and a target, and the number of the others."""
-    useful = step_counts(rows) > max(horizon, task == "language_model")
-    if horizon and "label" in rows.column_names:
-        rows = rows.drop_columns(["label"])
-    elif task == "classification":
+    useful = step_counts(rows) > needs.ahead
+    if needs.label is Label.CLASS:
         useful &= np.asarray(rows["label"].combine_chunks().is_valid())
     return rows if useful.all() else rows.filter(pa.array(useful)), int((~useful).sum())
-
-
-def _raise_faults(faults: list[str]) -> None:
-    if faults:
-        more = [f"and {len(faults) - 3} more"] if len(faults) > 3 else []
-        raise DataError("\n".join(faults[:3] + more))
 
 
 def _common_schema(findings: list[_Finding]) -> pa.Schema:
@@ -270,12 +267,12 @@ def _difference(one: pa.Schema, other: pa.Schema) -> tuple[str, str]:
     return f"the features {ours}", theirs
 
 
-def _nothing_left(num_dropped: int, skipped: tuple[str, ...], horizon: int) -> DataError:
+def _nothing_left(num_dropped: int, skipped: tuple[str, ...], needs: Needs) -> DataError:
     if skipped:
-        return DataError(f"no sequence is left: {len(skipped)} were skipped, the first because: {skipped[0]}")
-    if num_dropped and horizon:
+        return all_skipped(skipped)
+    if num_dropped and needs.ahead and needs.reads_last:
         return DataError(
-            f"none of the {num_dropped} sequences is longer than data.horizon, {horizon} steps: lower it, or give "
+            f"none of the {num_dropped} sequences is longer than data.horizon, {needs.ahead} steps: lower it, or give "
             f"longer sequences"
         )
     if num_dropped:

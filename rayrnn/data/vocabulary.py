@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -78,15 +77,6 @@ class Vocabulary:
         """The text that these symbols make; END is silent, a space follows every word."""
         symbols = [symbol for symbol in self.decode(numbers) if symbol != END]
         return "".join(symbols) if self.of_characters else "".join(f"{symbol} " for symbol in symbols)
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON."""
-        return {"symbols": list(self.symbols)}
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> "Vocabulary":
-        """The inverse of `to_json`."""
-        return cls(tuple(values["symbols"]))
 
     @cached_property
     def _numbers(self) -> dict[str, int]:

@@ -9,32 +9,24 @@ from typing import Any
 import numpy as np
 import ray
 import ray.data
-import torch
 
 from rayrnn.cluster import connect
-from rayrnn.data.batches import collate
-from rayrnn.data.encoding import Encoding
-from rayrnn.data.prepare import horizon, prepare
+from rayrnn.data.encoding import Classes
+from rayrnn.data.prepare import prepare
 from rayrnn.data.sequences import Part, gather, results, take
 from rayrnn.data.sources import read
 from rayrnn.errors import UsageError
+from rayrnn.recipe import needs_of, task_of
 from rayrnn.runs.directory import Run
 from rayrnn.runs.model import Trained, answer, trained
-from rayrnn.tasks.metrics import Metrics, metrics_for
+from rayrnn.tasks.metrics import Metrics, Results
 from rayrnn.wording import counted
 
 #: a confusion matrix of more classes than this is told by its largest errors
 MATRIX_CLASSES = 16
 LARGEST_ERRORS = 20
-_TITLES = {
-    "perplexity": "perplexity",
-    "bits_per_symbol": "bits a symbol",
-    "accuracy": "accuracy",
-    "macro_f1": "macro F1",
-    "rmse": "RMSE",
-    "mae": "MAE",
-    "r2": "R2",
-}
+#: of metrics that are not called by their names
+_TITLES = {"bits_per_symbol": "bits a symbol", "macro_f1": "macro F1", "rmse": "RMSE", "mae": "MAE", "r2": "R2"}
 _TITLE_WIDTH = 15
 #: steps that are worth a task of their own
 STEPS_A_TASK = 200_000
@@ -52,8 +44,10 @@ class Report:
     steps: int
     #: of all steps that were computed
     padding_share: float
-    #: see `Metrics.compute`; a regression's in the data's own units
-    metrics: dict[str, float | list[list[int]]]
+    #: see `Task.results`
+    metrics: Results
+    #: of the loss
+    unit: str
     #: those of the confusion matrix's rows and columns, in order
     classes: tuple[str, ...]
     #: sequences left out: without a step or a label, or (`data.on_error: skip`) unreadable
@@ -75,9 +69,9 @@ class Report:
 
     def to_text(self) -> str:
         """What `rayrnn evaluate` prints."""
-        unit = {"regression": "(mean squared error)", "language_model": "nats a symbol"}.get(self.task, "nats")
-        lines = [("data", self._describe_data()), ("loss", f"{self._show('loss')} {unit}")]
-        lines += [(title, self._show(name)) for name, title in _TITLES.items() if name in self.metrics]
+        lines = [("data", self._describe_data()), ("loss", f"{self._show('loss')} {self.unit}")]
+        scores = [name for name, value in self.metrics.items() if name != "loss" and not isinstance(value, list)]
+        lines += [(_TITLES.get(name, name.replace("_", " ")), self._show(name)) for name in scores]
         text = "".join(f"{title:<{_TITLE_WIDTH}}{value}\n" for title, value in lines)
         matrix = self.metrics.get("confusion_matrix")
         return text + ("\n" + _confusions(self.classes, matrix) if isinstance(matrix, list) else "")
@@ -154,8 +148,8 @@ def _part(model: Trained, path: str | Path | None, data: ray.data.Dataset | None
     recipe = model.recipe
     if data is None and path is None:
         return f"held out of {recipe.data.describe()}", prepare(recipe, encoding=model.encoding).held_out
-    dataset = data if data is not None else read(recipe.data, recipe.task, where=str(path))
-    sequences = gather(dataset, task=recipe.task, horizon=horizon(recipe))
+    needs = needs_of(recipe)
+    sequences = gather(data if data is not None else read(recipe.data, needs, where=str(path)), needs)
     return "the dataset" if data is not None else str(path), Part(sequences, np.arange(len(sequences)))
 
 
@@ -168,7 +162,7 @@ def _measure(model: Trained, part: Part, name: str) -> Report:
     counts = results([count.remote(reference, part, rank, num_tasks) for rank in range(num_tasks)])
     metrics: Metrics = counts[0][0]
     metrics.merge(other for other, _ in counts[1:])
-    sequences = part.sequences
+    sequences, task, targets = part.sequences, task_of(model.recipe), model.encoding.targets
     return Report(
         data=name,
         task=model.recipe.task,
@@ -177,26 +171,21 @@ def _measure(model: Trained, part: Part, name: str) -> Report:
         num_left_out=sequences.num_dropped + len(sequences.skipped) if len(part) == len(sequences) else 0,
         steps=steps,
         padding_share=1 - steps / sum(computed for _, computed in counts),
-        metrics=metrics.compute(),
-        classes=model.encoding.classes or (),
+        metrics=task.results(metrics),
+        unit=task.unit,
+        classes=targets.names if isinstance(targets, Classes) else (),
     )
 
 
 def _count(model: Trained, part: Part, rank: int, size: int) -> tuple[Metrics, int]:
     """The sums of one task's share, and how many steps were computed, padding too."""
-    network, encoding = model.network(), model.encoding
-    metrics = metrics_for(encoding.task, encoding.num_outputs)
+    network, encoding, task = model.network(), model.encoding, task_of(model.recipe)
+    metrics = task.metrics(encoding)
     own = part.indices[rank::size]
     computed = 0
     for chosen in model.minibatches(part.sequences.steps[own]):
-        minibatch = collate(take(part.sequences, own[chosen]), encoding)
+        minibatch = task.minibatch(take(part.sequences, own[chosen]), encoding)
         computed += minibatch.mask.numel()
-        for segment, outputs in answer(network, minibatch, truncate=model.recipe.training.truncate):
-            metrics.update(
-                _in_own_units(outputs, encoding), _in_own_units(segment.targets, encoding), segment.target_mask
-            )
+        for segment, outputs in answer(network, minibatch, task=task, truncate=model.recipe.training.truncate):
+            task.measure(metrics, outputs, segment, encoding)
     return metrics, computed
-
-
-def _in_own_units(numbers: torch.Tensor, encoding: Encoding) -> torch.Tensor:
-    return torch.from_numpy(encoding.in_own_units(numbers.cpu().numpy())) if encoding.horizon else numbers

@@ -1,9 +1,9 @@
 """A network's outputs as people use them: columns, lines of text, one file. In the data's own units.
 
     key            string                      the sequence's name
-    label          string                      the likeliest class (classification, tagging)
+    label          string                      the likeliest class, where the answer is one
     probabilities  struct<CLASS: float32 ...>  of every class
-    prediction     float32                     a regression's number; fixed_size_list<float32, O> where it has O
+    prediction     float32                     a number; fixed_size_list<float32, O> where the answer has O
 
 With an answer a step, label, probabilities and prediction are lists with an item a step. A sequence without steps has
 none of them.
@@ -27,11 +27,12 @@ import ray.data
 from ray.exceptions import RayTaskError
 from rich.console import Console
 
-from rayrnn.data.arrow_lists import ends, flat, side_by_side, unwrap, wrap
+from rayrnn.data.arrow_lists import ends, flat, unwrap, wrap
 from rayrnn.data.encoding import Encoding
-from rayrnn.data.rows import REASONS, step_counts
+from rayrnn.data.rows import REASONS, all_skipped, raise_faults, step_counts
 from rayrnn.errors import DataError, RayrnnError, RunError
 from rayrnn.prediction.destination import Destination
+from rayrnn.tasks import Task
 
 SUFFIXES = (".jsonl", ".csv", ".parquet")
 #: bytes of answers that become text at once, about: Python's own numbers take ten times as much
@@ -47,7 +48,7 @@ _TEXT = pa.schema(
 )
 
 
-def answers_of(rows: pa.Table, outputs: np.ndarray, encoding: Encoding) -> pa.Table:
+def answers_of(rows: pa.Table, outputs: np.ndarray, task: Task, encoding: Encoding) -> pa.Table:
     """What the network says of canonical rows, in their order.
 
     Args:
@@ -55,26 +56,10 @@ def answers_of(rows: pa.Table, outputs: np.ndarray, encoding: Encoding) -> pa.Ta
     """
     steps = step_counts(rows)
     unanswered = steps == 0
-    columns = _classes(outputs, encoding) if encoding.classes is not None else _numbers(outputs, encoding)
+    columns = task.answers(outputs, encoding)
     for name, items in columns.items():
         columns[name] = wrap(items, steps) if encoding.per_step else _without(items, unanswered)
     return pa.table({"key": rows["key"], **columns})
-
-
-def _classes(outputs: np.ndarray, encoding: Encoding) -> dict[str, pa.Array]:
-    assert encoding.classes is not None
-    chances = np.exp(outputs - outputs.max(axis=1, keepdims=True, initial=-np.inf))
-    chances /= chances.sum(axis=1, keepdims=True)
-    labels = pa.array(encoding.classes, pa.string()).take(pa.array(chances.argmax(axis=1)))
-    fields = [pa.array(np.ascontiguousarray(column)) for column in chances.T]
-    return {"label": labels, "probabilities": pa.StructArray.from_arrays(fields, names=list(encoding.classes))}
-
-
-def _numbers(outputs: np.ndarray, encoding: Encoding) -> dict[str, pa.Array]:
-    values = encoding.in_own_units(outputs).astype(np.float32)
-    if values.shape[1] == 1:
-        return {"prediction": pa.array(values[:, 0])}
-    return {"prediction": side_by_side(values.reshape(-1), values.shape[1])}
 
 
 def _without(items: pa.Array, unanswered: np.ndarray) -> pa.Array:
@@ -173,7 +158,7 @@ def write(answers: ray.data.Dataset, destination: Destination, console: Console)
     with destination.unfinished() as stream, console.status("predicting ...") as status:
         sink: Sink = ParquetSink(stream) if suffix == ".parquet" else TextSink(stream)
         for block in _blocks(answers):
-            raise_faults(block)
+            raise_faults(block["fault"].drop_null().to_pylist())
             skipped += block["skipped"].drop_null().to_pylist()
             block = block.filter(block["skipped"].is_null()).drop_columns(list(REASONS))
             if len(block):
@@ -181,23 +166,8 @@ def write(answers: ray.data.Dataset, destination: Destination, console: Console)
                 status.update(f"predicting: {count:,} sequences")
         sink.close()
         if not count:
-            raise DataError(
-                f"no sequence is left: {len(skipped)} were skipped, the first because: {skipped[0]}"
-                if skipped
-                else "there are no sequences to predict"
-            )
+            raise all_skipped(skipped) if skipped else DataError("there are no sequences to predict")
     return count, skipped
-
-
-def raise_faults(block: pa.Table) -> None:
-    """
-    Raises:
-        DataError: the first few faults of a block that has any.
-    """
-    faults = block["fault"].drop_null().to_pylist()
-    if faults:
-        more = [f"and {len(faults) - 3} more"] if len(faults) > 3 else []
-        raise DataError("\n".join(faults[:3] + more))
 
 
 class TextSink:

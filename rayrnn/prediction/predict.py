@@ -18,13 +18,14 @@ from rich.console import Console
 
 from rayrnn.cluster import connect
 from rayrnn.data.arrow_lists import flat
-from rayrnn.data.rows import REASONS, SYMBOLS, canonical, step_counts
+from rayrnn.data.rows import REASONS, SYMBOLS, canonical, raise_faults, step_counts
 from rayrnn.data.sequences import settle
 from rayrnn.data.sources import read
 from rayrnn.errors import DataError, UsageError
 from rayrnn.models.network import Network
 from rayrnn.prediction.destination import open_destination
-from rayrnn.prediction.output import SUFFIXES, answers_of, raise_faults, write
+from rayrnn.prediction.output import SUFFIXES, answers_of, write
+from rayrnn.recipe import needs_of, task_of
 from rayrnn.runs.directory import Run
 from rayrnn.runs.model import Trained, outputs_of, trained
 
@@ -49,7 +50,7 @@ def only_answers(block: pa.Table) -> pa.Table:
     Raises:
         DataError: the first few faults of a block that has any.
     """
-    raise_faults(block)
+    raise_faults(block["fault"].drop_null().to_pylist())
     return block.filter(block["skipped"].is_null()).drop_columns(list(REASONS))
 
 
@@ -70,9 +71,9 @@ def _answer_block(block: pa.Table, reference: ray.ObjectRef) -> Iterator[pa.Tabl
 def _answer_rows(block: pa.Table, model: Trained, network: Network) -> Iterator[pa.Table]:
     if "label" in block.column_names:
         block = block.drop_columns(["label"])
-    rows = canonical(block, model.recipe.task, labelled=False)
+    rows = canonical(block, needs_of(model.recipe), labelled=False)
     for piece in _slices(rows, model):
-        answers = answers_of(piece, outputs_of(piece, model, network), model.encoding)
+        answers = answers_of(piece, outputs_of(piece, model, network), task_of(model.recipe), model.encoding)
         for name in REASONS:
             answers = answers.append_column(name, pa.nulls(len(answers), pa.string()))
         yield answers
@@ -90,7 +91,8 @@ def _slices(rows: pa.Table, model: Trained) -> Iterator[pa.Table]:
 def _unanswered(model: Trained, name: str, reasons: pa.Array) -> pa.Table:
     """Rows with nothing but their reason, in the columns that answers have."""
     nobody = pa.table({"key": pa.array([], pa.string()), "symbols": pa.array([], SYMBOLS)})
-    answers = answers_of(nobody, np.zeros((0, model.encoding.num_outputs), np.float32), model.encoding)
+    nothing = np.zeros((0, model.encoding.num_outputs), np.float32)
+    answers = answers_of(nobody, nothing, task_of(model.recipe), model.encoding)
     for each in REASONS:
         answers = answers.append_column(each, pa.array([], pa.string()))
     return pa.concat_tables([answers, pa.table({name: reasons})], promote_options="default")
@@ -128,12 +130,12 @@ def predict(
         ClusterError: there is no cluster at `address`.
     """
     model = _answering(run)
-    recipe, encoding = model.recipe, model.encoding
+    recipe = model.recipe
     destination = open_destination(str(out), suffixes=SUFFIXES, endpoint=recipe.data.endpoint)
-    num_columns = 1 if encoding.symbols else encoding.num_features + len(encoding.categories)
+    num_columns = model.encoding.inputs.num_columns
     with connect(address):
         started = time.monotonic()
-        sequences = read(recipe.data, recipe.task, where=str(path), labelled=False, num_columns=num_columns)
+        sequences = read(recipe.data, needs_of(recipe), where=str(path), labelled=False, num_columns=num_columns)
         count, skipped = write(answered(sequences, model), destination, console or Console(stderr=True))
         return Written(str(out), count, tuple(skipped), time.monotonic() - started)
 
@@ -155,7 +157,7 @@ def predictions(run: Run, data: ray.data.Dataset) -> ray.data.Dataset:
 
 
 def _answering(run: Run) -> Trained:
-    if run.recipe.task == "language_model":
+    if task_of(run.recipe).generates:
         raise UsageError(
             f"{run.name} learned a language model, which has no labels to predict: `rayrnn generate` writes with it, "
             "`rayrnn evaluate --data` measures it on other text"

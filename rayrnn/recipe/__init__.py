@@ -1,21 +1,31 @@
 """What is learned: one YAML file, validated, frozen, and stored with the run."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import pydantic
 import yaml
 from pydantic import Field
 
 from rayrnn.errors import RecipeError
-from rayrnn.recipe.data_sections import CsvData, Data, Section, TextData
+from rayrnn.recipe.data_sections import CsvData, Data, Section, StepData, TextData
 from rayrnn.recipe.sections import Averaging, Model, Training
 from rayrnn.recipe.sources import section_named
+from rayrnn.tasks import Choices, Task, Weighable, load_task
 from rayrnn.wording import did_you_mean, line_of
 
-Task = Literal["language_model", "classification", "tagging", "regression"]
+if TYPE_CHECKING:
+    from rayrnn.data.rows import Needs
+
+#: the tasks that come with rayrnn
+TASKS: Mapping[str, str] = {
+    "language_model": "rayrnn.tasks.language_model:LanguageModel",
+    "classification": "rayrnn.tasks.classification:Classification",
+    "tagging": "rayrnn.tasks.tagging:Tagging",
+    "regression": "rayrnn.tasks.regression:Regression",
+}
 
 
 def _parse_data(value: object, asked: pydantic.ValidationInfo) -> object:
@@ -26,13 +36,20 @@ def _parse_data(value: object, asked: pydantic.ValidationInfo) -> object:
     return section_named(str(value.get("source", "text")), trusted=trusted).model_validate(dict(value))
 
 
+def _check_task(name: str, asked: pydantic.ValidationInfo) -> str:
+    """Import the task, if that is allowed: whatever holds a recipe may use it."""
+    task_named(name, trusted=asked.context is None or bool(asked.context["trusted"]))
+    return name
+
+
 class Recipe(Section):
     """The whole of what is learned. Where it runs is not its business (that is the cluster file)."""
 
     #: the run's name: its directory is runs/NAME unless `--out` says another
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    #: what the network is asked
-    task: Task = "language_model"
+    #: what the network is asked: language_model, classification, tagging, regression, or a task of a plugin's or your
+    #: own, `package.module:Name`
+    task: Annotated[str, pydantic.AfterValidator(_check_task)] = "language_model"
     data: Annotated[pydantic.SerializeAsAny[Data], pydantic.BeforeValidator(_parse_data)]
     model: Model = Model()
     training: Training = Training()
@@ -42,21 +59,8 @@ class Recipe(Section):
 
     @pydantic.model_validator(mode="after")
     def _fits_together(self) -> "Recipe":
-        both_ways = self.model.bidirectional != "none"
-        if both_ways and self.task == "language_model":
-            raise ValueError("model.bidirectional must be none: a language model must not see the symbol it predicts")
-        if self.training.truncate and both_ways:
-            raise ValueError(
-                "training.truncate must be 0 with model.bidirectional: both directions need whole sequences"
-            )
-        if self.training.truncate and self.task == "classification":
-            raise ValueError("training.truncate must be 0: a classification has one label, at the sequence's end")
-        if self.training.class_weights != "none" and self.task not in ("classification", "tagging"):
-            raise ValueError(f"training.class_weights is for classes; the task is {self.task}")
-        if self.task == "language_model" and isinstance(self.data, CsvData):
-            raise ValueError("data.source csv has no text; its tasks are classification, tagging and regression")
-        if self.task != "language_model" and isinstance(self.data, TextData):
-            raise ValueError(f"data.source text has no labels for {self.task}; its task is language_model")
+        if faults := list(_faults(self)):
+            raise ValueError("; ".join(faults))
         return self
 
     suffixes: ClassVar[tuple[str, ...]] = (".yaml", ".yml")
@@ -64,6 +68,53 @@ class Recipe(Section):
     def to_yaml(self) -> str:
         """The resolved recipe: every default written out."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def task_named(name: str, *, trusted: bool = True) -> Task:
+    """A task by its name.
+
+    Raises:
+        ValueError: there is none of this name.
+        UsageError: it is code that is not installed as a plugin, and is not trusted.
+    """
+    return load_task(name, TASKS, trusted=trusted)
+
+
+def task_of(recipe: Recipe) -> Task:
+    """What a recipe's network is asked; that its code may be imported was settled when the recipe was read."""
+    return task_named(recipe.task)
+
+
+def choices_of(recipe: Recipe) -> Choices:
+    """What a recipe's task may have to know of it."""
+    steps = recipe.data if isinstance(recipe.data, StepData) else None
+    return Choices(
+        truncate=recipe.training.truncate,
+        bidirectional=recipe.model.bidirectional != "none",
+        horizon=steps.horizon if steps else 0,
+        classes=steps.class_names if steps else None,
+    )
+
+
+def needs_of(recipe: Recipe) -> "Needs":
+    """What a recipe's task needs of a row."""
+    return task_of(recipe).needs(choices_of(recipe))
+
+
+def _faults(recipe: Recipe) -> Iterator[str]:
+    """What of a recipe does not fit together."""
+    task, choices, needs = task_of(recipe), choices_of(recipe), needs_of(recipe)
+    yield from task.faults(choices)
+    if choices.truncate and choices.bidirectional:
+        yield "training.truncate must be 0 with model.bidirectional: both directions need whole sequences"
+    if recipe.training.class_weights != "none" and not isinstance(task, Weighable):
+        yield f"training.class_weights is for classes; the task is {recipe.task}"
+    if choices.horizon and needs.ahead != choices.horizon:
+        yield f"data.horizon is for forecasts of numbers; the task is {recipe.task}"
+    if isinstance(recipe.data, CsvData) and "values" not in needs.contents:
+        yield "data.source csv has no text; its tasks are classification, tagging and regression"
+    if isinstance(recipe.data, TextData) and needs.is_labelled:
+        yield f"data.source text has no labels for {recipe.task}; its task is language_model"
 
 
 def load_recipe(where: str | Path, overrides: Iterable[str] = (), *, trusted: bool = True) -> Recipe:

@@ -100,6 +100,11 @@ class StepData(Data):
     #: fitted once over the training part, kept with the run
     normalize: Literal["none", "standardize", "min_max"] = "none"
 
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """The classes by name, where they are given."""
+        return self.classes if self.num_classes is None else tuple(map(str, range(self.num_classes)))
+
     @pydantic.model_validator(mode="after")
     def _one_kind_of_class(self) -> "StepData":
         if self.num_classes is not None and self.classes is not None:

@@ -10,12 +10,13 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from rayrnn.data.batches import Minibatch, collate
+from rayrnn.data.batches import Minibatch
 from rayrnn.data.encoding import Encoding
 from rayrnn.data.rows import step_counts
 from rayrnn.models.network import Network
-from rayrnn.recipe import Recipe
+from rayrnn.recipe import Recipe, task_of
 from rayrnn.runs.directory import Run, build_network
+from rayrnn.tasks import Task
 
 #: numbers that one layer of the network computes at once, about: 64 MiB
 NUMBERS_AT_ONCE = 2**24
@@ -71,24 +72,27 @@ def trained(run: Run) -> Trained:
 
 
 @torch.inference_mode()
-def answer(network: Network, minibatch: Minibatch, *, truncate: int) -> Iterator[tuple[Minibatch, torch.Tensor]]:
+def answer(
+    network: Network, minibatch: Minibatch, *, task: Task, truncate: int
+) -> Iterator[tuple[Minibatch, torch.Tensor]]:
     """Yield the segments of a minibatch with the network's outputs, BTV or BV; the recurrent state goes on."""
-    state = None
+    state: object = None
     device = next(network.parameters()).device
     for segment in minibatch.to(device).segments(truncate):
-        outputs, state = network(segment.inputs, state, segment.mask)
+        outputs, state = task.call(network, segment, state)
         yield segment, outputs
 
 
 @torch.inference_mode()
 def outputs_of(rows: pa.Table, model: Trained, network: Network) -> np.ndarray:
     """The network's outputs for canonical rows: float32 [steps of all rows, V], or [rows, V] with one answer a row."""
+    task, truncate = task_of(model.recipe), model.recipe.training.truncate
     sizes = step_counts(rows) if model.encoding.per_step else np.ones(len(rows), np.int64)
     starts = np.cumsum(sizes) - sizes
     found = np.zeros((int(sizes.sum()), model.encoding.num_outputs), np.float32)
     for chosen in model.minibatches(step_counts(rows)):
-        minibatch = collate(rows.take(pa.array(chosen)), model.encoding)
-        pieces = list(answer(network, minibatch, truncate=model.recipe.training.truncate))
+        minibatch = task.minibatch(rows.take(pa.array(chosen)), model.encoding)
+        pieces = list(answer(network, minibatch, task=task, truncate=truncate))
         if model.encoding.per_step:
             outputs_BTV = torch.cat([outputs for _, outputs in pieces], dim=1)
             own = sizes[chosen]

@@ -1,41 +1,31 @@
-"""What a task asks of the network: answers at which steps, and which loss.
+"""The losses that tasks are made of: added up over all targets that count, never taken apart.
 
-Shapes: B batch, T time, V symbols or classes, O numbers of a regression's answer.
+B batch, T time, V symbols or classes, O numbers of an answer.
 """
 
 import torch
 from torch.nn import functional
 
-
-def has_steps(task: str, *, per_step: bool = False) -> bool:
-    """Whether the network answers at every step (True) or once a sequence.
-
-    Args:
-        per_step: whether a regression's numbers stand at every step; the other tasks know by themselves.
-    """
-    return task in ("language_model", "tagging") or (task == "regression" and per_step)
+from rayrnn.data.encoding import Classes, Encoding
 
 
-def loss_sum(
-    task: str,
+def cross_entropy(
     outputs: torch.Tensor,
     targets: torch.Tensor,
     target_mask: torch.Tensor,
     class_weights: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Add up the losses of all targets that count.
+    """Add up the cross-entropies, in nats, of all targets that count.
 
     Args:
-        outputs: BTV logits (BV for one answer a sequence), or BTO (BO) numbers for a regression.
-        targets: BT (B) integers, or BTO (BO) numbers, where NaN stands for "no number here".
+        outputs: BTV logits, or BV for one answer a sequence.
+        targets: BT (B) integers.
         target_mask: BT (B), True where a target counts; what stands elsewhere contributes nothing, whatever it is.
-        class_weights: V factors for the losses of a classification or tagging.
+        class_weights: V factors.
 
     Returns:
-        The sum, in nats (a regression: of squared errors), and the number of targets (numbers) that count.
+        The sum, and the number of targets that count.
     """
-    if task == "regression":
-        return _squared_errors(outputs, targets, target_mask)
     counted = targets.masked_fill(~target_mask, -100)
     loss = functional.cross_entropy(
         outputs.flatten(0, -2).float(), counted.flatten(), weight=class_weights, ignore_index=-100, reduction="sum"
@@ -43,15 +33,32 @@ def loss_sum(
     return loss, target_mask.sum()
 
 
-def counted_numbers(targets: torch.Tensor, target_mask: torch.Tensor) -> torch.Tensor:
-    """True for every number of a regression's targets (BTO or BO) that is there and counts."""
-    return target_mask.unsqueeze(-1) & ~targets.isnan()
+def balanced_weights(encoding: Encoding, device: torch.device) -> torch.Tensor:
+    """V factors: the inverse of every class's count, its mean over all labels 1."""
+    assert isinstance(encoding.targets, Classes)
+    counts = torch.tensor(encoding.targets.counts, dtype=torch.float32).clamp(min=1)
+    return (counts.sum() / (len(counts) * counts)).to(device)
 
 
-def _squared_errors(
+def squared_errors(
     outputs: torch.Tensor, targets: torch.Tensor, target_mask: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
+    """Add up the squared errors of all numbers that count.
+
+    Args:
+        outputs: BTO numbers, or BO for one answer a sequence.
+        targets: the same, where NaN stands for "no number here".
+        target_mask: BT (B), True where a target counts.
+
+    Returns:
+        The sum, and the number of numbers that count.
+    """
     counted = counted_numbers(targets, target_mask)
     # the difference is masked before it is squared: NaN times zero would be a NaN gradient
     errors = (outputs.float() - targets).masked_fill(~counted, 0.0)
     return errors.square().sum(), counted.sum()
+
+
+def counted_numbers(targets: torch.Tensor, target_mask: torch.Tensor) -> torch.Tensor:
+    """True for every number (BTO or BO) of the targets that is there and counts."""
+    return target_mask.unsqueeze(-1) & ~targets.isnan()

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from rayrnn.cluster import connect
 from rayrnn.cluster.status import Heartbeat
-from rayrnn.data.prepare import Material, prepare
+from rayrnn.data.prepare import Prepared, prepare
 from rayrnn.errors import RayrnnError, RunError
 from rayrnn.recipe import Recipe
 from rayrnn.runs.checkpoints import newest_checkpoint
@@ -140,7 +140,7 @@ def train(
 class Driver:
     """One run's way from sequences in the object store to its end."""
 
-    def __init__(self, run: Run, recipe: Recipe, material: Material, screen: Talk) -> None:
+    def __init__(self, run: Run, recipe: Recipe, material: Prepared, screen: Talk) -> None:
         self._run = run
         self._recipe = recipe
         self._material = material

@@ -10,22 +10,26 @@ import torch
 
 from rayrnn.data.batches import Minibatch
 from rayrnn.data.encoding import Encoding
-from rayrnn.models.network import Network, detach_state
-from rayrnn.recipe import Recipe
+from rayrnn.recipe import Recipe, task_of
 from rayrnn.recipe.sections import Training
-from rayrnn.tasks.losses import loss_sum
+from rayrnn.tasks import Task, Weighable
 
 
 @dataclass(frozen=True)
-class Lesson:
+class LearningSettings:
     """How one minibatch is learned."""
 
-    task: str
+    #: steps in one segment; 0 = the whole sequence
     truncate: int
+    #: the bound on the gradient; 0 = no clipping
     clip: float
     clip_by: str
     precision: str
-    class_weights: torch.Tensor | None = None
+
+    @classmethod
+    def of(cls, training: Training) -> "LearningSettings":
+        """Those of a recipe."""
+        return cls(training.truncate, training.clip, training.clip_by, training.precision)
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,7 @@ class Work:
     #: steps that were computed and masked
     padding: int = 0
     updates: int = 0
-    #: nats over all targets (squared error for regression)
+    #: over all targets
     loss_sum: float = 0.0
     num_targets: float = 0.0
     learning_seconds: float = 0.0
@@ -58,7 +62,13 @@ class Evaluation:
 
 
 def learn_alone(
-    model: Network, optimizer: torch.optim.Optimizer, minibatches: Iterator[Minibatch], *, count: int, lesson: Lesson
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    minibatches: Iterator[Minibatch],
+    *,
+    task: Task,
+    count: int,
+    settings: LearningSettings,
 ) -> Work:
     """Learn `count` minibatches: an update a segment, the recurrent state carried on, detached.
 
@@ -74,18 +84,16 @@ def learn_alone(
         steps += minibatch.steps
         padding += minibatch.mask.numel() - minibatch.steps
         state = None
-        for segment in minibatch.to(device).segments(lesson.truncate):
-            with torch.autocast(device.type, torch.bfloat16, enabled=lesson.precision == "bf16"):
-                outputs, state = model(segment.inputs, state, segment.mask)
-            total, targets = loss_sum(
-                lesson.task, outputs.float(), segment.targets, segment.target_mask, lesson.class_weights
-            )
+        for segment in minibatch.to(device).segments(settings.truncate):
+            with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
+                outputs, state = task.call(model, segment, state)
+            total, targets = task.loss(outputs, segment)
             optimizer.zero_grad()
             loss: torch.Tensor = total / targets.clamp(min=1)
             loss.backward()  # type: ignore[no-untyped-call]
-            clip_gradients(model, lesson.clip, lesson.clip_by)
+            clip_gradients(model, settings.clip, settings.clip_by)
             optimizer.step()
-            state = detach_state(state)
+            state = detached(state)
             sums.append(total.detach())
             counts.append(targets)
     losses = torch.stack(sums).tolist() if sums else []
@@ -103,7 +111,7 @@ def learn_alone(
 
 
 @torch.no_grad()
-def evaluate(model: Network, minibatches: Iterable[Minibatch], *, lesson: Lesson) -> Evaluation:
+def evaluate(model: torch.nn.Module, minibatches: Iterable[Minibatch], *, task: Task, truncate: int) -> Evaluation:
     """The model's loss on minibatches it does not learn from; dropout is off."""
     device = next(model.parameters()).device
     started = time.perf_counter()
@@ -114,26 +122,34 @@ def evaluate(model: Network, minibatches: Iterable[Minibatch], *, lesson: Lesson
     for minibatch in minibatches:
         num_sequences += len(minibatch.keys)
         state = None
-        for segment in minibatch.to(device).segments(lesson.truncate):
-            outputs, state = model(segment.inputs, state, segment.mask)
-            total, targets = loss_sum(lesson.task, outputs, segment.targets, segment.target_mask)
+        for segment in minibatch.to(device).segments(truncate):
+            outputs, state = task.call(model, segment, state)
+            total, targets = task.loss(outputs, segment)
             loss += total.cpu()
             num_targets += float(targets)
-            if not segment.targets.is_floating_point():
+            if task.right_or_wrong:
                 right = (outputs.argmax(-1) == segment.targets) & segment.target_mask
                 num_correct += float(right.sum())
     model.train()
     return Evaluation(float(loss), num_targets, num_correct, num_sequences, time.perf_counter() - started)
 
 
-def make_lesson(recipe: Recipe, encoding: Encoding, device: torch.device) -> Lesson:
-    """The recipe's way to learn a minibatch; `balanced` weighs a class by the inverse of its count."""
-    weights = None
-    if recipe.training.class_weights == "balanced":
-        counts = torch.tensor(encoding.class_counts, dtype=torch.float32).clamp(min=1)
-        weights = (counts.sum() / (len(counts) * counts)).to(device)
-    training = recipe.training
-    return Lesson(recipe.task, training.truncate, training.clip, training.clip_by, training.precision, weights)
+def detached(state: object) -> object:
+    """The same state, whatever it is made of, cut from the graph of the segment that computed it."""
+    if isinstance(state, torch.Tensor):
+        return state.detach()
+    if isinstance(state, list | tuple):
+        return type(state)(map(detached, state))
+    return {name: detached(part) for name, part in state.items()} if isinstance(state, dict) else state
+
+
+def task_to_learn(recipe: Recipe, encoding: Encoding, device: torch.device) -> Task:
+    """The recipe's task as it is learned: its losses weighed by class, if the recipe says so."""
+    task = task_of(recipe)
+    if recipe.training.class_weights == "none":
+        return task
+    assert isinstance(task, Weighable), "a recipe's validation has seen to it"
+    return task.balanced(encoding, device)
 
 
 def make_optimizer(model: torch.nn.Module, training: Training) -> torch.optim.Optimizer:

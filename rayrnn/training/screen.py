@@ -12,7 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from rayrnn.recipe import Recipe
+from rayrnn.recipe import Recipe, task_of
 from rayrnn.recipe.sections import Averaging
 from rayrnn.training.summary import Account, Outcome
 from rayrnn.wording import counted, size
@@ -208,9 +208,11 @@ def summary_rows(recipe: Recipe, outcome: Outcome) -> dict[str, str]:
     early = " (stopped early: no better held-out loss)" if outcome.reason == "no better" else ""
     rows = {"rounds": f"{outcome.rounds:,} in {_duration(outcome.seconds)}{early}"}
     if outcome.loss is not None:
-        rows["loss"] = f"{_loss(recipe, outcome.loss)}, in training"
+        rows["loss"] = f"{task_of(recipe).describe_loss(outcome.loss)}, in training"
     if outcome.best_loss is not None:
-        rows["held-out"] = f"{_loss(recipe, outcome.best_loss)}, at its best after round {outcome.best_round:,}"
+        rows["held-out"] = (
+            f"{task_of(recipe).describe_loss(outcome.best_loss)}, at its best after round {outcome.best_round:,}"
+        )
     rows["speed"] = f"{outcome.steps_per_second:,.0f} steps/s over all workers"
     return rows
 
@@ -228,7 +230,7 @@ def went_on_words(event: dict[str, Any]) -> str:
 
 def next_command(recipe: Recipe, outcome: Outcome) -> str:
     """What the user will want to type now."""
-    if recipe.task == "language_model":
+    if task_of(recipe).generates:
         return f"rayrnn generate {outcome.run.name}"
     return f"rayrnn evaluate {outcome.run.name}" + ("" if recipe.data.held_out else " --data PATH")
 
@@ -248,14 +250,6 @@ def curve(metrics: list[dict[str, Any]], *, width: int) -> str:
         plotext.scatter(rounds, losses, label="held-out", marker="o")
     plotext.xlabel("round")
     return str(plotext.build())
-
-
-def _loss(recipe: Recipe, loss: float) -> str:
-    if recipe.task == "language_model":
-        return f"{loss:.4f} nats a step = {loss / math.log(2):.3f} bits"
-    if recipe.task == "regression":
-        return f"{loss:.4f} squared error = {math.sqrt(loss):.4f} RMSE"
-    return f"{loss:.4f} nats"
 
 
 def _clock(seconds: float) -> str:

@@ -8,7 +8,7 @@ import torch
 
 from rayrnn.averaging.compression import num_encoded
 from rayrnn.data.order import make_plan, padding_share
-from rayrnn.data.prepare import Material
+from rayrnn.data.prepare import Prepared
 from rayrnn.recipe import Recipe
 from rayrnn.runs.directory import Run
 
@@ -36,7 +36,7 @@ class Account:
     num_workers: int
 
 
-def draw_up(recipe: Recipe, network: torch.nn.Module, material: Material, *, num_workers: int) -> Account:
+def draw_up(recipe: Recipe, network: torch.nn.Module, material: Prepared, *, num_workers: int) -> Account:
     """Count everything once, for the workers that the run begins with."""
     sequences, indices = material.training.sequences, material.training.indices
     plan = make_plan(material.training, batch_size=recipe.training.batch_size, seed=recipe.seed)

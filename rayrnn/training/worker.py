@@ -1,5 +1,6 @@
 """What one Ray Train actor runs: learn alone, average, report, round after round."""
 
+import functools
 import time
 import traceback
 from dataclasses import astuple
@@ -14,18 +15,20 @@ from rayrnn.averaging import Averager
 from rayrnn.averaging.optimizer_state import reset_state
 from rayrnn.data.order import Stream, make_plan, shared_out
 from rayrnn.errors import RayrnnError
+from rayrnn.recipe import task_of
 from rayrnn.runs.checkpoints import Checkpoint, Tensors, digest
 from rayrnn.runs.directory import build_network
 from rayrnn.training.coordinator import Event
 from rayrnn.training.group import Group, Leaving, LeftBehind
 from rayrnn.training.loop import (
     Evaluation,
+    LearningSettings,
     Work,
     evaluate,
     learn_alone,
     learning_rate,
-    make_lesson,
     make_optimizer,
+    task_to_learn,
 )
 from rayrnn.training.messages import Assignment, Progress
 from rayrnn.training.notes import Notes, culprit, evaluation_event, round_event, write_notes
@@ -84,10 +87,13 @@ class Worker:
             optimizer_state=recipe.averaging.optimizer_state,
             wire=recipe.averaging.wire,
         )
-        self._lesson = make_lesson(recipe, assignment.encoding, self._device)
+        self._task = task_of(recipe)
+        self._learned_task = task_to_learn(recipe, assignment.encoding, self._device)
+        self._settings = LearningSettings.of(recipe.training)
+        self._collate = functools.partial(self._task.minibatch, encoding=assignment.encoding)
         self._stream = Stream(
             assignment.training,
-            assignment.encoding,
+            self._collate,
             make_plan(assignment.training, batch_size=recipe.training.batch_size, seed=recipe.seed),
             frequency=recipe.averaging.frequency,
             ahead=recipe.training.prefetch,
@@ -173,8 +179,14 @@ class Worker:
         for parameters in self._optimizer.param_groups:
             parameters["lr"] = self._learning_rate()
         minibatches = self._stream.round(self._progress.cursor, rank, size)
-        frequency = self._recipe.averaging.frequency
-        return learn_alone(self._model, self._optimizer, minibatches, count=frequency, lesson=self._lesson)
+        return learn_alone(
+            self._model,
+            self._optimizer,
+            minibatches,
+            task=self._learned_task,
+            count=self._recipe.averaging.frequency,
+            settings=self._settings,
+        )
 
     def _evaluate_if_due(self, rank: int, size: int) -> Evaluation:
         """Evaluate the mean of the rounds so far; its sums travel with this round's average."""
@@ -185,13 +197,13 @@ class Worker:
         self._evaluated_model = self._weights()
         share = shared_out(
             self._assignment.held_out,
-            self._assignment.encoding,
+            self._collate,
             rank=rank,
             size=size,
             batch_size=self._recipe.training.batch_size,
             ahead=self._recipe.training.prefetch,
         )
-        return evaluate(self._model, share, lesson=self._lesson)
+        return evaluate(self._model, share, task=self._task, truncate=self._settings.truncate)
 
     def _learning_rate(self) -> float:
         return learning_rate(self._recipe.training, self._progress.round, self._recipe.averaging.rounds)
@@ -215,7 +227,7 @@ class Worker:
         if sum(note.held_out_sequences for note in notes) < max(1, len(self._assignment.held_out)):
             return
         now = self._progress.round
-        event = evaluation_event(now, notes, classes=self._recipe.task != "regression")
+        event = evaluation_event(now, notes, classes=self._task.right_or_wrong)
         self._progress = self._progress.after_evaluation(now, event["held_out_loss"])
         if self._progress.best_round == now:
             event["model"] = self._evaluated_model

@@ -20,6 +20,7 @@ from rayrnn.data.sources.csv_parsing import parse
 from rayrnn.data.sources.labels import Target
 from rayrnn.errors import DataError, RayrnnError, RecipeError
 from rayrnn.recipe.data_sections import CsvData
+from tests.asked import needs
 from tests.ts_files import find_ts, read_ts, write_csv
 
 PLAIN = "1,2,0\n3,4,0\n"
@@ -35,14 +36,14 @@ def write(directory: Path, files: dict[str, str | bytes]) -> Path:
 
 def rows(task: str, path: Path | str, **keys: Any) -> list[dict[str, Any]]:
     """The rows a recipe's `data` section reads, in order, without those that cannot be used."""
-    dataset = read(CsvData(path=str(path), **keys), task)
+    dataset = read(CsvData(path=str(path), **keys), needs(task))
     return pa.concat_tables(ray.get(dataset.to_arrow_refs()), promote_options="default").to_pylist()
 
 
 def fault(task: str, path: Path, **keys: Any) -> str:
     """What the user is told."""
     with pytest.raises(RayrnnError) as told:
-        gather(read(CsvData(path=str(path), **keys), task), task=task)
+        gather(read(CsvData(path=str(path), **keys), needs(task)), needs(task))
     return str(told.value).replace(f"{path}/", "")
 
 
@@ -57,7 +58,7 @@ def test_values_are_lists_of_fixed_width_so_that_no_python_object_is_made_for_a_
     ray_cluster: None, tmp_path: Path
 ) -> None:
     write(tmp_path, {"a.csv": PLAIN})
-    schema = read(CsvData(path=str(tmp_path)), "classification").materialize().schema().base_schema
+    schema = read(CsvData(path=str(tmp_path)), needs("classification")).materialize().schema().base_schema
     assert schema.field("values").type == pa.list_(pa.list_(pa.float32(), 3))
 
 
@@ -270,7 +271,7 @@ def test_skipped_files_are_left_out_and_listed_with_their_reasons(ray_cluster: N
     good = {f"{number:02d}.csv": PLAIN for number in range(20)}
     write(tmp_path, good | {"07.csv": "1,2,0\n3,x,0\n", "11.csv": "", "13.csv": "1,2,9\n"})
     data = CsvData(path=str(tmp_path), label_column=2, num_classes=2, on_error="skip")
-    sequences = gather(read(data, "classification"), task="classification")
+    sequences = gather(read(data, needs("classification")), needs("classification"))
     assert len(sequences) == 17
     assert [reason.partition(str(tmp_path))[2][:8] for reason in sequences.skipped] == [
         "/07.csv:",
@@ -387,16 +388,16 @@ def test_a_fault_in_lines_of_labels_is_told(
 
 def test_a_file_that_cannot_be_read_is_told(ray_cluster: None, tmp_path: Path) -> None:
     write(tmp_path, {"a.csv": PLAIN, "b.csv": PLAIN})
-    dataset = read(CsvData(path=str(tmp_path)), "classification")
+    dataset = read(CsvData(path=str(tmp_path)), needs("classification"))
     (tmp_path / "b.csv").unlink()
     with pytest.raises(DataError, match=r"b\.csv cannot be read"):
-        gather(dataset, task="classification")
+        gather(dataset, needs("classification"))
 
 
 def test_several_label_columns_are_for_regression_only(ray_cluster: None, tmp_path: Path) -> None:
     write(tmp_path, {"a.csv": PLAIN})
     with pytest.raises(RecipeError, match="names 2 columns; task tagging takes one"):
-        read(CsvData(path=str(tmp_path), label_column=(1, 2)), "tagging")
+        read(CsvData(path=str(tmp_path), label_column=(1, 2)), needs("tagging"))
 
 
 CELLS = st.text(alphabet=st.sampled_from('ab",\n\r;é '), max_size=4)
@@ -411,7 +412,7 @@ def test_files_parsed_together_are_what_python_reads_from_each(files: list[list[
         csv.writer(text).writerows(lines)
         contents.append(text.getvalue().encode())
     data = CsvData(path="unused", categorical=(1,))
-    layout = layout_of(contents[0], "first", data, Target("tagging"))
+    layout = layout_of(contents[0], "first", data, Target(needs("tagging")))
     parsed = parse(contents, [str(number) for number in range(len(files))], layout)
     assert parsed.reasons == {}
     assert parsed.lengths.tolist() == [len(lines) for lines in files]

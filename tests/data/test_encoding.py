@@ -9,8 +9,8 @@ import pyarrow as pa
 import pytest
 import ray.data
 
-from rayrnn.data.batches import Minibatch, collate
-from rayrnn.data.encoding import Encoding
+from rayrnn.data.batches import Minibatch
+from rayrnn.data.encoding import Classes, Encoding, Numbers
 from rayrnn.data.fitting import fit_encoding
 from rayrnn.data.order import Plan
 from rayrnn.data.prepare import prepare
@@ -19,8 +19,10 @@ from rayrnn.data.sequences import Part, Sequences, gather, split, take
 from rayrnn.data.sources import read
 from rayrnn.data.vocabulary import UNKNOWN
 from rayrnn.errors import DataError
-from rayrnn.recipe import validate_recipe
+from rayrnn.recipe import task_named, validate_recipe
 from rayrnn.recipe.data_sections import Data, TextData
+from rayrnn.tasks import Choices
+from tests.asked import needs
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -32,30 +34,35 @@ def gathered(task: str, *blocks: dict[str, Any], horizon: int = 0) -> Sequences:
         count = len(next(iter(block.values())))
         tables.append(pa.table({"key": [f"row {start + number}" for number in range(count)], **block}))
         start += count
-    return gather(ray.data.from_arrow(tables), task=task, horizon=horizon)
+    return gather(ray.data.from_arrow(tables), needs(task, horizon))
 
 
-def everything(sequences: Sequences, encoding: Encoding) -> Minibatch:
-    return collate(take(sequences, np.arange(len(sequences))), encoding)
+def everything(task: str, sequences: Sequences, encoding: Encoding) -> Minibatch:
+    return task_named(task).minibatch(take(sequences, np.arange(len(sequences))), encoding)
+
+
+def classes_of(encoding: Encoding) -> Classes:
+    assert isinstance(encoding.targets, Classes)
+    return encoding.targets
 
 
 def test_a_language_model_knows_every_character_of_both_parts() -> None:
     sequences = gathered("language_model", {"text": ["abca", "bad"]}, {"text": ["zäh", "🌹a"]})
-    encoding = fit_encoding(sequences, np.array([0, 1]), task="language_model")
-    assert encoding.text_vocabulary.symbols == tuple(sorted("abcdzhä🌹"))
+    encoding = fit_encoding(sequences, np.array([0, 1]), task_named("language_model"), Choices())
+    assert encoding.vocabulary.symbols == tuple(sorted("abcdzhä🌹"))
     assert (encoding.num_inputs, encoding.num_outputs, encoding.symbols, encoding.per_step) == (8, 8, True, True)
     assert encoding.describe() == "8 symbols"
     others = gathered("language_model", {"text": ["xy"]})
-    encoding = fit_encoding(sequences, np.arange(4), task="language_model", held_out=others)
-    assert {"x", "y"} < set(encoding.text_vocabulary.symbols)
+    encoding = fit_encoding(sequences, np.arange(4), task_named("language_model"), Choices(), held_out=others)
+    assert {"x", "y"} < set(encoding.vocabulary.symbols)
 
 
 def test_a_language_model_of_words_knows_them_all() -> None:
     sequences = gathered(
         "language_model", {"symbols": [["a", "rose", "is"], ["a", "rose"]]}, {"symbols": [["is", "once"]]}
     )
-    encoding = fit_encoding(sequences, np.array([0, 1]), task="language_model")
-    assert encoding.text_vocabulary.symbols == ("a", "is", "once", "rose")
+    encoding = fit_encoding(sequences, np.array([0, 1]), task_named("language_model"), Choices())
+    assert encoding.vocabulary.symbols == ("a", "is", "once", "rose")
 
 
 def test_tagging_learns_rare_words_as_the_unknown_one_and_every_tag() -> None:
@@ -64,12 +71,11 @@ def test_tagging_learns_rare_words_as_the_unknown_one_and_every_tag() -> None:
     sequences = gathered(
         "tagging", {"symbols": words[:2], "label": tags[:2]}, {"symbols": words[2:], "label": tags[2:]}
     )
-    encoding = fit_encoding(sequences, np.array([0, 1]), task="tagging")
-    assert encoding.text_vocabulary.symbols == (UNKNOWN, "dog", "the")
-    assert encoding.classes == ("D", "N", "X")
-    assert encoding.class_counts == (3, 3, 0)
+    encoding = fit_encoding(sequences, np.array([0, 1]), task_named("tagging"), Choices())
+    assert encoding.vocabulary.symbols == (UNKNOWN, "dog", "the")
+    assert encoding.targets == Classes(("D", "N", "X"), (3, 3, 0))
     assert encoding.describe() == "3 symbols, 3 classes"
-    assert everything(sequences, encoding).inputs[1].tolist() == [2, 0, 0, 0]
+    assert everything("tagging", sequences, encoding).inputs[1].tolist() == [2, 0, 0, 0]
 
 
 def test_classes_are_found_and_sorted_as_people_sort() -> None:
@@ -77,22 +83,29 @@ def test_classes_are_found_and_sorted_as_people_sort() -> None:
     numbers = gathered(
         "classification", {"values": values[:3], "label": [10, 9, 2]}, {"values": values[:2], "label": [9, -1]}
     )
-    encoding = fit_encoding(numbers, np.array([0, 1, 3]), task="classification")
-    assert encoding.classes == ("-1", "2", "9", "10")
-    assert encoding.class_counts == (0, 0, 2, 1)
+    encoding = fit_encoding(numbers, np.array([0, 1, 3]), task_named("classification"), Choices())
+    assert encoding.targets == Classes(("-1", "2", "9", "10"), (0, 0, 2, 1))
     assert (encoding.num_inputs, encoding.num_outputs, encoding.symbols, encoding.per_step) == (1, 4, False, False)
     assert encoding.describe() == "1 feature, 4 classes"
     names = gathered("classification", {"values": values[:3], "label": ["b", "10", "a"]})
-    assert fit_encoding(names, np.arange(3), task="classification").classes == ("10", "a", "b")
+    assert classes_of(fit_encoding(names, np.arange(3), task_named("classification"), Choices())).names == (
+        "10",
+        "a",
+        "b",
+    )
 
 
 def test_classes_may_be_given_and_keep_their_order() -> None:
     sequences = gathered("classification", {"values": [[1.0], [2.0]], "label": ["walk", "run"]})
-    encoding = fit_encoding(sequences, np.arange(2), task="classification", classes=("walk", "run", "sit"))
-    assert (encoding.classes, encoding.class_counts) == (("walk", "run", "sit"), (1, 1, 0))
-    assert everything(sequences, encoding).targets.tolist() == [0, 1]
+    encoding = fit_encoding(
+        sequences, np.arange(2), task_named("classification"), Choices(classes=("walk", "run", "sit"))
+    )
+    assert encoding.targets == Classes(("walk", "run", "sit"), (1, 1, 0))
+    assert everything("classification", sequences, encoding).targets.tolist() == [0, 1]
     sequences = gathered("classification", {"values": [[1.0], [2.0]], "label": [2, 0]})
-    assert fit_encoding(sequences, np.arange(2), task="classification", num_classes=3).classes == ("0", "1", "2")
+    assert classes_of(
+        fit_encoding(sequences, np.arange(2), task_named("classification"), Choices(classes=("0", "1", "2")))
+    ).names == ("0", "1", "2")
 
 
 def test_a_label_outside_the_classes_is_told_before_training_starts() -> None:
@@ -102,12 +115,12 @@ def test_a_label_outside_the_classes_is_told_before_training_starts() -> None:
     with pytest.raises(
         DataError, match="sequence 'row 2' has the label 'fly', which is not among the 2 classes: walk, run"
     ):
-        fit_encoding(sequences, np.arange(2), task="classification", classes=("walk", "run"))
+        fit_encoding(sequences, np.arange(2), task_named("classification"), Choices(classes=("walk", "run")))
     sequences = gathered("tagging", {"symbols": [["a"], ["a", "a"]], "label": [[0], [1, 3]]})
     with pytest.raises(
         DataError, match="sequence 'row 1' has the label '3', which is not among the 3 classes: 0, 1, 2"
     ):
-        fit_encoding(sequences, np.arange(2), task="tagging", num_classes=3)
+        fit_encoding(sequences, np.arange(2), task_named("tagging"), Choices(classes=("0", "1", "2")))
 
 
 def test_scaling_and_categories_come_from_the_training_part() -> None:
@@ -118,36 +131,40 @@ def test_scaling_and_categories_come_from_the_training_part() -> None:
         {"values": values[:2], "categories": categories[:2], "label": [0, 1]},
         {"values": values[2:], "categories": categories[2:], "label": [1]},
     )
-    encoding = fit_encoding(sequences, np.array([0, 1]), task="classification", normalize="min_max")
-    assert encoding.categories == (("blue", "red"), ("x", "y"))
-    assert (encoding.num_features, encoding.num_inputs) == (1, 5)
-    minibatch = everything(sequences, encoding)
+    encoding = fit_encoding(sequences, np.array([0, 1]), task_named("classification"), Choices(), normalize="min_max")
+    assert isinstance(encoding.inputs, Numbers)
+    assert encoding.inputs.categories == (("blue", "red"), ("x", "y"))
+    assert (encoding.inputs.num_columns, encoding.num_inputs) == (3, 5)
+    minibatch = everything("classification", sequences, encoding)
     assert minibatch.inputs[0].tolist() == [[0, 0, 1, 1, 0], [1, 1, 0, 1, 0]]
     assert minibatch.inputs[2, 0].tolist() == [100, 0, 0, 1, 0]
 
 
 def test_steps_of_nothing_but_categories_are_learned() -> None:
     sequences = gathered("classification", {"categories": [[["a", "x"]], [["b", "x"], ["a", "y"]]], "label": [0, 1]})
-    encoding = fit_encoding(sequences, np.arange(2), task="classification", normalize="standardize")
+    encoding = fit_encoding(sequences, np.arange(2), task_named("classification"), Choices(), normalize="standardize")
     assert encoding.num_inputs == 4
-    assert everything(sequences, encoding).inputs[1].tolist() == [[0, 1, 1, 0], [1, 0, 0, 1]]
+    assert everything("classification", sequences, encoding).inputs[1].tolist() == [[0, 1, 1, 0], [1, 0, 0, 1]]
 
 
 def test_regression_knows_how_many_numbers_answer_what() -> None:
     whole = gathered("regression", {"values": [[[1.0, 2.0]]], "label": [[1.0, 2.0, 3.0]]})
-    encoding = fit_encoding(whole, np.arange(1), task="regression")
+    encoding = fit_encoding(whole, np.arange(1), task_named("regression"), Choices())
     assert (encoding.num_inputs, encoding.num_outputs, encoding.per_step) == (2, 3, False)
     assert encoding.describe() == "2 features, 3 numbers to predict"
     steps = gathered("regression", {"values": [[[1.0], [2.0]]], "label": [[[1.0], [2.0]]]})
-    encoding = fit_encoding(steps, np.arange(1), task="regression")
+    encoding = fit_encoding(steps, np.arange(1), task_named("regression"), Choices())
     assert (encoding.num_outputs, encoding.per_step) == (1, True)
     series = gathered("regression", {"values": [[[1.0, 5.0], [2.0, 6.0], [3.0, 7.0]]]}, horizon=1)
-    encoding = fit_encoding(series, np.arange(1), task="regression", horizon=1, normalize="standardize")
+    encoding = fit_encoding(series, np.arange(1), task_named("regression"), Choices(horizon=1), normalize="standardize")
     assert (encoding.num_outputs, encoding.per_step) == (2, True)
     assert encoding.describe() == "2 features, 2 numbers to predict, 1 step ahead"
     with pytest.raises(DataError, match=r"data\.horizon is 1, but these sequences hold no numbers to forecast"):
         fit_encoding(
-            gathered("regression", {"symbols": [["a", "b"]]}, horizon=1), np.arange(1), task="regression", horizon=1
+            gathered("regression", {"symbols": [["a", "b"]]}, horizon=1),
+            np.arange(1),
+            task_named("regression"),
+            Choices(horizon=1),
         )
 
 
@@ -168,27 +185,27 @@ def test_regression_knows_how_many_numbers_answer_what() -> None:
 def test_an_encoding_is_plain_json_that_encodes_the_same(task: str, block: dict[str, Any], horizon: int) -> None:
     sequences = gathered(task, block, horizon=horizon)
     normalize = "standardize" if "values" in block else "none"
-    encoding = fit_encoding(sequences, np.arange(2), task=task, horizon=horizon, normalize=normalize)
+    encoding = fit_encoding(sequences, np.arange(2), task_named(task), Choices(horizon=horizon), normalize=normalize)
     stored = Encoding.from_json(json.loads(json.dumps(encoding.to_json(), allow_nan=False)))
     assert stored == encoding
-    ours, theirs = everything(sequences, encoding), everything(sequences, stored)
+    ours, theirs = everything(task, sequences, encoding), everything(task, sequences, stored)
     assert ours.inputs.equal(theirs.inputs)
     assert ours.targets.equal(theirs.targets)
 
 
-def test_a_model_that_reads_numbers_has_no_text_vocabulary() -> None:
+def test_a_model_that_reads_numbers_has_no_vocabulary() -> None:
     sequences = gathered("classification", {"values": [[[1.0, 2.0]], [[3.0, 4.0]]], "label": [1, 2]})
     with pytest.raises(DataError, match="this model reads 2 numbers a step, no symbols"):
-        _ = fit_encoding(sequences, np.arange(2), task="classification").text_vocabulary
+        _ = fit_encoding(sequences, np.arange(2), task_named("classification"), Choices()).vocabulary
 
 
 def test_one_class_alone_is_nothing_to_learn() -> None:
     sequences = gathered("classification", {"values": [[1.0], [2.0]], "label": ["up", "up"]})
     with pytest.raises(DataError, match="every label is 'up': there is nothing to tell apart"):
-        fit_encoding(sequences, np.arange(2), task="classification")
+        fit_encoding(sequences, np.arange(2), task_named("classification"), Choices())
     unlabelled = gathered("tagging", {"values": [[1.0, 2.0]], "label": pa.array([[None, None]], pa.list_(pa.string()))})
     with pytest.raises(DataError, match="no step of any sequence has a label"):
-        fit_encoding(unlabelled, np.arange(1), task="tagging")
+        fit_encoding(unlabelled, np.arange(1), task_named("tagging"), Choices())
 
 
 def test_sequences_whose_features_have_other_names_are_not_taken_together() -> None:
@@ -198,16 +215,18 @@ def test_sequences_whose_features_have_other_names_are_not_taken_together() -> N
         for block, names in zip(blocks, (("x", "y"), ("y", "x")), strict=True)
     ]
     with pytest.raises(DataError, match="'a' holds the features x, y, sequence 'b' holds y, x: all must be alike"):
-        gather(ray.data.from_arrow(named), task="classification")
+        gather(ray.data.from_arrow(named), needs("classification"))
 
 
 def test_from_text_to_minibatches_every_symbol_is_learned_once_an_epoch() -> None:
     text = "".join(chr(97 + number % 26) for number in range(5000))
-    sequences = gather(read(TextData(text=text, length=64), "language_model"), task="language_model")
+    sequences = gather(read(TextData(text=text, length=64), needs("language_model")), needs("language_model"))
     learned, held_out = split(sequences, 0.1, seed=1, last=True)
-    encoding = fit_encoding(sequences, learned, task="language_model")
+    encoding = fit_encoding(sequences, learned, task_named("language_model"), Choices())
     plan = Plan(sequences.steps, learned, sequences.offsets, batch_size=7, seed=1)
-    minibatches = [collate(take(sequences, plan.minibatch(j)), encoding) for j in range(plan.minibatches_an_epoch)]
+    task = task_named("language_model")
+    numbers = [plan.minibatch(number) for number in range(plan.minibatches_an_epoch)]
+    minibatches = [task.minibatch(take(sequences, own), encoding) for own in numbers]
     assert sum(minibatch.steps for minibatch in minibatches) == sequences.steps[learned].sum()
     assert sequences.steps.sum() == len(text) - 1
     assert sorted(key for minibatch in minibatches for key in minibatch.keys) == sorted(f"text:{i}" for i in learned)
@@ -231,4 +250,4 @@ def texts_of(part: Part) -> list[str]:
 
 def test_a_source_that_nobody_reads_is_told() -> None:
     with pytest.raises(DataError, match=r"nothing here reads data\.source 'stone'"):
-        read(Data(source="stone"), "classification")
+        read(Data(source="stone"), needs("classification"))

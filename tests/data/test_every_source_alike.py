@@ -6,12 +6,15 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from rayrnn.data.batches import Minibatch, collate
+from rayrnn.data.batches import Minibatch
 from rayrnn.data.fitting import fit_encoding
 from rayrnn.data.order import Plan
 from rayrnn.data.sequences import Sequences, gather, take
 from rayrnn.data.sources import read
+from rayrnn.recipe import task_named
 from rayrnn.recipe.data_sections import CsvData, Data, ParquetData
+from rayrnn.tasks import Choices
+from tests.asked import needs
 from tests.ts_files import Labelled, find_ts, read_ts, write_csv
 
 TASK = "classification"
@@ -52,17 +55,17 @@ def epoch(sequences: Sequences) -> list[Minibatch]:
     """The first epoch that training would learn, were the sequences numbered in the order of their keys."""
     numbers = np.arange(len(sequences))
     by_key = np.argsort(take(sequences, numbers)["key"].to_numpy(zero_copy_only=False))
-    encoding = fit_encoding(sequences, numbers, task=TASK, normalize="standardize")
+    encoding = fit_encoding(sequences, numbers, task_named(TASK), Choices(), normalize="standardize")
     plan = Plan(sequences.steps[by_key], numbers, np.array([0, len(numbers)]), batch_size=8, seed=1)
     chosen = (by_key[plan.minibatch(number)] for number in range(plan.minibatches_an_epoch))
-    return [collate(take(sequences, indices), encoding) for indices in chosen]
+    return [task_named(TASK).minibatch(take(sequences, indices), encoding) for indices in chosen]
 
 
 @pytest.mark.parametrize("source", ["rows", "steps"])
 def test_parquet_leads_to_the_minibatches_that_csv_files_lead_to(
     ray_cluster: None, sources: dict[str, Data], source: str
 ) -> None:
-    by_csv, by_parquet = (epoch(gather(read(sources[name], TASK), task=TASK)) for name in ("csv", source))
+    by_csv, by_parquet = (epoch(gather(read(sources[name], needs(TASK)), needs(TASK))) for name in ("csv", source))
     assert len(by_csv) == 34
     for ours, theirs in zip(by_csv, by_parquet, strict=True):
         assert ours.keys == theirs.keys
@@ -74,7 +77,7 @@ def test_parquet_leads_to_the_minibatches_that_csv_files_lead_to(
 def test_one_row_a_sequence_in_the_order_of_the_files_is_equal_bit_for_bit(
     ray_cluster: None, sources: dict[str, Data]
 ) -> None:
-    by_csv, by_rows = (gather(read(sources[name], TASK), task=TASK) for name in ("csv", "rows"))
+    by_csv, by_rows = (gather(read(sources[name], needs(TASK)), needs(TASK)) for name in ("csv", "rows"))
     everything = np.arange(len(by_csv))
     assert take(by_csv, everything).combine_chunks().equals(take(by_rows, everything).combine_chunks())
 
@@ -82,7 +85,7 @@ def test_one_row_a_sequence_in_the_order_of_the_files_is_equal_bit_for_bit(
 def test_a_minibatch_of_sequences_of_unequal_length_has_little_padding(
     ray_cluster: None, sources: dict[str, Data]
 ) -> None:
-    minibatches = epoch(gather(read(sources["csv"], TASK), task=TASK))
+    minibatches = epoch(gather(read(sources["csv"], needs(TASK)), needs(TASK)))
     steps = sum(minibatch.steps for minibatch in minibatches)
     computed = sum(minibatch.mask.numel() for minibatch in minibatches)
     assert 1 - steps / computed < 0.1

@@ -10,11 +10,12 @@ import pytest
 from rayrnn.data.sequences import gather, take
 from rayrnn.data.sources import read
 from rayrnn.recipe.data_sections import CsvData, Data, ParquetData
+from tests.asked import needs
 
 
 def features_of(data: Data) -> list[list[float]]:
     """The features at every step of the first sequence."""
-    sequences = gather(read(data, "regression"), task="regression", horizon=1)
+    sequences = gather(read(data, needs("regression")), needs("regression", 1))
     values: list[list[float]] = take(sequences, np.array([0]))["values"][0].as_py()
     return values
 

@@ -15,6 +15,7 @@ from rayrnn.data.sequences import Sequences, gather, take
 from rayrnn.data.sources import read
 from rayrnn.errors import DataError
 from rayrnn.recipe.data_sections import CsvData, ParquetData
+from tests.asked import needs
 from tests.ts_files import find_ts, read_ts, write_csv
 
 
@@ -26,7 +27,7 @@ def write(directory: Path, tables: Mapping[str, Mapping[str, Any]], **options: A
 
 
 def rows(task: str, path: Path, **keys: Any) -> list[dict[str, Any]]:
-    dataset = read(ParquetData(path=str(path), **keys), task)
+    dataset = read(ParquetData(path=str(path), **keys), needs(task))
     return pa.concat_tables(ray.get(dataset.to_arrow_refs()), promote_options="default").to_pylist()
 
 
@@ -36,7 +37,7 @@ def by_key(task: str, path: Path, **keys: Any) -> dict[str, dict[str, Any]]:
 
 def fault(task: str, path: Path, **keys: Any) -> str:
     with pytest.raises(DataError) as told:
-        gather(read(ParquetData(path=str(path), **keys), task), task=task)
+        gather(read(ParquetData(path=str(path), **keys), needs(task)), needs(task))
     return str(told.value)
 
 
@@ -51,7 +52,7 @@ def test_one_row_a_sequence_is_renamed(ray_cluster: None, tmp_path: Path) -> Non
     table = {"id": [7, 8], "series": [[[1.0, 2.0], [3.0, 4.0]], [[5.0, 6.0]]], "kind": ["up", "down"], "other": [0, 0]}
     write(tmp_path, {"a.parquet": table})
     keys = {"key": "id", "values": "series", "label": "kind"}
-    sequences = gather(read(ParquetData(path=str(tmp_path), **keys), "classification"), task="classification")
+    sequences = gather(read(ParquetData(path=str(tmp_path), **keys), needs("classification")), needs("classification"))
     assert contents(sequences) == [
         {"key": "7", "values": [[1, 2], [3, 4]], "label": "up"},
         {"key": "8", "values": [[5, 6]], "label": "down"},
@@ -131,8 +132,8 @@ def test_numbers_may_be_of_other_types_from_file_to_file(ray_cluster: None, tmp_
 def test_a_column_of_lists_is_as_many_features(ray_cluster: None, tmp_path: Path) -> None:
     table = {"id": ["a", "a"], "at": [2, 1], "v": [[1, 2], [3, 4]], "x": [0.5, 0.25]}
     write(tmp_path, {"a.parquet": table})
-    dataset = read(ParquetData(path=str(tmp_path), **STEPS, horizon=1), "regression")
-    sequences = gather(dataset, task="regression", horizon=1)
+    dataset = read(ParquetData(path=str(tmp_path), **STEPS, horizon=1), needs("regression"))
+    sequences = gather(dataset, needs("regression", 1))
     assert contents(sequences)[0]["values"] == [[3, 4, 0.25], [1, 2, 0.5]]
     assert feature_names(sequences.schema, "values") == ("v[0]", "v[1]", "x")
     write(tmp_path, {"a.parquet": table | {"v": [[1, 2], [3]]}})
@@ -163,7 +164,9 @@ def test_a_label_of_whole_sequences_may_stand_in_the_names_of_directories(ray_cl
 
 def test_text_may_be_encoded_by_a_dictionary(ray_cluster: None, tmp_path: Path) -> None:
     write(tmp_path, {"a.parquet": {"said": pa.array(["yes", "no", "yes"]).dictionary_encode()}})
-    sequences = gather(read(ParquetData(path=str(tmp_path), text="said"), "language_model"), task="language_model")
+    sequences = gather(
+        read(ParquetData(path=str(tmp_path), text="said"), needs("language_model")), needs("language_model")
+    )
     assert [row["text"] for row in contents(sequences)] == ["yes", "no", "yes"]
 
 
@@ -237,10 +240,10 @@ def test_csv_and_both_shapes_of_tables_give_the_same_sequences(ray_cluster: None
     write(tmp_path / "steps", {"a.parquet": steps}, row_group_size=1000)
     nested_keys = {"key": "id", "values": "series", "label": "kind"}
     datasets = [
-        read(CsvData(path=str(tmp_path / "csv"), skip_lines=1, label_column="label"), "classification"),
-        read(ParquetData(path=str(tmp_path / "nested"), **nested_keys), "classification"),
-        read(ParquetData(path=str(tmp_path / "steps"), **STEPS, label="kind"), "classification"),
+        read(CsvData(path=str(tmp_path / "csv"), skip_lines=1, label_column="label"), needs("classification")),
+        read(ParquetData(path=str(tmp_path / "nested"), **nested_keys), needs("classification")),
+        read(ParquetData(path=str(tmp_path / "steps"), **STEPS, label="kind"), needs("classification")),
     ]
-    from_csv, from_nested, from_steps = (contents(gather(dataset, task="classification")) for dataset in datasets)
+    from_csv, from_nested, from_steps = (contents(gather(dataset, needs("classification"))) for dataset in datasets)
     assert len(from_csv) == 270
     assert from_csv == from_nested == from_steps

@@ -11,6 +11,7 @@ from rayrnn.data.sequences import gather, take
 from rayrnn.data.sources import read
 from rayrnn.errors import DataError
 from rayrnn.recipe.data_sections import CsvData, Data, ParquetData
+from tests.asked import needs
 from tests.s3_store import ENVIRONMENT, Store
 
 
@@ -22,7 +23,7 @@ def store(s3_store: Store, monkeypatch: pytest.MonkeyPatch) -> Store:
 
 
 def sequences(data: Data) -> list[dict[str, object]]:
-    found = gather(read(data, "classification"), task="classification")
+    found = gather(read(data, needs("classification")), needs("classification"))
     return sorted(take(found, np.arange(len(found))).to_pylist(), key=lambda row: row["key"])
 
 
@@ -67,17 +68,17 @@ def test_tables_in_a_bucket_read_as_local_ones_do(ray_cluster: None, store: Stor
 
 def test_a_bucket_or_file_that_is_not_there_is_told(ray_cluster: None, store: Store) -> None:
     with pytest.raises(DataError, match=r"there is no s3://nowhere/a\.csv"):
-        read(CsvData(path="s3://nowhere/a.csv", endpoint=store.endpoint), "classification")
+        read(CsvData(path="s3://nowhere/a.csv", endpoint=store.endpoint), needs("classification"))
     with pytest.raises(DataError, match="s3://"):
-        read(CsvData(path=f"s3://{store.bucket}/absent/*.csv", endpoint=store.endpoint), "classification")
+        read(CsvData(path=f"s3://{store.bucket}/absent/*.csv", endpoint=store.endpoint), needs("classification"))
 
 
 def test_wrong_credentials_are_told(ray_cluster: None, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     with pytest.raises(DataError, match=r"s3://tests/csv cannot be (listed|reached)"):
-        read(CsvData(path=f"s3://{store.bucket}/csv", endpoint=store.endpoint), "classification")
+        read(CsvData(path=f"s3://{store.bucket}/csv", endpoint=store.endpoint), needs("classification"))
 
 
 def test_a_store_that_does_not_answer_is_told(ray_cluster: None, store: Store) -> None:
     with pytest.raises(DataError, match=r"s3://tests/csv cannot be (listed|reached)"):
-        read(CsvData(path="s3://tests/csv", endpoint="http://127.0.0.1:9"), "classification")
+        read(CsvData(path="s3://tests/csv", endpoint="http://127.0.0.1:9"), needs("classification"))

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from rayrnn.data.rows import canonical
 from rayrnn.data.sequences import Blocks, Sequences, gather, split, take
 from rayrnn.errors import DataError
+from tests.asked import needs
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -34,7 +35,7 @@ def taken(sequences: Sequences, indices: list[int]) -> list[dict[str, Any]]:
 
 
 def test_any_sequences_are_taken_in_any_order_from_many_blocks() -> None:
-    sequences = gather(numbered_texts(97, 5), task="language_model")
+    sequences = gather(numbered_texts(97, 5), needs("language_model"))
     assert len(sequences) == 97
     assert len(sequences.blocks) == 20
     assert sequences.offsets.tolist() == [*range(0, 97, 5), 97]
@@ -47,14 +48,14 @@ def test_any_sequences_are_taken_in_any_order_from_many_blocks() -> None:
 
 def test_the_blocks_outlive_the_dataset() -> None:
     source = numbered_texts(20, 4)
-    sequences = gather(source, task="language_model")
+    sequences = gather(source, needs("language_model"))
     del source
     gc.collect()
     assert taken(sequences, [19])[0]["key"] == "19"
 
 
 def test_sequences_travel_to_other_processes() -> None:
-    sequences = gather(numbered_texts(20, 4), task="language_model")
+    sequences = gather(numbered_texts(20, 4), needs("language_model"))
     take(sequences, np.arange(20))
 
     @ray.remote
@@ -80,29 +81,29 @@ def test_a_dataset_that_is_still_to_be_computed_keeps_its_order() -> None:
     lazy = numbered_texts(60, 3).map_batches(
         lambda table: table.append_column("more", table["key"]), batch_format="pyarrow", batch_size=None
     )
-    assert take(gather(lazy, task="language_model"), np.arange(60))["key"].to_pylist() == [str(n) for n in range(60)]
+    assert take(gather(lazy, needs("language_model")), np.arange(60))["key"].to_pylist() == [str(n) for n in range(60)]
 
 
 def test_rows_without_a_step_are_dropped_and_counted() -> None:
     source = dataset({"key": ["a", "b", "c", "d"], "text": ["abc", "x", "", None]}, {"key": ["e"], "text": ["y"]})
-    sequences = gather(source, task="language_model")
+    sequences = gather(source, needs("language_model"))
     assert (sequences.steps.tolist(), sequences.num_dropped, len(sequences.blocks)) == ([2], 4, 1)
-    assert gather(source.map(lambda row: row | {"label": 1}), task="classification").steps.tolist() == [3, 1, 1]
+    assert gather(source.map(lambda row: row | {"label": 1}), needs("classification")).steps.tolist() == [3, 1, 1]
     with pytest.raises(DataError, match="none of the 1 sequences has a step"):
-        gather(dataset({"key": ["a"], "text": ["x"]}), task="language_model")
+        gather(dataset({"key": ["a"], "text": ["x"]}), needs("language_model"))
 
 
 def test_sequences_no_longer_than_the_horizon_are_dropped() -> None:
     values = [[[1.0]] * 5, [[1.0]] * 3, [[1.0]] * 4]
-    sequences = gather(dataset({"key": ["a", "b", "c"], "values": values}), task="regression", horizon=3)
+    sequences = gather(dataset({"key": ["a", "b", "c"], "values": values}), needs("regression", 3))
     assert (sequences.steps.tolist(), sequences.num_dropped) == ([5, 4], 1)
     with pytest.raises(DataError, match=r"none of the 3 sequences is longer than data\.horizon, 7 steps"):
-        gather(dataset({"key": ["a", "b", "c"], "values": values}), task="regression", horizon=7)
+        gather(dataset({"key": ["a", "b", "c"], "values": values}), needs("regression", 7))
 
 
 def test_sequences_without_a_class_are_dropped_from_classification() -> None:
     source = dataset({"key": ["a", "b"], "values": [[1.0], [2.0]], "label": [None, 3]})
-    sequences = gather(source, task="classification")
+    sequences = gather(source, needs("classification"))
     assert (taken(sequences, [0])[0]["label"], sequences.num_dropped) == ("3", 1)
 
 
@@ -118,20 +119,20 @@ def test_sequences_without_a_class_are_dropped_from_classification() -> None:
 )
 def test_values_of_every_list_type_become_the_same(kind: pa.DataType) -> None:
     values = pa.array([[[1, 2], [3, 4], [5, 6]], [[7, 8]]], pa.list_(pa.list_(pa.int64()))).cast(kind)
-    table = canonical(pa.table({"key": ["a", "b"], "values": values}), "regression", labelled=False)
+    table = canonical(pa.table({"key": ["a", "b"], "values": values}), needs("regression"), labelled=False)
     assert table.schema.field("values").type == pa.list_(pa.list_(pa.float32(), 2))
     assert table["values"].to_pylist() == [[[1, 2], [3, 4], [5, 6]], [[7, 8]]]
 
 
 def test_arrays_of_ray_data_and_frames_of_pandas_are_understood() -> None:
     ragged = ray.data.from_items([{"key": str(n), "values": np.full((n + 1, 2), n), "label": n % 2} for n in range(4)])
-    sequences = gather(ragged, task="classification")
+    sequences = gather(ragged, needs("classification"))
     assert sequences.steps.tolist() == [1, 2, 3, 4]
     assert taken(sequences, [2])[0] == {"key": "2", "values": [[2, 2]] * 3, "label": "0"}
     flat = ray.data.from_items([{"key": str(n), "values": np.full(n + 1, n), "label": 0.0} for n in range(4)])
-    assert taken(gather(flat, task="classification"), [1])[0] == {"key": "1", "values": [[1], [1]], "label": "0"}
+    assert taken(gather(flat, needs("classification")), [1])[0] == {"key": "1", "values": [[1], [1]], "label": "0"}
     frame = pd.DataFrame({"key": [1, 2], "values": [[1.0, 2.0], [3.0]], "label": ["x", "y"]})
-    assert taken(gather(ray.data.from_pandas(frame), task="classification"), [0, 1]) == [
+    assert taken(gather(ray.data.from_pandas(frame), needs("classification")), [0, 1]) == [
         {"key": "1", "values": [[1], [2]], "label": "x"},
         {"key": "2", "values": [[3]], "label": "y"},
     ]
@@ -149,20 +150,20 @@ def test_arrays_of_ray_data_and_frames_of_pandas_are_understood() -> None:
 def test_ragged_values_stay_what_they_are(values: list[list[list[float]]]) -> None:
     keys = [str(number) for number in range(len(values))]
     table = pa.table({"key": keys, "values": pa.array(values, pa.list_(pa.list_(pa.float32())))})
-    found = canonical(table, "regression", labelled=False)["values"].to_pylist()
+    found = canonical(table, needs("regression"), labelled=False)["values"].to_pylist()
     assert found == values
 
 
 def test_whole_numbers_are_words_and_labels_are_strings() -> None:
     source = dataset({"key": ["a"], "symbols": [[3, 10, 3]], "label": [[1, None, 0]]})
-    assert taken(gather(source, task="tagging"), [0]) == [
+    assert taken(gather(source, needs("tagging")), [0]) == [
         {"key": "a", "symbols": ["3", "10", "3"], "label": ["1", None, "0"]}
     ]
 
 
 def test_one_answer_a_sequence_may_be_a_bare_number() -> None:
     source = dataset({"key": ["a", "b"], "values": [[1.0], [2.0]], "label": [3, None]})
-    sequences = gather(source, task="regression")
+    sequences = gather(source, needs("regression"))
     assert sequences.schema.field("label").type == pa.list_(pa.float32(), 1)
     first, second = (row["label"] for row in taken(sequences, [0, 1]))
     assert first == [3]
@@ -175,16 +176,16 @@ def test_rows_that_a_source_skipped_are_listed() -> None:
     broken = {"key": ["b"], "values": nothing, "label": pa.nulls(1, pa.string()), "skipped": ["b.csv:3: no number"]}
     alone = {"key": ["c"], "skipped": ["c.csv is empty"]}
     tables = [pa.concat_tables([pa.table(usable), pa.table(broken)], promote_options="permissive"), pa.table(alone)]
-    sequences = gather(ray.data.from_arrow(tables), task="classification")
+    sequences = gather(ray.data.from_arrow(tables), needs("classification"))
     assert (len(sequences), sequences.skipped) == (1, ("b.csv:3: no number", "c.csv is empty"))
     with pytest.raises(DataError, match=r"no sequence is left: 1 were skipped, the first because: c\.csv is empty"):
-        gather(dataset(alone), task="classification")
+        gather(dataset(alone), needs("classification"))
 
 
 def test_faults_that_a_source_found_end_the_run_with_the_first_few(capfd: pytest.CaptureFixture[str]) -> None:
     faults = [{"key": [f"{number}"], "fault": [f"{number}.csv is empty"]} for number in range(5)]
     with pytest.raises(DataError) as caught:
-        gather(dataset(*faults, {"key": ["a"], "text": ["abc"]}), task="language_model")
+        gather(dataset(*faults, {"key": ["a"], "text": ["abc"]}), needs("language_model"))
     assert str(caught.value) == "0.csv is empty\n1.csv is empty\n2.csv is empty\nand 2 more"
     assert capfd.readouterr() == ("", "")
 
@@ -244,7 +245,7 @@ def test_faults_that_a_source_found_end_the_run_with_the_first_few(capfd: pytest
 )
 def test_rows_that_do_not_fit_are_refused_with_the_reason(columns: dict[str, Any], task: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        gather(dataset(columns), task=task)
+        gather(dataset(columns), needs(task))
 
 
 def test_blocks_that_differ_are_refused() -> None:
@@ -252,18 +253,18 @@ def test_blocks_that_differ_are_refused() -> None:
     second = {"key": ["b"], "values": [[[1.0, 2.0, 3.0]]], "label": [1]}
     message = r"sequence 'a' holds values: .*\[2\].*, sequence 'b' holds values: .*\[3\].*: all must be alike"
     with pytest.raises(DataError, match=message):
-        gather(dataset(first, second), task="classification")
+        gather(dataset(first, second), needs("classification"))
 
 
 def test_a_dataset_without_rows_is_refused() -> None:
     with pytest.raises(DataError, match="the dataset holds no sequences"):
-        gather(dataset({"key": pa.array([], pa.string()), "text": pa.array([], pa.string())}), task="language_model")
+        gather(dataset({"key": pa.array([], pa.string()), "text": pa.array([], pa.string())}), needs("language_model"))
 
 
 @pytest.mark.parametrize("last", [True, False])
 @pytest.mark.parametrize("held_out", [0.0, 0.02, 0.1, 0.5, 0.99])
 def test_the_held_out_part_and_the_rest_are_the_whole(held_out: float, last: bool) -> None:
-    sequences = gather(numbered_texts(20, 7), task="language_model")
+    sequences = gather(numbered_texts(20, 7), needs("language_model"))
     learned, kept = split(sequences, held_out, seed=3, last=last)
     assert sorted([*learned, *kept]) == list(range(20))
     assert len(kept) == {0.0: 0, 0.02: 1, 0.1: 2, 0.5: 10, 0.99: 19}[held_out]
@@ -276,6 +277,6 @@ def test_the_held_out_part_and_the_rest_are_the_whole(held_out: float, last: boo
 
 
 def test_held_out_sequences_are_drawn_by_the_seed() -> None:
-    sequences = gather(numbered_texts(100, 50), task="language_model")
+    sequences = gather(numbered_texts(100, 50), needs("language_model"))
     drawn = [split(sequences, 0.2, seed=seed, last=False)[1].tolist() for seed in range(3)]
     assert drawn[0] != drawn[1] != drawn[2]

@@ -15,11 +15,12 @@ from rayrnn.data.sources.text import cut
 from rayrnn.data.vocabulary import END
 from rayrnn.errors import DataError
 from rayrnn.recipe.data_sections import TextData
+from tests.asked import needs
 from tests.s3_store import ENVIRONMENT, Store
 
 
 def rows(**section: Any) -> list[tuple[str, str]]:
-    return [(row["key"], row["text"]) for row in read(TextData(**section), "language_model").take_all()]
+    return [(row["key"], row["text"]) for row in read(TextData(**section), needs("language_model")).take_all()]
 
 
 @given(text=st.text(min_size=2, max_size=200), length=st.integers(2, 50))
@@ -166,7 +167,7 @@ def test_nothing_to_read_is_told(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("ray_cluster")
 def test_reading_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.txt").write_text("abc" * 100, encoding="utf-8")
-    dataset = read(TextData(path=str(tmp_path), length=10), "language_model")
+    dataset = read(TextData(path=str(tmp_path), length=10), needs("language_model"))
     assert isinstance(dataset, ray.data.Dataset)
     assert dataset.map_batches(lambda batch: batch).count() == 30
     assert capfd.readouterr() == ("", "")

@@ -1,6 +1,5 @@
 """Symbols become numbers and come back; those that nobody knows are named."""
 
-import json
 from collections import Counter
 
 import pyarrow as pa
@@ -38,11 +37,6 @@ def test_counting_in_parts_is_counting_the_whole(parts: list[list[str]]) -> None
     assert found == Counter("".join(text for texts in parts for text in texts))
     found = add_counts(count_words(pa.array(texts, pa.string())) for texts in parts)
     assert found == Counter(text for texts in parts for text in texts)
-
-
-def test_a_vocabulary_is_plain_json() -> None:
-    vocabulary = Vocabulary(("\n", "a", "ß", "🌹", END))
-    assert Vocabulary.from_json(json.loads(json.dumps(vocabulary.to_json()))) == vocabulary
 
 
 @pytest.mark.parametrize("stranger", ["x", "é", "🌹", "\x00", "\ud800"])

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from rayrnn.models.cells import CELLS
 from rayrnn.models.network import Network, detach_state, pool, reverse
-from rayrnn.tasks.losses import loss_sum
+from rayrnn.tasks.losses import cross_entropy
 
 ALL_CELLS = pytest.mark.parametrize("cell", CELLS)
 
@@ -51,7 +51,7 @@ def test_padding_contributes_nothing_whatever_stands_there(cell: str, bidirectio
         outputs, _ = net(padded, None, mask)
         target_mask = mask if pooling is None else torch.ones(3, dtype=torch.bool)
         targets = torch.arange(outputs.shape[1] if pooling is None else 3).expand(target_mask.shape) % 4
-        loss, _ = loss_sum("tagging", outputs, targets, target_mask)
+        loss, _ = cross_entropy(outputs, targets, target_mask)
         return [loss.detach(), *torch.autograd.grad(loss, list(net.parameters()))]
 
     expected = loss_and_gradients(padding=0.0, extra=0)
@@ -185,7 +185,7 @@ def copy_across_a_segment(cell: str, carried: bool) -> float:
         blank = torch.full((32, 3), 4)
         _, state = net(torch.cat([shown, blank], dim=1))
         outputs, _ = net(blank, detach_state(state) if carried else None)
-        loss, count = loss_sum("tagging", outputs, shown.expand(32, 3), everywhere)
+        loss, count = cross_entropy(outputs, shown.expand(32, 3), everywhere)
         optimizer.zero_grad()
         (loss / count).backward()
         optimizer.step()

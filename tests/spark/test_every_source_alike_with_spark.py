@@ -11,11 +11,14 @@ import ray.data
 import torch
 from rayrnn_spark import sequences
 
-from rayrnn.data.batches import Minibatch, collate
+from rayrnn.data.batches import Minibatch
 from rayrnn.data.fitting import fit_encoding
 from rayrnn.data.sequences import gather, take
 from rayrnn.data.sources import read
+from rayrnn.recipe import task_named
 from rayrnn.recipe.data_sections import CsvData, ParquetData
+from rayrnn.tasks import Choices
+from tests.asked import needs
 from tests.ts_files import Labelled, find_ts, read_ts, write_csv
 
 TASK = "classification"
@@ -53,11 +56,14 @@ def as_steps(vowels: list[Labelled]) -> pa.Table:
 
 def minibatches(dataset: ray.data.Dataset) -> list[Minibatch]:
     """All sequences in the order of their keys, 32 a minibatch, scaled by what the encoding found in them."""
-    found = gather(dataset, task=TASK)
+    found = gather(dataset, needs(TASK))
     everything = np.arange(len(found))
-    encoding = fit_encoding(found, everything, task=TASK, normalize="standardize")
+    encoding = fit_encoding(found, everything, task_named(TASK), Choices(), normalize="standardize")
     order = np.argsort(take(found, everything)["key"].to_numpy(zero_copy_only=False))
-    return [collate(take(found, chunk), encoding) for chunk in np.array_split(order, range(32, len(order), 32))]
+    return [
+        task_named(TASK).minibatch(take(found, chunk), encoding)
+        for chunk in np.array_split(order, range(32, len(order), 32))
+    ]
 
 
 def test_four_sources_give_the_same_minibatches(vowels: list[Labelled], spark: Any, tmp_path: Path) -> None:
@@ -67,11 +73,11 @@ def test_four_sources_give_the_same_minibatches(vowels: list[Labelled], spark: A
     pyarrow.parquet.write_table(as_steps(vowels), steps)
     a_row = {"key": "name", "values": "steps", "label": "class"}
     a_step = {"key": "name", "order_by": "time", "label": "class"}
-    by_csv = minibatches(read(CsvData(path=str(tmp_path / "csv"), skip_lines=1, label_column="label"), TASK))
+    by_csv = minibatches(read(CsvData(path=str(tmp_path / "csv"), skip_lines=1, label_column="label"), needs(TASK)))
     assert len(by_csv) == 9
     sources = {
-        "parquet, a row a sequence": read(ParquetData(path=rows, **a_row), TASK),
-        "parquet, a row a step": read(ParquetData(path=steps, **a_step), TASK),
+        "parquet, a row a sequence": read(ParquetData(path=rows, **a_row), needs(TASK)),
+        "parquet, a row a step": read(ParquetData(path=steps, **a_step), needs(TASK)),
         "Spark, a row a sequence": sequences(spark.read.parquet(rows), **a_row),
         "Spark, a row a step": sequences(spark.read.parquet(steps), **a_step),
     }

@@ -17,6 +17,7 @@ from rayrnn_spark.transfer import translated
 from rayrnn.data.rows import feature_names
 from rayrnn.data.sequences import gather, take
 from rayrnn.errors import ClusterError, DataError, RecipeError
+from tests.asked import needs
 
 STEPS = """
     select concat('k', id % 5) as series, id as moment, id * 0.5D as first, cast(id as int) as second,
@@ -26,7 +27,7 @@ STEPS = """
 
 
 def rows_of(dataset: ray.data.Dataset, task: str = "classification") -> list[dict[str, Any]]:
-    found = gather(dataset, task=task)
+    found = gather(dataset, needs(task))
     rows: list[dict[str, Any]] = take(found, np.arange(len(found))).to_pylist()
     return sorted(rows, key=lambda row: str(row["key"]))
 
@@ -66,7 +67,7 @@ def test_vectors_of_spark_ml_are_arrays_of_numbers(spark: Any) -> None:
     dense, sparse = Vectors.dense(1.0, 2.0), Vectors.sparse(2, {1: 4.0})
     steps = [("a", 2, sparse, [dense, sparse], "up"), ("a", 1, dense, [dense], "up"), ("b", 1, dense, [sparse], "down")]
     frame = spark.createDataFrame(steps, StructType([StructField(name, kind) for name, kind in kinds.items()]))
-    of_steps = gather(sequences(frame, key="id", order_by="at", features=["v"], label="kind"), task="classification")
+    of_steps = gather(sequences(frame, key="id", order_by="at", features=["v"], label="kind"), needs("classification"))
     values = {row["key"]: row["values"] for row in take(of_steps, np.arange(2)).to_pylist()}
     assert values == {"a": [[1, 2], [0, 4]], "b": [[1, 2]]}
     assert feature_names(of_steps.schema, "values") == ("v[0]", "v[1]")
@@ -121,7 +122,7 @@ def test_the_same_frame_gives_the_same_sequences_in_the_same_order(spark: Any) -
             sequences(
                 spark.sql(STEPS), key="series", order_by="moment", features=["first"], label="answer", task="regression"
             ),
-            task="regression",
+            needs("regression"),
         )
         for _ in range(2)
     ]

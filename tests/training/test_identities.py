@@ -6,12 +6,11 @@ import pytest
 import torch
 from rich.console import Console
 
-from rayrnn.data.batches import collate
 from rayrnn.data.order import Plan
 from rayrnn.data.prepare import prepare
 from rayrnn.data.sequences import take
 from rayrnn.models.network import detach_state
-from rayrnn.recipe import Recipe
+from rayrnn.recipe import Recipe, task_of
 from rayrnn.runs.checkpoints import read_checkpoint
 from rayrnn.runs.directory import build_network
 from rayrnn.training.driver import train
@@ -47,7 +46,7 @@ def plainly_trained(recipe: Recipe, minibatches: int) -> Weights:
     for number in range(minibatches):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(recipe.training, number // recipe.averaging.frequency, recipe.averaging.rounds)
-        minibatch = collate(take(part.sequences, plan.minibatch(number)), material.encoding)
+        minibatch = task_of(recipe).minibatch(take(part.sequences, plan.minibatch(number)), material.encoding)
         state = None
         for segment in minibatch.segments(recipe.training.truncate):
             outputs, state = model(segment.inputs, state, segment.mask)

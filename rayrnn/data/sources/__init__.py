@@ -2,6 +2,7 @@
 
 import ray.data
 
+from rayrnn.data.rows import Needs
 from rayrnn.data.sequences import quiet_ray_data
 from rayrnn.data.sources.source import Source, Wanted
 from rayrnn.errors import DataError
@@ -12,7 +13,7 @@ __all__ = ["Source", "Wanted", "read"]
 
 
 def read(
-    data: Data, task: str, *, where: str | None = None, labelled: bool = True, num_columns: int | None = None
+    data: Data, needs: Needs, *, where: str | None = None, labelled: bool = True, num_columns: int | None = None
 ) -> ray.data.Dataset:
     """The sequences that `data` names, in the row schema (see rayrnn/data/rows.py).
 
@@ -30,4 +31,4 @@ def read(
         source: Source = source_named(data.source, trusted=True)
     except ValueError as error:
         raise DataError(f"nothing here reads data.source {data.source!r}: {error}") from None
-    return source.read(data, Wanted(task, where, labelled, num_columns))
+    return source.read(data, Wanted(needs, where, labelled, num_columns))

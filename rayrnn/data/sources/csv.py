@@ -12,6 +12,7 @@ from pyarrow import fs
 
 from rayrnn.data.arrow_lists import flat
 from rayrnn.data.files import Listing, list_files, read_bytes
+from rayrnn.data.rows import Label
 from rayrnn.data.sequences import beside
 from rayrnn.data.sources.csv_columns import Layout, label_layout_of, layout_of
 from rayrnn.data.sources.csv_labels import (
@@ -66,7 +67,7 @@ class Csv:
             RecipeError: the recipe's columns contradict each other.
         """
         listing, labels = _list(data, wanted)
-        target = Target(wanted.task, data.classes, data.num_classes)
+        target = Target(wanted.needs, data.classes, data.num_classes)
 
         def layout(content: bytes, origin: str) -> Layout:
             labelled, num_columns = wanted.labelled, wanted.num_columns
@@ -87,9 +88,10 @@ class Csv:
 
 def _list(data: CsvData, wanted: Wanted) -> tuple[Listing, Listing | None]:
     """The files of the sequences, and those of the labels where labels of their own files are wanted."""
-    labels = _list_labels(data, wanted.labelled)
+    labelled = wanted.labelled and wanted.needs.is_labelled
+    labels = _list_labels(data, labelled)
     listing = _without(list_files(wanted.where or data.path, endpoint=data.endpoint), labels)
-    return listing, labels if wanted.labelled else None
+    return listing, labels if labelled else None
 
 
 def _with_places_of_labels(
@@ -205,7 +207,7 @@ def _with_labels(part: _Part, files: pa.Table, reading: _Reading) -> _Part:
     read = _read_files(files["label_path"].to_pylist(), origins, reading.label_layout, reading).usable()
     rows, labels = part.rows.take(pa.array(read.numbers)), flat(read.rows["label"])
     both = _Part(rows, part.numbers[read.numbers], part.reasons | _of(part, read.reasons))
-    if target.task == "classification":
+    if target.needs.label is Label.CLASS:
         return replace(both, rows=rows.append_column("label", labels))
     rows, mismatched = aligned(rows, labels, reading.align)
     reasons = {row: f"{origins[read.numbers[row]]}: {reason}" for row, reason in mismatched.items()}

@@ -68,10 +68,10 @@ def layout_of(
 
 
 def label_layout_of(content: bytes, origin: str, data: CsvData, target: Target) -> Layout:
-    """The layout of a file that holds nothing but labels: one column, or (regression) one for each answer."""
+    """The layout of a file that holds nothing but labels: one column, or where these are numbers one for each."""
     names, _, is_named = _columns(content, origin, data)
-    if len(names) > 1 and target.task != "regression":
-        raise DataError(f"{origin} has {len(names)} columns; a label file has one (task {target.task})")
+    if len(names) > 1 and target.needs.of_classes:
+        raise DataError(f"{origin} has {len(names)} columns; a label file has one (task {target.needs.task})")
     return Layout(origin, data.delimiter, data.skip_lines, names, is_named, Roles((), (), names, target))
 
 
@@ -183,18 +183,17 @@ def _left_alone(data: CsvData, names: tuple[str, ...], ignored: set[str], num_co
 
 
 def _check(roles: Roles, words: tuple[str, ...], origin: str) -> None:
-    task = roles.target.task
+    needs = roles.target.needs
     if not roles.numbers and not roles.words:
         raise DataError(f"{origin} has no column to learn from: {', '.join(roles.labels)} is the label")
     if unused := [name for name in words if name not in roles.words]:
         raise RecipeError(f"data.categorical names column {unused[0]!r}, which is not among the features")
-    if task != "regression" and len(roles.labels) > 1:
-        raise RecipeError(f"data.label_column names {len(roles.labels)} columns; task {task} takes one")
-    if both := set(roles.labels) & set(roles.words if task == "regression" else roles.numbers):
+    if needs.of_classes and len(roles.labels) > 1:
+        raise RecipeError(f"data.label_column names {len(roles.labels)} columns; task {needs.task} takes one")
+    others = roles.numbers if needs.of_classes else roles.words if needs.is_labelled else ()
+    if both := set(roles.labels) & set(others):
         raise RecipeError(
             f"column {both.pop()!r} is the label and a feature of another kind: take it out of data.features"
         )
-    if task == "language_model" and (roles.numbers or len(roles.words) != 1):
-        raise RecipeError(
-            "a language model learns one column of symbols: name it in data.features and data.categorical"
-        )
+    if "values" not in needs.contents and (roles.numbers or len(roles.words) != 1):
+        raise RecipeError(f"{needs.task} learns one column of symbols: name it in data.features and data.categorical")

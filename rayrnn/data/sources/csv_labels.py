@@ -10,6 +10,7 @@ from pyarrow import fs
 
 from rayrnn.data.arrow_lists import ends, flat, unwrap, wrap
 from rayrnn.data.files import Listing, has_wildcard, open_file_system, read_bytes
+from rayrnn.data.rows import Label
 from rayrnn.data.sources.csv_columns import records
 from rayrnn.data.sources.labels import Target, sequence_labels
 from rayrnn.errors import DataError, RecipeError
@@ -33,15 +34,15 @@ def label_lines(data: CsvData, labels: Listing, paths: Sequence[str], target: Ta
     Returns:
         `label` (the cells after the file name; null where no line names the file) and `label_origin` ("file:line").
     """
-    if target.task == "tagging":
+    if target.needs.label is Label.CLASSES:
         raise RecipeError(
-            f"data.labels: {data.labels} gives one label a sequence; task tagging takes one a step, from "
+            f"data.labels: {data.labels} gives one label a sequence; task {target.needs.task} takes one a step, from "
             "data.label_column or from a directory of label files"
         )
     lines: dict[str, tuple[int, list[str]]] = {}
     origin = labels.names[0]
     for line, record in records(read_bytes(labels, 0), origin, data.delimiter, strict=True):
-        if len(record) == 1 or (len(record) > 2 and target.task != "regression"):
+        if len(record) == 1 or (len(record) > 2 and target.needs.of_classes):
             raise DataError(f"{origin}:{line}: {len(record)} columns; each line is a file name and its label")
         if record:
             lines[record[0].strip()] = line, [cell.strip() for cell in record[1:]]
@@ -81,8 +82,8 @@ def labels_of_lines(lines: pa.Table, target: Target) -> tuple[pa.Array, dict[int
     """What `label_lines` found -> one label a sequence, and what is wrong by sequence."""
     origins = lines["label_origin"].to_pylist()
     cells = lines["label"].to_pylist()
-    if target.task == "regression":
-        return _answers(cells, origins)
+    if not target.needs.of_classes:
+        return _answers(cells, origins, target.needs.task)
     labels, faults = sequence_labels(pa.array([c[0] for c in cells], pa.string()), np.arange(len(cells) + 1), target)
     return labels, {row: f"{origins[row]}: {fault.reason}" for row, fault in faults.items()}
 
@@ -101,14 +102,14 @@ def _by_name(path: str, known: Mapping[str, Found]) -> Found | None:
     return next((known[name] for name in names if name in known), None)
 
 
-def _answers(cells: Sequence[Sequence[str]], origins: Sequence[str]) -> tuple[pa.Array, dict[int, str]]:
+def _answers(cells: Sequence[Sequence[str]], origins: Sequence[str], task: str) -> tuple[pa.Array, dict[int, str]]:
     answers, reasons = [], {}
     for row, texts in enumerate(cells):
         try:
             answers.append([float(text) for text in texts])
         except ValueError:
             answers.append([])
-            reasons[row] = f"{origins[row]}: {', '.join(texts)!r} is no number; task regression takes numbers"
+            reasons[row] = f"{origins[row]}: {', '.join(texts)!r} is no number; task {task} takes numbers"
         if len(texts) != len(cells[0]):
             reasons[row] = f"{origins[row]}: {len(texts)} numbers where {origins[0]} has {len(cells[0])}"
     return pa.array(answers, pa.list_(pa.float32())), reasons

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.csv
 
 from rayrnn.data.arrow_lists import ends
+from rayrnn.data.rows import Label
 from rayrnn.data.sources.csv_columns import Layout, is_number, records, unique_names
 from rayrnn.data.sources.labels import Faults
 from rayrnn.errors import DataError
@@ -179,7 +180,7 @@ def _read(body: bytes, names: Sequence[str], layout: Layout) -> pa.Table:
 def _schema(layout: Layout) -> pa.Schema:
     """The columns that have a role."""
     roles = layout.roles
-    answers = pa.float32() if roles.target.task == "regression" else pa.string()
+    answers = pa.float32() if roles.target.needs.label is Label.NUMBERS else pa.string()
     kinds = dict.fromkeys(roles.labels, answers)
     kinds |= dict.fromkeys(roles.numbers, pa.float32()) | dict.fromkeys(roles.words, pa.string())
     return pa.schema(kinds)

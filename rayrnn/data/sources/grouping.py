@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.types as kinds
 
 from rayrnn.data.arrow_lists import depth, flat
+from rayrnn.data.rows import Needs
 from rayrnn.data.sources.labels import Fault, Faults, Target, first_faults
 from rayrnn.data.sources.tables import Roles, check_columns, keyed, rows_of_steps
 from rayrnn.errors import DataError
@@ -30,7 +31,7 @@ class Grouping:
         return list(dict.fromkeys([self.key, self.order_by, *roles.numbers, *roles.words, *roles.labels]))
 
 
-def grouping_of(data: TableData, task: str, schema: pa.Schema, *, labelled: bool = True) -> Grouping:
+def grouping_of(data: TableData, needs: Needs, schema: pa.Schema, *, labelled: bool = True) -> Grouping:
     """What the columns of a table with one row a step are for.
 
     Args:
@@ -57,7 +58,7 @@ def grouping_of(data: TableData, task: str, schema: pa.Schema, *, labelled: bool
         numbers=tuple(name for name in features if name not in data.categorical),
         words=tuple(name for name in features if name in data.categorical),
         labels=() if label is None else (label,),
-        target=Target(task, data.classes, data.num_classes),
+        target=Target(needs, data.classes, data.num_classes),
     )
     return Grouping(data.key, data.order_by, roles)
 

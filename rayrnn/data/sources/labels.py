@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rayrnn.data.arrow_lists import flat, wrap
+from rayrnn.data.rows import Needs
 
 
 class Fault(NamedTuple):
@@ -32,7 +33,7 @@ Faults = dict[int, Fault]
 class Target:
     """What the labels are for, and which classes there may be (none given: whatever is found)."""
 
-    task: str
+    needs: Needs
     classes: tuple[str, ...] | None = None
     num_classes: int | None = None
 

@@ -81,7 +81,7 @@ class Parquet:
         schemas = [_with_fields(schema, partitions) for schema in schemas]
         pieces = _pieces(listing, footers, partitions)
         if data.order_by is not None:
-            grouping = grouping_of(data, wanted.task, schemas[0], labelled=wanted.labelled)
+            grouping = grouping_of(data, wanted.needs, schemas[0], labelled=wanted.labelled)
             _check(listing, schemas, grouping.columns, grouping.roles.numbers)
             return ray.data.from_arrow_refs(_brought_together(pieces, listing.filesystem, grouping))
         _check(listing, schemas, data.columns(labelled=wanted.labelled))

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import ray.data
 
+from rayrnn.data.rows import Needs
 from rayrnn.recipe.sources import HasSection
 
 
@@ -17,8 +18,8 @@ from rayrnn.recipe.sources import HasSection
 class Wanted:
     """What is asked of a source beside its section."""
 
-    #: what the labels are for
-    task: str
+    #: what the task needs of a row
+    needs: Needs
     #: sequences of the same kind at another path (or table, or query) than the section's own
     where: str | None = None
     #: without it labels are left alone, whether they are there or not

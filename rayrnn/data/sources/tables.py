@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rayrnn.data.arrow_lists import depth, flat, is_list, numbers, side_by_side, unwrap, wrap
-from rayrnn.data.rows import with_feature_names
+from rayrnn.data.rows import Label, with_feature_names
 from rayrnn.data.sources.labels import Faults, Target, first_faults, sequence_labels, step_labels
 from rayrnn.errors import DataError
 from rayrnn.wording import closest
@@ -23,7 +23,7 @@ class Roles:
 
     numbers: tuple[str, ...]
     words: tuple[str, ...]
-    #: none, one, or (regression) several
+    #: none, one, or (numbers) several
     labels: tuple[str, ...]
     target: Target
     #: whether the columns have names, not only places
@@ -41,7 +41,7 @@ def rows_of_steps(steps: pa.Table, offsets: np.ndarray, roles: Roles) -> tuple[p
         the columns of the row schema, without `key`, and what is wrong by sequence (such rows hold nonsense).
     """
     columns, names, faults = _inputs(steps, offsets, roles)
-    if roles.labels and roles.target.task != "language_model":
+    if roles.labels and roles.target.needs.is_labelled:
         columns["label"], label_faults = _labels(steps, offsets, roles)
         faults = label_faults | faults
     rows = pa.table(columns)
@@ -130,12 +130,12 @@ def _abreast(words: Sequence[pa.Array]) -> pa.FixedSizeListArray:
 
 
 def _labels(steps: pa.Table, offsets: np.ndarray, roles: Roles) -> tuple[pa.Array, Faults]:
-    if roles.target.task == "regression":
+    if roles.target.needs.label is Label.NUMBERS:
         answers, names = _matrix(steps, roles.labels)
         faults = _not_finite(np.where(np.isinf(answers), answers, 0), offsets, names)
         return _rows(answers, offsets), faults
     cells = steps[roles.labels[0]]
-    if roles.target.task == "tagging":
+    if roles.target.needs.label is Label.CLASSES:
         return step_labels(cells, offsets, roles.target)
     return sequence_labels(cells, offsets, roles.target)
 
