@@ -112,6 +112,16 @@ def newest_name(folder: Path) -> str:
     return max(names, key=round_of, default="")
 
 
+def pack(tensors: Tensors) -> bytes:
+    """Tensors as plain bytes: they pass through processes that know no tensors."""
+    return save_tensors(tensors)
+
+
+def unpack(content: bytes) -> Tensors:
+    """What `pack` was given."""
+    return load_tensors(content)
+
+
 def digest(*parts: Tensors) -> str:
     """A fingerprint of all values, the same on every worker that holds the same bits."""
     seen = hashlib.sha256()
