@@ -12,13 +12,13 @@ from rayrnn.recipe import Recipe, validate_recipe
 from rayrnn.remote.fetch import Record, load_record, new_job_name, path_on_head
 from rayrnn.remote.job import JobSpec
 from rayrnn.remote.replica import files_of, write_files
-from rayrnn.remote.screen_log import ScreenLog, outcome_of, show
+from rayrnn.remote.screen_log import ScreenLog, show, summary_of
 from rayrnn.remote.server import is_running
 from rayrnn.remote.upload import LIMIT, gather
 from rayrnn.runs.checkpoints import Checkpoint, newest_checkpoint, write_checkpoint
 from rayrnn.runs.directory import Run, create_run
 from rayrnn.training.screen import Screen
-from rayrnn.training.summary import Outcome
+from rayrnn.training.summary import Summary
 from tests.test_cli import run_rayrnn
 
 UNREACHABLE = """
@@ -82,7 +82,7 @@ def test_a_run_shown_from_its_screen_log_looks_as_if_it_were_here(tmp_path: Path
     event = {"kind": "round", "round": 4, "loss": 2.0, "steps": 90, "seconds": 1.0, "broken": []}
     event["workers"] = [{"worker": 0, "averaging_seconds": 0.1}]
     evaluation = {"kind": "evaluation", "round": 1, "held_out_loss": 2.5, "held_out_accuracy": None, "model": object()}
-    outcome = Outcome(Run(tmp_path), "finished", 1, 2.0, 2.5, 1, 90.0, 1.0)
+    outcome = Summary(Run(tmp_path), "finished", 1, 2.0, 2.5, 1, 90.0, 1.0)
     spoken = recipe(path="texts")
     here, there = io.StringIO(), io.StringIO()
     log = ScreenLog(tmp_path / "screen.jsonl")
@@ -102,7 +102,7 @@ def test_a_run_shown_from_its_screen_log_looks_as_if_it_were_here(tmp_path: Path
         show(word, distant, Run(tmp_path))
     assert there.getvalue() == here.getvalue()
     assert "4/200 loss 2.000 held-out 2.500" in there.getvalue()
-    assert outcome_of(words[-2], outcome.run) == outcome
+    assert summary_of(words[-2], outcome.run) == outcome
     assert (words[-1]["exit_code"], words[-1]["message"]) == (1, "no more")
 
 

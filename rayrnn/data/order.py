@@ -123,8 +123,9 @@ class Stream:
     """A worker's minibatches, round after round.
 
     In a round that begins at `cursor` with `size` members, member `rank` learns the minibatches
-    `cursor + rank + size * n` for n = 0 .. frequency - 1 of the plan's endless stream. So every sequence of an epoch is learned once, whoever learns it, and the
-    next round's minibatches are prepared while the members average, unless the members change.
+    `cursor + rank + size * n` for n = 0 .. frequency - 1 of the plan's endless stream. So every sequence of an epoch is
+    learned once, whoever learns it, and the next round's minibatches are prepared while the members average, unless the
+    members change.
     """
 
     def __init__(self, part: Part, encoding: Encoding, plan: Plan, *, frequency: int, ahead: int) -> None:

@@ -114,12 +114,14 @@ def newest_name(folder: Path) -> str:
 
 def pack(tensors: Tensors) -> bytes:
     """Tensors as plain bytes: they pass through processes that know no tensors."""
-    return save_tensors(tensors)
+    content: bytes = save_tensors(tensors)
+    return content
 
 
 def unpack(content: bytes) -> Tensors:
     """What `pack` was given."""
-    return load_tensors(content)
+    tensors: Tensors = load_tensors(content)
+    return tensors
 
 
 def digest(*parts: Tensors) -> str:

@@ -180,7 +180,7 @@ class Group:
         return self._view is not None and self._view.members[0] == self._member
 
     def _astray(self) -> bool:
-        """Whether a coordinator that was started again put others together without these members; asked now and then."""
+        """Whether a coordinator that was started again put others together without these; asked now and then."""
         if not self._agreed or time.monotonic() - self._told < TELL_SECONDS:
             return False
         if self._heard is None:

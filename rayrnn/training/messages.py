@@ -328,7 +328,9 @@ def from_json(values: dict[str, Any]) -> RoundLearned | Evaluated | Membership:
     known = _KINDS[values["kind"]]
     names = {one.name for one in fields(known)}
     rest: dict[str, Any] = {name: _value(name, value) for name, value in values.items() if name in names}
-    return known(**({"generation": 0} if "generation" in names else {}), **rest)
+    if "generation" in names:
+        rest["generation"] = 0
+    return known(**rest)
 
 
 def _value(name: str, value: Any) -> Any:

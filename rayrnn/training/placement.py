@@ -83,8 +83,8 @@ def _places(nodes: dict[str, dict[str, float]], need: Need) -> Places:
 class DrainWatch:
     """Asks Ray now and then whether this node is about to leave, in a thread of its own; use it as a context.
 
-    The thread asks again whatever a question raises. Should it end all the same, the worker is killed with its node, and
-    is replaced like any other that dies.
+    The thread asks again whatever a question raises. Should it end all the same, the worker is killed with its node,
+    and is replaced like any other that dies.
     """
 
     def __init__(self) -> None:

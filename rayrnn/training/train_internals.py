@@ -165,7 +165,7 @@ class _Controller(TrainController):  # type: ignore[misc]
 
 
 class _NoBarrier:
-    """Stands where Ray Train starts a process in which workers wait for one another: a worker that is alone never does."""
+    """In the place of a process in which workers wait for one another: a worker that is alone never does."""
 
     @staticmethod
     def options(**_: Any) -> "type[_NoBarrier]":

@@ -3,6 +3,7 @@
 import math
 import time
 import uuid
+from contextlib import suppress
 from dataclasses import astuple, dataclass
 from typing import Any
 
@@ -135,10 +136,8 @@ class Worker:
             self._outbox.put(Started(self._number))
             group.open_round()
             while not group.finished and not self._progress.reason:
-                try:
+                with suppress(LeftBehind):  # this round's work is lost; `open_round` brings this worker up to date
                     self._round(group)
-                except LeftBehind:
-                    pass  # this round's work is lost; the next `open_round` brings this worker up to date
                 group.open_round()
             if not group.finished:
                 self._outbox.put(self._end(spokesman=group.rank < SPOKESMEN))
@@ -187,7 +186,9 @@ class Worker:
         return bool(ray.wait([self._stop], timeout=0)[0])
 
     def _evaluation_due(self) -> bool:
-        return len(self._spec.held_out) > 0 and self._progress.evaluation_due(every=self._recipe.training.evaluate_every)
+        return len(self._spec.held_out) > 0 and self._progress.evaluation_due(
+            every=self._recipe.training.evaluate_every
+        )
 
     def _evaluate(self, group: Group) -> dict[int, Evaluation]:
         """Every member's sums over its share of what is held out; with a member lost on the way, all share it anew."""

@@ -66,11 +66,11 @@ class WorkerPool:
         self._closing.set()
         for run in list(self._runs.values()):
             run.cancel()
-        for place in list(self._places.values()):
-            with suppress(RayError):
-                remove_placement_group(place)
+        # the head may be away: nobody waits for it here
+        giving_back = threading.Thread(target=self._give_back, name="give back", daemon=True)
+        giving_back.start()
         deadline = time.monotonic() + CLOSING_SECONDS
-        for thread in list(self._threads.values()):
+        for thread in [giving_back, *self._threads.values()]:
             thread.join(max(0.0, deadline - time.monotonic()))
         self._open.close()
 
@@ -134,6 +134,11 @@ class WorkerPool:
             return False
         self._tell(Restarted(number, f"{type(error).__name__}: {error}"))
         return True
+
+    def _give_back(self) -> None:
+        for place in list(self._places.values()):
+            with suppress(RayError):
+                remove_placement_group(place)
 
     def _start(self, number: int) -> None:
         self._threads[number] = self._begin(f"worker-{number}", lambda: self._follow(number))
