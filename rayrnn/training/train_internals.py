@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
+import ray
 from ray.train import FailureConfig, Result, RunConfig, ScalingConfig
 from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
@@ -153,6 +154,24 @@ class _Group(WorkerGroup):  # type: ignore[misc]
             if isinstance(callback, _Placement):
                 callback.see_request(handle.placement_group)
         return handle
+
+    def _init_train_context_on_workers(
+        self, workers: list[Any], sync_actor: str, train_context_args: dict[str, list[Any]]
+    ) -> None:
+        """As Ray Train does, without its controller: that is no actor here, and a worker only tells it of checkpoints."""
+        (worker,) = workers
+        given = {name: value for name, (value,) in train_context_args.items()}
+        context = worker.actor.init_train_context.remote(
+            train_run_context=self._train_run_context,
+            distributed_context=worker.distributed_context,
+            synchronization_actor=sync_actor,
+            storage_context=self._storage_context,
+            worker_callbacks=self._worker_callbacks_to_propagate,
+            controller_actor=None,
+            **given,
+        )
+        ray.get(context)
+        self._decorate_worker_log_file_paths(workers)
 
     @staticmethod
     def _get_worker_runtime_env(custom_runtime_env: Any) -> Any:
