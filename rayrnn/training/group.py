@@ -11,7 +11,6 @@ import uuid
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
@@ -119,7 +118,7 @@ class Group:
         """
         astray = admit and self._astray()
         if self._agreed and not astray and not (admit and self._change_ahead):
-            self._agreed, self._view = False, _next(self._known_view)
+            self._agreed, self._view = False, self._known_view.next_sum()
         elif self._agreed and not astray:
             self._enter(self._ask("agreed", state=self._hand_over()))
         elif self._view is None or self._answer or astray:
@@ -278,11 +277,6 @@ def lost_by(number: int, error: BaseException) -> Lost:
         return Lost(number, "drained", str(error), time.time())
     said = f"{type(error).__name__}: {error}"
     return Lost(number, "raised", said, time.time(), "".join(traceback.format_exception(error)))
-
-
-def _next(view: View) -> View:
-    """The same members one sum later."""
-    return replace(view, sums=view.sums + 1, generation=view.generation + 1)
 
 
 def _this_process() -> ActorHandle | None:

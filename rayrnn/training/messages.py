@@ -3,7 +3,7 @@
 Values only, and nothing heavy: the coordinator's process imports this.
 """
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
 import ray
@@ -42,6 +42,10 @@ class View:
     generation: int
     #: the generation since which these members are linked with one another
     linked: int
+
+    def next_sum(self) -> "View":
+        """The same members one sum later."""
+        return replace(self, sums=self.sums + 1, generation=self.generation + 1)
 
 
 @dataclass(frozen=True)

@@ -158,7 +158,7 @@ class _Group(WorkerGroup):  # type: ignore[misc]
     def _init_train_context_on_workers(
         self, workers: list[Any], sync_actor: str, train_context_args: dict[str, list[Any]]
     ) -> None:
-        """As Ray Train does, without its controller: that is no actor here, and a worker only tells it of checkpoints."""
+        """As Ray Train does, without its controller, which is no actor here: a worker tells it of checkpoints only."""
         (worker,) = workers
         given = {name: value for name, (value,) in train_context_args.items()}
         context = worker.actor.init_train_context.remote(
