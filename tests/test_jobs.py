@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,14 +13,16 @@ from rayrnn.recipe import Recipe, validate_recipe
 from rayrnn.remote.fetch import Record, load_record, new_job_name, path_on_head
 from rayrnn.remote.job import JobSpec
 from rayrnn.remote.replica import files_of, write_files
-from rayrnn.remote.screen_log import ScreenLog, outcome_of, show
+from rayrnn.remote.screen_log import ScreenLog, show, summary_of
 from rayrnn.remote.server import is_running
 from rayrnn.remote.upload import LIMIT, gather
 from rayrnn.runs.checkpoints import Checkpoint, newest_checkpoint, write_checkpoint
 from rayrnn.runs.directory import Run, create_run
+from rayrnn.training.messages import Culprit, Evaluated, Lost
 from rayrnn.training.screen import Screen
-from rayrnn.training.summary import Outcome
+from rayrnn.training.summary import Summary
 from tests.test_cli import run_rayrnn
+from tests.training.test_screen import learned
 
 UNREACHABLE = """
 cluster_name: c
@@ -79,10 +82,9 @@ def test_a_missing_file_is_told_before_anything_travels(here: Path) -> None:
 
 
 def test_a_run_shown_from_its_screen_log_looks_as_if_it_were_here(tmp_path: Path) -> None:
-    event = {"kind": "round", "round": 4, "loss": 2.0, "steps": 90, "seconds": 1.0, "broken": []}
-    event["workers"] = [{"worker": 0, "averaging_seconds": 0.1}]
-    evaluation = {"kind": "evaluation", "round": 1, "held_out_loss": 2.5, "held_out_accuracy": None, "model": object()}
-    outcome = Outcome(Run(tmp_path), "finished", 1, 2.0, 2.5, 1, 90.0, 1.0)
+    event = replace(learned(4, 0), culprit=Culprit(worker=0, update=2))
+    evaluation = Evaluated(1, 1, held_out_loss=2.5, held_out_accuracy=None, model=b"stays there")
+    outcome = Summary(Run(tmp_path), "finished", 1, 2.0, 2.5, 1, 90.0, 1.0)
     spoken = recipe(path="texts")
     here, there = io.StringIO(), io.StringIO()
     log = ScreenLog(tmp_path / "screen.jsonl")
@@ -92,7 +94,7 @@ def test_a_run_shown_from_its_screen_log_looks_as_if_it_were_here(tmp_path: Path
         talk.start(0)
         talk.evaluation(evaluation)
         talk.round(event)
-        talk.attendance({"kind": "died", "worker": 1, "round": 0})
+        talk.membership(Lost(worker=1, reason="killed", detail="", time=0.0))
         talk.stop()
     log.finish(outcome, [])
     log.end(RunError("no more"))
@@ -102,7 +104,7 @@ def test_a_run_shown_from_its_screen_log_looks_as_if_it_were_here(tmp_path: Path
         show(word, distant, Run(tmp_path))
     assert there.getvalue() == here.getvalue()
     assert "4/200 loss 2.000 held-out 2.500" in there.getvalue()
-    assert outcome_of(words[-2], outcome.run) == outcome
+    assert summary_of(words[-2], outcome.run) == outcome
     assert (words[-1]["exit_code"], words[-1]["message"]) == (1, "no more")
 
 

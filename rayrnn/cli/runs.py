@@ -11,7 +11,7 @@ from rayrnn.errors import ClusterError, UsageError
 
 if TYPE_CHECKING:
     from rayrnn.recipe import Recipe
-    from rayrnn.training.summary import Outcome
+    from rayrnn.training.summary import Summary
 
 
 def train_there(
@@ -29,7 +29,7 @@ def train_there(
         raise UsageError("give --cluster (a file) or --address (host:port), one of the two")
     from rayrnn.remote.submit import train_on_cluster
 
-    _print_outcome(train_on_cluster(recipe, file, out=out, resume=resume, detach=detach), as_json=as_json)
+    _print_summary(train_on_cluster(recipe, file, out=out, resume=resume, detach=detach), as_json=as_json)
 
 
 def logs(
@@ -48,7 +48,7 @@ def logs(
     """Show what a run on a cluster has said, follow it to its end and fetch its directory; Ctrl-C leaves it alone."""
     from rayrnn.remote.submit import follow_run
 
-    _print_outcome(follow_run(run, cluster), as_json=as_json)
+    _print_summary(follow_run(run, cluster), as_json=as_json)
 
 
 def show_there(file: Path, *, as_json: bool) -> None:
@@ -71,7 +71,7 @@ def show_there(file: Path, *, as_json: bool) -> None:
         raise ClusterError(answer["problem"])
 
 
-def _print_outcome(outcome: "Outcome | None", *, as_json: bool) -> None:
+def _print_summary(summary: "Summary | None", *, as_json: bool) -> None:
     """A run that was left alone has none yet."""
-    if as_json and outcome is not None:
-        typer.echo(json.dumps(outcome.to_json()))
+    if as_json and summary is not None:
+        typer.echo(json.dumps(summary.to_json()))

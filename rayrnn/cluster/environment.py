@@ -77,11 +77,6 @@ def settings_for_hosts() -> dict[str, str]:
         "RAY_USAGE_STATS_ENABLED": "0",
         # the coming default, and without it a warning in every worker that has no GPU
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-        # how soon Ray Train replaces a dead worker, and one that hangs for good
-        "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
-        "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": "60",
-        # how long a worker waits for one place before it looks for another
-        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "5",
     }
 
 

@@ -4,6 +4,7 @@ Which targets a minibatch has is its task's to say (`Task.minibatch`). B batch, 
 answer.
 """
 
+import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 from queue import Queue
@@ -121,6 +122,9 @@ def pad(flat: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return padded, mask
 
 
+#: for the thread to end that prepares minibatches
+CLOSING_SECONDS = 5.0
+
 #: a minibatch, the error that ended the iterator, or None where it just ended
 _Prepared = Minibatch | BaseException | None
 
@@ -129,7 +133,8 @@ def prefetched(minibatches: Iterator[Minibatch], ahead: int) -> Generator[Miniba
     """The same minibatches, `ahead` of them prepared while the loop learns; 0 prepares each when it is asked for.
 
     Where there is a GPU they lie in pinned memory. An error in the iterator is raised here. `close()` ends the thread
-    and the iterator.
+    and the iterator; a thread that waits for what never comes is left behind after a few seconds, and ends with the
+    process.
     """
     return _prepared(minibatches, ahead) if ahead else _unprepared(minibatches)
 
@@ -154,7 +159,8 @@ def _prepared(minibatches: Iterator[Minibatch], ahead: int) -> Generator[Minibat
     finally:
         stop.set()
         _drain(queue, thread)
-        _close(minibatches)
+        if not thread.is_alive():
+            _close(minibatches)
 
 
 def _prepare(minibatches: Iterator[Minibatch], queue: Queue[_Prepared], stop: Event) -> None:
@@ -169,8 +175,9 @@ def _prepare(minibatches: Iterator[Minibatch], queue: Queue[_Prepared], stop: Ev
 
 
 def _drain(queue: Queue[_Prepared], thread: Thread) -> None:
-    """Make room until the thread has put its last."""
-    while thread.is_alive() or not queue.empty():
+    """Make room until the thread has put its last, or for as long as it may take to prepare one."""
+    deadline = time.monotonic() + CLOSING_SECONDS
+    while (thread.is_alive() or not queue.empty()) and time.monotonic() < deadline:
         while not queue.empty():
             queue.get_nowait()
         thread.join(timeout=0.01)

@@ -1,6 +1,8 @@
 """Which sequences are learned together, when and by whom: a pure function of the seed that any worker works out."""
 
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -111,13 +113,21 @@ Collate = Callable[[pa.Table], Minibatch]
 Position = tuple[int, int, int]
 
 
+class Share(NamedTuple):
+    """One member's part of a round."""
+
+    minibatches: Iterator[Minibatch]
+    #: where the next round begins, whoever takes part in it: a member that is lost takes its minibatches with it
+    next_cursor: int
+
+
 class Stream:
     """A worker's minibatches, round after round.
 
     In a round that begins at `cursor` with `size` members, member `rank` learns the minibatches
-    `cursor + rank + size * n` for n = 0 .. frequency - 1 of the plan's endless stream; the next round begins
-    at `cursor + size * frequency`. So every sequence of an epoch is learned once, whoever learns it, and the
-    next round's minibatches are prepared while the members average, unless the members change.
+    `cursor + rank + size * n` for n = 0 .. frequency - 1 of the plan's endless stream. So every sequence of an epoch is
+    learned once, whoever learns it, and the next round's minibatches are prepared while the members average, unless the
+    members change.
     """
 
     def __init__(self, part: Part, collate: Collate, plan: Plan, *, frequency: int, ahead: int) -> None:
@@ -129,13 +139,14 @@ class Stream:
         self._expected: Position | None = None
         self._running: Iterator[Minibatch] = iter(())
 
-    def round(self, cursor: int, rank: int, size: int) -> Iterator[Minibatch]:
-        """The minibatches from `cursor` on; the caller takes `frequency` of them."""
+    def share(self, cursor: int, rank: int, size: int) -> Share:
+        """What this member learns in the round that begins at `cursor`."""
         if self._expected != (cursor, rank, size):
             self.close()
             self._running = prefetched(self._from(cursor, rank, size), self._ahead)
-        self._expected = (cursor + size * self._frequency, rank, size)
-        return self._running
+        next_cursor = cursor + size * self._frequency
+        self._expected = (next_cursor, rank, size)
+        return Share(islice(self._running, self._frequency), next_cursor)
 
     def close(self) -> None:
         """End the preparation."""

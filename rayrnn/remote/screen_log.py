@@ -1,6 +1,6 @@
 """A run's screen at a distance: written down where the run is, drawn where the user sits.
 
-screen.jsonl, one line a word: {"word": "round", "time": ..., ...}; the last word of an attempt is `end`.
+screen.jsonl, one line a word: {"word": "say", "time": ..., ...}; the last word of an attempt is `end`.
 """
 
 import json
@@ -8,15 +8,13 @@ import time
 from dataclasses import asdict, fields
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, assert_never
 
 from rayrnn.errors import Interrupted, RayrnnError
 from rayrnn.runs.directory import Run
-from rayrnn.training.screen import Talk
-from rayrnn.training.summary import Account, Outcome
-
-#: of an evaluation; its model stays where it is
-EVALUATION = ("kind", "round", "held_out_loss", "held_out_accuracy")
+from rayrnn.training.messages import Evaluated, Joined, Lost, Membership, RoundLearned, WentOn, from_json, to_json
+from rayrnn.training.screen import Reporter
+from rayrnn.training.summary import Outline, Summary
 
 Word = dict[str, Any]
 
@@ -34,27 +32,27 @@ class ScreenLog:
     def warn(self, message: str) -> None:
         self._write("warn", message=message)
 
-    def header(self, account: Account, *, data: str, encoding: str, run: str) -> None:
-        self._write("header", account=asdict(account), data=data, encoding=encoding)
+    def header(self, outline: Outline, *, data: str, encoding: str, run: str) -> None:
+        self._write("header", outline=asdict(outline), data=data, encoding=encoding)
 
     def start(self, first_round: int) -> None:
         self._write("start", round=first_round)
 
-    def round(self, event: dict[str, Any]) -> None:
-        self._write("round", event=event)
+    def round(self, event: RoundLearned) -> None:
+        self._write("event", event=to_json(event))
 
-    def attendance(self, event: dict[str, Any]) -> None:
-        self._write("attendance", event=event)
+    def membership(self, event: Membership) -> None:
+        self._write("event", event=to_json(event))
 
-    def evaluation(self, event: dict[str, Any]) -> None:
-        self._write("evaluation", event={name: event[name] for name in EVALUATION})
+    def evaluation(self, event: Evaluated) -> None:
+        self._write("event", event=to_json(event))
 
     def stop(self) -> None:
         self._write("stop")
 
-    def finish(self, outcome: Outcome, metrics: list[dict[str, Any]]) -> None:
+    def finish(self, summary: Summary, metrics: list[dict[str, Any]]) -> None:
         """The metrics come with the run directory."""
-        self._write("outcome", **{field.name: getattr(outcome, field.name) for field in fields(outcome)[1:]})
+        self._write("summary", **{field.name: getattr(summary, field.name) for field in fields(summary)[1:]})
 
     def checkpoint(self, name: str) -> None:
         """A checkpoint is complete and can be fetched."""
@@ -73,21 +71,33 @@ class ScreenLog:
             self._file.flush()
 
 
-def show(word: Word, screen: Talk, run: Run) -> None:
+def show(word: Word, screen: Reporter, run: Run) -> None:
     """Draw one word as if the run were here; words that are not for the eye are passed over."""
     kind = word["word"]
     if kind in ("say", "warn"):
         getattr(screen, kind)(word["message"])
     elif kind == "header":
-        screen.header(Account(**word["account"]), data=word["data"], encoding=word["encoding"], run=str(run.path))
+        screen.header(Outline(**word["outline"]), data=word["data"], encoding=word["encoding"], run=str(run.path))
     elif kind == "start":
         screen.start(word["round"])
-    elif kind in ("round", "attendance", "evaluation"):
-        getattr(screen, kind)(word["event"])
+    elif kind == "event":
+        _show_event(from_json(word["event"]), screen)
     elif kind == "stop":
         screen.stop()
 
 
-def outcome_of(word: Word, run: Run) -> Outcome:
+def _show_event(event: RoundLearned | Evaluated | Membership, screen: Reporter) -> None:
+    match event:
+        case RoundLearned():
+            screen.round(event)
+        case Evaluated():
+            screen.evaluation(event)
+        case Lost() | WentOn() | Joined():
+            screen.membership(event)
+        case _:
+            assert_never(event)
+
+
+def summary_of(word: Word, run: Run) -> Summary:
     """How it ended, with the run directory as it is here."""
-    return Outcome(run=run, **{field.name: word[field.name] for field in fields(Outcome)[1:]})
+    return Summary(run=run, **{field.name: word[field.name] for field in fields(Summary)[1:]})

@@ -16,13 +16,13 @@ from rayrnn.recipe import Recipe, validate_recipe
 from rayrnn.remote.fetch import Fetcher, Record, load_record, new_job_name, path_on_head
 from rayrnn.remote.follow import ALIVE, Listener, ask, error_of, find_run, runs_of
 from rayrnn.remote.job import PID, SPEC, WORK, JobSpec
-from rayrnn.remote.screen_log import Word, outcome_of, show
+from rayrnn.remote.screen_log import Word, show, summary_of
 from rayrnn.remote.upload import OUTSIDE, Upload, gather
 from rayrnn.runs.directory import Run, create_run, open_run, resumable
 from rayrnn.runs.layout import RECIPE, SCREEN, refuse_links
 from rayrnn.training.driver import stop_requests
 from rayrnn.training.screen import Screen
-from rayrnn.training.summary import Outcome
+from rayrnn.training.summary import Summary
 
 #: seconds without the head before this side gives up; the run goes on without it
 PATIENCE = 600.0
@@ -42,7 +42,7 @@ def train_on_cluster(
     detach: bool = False,
     console: Console | None = None,
     patience: float = PATIENCE,
-) -> Outcome | None:
+) -> Summary | None:
     """Train `recipe` as a Ray job on the cluster of `file`, as `train` does here, and bring the run directory home.
 
     Args:
@@ -65,7 +65,7 @@ def train_on_cluster(
     return remote.follow(detach=detach)
 
 
-def follow_run(run: str, file: Path | None, *, console: Console | None = None) -> Outcome | None:
+def follow_run(run: str, file: Path | None, *, console: Console | None = None) -> Summary | None:
     """Say what a run on a cluster has said so far, follow it to its end, and bring its directory home.
 
     Args:
@@ -123,7 +123,7 @@ class RemoteRun:
         self._screen = Screen(console, recipe, clock=lambda: self._now)
         self._listener = Listener(head, record.job, run.path / SCREEN, patience=patience)
         self._end: Word | None = None
-        self._outcome: Word | None = None
+        self._summary: Word | None = None
         self._leaving = False
 
     def dispatch(self, upload: Upload, *, resume: bool) -> None:
@@ -152,7 +152,7 @@ class RemoteRun:
         self._run.write_recipe(self._recipe)
         self._record.save(self._run, self._head.file.path)
 
-    def follow(self, *, detach: bool = False, attached: bool = False) -> Outcome | None:
+    def follow(self, *, detach: bool = False, attached: bool = False) -> Summary | None:
         """Show what the run says, fetch its checkpoints, and see to its end.
 
         Args:
@@ -215,14 +215,14 @@ class RemoteRun:
         kind, self._now = word["word"], word["time"]
         if kind == "checkpoint":
             fetcher.want(word["name"])
-        elif kind == "outcome":
-            self._outcome = word
+        elif kind == "summary":
+            self._summary = word
         elif kind == "end":
             self._end = word
         else:
             show(_as_here(word), self._screen, self._run)
 
-    def _conclude(self, fetcher: Fetcher) -> Outcome:
+    def _conclude(self, fetcher: Fetcher) -> Summary:
         """Bring everything home; raise what the run ended with."""
         self._screen.say(f"fetching the run to {self._run.path} ...")
         fetcher.fetch_all()
@@ -233,11 +233,11 @@ class RemoteRun:
             )
         if self._end["exit_code"]:
             raise self._error(self._end)
-        assert self._outcome is not None
+        assert self._summary is not None
         self._head.run(self._remove())
-        outcome = outcome_of(self._outcome, self._run)
-        self._screen.finish(outcome, self._run.metrics())
-        return outcome
+        summary = summary_of(self._summary, self._run)
+        self._screen.finish(summary, self._run.metrics())
+        return summary
 
     def _remove(self) -> str:
         return f"rm -rf {RUNS}/{shlex.quote(self._record.job)}"

@@ -112,6 +112,18 @@ def newest_name(folder: Path) -> str:
     return max(names, key=round_of, default="")
 
 
+def pack(tensors: Tensors) -> bytes:
+    """Tensors as plain bytes: they pass through processes that know no tensors."""
+    content: bytes = save_tensors(tensors)
+    return content
+
+
+def unpack(content: bytes) -> Tensors:
+    """What `pack` was given."""
+    tensors: Tensors = load_tensors(content)
+    return tensors
+
+
 def digest(*parts: Tensors) -> str:
     """A fingerprint of all values, the same on every worker that holds the same bits."""
     seen = hashlib.sha256()

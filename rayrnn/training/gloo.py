@@ -13,14 +13,14 @@ import torch
 from ray.actor import ActorHandle
 from torch.distributed.distributed_c10d import ProcessGroupGloo, Store
 
-from rayrnn.training.messages import GRACE_SECONDS, Roster
+from rayrnn.training.messages import GRACE_SECONDS, View
 
 #: a ProcessGroupGloo, whose type stub knows neither its options nor its collectives
 Links = Any
 
 
-def connect(roll: ActorHandle, roster: Roster, rank: int, patience: float) -> Links:
-    """Link this member of the roster, at its rank, with all others.
+def connect(coordinator: ActorHandle, view: View, rank: int, patience: float) -> Links:
+    """Link this member of the view, at its rank, with all others.
 
     Args:
         patience: seconds to wait for those who do not come, now and in every collective.
@@ -33,7 +33,7 @@ def connect(roll: ActorHandle, roster: Roster, rank: int, patience: float) -> Li
     # by address: the host's name may resolve to 127.0.1.1, or not at all
     options._devices = [gloo.create_device(hostname=ray.util.get_node_ip_address())]
     options._timeout = timedelta(seconds=max(patience - GRACE_SECONDS, patience / 2))
-    return gloo(_RollStore(roll, roster.connected, patience), rank, len(roster.members), options)
+    return gloo(_Rendezvous(coordinator, view.linked, patience), rank, len(view.members), options)
 
 
 def all_reduce(links: Links, values: torch.Tensor) -> None:
@@ -53,23 +53,23 @@ def all_gather(links: Links, own: torch.Tensor, into: Sequence[torch.Tensor]) ->
             values.copy_(host)
 
 
-class _RollStore(Store):
-    """Gloo's rendezvous through the roll: no port of its own, and it ends when a member is lost."""
+class _Rendezvous(Store):
+    """Gloo's rendezvous through the coordinator: no port of its own, and it ends when a member is lost."""
 
-    def __init__(self, roll: ActorHandle, connected: int, patience: float) -> None:
+    def __init__(self, coordinator: ActorHandle, linked: int, patience: float) -> None:
         super().__init__()
-        self._roll = roll
-        self._connected = connected
+        self._coordinator = coordinator
+        self._linked = linked
         self._patience = patience
 
     def set(self, key: str, value: Any) -> None:
         data = value.encode() if isinstance(value, str) else bytes(value)
-        ray.get(self._roll.put.remote(self._connected, key, data))
+        ray.get(self._coordinator.put.remote(self._linked, key, data))
 
     def get(self, key: str) -> bytes:
-        value: bytes | None = ray.get(self._roll.take.remote(self._connected, key), timeout=self._patience)
+        value: bytes | None = ray.get(self._coordinator.take.remote(self._linked, key), timeout=self._patience)
         if value is None:
-            raise RuntimeError("a member was lost while the members connected")
+            raise RuntimeError("a member was lost while the members linked")
         return value
 
     def wait(self, keys: list[str], timeout: timedelta | None = None) -> None:

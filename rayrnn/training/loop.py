@@ -4,7 +4,6 @@ import math
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 
 import torch
 
@@ -67,10 +66,9 @@ def learn_alone(
     minibatches: Iterator[Minibatch],
     *,
     task: Task,
-    count: int,
     settings: LearningSettings,
 ) -> Work:
-    """Learn `count` minibatches: an update a segment, the recurrent state carried on, detached.
+    """Learn every minibatch once: an update a segment, the recurrent state carried on, detached.
 
     The loss of a segment is the mean over its unmasked targets.
     """
@@ -79,7 +77,7 @@ def learn_alone(
     sums: list[torch.Tensor] = []
     counts: list[torch.Tensor] = []
     started, waited = time.perf_counter(), 0.0
-    for minibatch, seconds in _timed(islice(minibatches, count)):
+    for minibatch, seconds in _timed(minibatches):
         waited += seconds
         steps += minibatch.steps
         padding += minibatch.mask.numel() - minibatch.steps

@@ -1,11 +1,11 @@
-"""What the members tell each other with every average, and the events the driver gets from it."""
+"""What the members tell each other with every average, and the events that the driver gets of a round."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from rayrnn.training.loop import Evaluation, Work
+from rayrnn.training.messages import Culprit, RoundLearned, WorkerRound
 
 
 @dataclass(frozen=True)
@@ -20,16 +20,11 @@ class Notes:
     learning_seconds: float
     waiting_seconds: float
     broken_at: float
-    held_out_loss_sum: float
-    held_out_targets: float
-    held_out_correct: float
-    held_out_sequences: float
-    evaluating_seconds: float
     stop: float
     leaving: float
 
 
-def write_notes(work: Work, held_out: Evaluation, *, stop: bool, leaving: bool) -> Notes:
+def write_notes(work: Work, *, stop: bool, leaving: bool) -> Notes:
     """A worker whose loss is not finite says where, and keeps the loss itself out of the sums."""
     return Notes(
         steps=work.steps,
@@ -40,71 +35,105 @@ def write_notes(work: Work, held_out: Evaluation, *, stop: bool, leaving: bool) 
         learning_seconds=work.learning_seconds,
         waiting_seconds=work.waiting_seconds,
         broken_at=work.broken_at,
-        held_out_loss_sum=held_out.loss_sum,
-        held_out_targets=held_out.num_targets,
-        held_out_correct=held_out.num_correct,
-        held_out_sequences=held_out.num_sequences,
-        evaluating_seconds=held_out.seconds,
         stop=float(stop),
         leaving=float(leaving),
     )
 
 
-def round_event(
-    round_number: int, members: Mapping[int, Notes], *, learning_rate: float, num_bytes: int, seconds: float
-) -> dict[str, Any]:
-    """One round, from 1, as a line of metrics.jsonl. Seconds are wall-clock; the loss is a mean over targets.
+@dataclass(frozen=True)
+class Average:
+    """What came of one round's average."""
+
+    #: of those who took part, by their numbers
+    notes: Mapping[int, Notes]
+    #: each worker handed in
+    num_bytes: int
+
+    @property
+    def broken(self) -> list[int]:
+        """The workers whose loss or parameters were not finite."""
+        return [number for number, note in self.notes.items() if note.broken_at]
+
+    @property
+    def culprit(self) -> Culprit:
+        """The first of them, and the update of the round it happened in."""
+        number = self.broken[0]
+        return Culprit(number, int(self.notes[number].broken_at))
+
+    @property
+    def stop(self) -> bool:
+        """Somebody was told that the user wants to stop."""
+        return any(note.stop for note in self.notes.values())
+
+    @property
+    def nobody_stays(self) -> bool:
+        """All nodes leave: nobody will hand the state to a newcomer."""
+        return all(note.leaving for note in self.notes.values())
+
+
+def round_learned(
+    round_number: int,
+    average: Average,
+    evaluations: Mapping[int, Evaluation],
+    *,
+    generation: int,
+    learning_rate: float,
+    seconds: float,
+    stopped: bool,
+) -> RoundLearned:
+    """One round, from 1; the loss is a mean over targets.
 
     Args:
-        members: the notes of those who took part, by their numbers.
+        evaluations: of those who evaluated this round's model, by their numbers.
+        stopped: the run ends because of what was broken.
     """
-    notes = members.values()
-    return {
-        "kind": "round",
-        "round": round_number,
-        "loss": _ratio(sum(n.loss_sum for n in notes), sum(n.num_targets for n in notes)),
-        "learning_rate": learning_rate,
-        "steps": int(sum(n.steps for n in notes)),
-        "padding_share": _ratio(sum(n.padding for n in notes), sum(n.padding + n.steps for n in notes)),
-        "seconds": seconds,
-        "bytes": num_bytes,
-        "broken": [number for number, note in members.items() if note.broken_at],
-        "workers": [_member(number, note, seconds) for number, note in members.items()],
-    }
+    notes = average.notes.values()
+    nothing = Evaluation()
+    return RoundLearned(
+        round=round_number,
+        generation=generation,
+        loss=_ratio(sum(n.loss_sum for n in notes), sum(n.num_targets for n in notes)),
+        learning_rate=learning_rate,
+        steps=int(sum(n.steps for n in notes)),
+        padding_share=_ratio(sum(n.padding for n in notes), sum(n.padding + n.steps for n in notes)),
+        seconds=seconds,
+        bytes=average.num_bytes,
+        broken=tuple(average.broken),
+        workers=tuple(
+            _worker_round(number, note, evaluations.get(number, nothing).seconds, seconds)
+            for number, note in average.notes.items()
+        ),
+        culprit=average.culprit if stopped else None,
+    )
 
 
-def evaluation_event(round_number: int, notes: Sequence[Notes], *, classes: bool) -> dict[str, Any]:
-    """The held-out loss after `round_number` rounds."""
-    targets = sum(n.held_out_targets for n in notes)
-    accuracy = _ratio(sum(n.held_out_correct for n in notes), targets) if classes else None
-    return {
-        "kind": "evaluation",
-        "round": round_number,
-        "held_out_loss": _ratio(sum(n.held_out_loss_sum for n in notes), targets),
-        "held_out_accuracy": accuracy,
-    }
+def held_out_loss(evaluations: Mapping[int, Evaluation]) -> float:
+    """The mean over all targets; infinite where there is no such number."""
+    parts = evaluations.values()
+    loss = _ratio(sum(one.loss_sum for one in parts), sum(one.num_targets for one in parts))
+    return math.inf if loss is None else loss
 
 
-def culprit(members: Mapping[int, Notes]) -> dict[str, Any]:
-    """The first member whose loss or parameters were not finite, and the update of the round it happened in."""
-    number = next(number for number, note in members.items() if note.broken_at)
-    return {"culprit": {"worker": number, "update": int(members[number].broken_at)}}
+def held_out_accuracy(evaluations: Mapping[int, Evaluation]) -> float | None:
+    """The share of the targets that were met."""
+    parts = evaluations.values()
+    return _ratio(sum(one.num_correct for one in parts), sum(one.num_targets for one in parts))
 
 
-def _member(number: int, note: Notes, seconds: float) -> dict[str, Any]:
-    busy = note.learning_seconds + note.waiting_seconds + note.evaluating_seconds
-    return {
-        "worker": number,
-        "steps": int(note.steps),
-        "updates": int(note.updates),
-        "steps_per_second": note.steps / seconds,
-        "learning_seconds": note.learning_seconds,
-        "waiting_seconds": note.waiting_seconds,
-        "evaluating_seconds": note.evaluating_seconds,
-        # what is left of the round: the average itself, and waiting for the slowest member
-        "averaging_seconds": max(0.0, seconds - busy),
-    }
+def _worker_round(number: int, note: Notes, evaluating_seconds: float, seconds: float) -> WorkerRound:
+    busy = note.learning_seconds + note.waiting_seconds + evaluating_seconds
+    return WorkerRound(
+        worker=number,
+        steps=int(note.steps),
+        updates=int(note.updates),
+        steps_per_second=note.steps / seconds,
+        learning_seconds=note.learning_seconds,
+        waiting_seconds=note.waiting_seconds,
+        evaluating_seconds=evaluating_seconds,
+        averaging_seconds=max(0.0, seconds - busy),
+    )
 
 
 def _ratio(part: float, whole: float) -> float | None:
+    """None where there is nothing to divide by, or nothing finite."""
     return part / whole if whole > 0 and math.isfinite(part) else None

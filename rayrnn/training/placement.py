@@ -1,11 +1,11 @@
 """Where on the cluster another worker finds room, and which nodes are about to leave."""
 
+import socket
 import threading
 from contextlib import suppress
 from dataclasses import dataclass
 
 import ray
-from ray.exceptions import RayError
 
 from rayrnn.cluster.capacity import places
 from rayrnn.cluster.ray_internals import available_resources_per_node, draining_nodes
@@ -62,9 +62,14 @@ def count_workers(averaging: Averaging) -> int:
     return max(averaging.fewest, min(averaging.most, sum(_places(nodes, need).values())))
 
 
-def free_places(need: Need) -> Places:
-    """How many more workers each node could take now; nodes that are about to leave take none."""
-    nodes = available_resources_per_node()
+def free_places(need: Need, *, spared_cpus: int = 0) -> Places:
+    """How many more workers each node could take now; nodes that are about to leave take none.
+
+    Args:
+        spared_cpus: of every node, for others.
+    """
+    available = available_resources_per_node()
+    nodes = {node: there | {"CPU": there.get("CPU", 0) - spared_cpus} for node, there in available.items()}
     leaving = draining_nodes()
     return {node: places for node, places in _places(nodes, need).items() if node not in leaving}
 
@@ -73,29 +78,49 @@ def _places(nodes: dict[str, dict[str, float]], need: Need) -> Places:
     return {node: places(there, need.resources()) for node, there in nodes.items()}
 
 
-class Notice:
-    """Asks Ray now and then, in a thread of its own; use it as a context."""
+class DrainWatch:
+    """Asks Ray now and then whether this node is about to leave, in a thread of its own; use it as a context.
+
+    The thread asks again whatever a question raises. Should it end all the same, the worker is killed with its node,
+    and is replaced like any other that dies.
+    """
 
     def __init__(self) -> None:
         self._node = ray.get_runtime_context().get_node_id()
-        self._given = False
+        self._noticed = False
         self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._look, name="notice", daemon=True)
+        self._thread = threading.Thread(target=self._look, name="drain watch", daemon=True)
 
     @property
-    def given(self) -> bool:
+    def noticed(self) -> bool:
         """Whether the node is about to leave; never waits."""
-        return self._given
+        return self._noticed
 
-    def __enter__(self) -> "Notice":
+    def __enter__(self) -> "DrainWatch":
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._closed.set()
-        self._thread.join()
+        self._thread.join(LOOK_SECONDS)
 
     def _look(self) -> None:
-        while not self._given and not self._closed.wait(LOOK_SECONDS):
-            with suppress(RayError, RuntimeError):  # the head is away for a moment
-                self._given = self._node in draining_nodes()
+        while not self._noticed and not self._closed.wait(LOOK_SECONDS):
+            with suppress(Exception):  # the head is away for a moment
+                self._noticed = self._node in draining_nodes()
+
+
+class HomeNode:
+    """The node of this process: whether its Ray still answers.
+
+    A process that has lost its node is ended by Ray a few seconds later, without a word.
+    """
+
+    def __init__(self) -> None:
+        own = ray.get_runtime_context().get_node_id()
+        (self._socket,) = (str(node["RayletSocketName"]) for node in ray.nodes() if node["NodeID"] == own)
+
+    def answers(self) -> bool:
+        """Asks the system, and not Ray: never waits for what is gone."""
+        with socket.socket(socket.AF_UNIX) as connection:
+            return connection.connect_ex(self._socket) == 0

@@ -11,15 +11,13 @@ from tensorboardX.proto.event_pb2 import Event as BoardEvent
 from tensorboardX.summary import scalar
 
 from rayrnn.errors import RunError
-from rayrnn.runs.checkpoints import Checkpoint, Tensors
+from rayrnn.runs.checkpoints import Checkpoint, Tensors, unpack
 from rayrnn.runs.directory import Run
-from rayrnn.training.coordinator import Event
 from rayrnn.training.failures import unwritten
+from rayrnn.training.messages import CheckpointPart, Evaluated, Joined, Lost, Membership, RoundLearned, to_json
 
 #: between two moments at which what was shown reaches the disk
 FLUSH_SECONDS = 10.0
-#: events after which a worker says no more
-GONE = ("died", "left")
 
 
 class Board:
@@ -66,7 +64,7 @@ class Board:
 Line = dict[str, Any]
 
 #: worker -> its part of a checkpoint
-Parts = dict[int, Event]
+Parts = dict[int, CheckpointPart]
 
 
 class Recorder:
@@ -87,50 +85,59 @@ class Recorder:
         #: the best model, until it is written
         self._model: Tensors = {}
         self._last_round = 0
-        self._attendance: list[Event] = []
-        #: the checkpoints that are under way, by the edition of their round
+        self._membership: list[Line] = []
+        #: the checkpoints that are under way, by the generation of their round
         self._parts: dict[int, Parts] = {}
-        #: the workers that are not there now
-        self._gone: set[int] = set()
+        #: the workers that are lost, and say no more
+        self._lost: set[int] = set()
 
-    def take_attendance(self, event: Event) -> None:
-        """A worker died, was late or came back: it stands in the line of the next round."""
-        self._attendance.append(event)
-        if event["kind"] in GONE:
-            self._gone.add(event["worker"])
-        elif event["kind"] == "joined":
-            self._gone.discard(event["worker"])
+    def take_membership(self, event: Membership) -> None:
+        """A worker was lost or came back: it stands in the line of the next round."""
+        self._membership.append(to_json(event))
+        match event:
+            case Lost() if event.reason != "late":
+                self._lost.add(event.worker)
+            case Joined():
+                self._lost.discard(event.worker)
 
-    def take_round(self, event: Event) -> None:
+    def take_round(self, event: RoundLearned) -> None:
         """One round was learned; a round that is learned anew, after all workers died, replaces what was said of it."""
-        line: Line = {key: value for key, value in event.items() if key not in ("kind", "edition")}
-        if self._attendance:
-            line["attendance"] = self._attendance
-        speed = {"steps_per_second": event["steps"] / event["seconds"]}
+        line = {name: value for name, value in to_json(event).items() if name != "kind"}
+        if self._membership:
+            line["membership"] = self._membership
+        shown = {
+            "steps_per_second": event.steps / event.seconds,
+            "loss": event.loss,
+            "learning_rate": event.learning_rate,
+        }
         with self._training_goes_on():
-            if event["round"] <= self._last_round:
-                self._run.cut_metrics(event["round"] - 1)
-            self._last_round = event["round"]
+            if event.round <= self._last_round:
+                self._run.cut_metrics(event.round - 1)
+            self._last_round = event.round
             self._run.append_metrics(line)
-            self._attendance = []
-            self._board.show(event["round"], speed | {name: event[name] for name in ("loss", "learning_rate")})
+            self._membership = []
+            self._board.show(event.round, shown)
 
-    def take_evaluation(self, event: Event) -> None:
+    def take_evaluation(self, event: Evaluated) -> None:
         """The held-out loss after a round; the model comes along when it is the best so far."""
-        values = {key: event[key] for key in ("held_out_loss", "held_out_accuracy") if event[key] is not None}
-        self._model = event.get("model", self._model)
+        values = {"held_out_loss": event.held_out_loss}
+        if event.held_out_accuracy is not None:
+            values["held_out_accuracy"] = event.held_out_accuracy
+        if event.model is not None:
+            self._model = unpack(event.model)
         with self._training_goes_on():
             self._write_model()
-            self._run.amend_metrics(event["round"], values)
-            self._board.show(event["round"], values)
+            self._run.amend_metrics(event.round, values)
+            self._board.show(event.round, values)
 
-    def write_model(self, model: Tensors) -> None:
-        """Write the last model of a run, or a best one before it that found no room then.
+    def write_model(self, model: bytes | None) -> None:
+        """Write the last model of a run (packed), or a best one before it that found no room then.
 
         Raises:
             RunError: it cannot be written.
         """
-        self._model = model or self._model
+        if model is not None:
+            self._model = unpack(model)
         try:
             self._write_model()
         except OSError as error:
@@ -141,10 +148,10 @@ class Recorder:
         with self._training_goes_on(), self._run.log.open("a", encoding="utf-8") as log:
             log.write(text)
 
-    def take_checkpoint_part(self, event: Event) -> None:
+    def take_checkpoint_part(self, event: CheckpointPart) -> None:
         """One worker's part of a checkpoint."""
-        # a round that was made again has another edition: parts of the two do not belong together
-        self._parts.setdefault(event["edition"], {})[event["number"]] = event
+        # a round that was made again has another generation: parts of the two do not belong together
+        self._parts.setdefault(event.generation, {})[event.worker] = event
 
     def write_checkpoint(self) -> Checkpoint | None:
         """Write the oldest checkpoint that has become complete and return it; None when there is none.
@@ -155,32 +162,27 @@ class Recorder:
         Raises:
             RunError: the workers do not hold the same model.
         """
-        edition = min((edition for edition, parts in self._parts.items() if self._is_complete(parts)), default=None)
-        if edition is None:
+        whole = (generation for generation, parts in self._parts.items() if self._is_complete(parts))
+        generation = min(whole, default=None)
+        if generation is None:
             return None
-        parts = self._parts[edition]
+        parts = self._parts[generation]
         # what is older and still incomplete will never be complete
-        self._parts = {later: rest for later, rest in self._parts.items() if later > edition}
+        self._parts = {later: rest for later, rest in self._parts.items() if later > generation}
         _check_agreement(parts)
-        first = next(part for part in parts.values() if "model" in part)
-        checkpoint = Checkpoint(
-            model=first["model"],
-            outer=first["outer"],
-            optimizers=tuple(parts[number]["optimizer"] for number in sorted(parts)),
-            progress=first["progress"],
-        )
+        number, checkpoint = _put_together(parts)
         try:
             self._write_model()  # no checkpoint may know of a best model that is not there
-            self._run.write_checkpoint(first["round"], checkpoint)
+            self._run.write_checkpoint(number, checkpoint)
         except OSError as error:
-            self._warn(f"the checkpoint of round {first['round']:,} could not be written ({error}); training goes on")
+            self._warn(f"the checkpoint of round {number:,} could not be written ({error}); training goes on")
             return None
         return checkpoint
 
     def _is_complete(self, parts: Parts) -> bool:
-        numbers = next(iter(parts.values()))["numbers"]
-        has_model = any("model" in part for part in parts.values())
-        return has_model and all(number in parts or number in self._gone for number in numbers)
+        members = next(iter(parts.values())).members
+        has_model = any(part.common is not None for part in parts.values())
+        return has_model and all(number in parts or number in self._lost for number in members)
 
     def close(self) -> None:
         """Write what TensorBoard's file still lacks."""
@@ -204,12 +206,23 @@ class Recorder:
             self._warned = False
 
 
+def _put_together(parts: Parts) -> tuple[int, Checkpoint]:
+    """The round, and the checkpoint that the parts make."""
+    number, common = next((part.round, part.common) for part in parts.values() if part.common is not None)
+    return number, Checkpoint(
+        model=unpack(common.model),
+        outer=unpack(common.outer),
+        optimizers=tuple(unpack(parts[worker].optimizer) for worker in sorted(parts)),
+        progress=common.progress,
+    )
+
+
 def _check_agreement(parts: Parts) -> None:
     one = min(parts)
-    apart = [number for number in sorted(parts) if parts[number]["digest"] != parts[one]["digest"]]
+    apart = [worker for worker in sorted(parts) if parts[worker].digest != parts[one].digest]
     if apart:
         raise RunError(
-            f"after the average of round {parts[one]['round']:,} worker{'s' if len(apart) > 1 else ''} "
+            f"after the average of round {parts[one].round:,} worker{'s' if len(apart) > 1 else ''} "
             f"{', '.join(map(str, apart))} and worker {one} hold different models; a host's memory may be at fault. "
             "The checkpoint before is kept: go on from it with --resume"
         )

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, assert_never
 
 import plotext
 from rich.console import Console
@@ -14,21 +14,20 @@ from rich.text import Text
 
 from rayrnn.recipe import Recipe, task_of
 from rayrnn.recipe.sections import Averaging
-from rayrnn.training.summary import Account, Outcome
+from rayrnn.training.messages import Evaluated, Joined, Lost, Membership, RoundLearned, WentOn
+from rayrnn.training.summary import Outline, Summary
 from rayrnn.wording import counted, size
 
 #: without a terminal one plain line is printed for each of so many parts of the run
 PLAIN_LINES = 50
 #: after so many rounds without a worker that was lost, the others did not have to wait for it
 QUIET_ROUNDS = 2
-#: why a worker is not there
-ABSENT = {"died": "died", "left": "left", "late": "did not come to the average"}
 #: a live line that changes more often than this is only flicker
-REFRESHES_PER_SECOND = 5
+REFRESH_SECONDS = 0.2
 
 
-class Talk(Protocol):
-    """One run's talk with the user."""
+class Reporter(Protocol):
+    """Tells the user of one run."""
 
     def say(self, message: str) -> None:
         """A line about what happens now."""
@@ -36,30 +35,32 @@ class Talk(Protocol):
     def warn(self, message: str) -> None:
         """A line that must be seen."""
 
-    def header(self, account: Account, *, data: str, encoding: str, run: str) -> None:
+    def header(self, outline: Outline, *, data: str, encoding: str, run: str) -> None:
         """What is about to be learned."""
 
     def start(self, first_round: int) -> None:
         """Training begins now."""
 
-    def round(self, event: dict[str, Any]) -> None:
+    def round(self, event: RoundLearned) -> None:
         """One round was learned."""
 
-    def attendance(self, event: dict[str, Any]) -> None:
-        """Somebody died, left, was late, went on or joined."""
+    def membership(self, event: Membership) -> None:
+        """A worker was lost, the others went on, or one joined."""
 
-    def evaluation(self, event: dict[str, Any]) -> None:
+    def evaluation(self, event: Evaluated) -> None:
         """The held-out loss after a round."""
 
     def stop(self) -> None:
         """Training is over."""
 
-    def finish(self, outcome: Outcome, metrics: list[dict[str, Any]]) -> None:
+    def finish(self, summary: Summary, metrics: list[dict[str, Any]]) -> None:
         """How it ended."""
 
 
 class Screen:
-    """One run's talk with the user; a line a round from one place.
+    """Draws one run on a console; a line a round from one place.
+
+    The live line is drawn by whoever calls, so that there is no thread that could die and leave it standing.
 
     Args:
         clock: seconds now; another where it is told later what has happened.
@@ -72,13 +73,14 @@ class Screen:
         self._rounds = recipe.averaging.rounds
         self._started = self._clock()
         self._first_round = 0
-        self._last: dict[str, Any] = {}
+        self._last: RoundLearned | None = None
         self._held_out: float | None = None
         self._best: float | None = None
         self._averaging = self._seconds = 0.0
-        #: the losses of workers that are not told of yet
-        self._absent: list[dict[str, Any]] = []
-        self._live = Live(console=console, refresh_per_second=REFRESHES_PER_SECOND, transient=True)
+        #: the workers that were lost and are not told of yet, and the round they were lost in
+        self._lost: list[tuple[Lost, int]] = []
+        self._live = Live(console=console, auto_refresh=False, transient=True)
+        self._drawn = -REFRESH_SECONDS
 
     def say(self, message: str) -> None:
         """A line about what happens now."""
@@ -88,23 +90,23 @@ class Screen:
         """A line that must be seen."""
         self._console.print(Text(message, style="bold yellow"), highlight=False)
 
-    def header(self, account: Account, *, data: str, encoding: str, run: str) -> None:
+    def header(self, outline: Outline, *, data: str, encoding: str, run: str) -> None:
         """What is about to be learned, where it goes, and how to stop and go on."""
         recipe, averaging = self._recipe, self._recipe.averaging
         model = recipe.model
-        lengths = f"{account.shortest:,}" + (f"-{account.longest:,}" if account.longest > account.shortest else "")
+        lengths = f"{outline.shortest:,}" + (f"-{outline.longest:,}" if outline.longest > outline.shortest else "")
         outer = "plain mean" if averaging.outer == "none" else f"{averaging.outer} on the mean"
-        sequences = counted(account.num_training, "sequence")
-        minibatches, updates = counted(averaging.frequency, "minibatch"), counted(account.updates_a_round, "update")
+        sequences = counted(outline.num_training, "sequence")
+        minibatches, updates = counted(averaging.frequency, "minibatch"), counted(outline.updates_a_round, "update")
         rows = {
-            "data": f"{data}: {sequences} of {lengths} steps, {account.num_held_out:,} held out"
-            + (f"; {account.padding_share:.1%} padding" if account.padding_share else ""),
+            "data": f"{data}: {sequences} of {lengths} steps, {outline.num_held_out:,} held out"
+            + (f"; {outline.padding_share:.1%} padding" if outline.padding_share else ""),
             "encoding": encoding,
-            "network": f"{model.layers} x {model.hidden} {model.cell}, {account.num_parameters:,} parameters",
-            "workers": _workers(averaging, account),
+            "network": f"{model.layers} x {model.hidden} {model.cell}, {outline.num_parameters:,} parameters",
+            "workers": _workers(averaging, outline),
             "a round": f"{minibatches} of {recipe.training.batch_size} = {updates} a worker, "
-            f"then the {outer}: {size(account.bytes_a_round)} each",
-            "rounds": f"{averaging.rounds:,} = {averaging.rounds / account.rounds_an_epoch:,.1f} epochs",
+            f"then the {outer}: {size(outline.bytes_a_round)} each",
+            "rounds": f"{averaging.rounds:,} = {averaging.rounds / outline.rounds_an_epoch:,.1f} epochs",
             "run": run,
             "stop": "Ctrl-C finishes the round and writes a checkpoint; the same command with --resume goes on",
         }
@@ -120,119 +122,135 @@ class Screen:
         if self._console.is_terminal:
             self._live.start()
 
-    def round(self, event: dict[str, Any]) -> None:
+    def round(self, event: RoundLearned) -> None:
         """One round was learned."""
         self._last = event
-        present = {worker["worker"] for worker in event["workers"]}
-        quiet_since = event["round"] - QUIET_ROUNDS
-        if any(loss["worker"] not in present and loss["round"] < quiet_since for loss in self._absent):
-            self._say_absent()  # nobody had to wait for them: there is no going on to tell of
-        for number in event["broken"]:
+        present = {worker.worker for worker in event.workers}
+        quiet_since = event.round - QUIET_ROUNDS
+        if any(lost.worker not in present and number <= quiet_since for lost, number in self._lost):
+            self._say_lost()  # nobody had to wait for them: there is no going on to tell of
+        for number in event.broken:
             self.warn(
-                f"worker {number} was not finite in round {event['round']:,}: kept out of the mean, it takes the mean"
+                f"worker {number} was not finite in round {event.round:,}: kept out of the mean, it takes the mean"
             )
-        self._seconds += event["seconds"] * len(event["workers"])
-        self._averaging += sum(worker["averaging_seconds"] for worker in event["workers"])
+        self._seconds += event.seconds * len(event.workers)
+        self._averaging += sum(worker.averaging_seconds for worker in event.workers)
         if self._live.is_started:
-            self._live.update(self._line())
-        elif event["round"] % max(1, self._rounds // PLAIN_LINES) == 0 or event["round"] == self._rounds:
-            self._console.print(self._text(), soft_wrap=True, highlight=False)
+            self._draw(event)
+        elif event.round % max(1, self._rounds // PLAIN_LINES) == 0 or event.round == self._rounds:
+            self._console.print(self._text(event), soft_wrap=True, highlight=False)
 
-    def attendance(self, event: dict[str, Any]) -> None:
-        """Somebody died, left, was late, went on or joined: one line for what belongs together."""
-        if event["kind"] in ABSENT:
-            self._absent.append(event)
-        elif event["kind"] == "went_on":
-            self._say_absent(f" in round {event['round'] + 1:,}; {went_on_words(event)}")
-        elif event["round"] > 0:
-            after = f" after {event['seconds']:.1f} s" if event["seconds"] else ""
-            self.warn(f"worker {event['worker']} takes part from round {event['round'] + 1:,} on{after}")
+    def membership(self, event: Membership) -> None:
+        """A worker was lost, the others went on, or one joined: one line for what belongs together."""
+        match event:
+            case Lost():
+                self._lost.append((event, self._next_round))
+            case WentOn():
+                self._say_lost(f" in round {self._next_round:,}; {went_on_words(event)}")
+            case Joined() if self._last is not None:
+                after = f" after {event.seconds:.1f} s" if event.seconds else ""
+                self.warn(f"worker {event.worker} takes part from round {self._next_round:,} on{after}")
+            case Joined():
+                pass  # it is there from the beginning
+            case _:
+                assert_never(event)
 
-    def _say_absent(self, more: str = "") -> None:
-        if self._absent:
-            self.warn(", ".join(map(_absence_words, self._absent)) + more)
-            self._absent = []
+    def _say_lost(self, more: str = "") -> None:
+        if self._lost:
+            self.warn(", ".join(lost_words(event) for event, _ in self._lost) + more)
+            self._lost = []
 
-    def evaluation(self, event: dict[str, Any]) -> None:
+    def evaluation(self, event: Evaluated) -> None:
         """The held-out loss after a round."""
-        self._held_out = event["held_out_loss"]
+        self._held_out = event.held_out_loss
         self._best = min(self._held_out, math.inf if self._best is None else self._best)
 
     def stop(self) -> None:
         """Training is over; the live line goes."""
-        self._say_absent()
+        self._say_lost()
         self._live.stop()
 
-    def finish(self, outcome: Outcome, metrics: list[dict[str, Any]]) -> None:
+    def finish(self, summary: Summary, metrics: list[dict[str, Any]]) -> None:
         """The curve of the loss, a small table, and what to type next."""
         if len(metrics) > 2:
             self._console.print(Text.from_ansi(curve(metrics, width=min(self._console.width, 100))))
         table = Table.grid(padding=(0, 2))
-        rows = summary_rows(self._recipe, outcome) | {"next": next_command(self._recipe, outcome)}
+        rows = summary_rows(self._recipe, summary) | {"next": next_command(self._recipe, summary)}
         for name, value in rows.items():
             table.add_row(Text(name, style="bold cyan"), Text(value))
         self._console.print(table)
 
-    def _line(self) -> Table:
+    @property
+    def _next_round(self) -> int:
+        """The one that is being learned, as far as is known here."""
+        return (self._first_round if self._last is None else self._last.round) + 1
+
+    def _draw(self, event: RoundLearned) -> None:
+        if self._clock() - self._drawn >= REFRESH_SECONDS:
+            self._live.update(self._line(event), refresh=True)
+            self._drawn = self._clock()
+
+    def _line(self, event: RoundLearned) -> Table:
         """The bar takes what the words leave."""
         line = Table.grid(padding=(0, 1), expand=True)
         line.add_column(ratio=1)
         line.add_column(no_wrap=True)
-        line.add_row(ProgressBar(total=self._rounds, completed=self._last["round"]), self._text())
+        line.add_row(ProgressBar(total=self._rounds, completed=event.round), self._text(event))
         return line
 
-    def _text(self) -> Text:
-        event = self._last
-        loss = "-" if event["loss"] is None else f"{event['loss']:.3f}"
+    def _text(self, event: RoundLearned) -> Text:
+        loss = "-" if event.loss is None else f"{event.loss:.3f}"
         held_out = "" if self._held_out is None else f" held-out {self._held_out:.3f} (best {self._best:.3f})"
-        speed = event["steps"] / event["seconds"] / len(event["workers"])
+        speed = event.steps / event.seconds / len(event.workers)
         share = self._averaging / self._seconds
         return Text(
-            f"{event['round']:>{len(str(self._rounds))}}/{self._rounds} loss {loss}{held_out}"
-            f" {speed:,.0f} steps/s each, {share:.0%} averaging, {_clock(self._seconds_left())} left"
+            f"{event.round:>{len(str(self._rounds))}}/{self._rounds} loss {loss}{held_out}"
+            f" {speed:,.0f} steps/s each, {share:.0%} averaging, {_clock(self._seconds_left(event.round))} left"
         )
 
-    def _seconds_left(self) -> float:
-        now = int(self._last["round"])
+    def _seconds_left(self, now: int) -> float:
         return (self._clock() - self._started) / max(1, now - self._first_round) * (self._rounds - now)
 
 
-def _workers(averaging: Averaging, account: Account) -> str:
-    now = account.num_workers
+def _workers(averaging: Averaging, outline: Outline) -> str:
+    now = outline.num_workers
     bounds = "" if averaging.fewest == averaging.most else f" (of {averaging.fewest} to {averaging.most})"
-    return f"{now}{bounds}, {counted(account.num_training // now, 'sequence')} each an epoch"
+    return f"{now}{bounds}, {counted(outline.num_training // now, 'sequence')} each an epoch"
 
 
-def summary_rows(recipe: Recipe, outcome: Outcome) -> dict[str, str]:
+def summary_rows(recipe: Recipe, summary: Summary) -> dict[str, str]:
     """The end of a run in words."""
-    early = " (stopped early: no better held-out loss)" if outcome.reason == "no better" else ""
-    rows = {"rounds": f"{outcome.rounds:,} in {_duration(outcome.seconds)}{early}"}
-    if outcome.loss is not None:
-        rows["loss"] = f"{task_of(recipe).describe_loss(outcome.loss)}, in training"
-    if outcome.best_loss is not None:
+    early = " (stopped early: no better held-out loss)" if summary.reason == "no better" else ""
+    rows = {"rounds": f"{summary.rounds:,} in {_duration(summary.seconds)}{early}"}
+    if summary.loss is not None:
+        rows["loss"] = f"{task_of(recipe).describe_loss(summary.loss)}, in training"
+    if summary.best_loss is not None:
         rows["held-out"] = (
-            f"{task_of(recipe).describe_loss(outcome.best_loss)}, at its best after round {outcome.best_round:,}"
+            f"{task_of(recipe).describe_loss(summary.best_loss)}, at its best after round {summary.best_round:,}"
         )
-    rows["speed"] = f"{outcome.steps_per_second:,.0f} steps/s over all workers"
+    rows["speed"] = f"{summary.steps_per_second:,.0f} steps/s over all workers"
     return rows
 
 
-def _absence_words(event: dict[str, Any]) -> str:
-    why = f" ({event['detail']})" if event.get("detail") else ""
-    return f"worker {event['worker']} {ABSENT[event['kind']]}{why}"
+def lost_words(event: Lost) -> str:
+    """Who is gone, and why."""
+    why = {"killed": "killed", "raised": "failed", "late": "did not come to the sum", "drained": "drained"}[
+        event.reason
+    ]
+    return f"worker {event.worker} was lost ({why}{': ' if event.detail else ''}{event.detail})"
 
 
-def went_on_words(event: dict[str, Any]) -> str:
+def went_on_words(event: WentOn) -> str:
     """Who is left, and how long they were held up."""
-    workers = ", ".join(map(str, event["workers"]))
-    return f"worker{'s' if len(event['workers']) > 1 else ''} {workers} went on after {event['seconds']:.1f} s"
+    workers = ", ".join(map(str, event.workers))
+    return f"worker{'s' if len(event.workers) > 1 else ''} {workers} went on after {event.seconds:.1f} s"
 
 
-def next_command(recipe: Recipe, outcome: Outcome) -> str:
+def next_command(recipe: Recipe, summary: Summary) -> str:
     """What the user will want to type now."""
     if task_of(recipe).generates:
-        return f"rayrnn generate {outcome.run.name}"
-    return f"rayrnn evaluate {outcome.run.name}" + ("" if recipe.data.held_out else " --data PATH")
+        return f"rayrnn generate {summary.run.name}"
+    return f"rayrnn evaluate {summary.run.name}" + ("" if recipe.data.held_out else " --data PATH")
 
 
 def curve(metrics: list[dict[str, Any]], *, width: int) -> str:

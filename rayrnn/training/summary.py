@@ -14,7 +14,7 @@ from rayrnn.runs.directory import Run
 
 
 @dataclass(frozen=True)
-class Account:
+class Outline:
     """What the user should know before the first round."""
 
     num_parameters: int
@@ -36,7 +36,7 @@ class Account:
     num_workers: int
 
 
-def draw_up(recipe: Recipe, network: torch.nn.Module, material: Prepared, *, num_workers: int) -> Account:
+def outline_of(recipe: Recipe, network: torch.nn.Module, material: Prepared, *, num_workers: int) -> Outline:
     """Count everything once, for the workers that the run begins with."""
     sequences, indices = material.training.sequences, material.training.indices
     plan = make_plan(material.training, batch_size=recipe.training.batch_size, seed=recipe.seed)
@@ -46,7 +46,7 @@ def draw_up(recipe: Recipe, network: torch.nn.Module, material: Prepared, *, num
     num_exact = moments * num_parameters if averaging.optimizer_state == "average" else 0
     first_round = [plan.minibatch(number * num_workers) for number in range(averaging.frequency)]
     steps = sequences.steps[indices]
-    return Account(
+    return Outline(
         num_parameters=num_parameters,
         bytes_a_round=num_encoded(num_parameters, averaging.wire if num_workers > 1 else "float32") + 4 * num_exact,
         updates_a_round=sum(_segments(int(sequences.steps[m].max()), recipe.training.truncate) for m in first_round),
@@ -66,7 +66,7 @@ def _segments(steps: int, truncate: int) -> int:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Summary:
     """How a run ended."""
 
     run: Run

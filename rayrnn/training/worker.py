@@ -1,25 +1,28 @@
-"""What one Ray Train actor runs: learn alone, average, report, round after round."""
+"""What one Ray Train actor runs: learn alone, average, evaluate, report, round after round."""
 
 import functools
+import math
 import time
-import traceback
-from dataclasses import astuple
+import uuid
+from contextlib import suppress
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import ray
-import ray.train
-import ray.train.torch
 import torch
+from ray.actor import ActorHandle
 
 from rayrnn.averaging import Averager
 from rayrnn.averaging.optimizer_state import reset_state
+from rayrnn.data.encoding import Encoding
 from rayrnn.data.order import Stream, make_plan, shared_out
+from rayrnn.data.sequences import Part
 from rayrnn.errors import RayrnnError
-from rayrnn.recipe import task_of
-from rayrnn.runs.checkpoints import Checkpoint, Tensors, digest
+from rayrnn.recipe import Recipe, task_of
+from rayrnn.runs.checkpoints import Checkpoint, Tensors, digest, pack
 from rayrnn.runs.directory import build_network
-from rayrnn.training.coordinator import Event
-from rayrnn.training.group import Group, Leaving, LeftBehind
+from rayrnn.training.channel import Outbox
+from rayrnn.training.group import Group, Leaving, LeftBehind, lost_by
 from rayrnn.training.loop import (
     Evaluation,
     LearningSettings,
@@ -30,53 +33,73 @@ from rayrnn.training.loop import (
     make_optimizer,
     task_to_learn,
 )
-from rayrnn.training.messages import Assignment, Progress
-from rayrnn.training.notes import Notes, culprit, evaluation_event, round_event, write_notes
-from rayrnn.training.placement import Notice
+from rayrnn.training.messages import CheckpointPart, Common, Evaluated, Event, Failed, Finished, Orders, Started
+from rayrnn.training.notes import Average, Notes, held_out_accuracy, held_out_loss, round_learned, write_notes
+from rayrnn.training.placement import DrainWatch
+from rayrnn.training.progress import Progress
 
-#: a model that is not finite in so many rounds in succession is not going to mend
-BROKEN_ROUNDS = 2
 #: so many members, from the first on, tell the driver of each round: one may die before its words arrive
 SPOKESMEN = 2
 
 
+@dataclass(frozen=True)
+class WorkerSpec:
+    """What a run's workers learn, the same for each of them."""
+
+    recipe: Recipe
+    encoding: Encoding
+    training: Part
+    held_out: Part
+
+
 def train_worker(config: dict[str, Any]) -> None:
-    """Ray Train's entry: `config["assignment"]` says what to learn, `config["number"]` which worker this is.
+    """Ray Train's entry: `config["coordinator"]` knows what to learn, `config["number"]` says which worker this is.
 
     A user's mistake ends the run, by way of the driver; any other exception makes Ray Train replace this worker.
     """
-    assignment: Assignment = config["assignment"]
-    mailbox, number = assignment.mailbox, int(config["number"])
-    if ray.get(mailbox.stop_requested.remote()):
+    coordinator, number = config["coordinator"], int(config["number"])
+    # this process may be here before the data is read
+    orders: Orders = ray.get(coordinator.orders.remote())
+    if orders.stop:
         return
-    torch.set_num_threads(assignment.recipe.averaging.cpus_per_worker)
+    outbox = Outbox(coordinator, f"worker {number} {uuid.uuid4().hex}")
     try:
-        worker = Worker(assignment, number)
-        worker.restore(ray.get(mailbox.checkpoint.remote()))
+        worker = _make_worker(coordinator, number, orders, outbox)
+    except Exception as error:
+        outbox.put(Failed(number, error) if isinstance(error, RayrnnError) else lost_by(number, error))
+        outbox.finish()
+        if isinstance(error, RayrnnError):
+            return
+        raise
+    try:
         worker.train()
     except RayrnnError as error:
-        ray.get(mailbox.post.remote({"kind": "mistake", "worker": number, "error": error}))
-    except Leaving:
-        raise  # Ray Train starts another worker in its place, on another node
-    except Exception as error:
-        said = f"{type(error).__name__}: {error}"
-        event = {"kind": "exception", "worker": number, "error": said, "traceback": traceback.format_exc()}
-        ray.get(mailbox.post.remote(event))
-        raise
+        outbox.put(Failed(number, error))
+    outbox.finish()
+
+
+def _make_worker(coordinator: ActorHandle, number: int, orders: Orders, outbox: Outbox) -> "Worker":
+    spec: WorkerSpec = ray.get(orders.spec[0])
+    torch.set_num_threads(spec.recipe.averaging.cpus_per_worker)
+    worker = Worker(spec, number, coordinator, outbox)
+    worker.restore(ray.get(orders.checkpoint[0]) if orders.checkpoint else None)
+    return worker
 
 
 class Worker:
     """One model replica and its way through the rounds."""
 
-    def __init__(self, assignment: Assignment, number: int) -> None:
-        recipe = assignment.recipe
-        self._assignment = assignment
+    def __init__(self, spec: WorkerSpec, number: int, coordinator: ActorHandle, outbox: Outbox) -> None:
+        recipe = spec.recipe
+        self._spec = spec
         self._recipe = recipe
-        self._device = ray.train.torch.get_device()
+        self._coordinator = coordinator
+        self._outbox = outbox
         #: of this worker; one that replaces it has the same
         self._number = number
+        self._device = torch.device("cuda" if ray.get_gpu_ids() and torch.cuda.is_available() else "cpu")
         torch.manual_seed(recipe.seed)
-        self._model = build_network(recipe, assignment.encoding).to(self._device)
+        self._model = build_network(recipe, spec.encoding).to(self._device)
         self._optimizer = make_optimizer(self._model, recipe.training)
         self._averager = Averager(
             self._model,
@@ -88,24 +111,21 @@ class Worker:
             wire=recipe.averaging.wire,
         )
         self._task = task_of(recipe)
-        self._learned_task = task_to_learn(recipe, assignment.encoding, self._device)
+        self._learned_task = task_to_learn(recipe, spec.encoding, self._device)
         self._settings = LearningSettings.of(recipe.training)
-        self._collate = functools.partial(self._task.minibatch, encoding=assignment.encoding)
+        self._collate = functools.partial(self._task.minibatch, encoding=spec.encoding)
         self._stream = Stream(
-            assignment.training,
+            spec.training,
             self._collate,
-            make_plan(assignment.training, batch_size=recipe.training.batch_size, seed=recipe.seed),
+            make_plan(spec.training, batch_size=recipe.training.batch_size, seed=recipe.seed),
             frequency=recipe.averaging.frequency,
             ahead=recipe.training.prefetch,
         )
         self._progress = Progress()
-        self._notice = Notice()
-        self._evaluated_model: Tensors = {}
-        self._answer: ray.ObjectRef | None = None
-        #: what this worker knows of the newest round and did not tell, as others did
-        self._untold: list[Event] = []
+        self._stop = coordinator.stop.remote()
+        self._drain_watch = DrainWatch()
         # dropout differs from worker to worker, the first values do not
-        torch.manual_seed(recipe.seed + 1 + self._number)
+        torch.manual_seed(recipe.seed + 1 + number)
 
     def restore(self, checkpoint: Checkpoint | None) -> None:
         """Go on from a checkpoint; at the same number of workers exactly as if it had never stopped."""
@@ -113,177 +133,159 @@ class Worker:
             self._load({"model": checkpoint.model, "outer": checkpoint.outer, "progress": checkpoint.progress})
             number, states = self._number, checkpoint.optimizers
             self._averager.load_own_state(states[number % len(states)], borrowed=number >= len(states))
-        finished = self._progress.round >= self._recipe.averaging.rounds
-        self._progress = self._progress.stopped_for("finished" if finished else "")
+        self._progress = self._progress.resumed(rounds=self._recipe.averaging.rounds)
 
     def train(self) -> None:
         """Learn until the recipe's last round, the user's wish, or a reason to stop before."""
-        roll, patience = self._assignment.roll, self._recipe.averaging.patience
         place = Group(
-            roll,
+            self._coordinator,
             number=self._number,
-            round_number=self._progress.round,
-            patience=patience,
+            sums=self._progress.sums,
+            patience=self._recipe.averaging.patience,
             state=self._state,
             load_state=self._load,
         )
-        with self._notice, place as group:
-            self._post({"kind": "start", "round": self._progress.round})
-            while True:
-                group.open_round()
-                if group.finished or self._over():
-                    break
-                try:
+        with self._drain_watch, place as group:
+            self._outbox.put(Started(self._number))
+            group.open_round()
+            while not group.finished and not self._progress.reason:
+                with suppress(LeftBehind):  # this round's work is lost; `open_round` brings this worker up to date
                     self._round(group)
-                except LeftBehind:
-                    continue  # the next open_round brings this worker up to date
+                group.open_round()
             if not group.finished:
-                self._say_end(spokesman=group.rank < SPOKESMEN)
-            self._finish_talking()
+                self._outbox.put(self._end(spokesman=group.rank < SPOKESMEN))
+            # the driver has all that was said before it sees this worker leave
+            self._outbox.finish()
         self._stream.close()
-
-    def _over(self) -> bool:
-        """Nothing is left to learn, and nothing to evaluate."""
-        unevaluated = len(self._assignment.held_out) > 0 and self._progress.evaluated < self._progress.round
-        return bool(self._progress.reason) and not (self._progress.reason == "finished" and unevaluated)
 
     def _round(self, group: Group) -> None:
         started = time.perf_counter()
-        rank, size = group.rank, group.size
-        held_out = self._evaluate_if_due(rank, size)
-        learned = not self._progress.reason
-        work = self._learn(rank, size) if learned else Work()
-        notes, num_bytes = self._average(group, work, held_out)
-        before, self._untold = self._untold, []
-        self._take_evaluation(group, notes)
-        if learned:
-            # those who were lost on the way took their minibatches with them
-            self._take_round(notes, minibatches=self._recipe.averaging.frequency * size)
-            self._report(group, notes, num_bytes, time.perf_counter() - started)
-        if group.rank < SPOKESMEN:
-            for event in [*before, *self._untold]:
-                self._post(event)
-            self._untold = []
-        if learned and not self._progress.broken_rounds and self._checkpoint_due(notes):
-            self._post_checkpoint(group)
-        if notes[group.rank].leaving and not self._progress.reason:
-            self._finish_talking()
+        rate = self._set_learning_rate()
+        share = self._stream.share(self._progress.cursor, group.rank, group.size)
+        work = learn_alone(
+            self._model, self._optimizer, share.minibatches, task=self._learned_task, settings=self._settings
+        )
+        average = self._average(group, work)
+        self._progress = self._progress.after(
+            cursor=share.next_cursor,
+            broken=[note.broken_at > 0 for note in average.notes.values()],
+            stop=average.stop,
+            rounds=self._recipe.averaging.rounds,
+        )
+        evaluations = self._evaluate(group) if self._evaluation_due() else {}
+        if evaluations:
+            self._progress = self._progress.after_evaluation(
+                held_out_loss(evaluations), early_stopping=self._recipe.training.early_stopping
+            )
+        self._report(group, average, evaluations, learning_rate=rate, seconds=time.perf_counter() - started)
+        if average.notes[self._number].leaving and not self._progress.reason:
+            self._outbox.finish()
             raise Leaving("its node leaves the cluster")
 
-    def _take_round(self, notes: list[Notes], *, minibatches: int) -> None:
-        broken = any(note.broken_at for note in notes)
-        self._progress = self._progress.after_round(minibatches=minibatches, broken=broken)
-        self._progress = self._progress.stopped_for(self._reason_to_stop(notes))
-
-    def _learn(self, rank: int, size: int) -> Work:
+    def _set_learning_rate(self) -> float:
+        rate = learning_rate(self._recipe.training, self._progress.round, self._recipe.averaging.rounds)
         for parameters in self._optimizer.param_groups:
-            parameters["lr"] = self._learning_rate()
-        minibatches = self._stream.round(self._progress.cursor, rank, size)
-        return learn_alone(
-            self._model,
-            self._optimizer,
-            minibatches,
-            task=self._learned_task,
-            count=self._recipe.averaging.frequency,
-            settings=self._settings,
-        )
+            parameters["lr"] = rate
+        return rate
 
-    def _evaluate_if_due(self, rank: int, size: int) -> Evaluation:
-        """Evaluate the mean of the rounds so far; its sums travel with this round's average."""
-        now, every = self._progress.round, self._recipe.training.evaluate_every
-        due = now % every == 0 or now == self._recipe.averaging.rounds
-        if not due or now == self._progress.evaluated or not len(self._assignment.held_out):
-            return Evaluation()
-        self._evaluated_model = self._weights()
-        share = shared_out(
-            self._assignment.held_out,
-            self._collate,
-            rank=rank,
-            size=size,
-            batch_size=self._recipe.training.batch_size,
-            ahead=self._recipe.training.prefetch,
-        )
-        return evaluate(self._model, share, task=self._task, truncate=self._settings.truncate)
-
-    def _learning_rate(self) -> float:
-        return learning_rate(self._recipe.training, self._progress.round, self._recipe.averaging.rounds)
-
-    def _average(self, group: Group, work: Work, held_out: Evaluation) -> tuple[list[Notes], int]:
-        own = write_notes(work, held_out, stop=self._stop_requested(), leaving=self._notice.given)
+    def _average(self, group: Group, work: Work) -> Average:
+        own = write_notes(work, stop=self._stop_requested(), leaving=self._drain_watch.noticed)
         weight = 0.0 if work.broken_at else float(work.steps)
         average = self._averager.average(group, weight=weight, notes=astuple(own))
         if work.broken_at:
             reset_state(self._optimizer)
-        return [Notes(*row) for row in average.notes.tolist()], average.num_bytes
+        notes = [Notes(*row) for row in average.notes.tolist()]
+        return Average(dict(zip(group.numbers, notes, strict=True)), average.num_bytes)
 
     def _stop_requested(self) -> bool:
-        """Whether the driver answered the last report with the wish to stop; never waits for the answer."""
-        if self._answer is None or not ray.wait([self._answer], timeout=0)[0]:
-            return False
-        return bool(ray.get(self._answer))
+        return bool(ray.wait([self._stop], timeout=0)[0])
 
-    def _take_evaluation(self, group: Group, notes: list[Notes]) -> None:
-        """All members' sums make the held-out loss; without a lost member's share they are not the whole."""
-        if sum(note.held_out_sequences for note in notes) < max(1, len(self._assignment.held_out)):
-            return
-        now = self._progress.round
-        event = evaluation_event(now, notes, classes=self._task.right_or_wrong)
-        self._progress = self._progress.after_evaluation(now, event["held_out_loss"])
-        if self._progress.best_round == now:
-            event["model"] = self._evaluated_model
-        self._untold.append(event | {"edition": group.edition})
+    def _evaluation_due(self) -> bool:
+        return len(self._spec.held_out) > 0 and self._progress.evaluation_due(
+            every=self._recipe.training.evaluate_every
+        )
 
-    def _report(self, group: Group, notes: list[Notes], num_bytes: int, seconds: float) -> None:
-        rate = self._optimizer.param_groups[0]["lr"]
-        members = dict(zip(group.numbers, notes, strict=True))
-        event = round_event(self._progress.round, members, learning_rate=rate, num_bytes=num_bytes, seconds=seconds)
-        if self._progress.reason == "broken":
-            event |= culprit(members)
-        # a round that is made again has another edition; what two workers tell of one round has the same
-        self._untold.append(event | {"edition": group.edition})
+    def _evaluate(self, group: Group) -> dict[int, Evaluation]:
+        """Every member's sums over its share of what is held out; with a member lost on the way, all share it anew."""
+        gathered = None
+        while gathered is None:
+            group.open_round(admit=False)
+            share = shared_out(
+                self._spec.held_out,
+                self._collate,
+                rank=group.rank,
+                size=group.size,
+                batch_size=self._recipe.training.batch_size,
+                ahead=self._recipe.training.prefetch,
+            )
+            own = evaluate(self._model, share, task=self._task, truncate=self._settings.truncate)
+            gathered = group.gather(torch.tensor(astuple(own), dtype=torch.float64))
+        return {number: Evaluation(*row.tolist()) for number, row in zip(group.numbers, gathered, strict=True)}
 
-    def _reason_to_stop(self, notes: list[Notes]) -> str:
-        broken = [note.broken_at > 0 for note in notes]
-        patience = self._recipe.training.early_stopping
-        if broken and (all(broken) or self._progress.broken_rounds >= BROKEN_ROUNDS):
-            return "broken"
-        if self._progress.round >= self._recipe.averaging.rounds:
-            return "finished"
-        if patience and self._progress.evaluations_without_better >= patience:
-            return "no better"
-        return "interrupted" if any(note.stop for note in notes) else ""
+    def _report(
+        self,
+        group: Group,
+        average: Average,
+        evaluations: dict[int, Evaluation],
+        *,
+        learning_rate: float,
+        seconds: float,
+    ) -> None:
+        """Tell the driver of a round; two of the members do."""
+        told: list[Event] = []
+        if group.rank < SPOKESMEN:
+            told.append(
+                round_learned(
+                    self._progress.round,
+                    average,
+                    evaluations,
+                    generation=group.generation,
+                    learning_rate=learning_rate,
+                    seconds=seconds,
+                    stopped=self._progress.reason == "broken",
+                )
+            )
+            if evaluations and math.isfinite(held_out_loss(evaluations)):
+                told.append(self._evaluated(evaluations, group.generation))
+        if self._checkpoint_due(average):
+            told.append(self._checkpoint_part(group))
+        self._outbox.put(*told)
 
-    def _checkpoint_due(self, notes: list[Notes]) -> bool:
-        """Also at the end, and when nobody stays to hand the state to a newcomer."""
-        every = self._recipe.training.checkpoint_every
-        nobody_stays = all(note.leaving for note in notes)
-        return bool(self._progress.reason) or nobody_stays or self._progress.round % every == 0
+    def _evaluated(self, evaluations: dict[int, Evaluation], generation: int) -> Evaluated:
+        best = self._progress.best_round == self._progress.round
+        return Evaluated(
+            round=self._progress.round,
+            generation=generation,
+            held_out_loss=held_out_loss(evaluations),
+            held_out_accuracy=held_out_accuracy(evaluations) if self._task.right_or_wrong else None,
+            model=pack(self._weights()) if best else None,
+        )
 
-    def _post_checkpoint(self, group: Group) -> None:
+    def _checkpoint_due(self, average: Average) -> bool:
+        """Also at the end, and when nobody stays to hand the state to a newcomer; never of what may be broken."""
+        due = self._progress.round % self._recipe.training.checkpoint_every == 0
+        ends = bool(self._progress.reason) or average.nobody_stays
+        return (due or ends) and not self._progress.broken_rounds
+
+    def _checkpoint_part(self, group: Group) -> CheckpointPart:
         """Every member sends its part; the driver writes them when it has all."""
         common = self._state()
-        part: Event = {
-            "kind": "checkpoint",
-            "round": self._progress.round,
-            "edition": group.edition,
-            "number": self._number,
-            "numbers": group.numbers,
-            "digest": digest(common["model"], common["outer"]),
-            "optimizer": self._averager.own_state(),
-        }
-        self._post(part | common if group.rank < SPOKESMEN else part)
+        return CheckpointPart(
+            round=self._progress.round,
+            generation=group.generation,
+            worker=self._number,
+            members=tuple(group.numbers),
+            digest=digest(common["model"], common["outer"]),
+            optimizer=pack(self._averager.own_state()),
+            common=Common(pack(common["model"]), pack(common["outer"]), common["progress"])
+            if group.rank < SPOKESMEN
+            else None,
+        )
 
-    def _say_end(self, *, spokesman: bool) -> None:
-        """Every member says how the run ended."""
-        end: Event = {"kind": "end", "reason": self._progress.reason, "round": self._progress.round}
-        if spokesman and not len(self._assignment.held_out) and self._progress.reason != "broken":
-            end["model"] = self._weights()
-        self._post(end)
-
-    def _finish_talking(self) -> None:
-        """Wait until what this worker has said has arrived."""
-        if self._answer is not None:
-            ray.get(self._answer)
+    def _end(self, *, spokesman: bool) -> Finished:
+        chosen = len(self._spec.held_out) or self._progress.reason == "broken"
+        model = pack(self._weights()) if spokesman and not chosen else None
+        return Finished(self._number, self._progress.reason, self._progress.round, model)
 
     def _state(self) -> dict[str, Any]:
         """What all members have in common."""
@@ -297,6 +299,3 @@ class Worker:
 
     def _weights(self) -> Tensors:
         return {name: value.detach().cpu().clone() for name, value in self._model.state_dict().items()}
-
-    def _post(self, event: Event) -> None:
-        self._answer = self._assignment.mailbox.post.remote(event)

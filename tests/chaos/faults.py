@@ -54,15 +54,14 @@ def install() -> None:
         return
     import rayrnn.training.worker as worker
     from rayrnn.averaging import Averager
-    from rayrnn.training.group import Group
 
     plan = json.loads(os.environ[VARIABLE])
     trap = Trap([Fault(**fault) for fault in plan["faults"]], Path(plan["folder"]), plan["pause"])
-    learn_alone, open_round, average = worker.learn_alone, Group.open_round, Averager.average
+    learn_alone, learning_rate, average = worker.learn_alone, worker.learning_rate, Averager.average
 
-    def faulty_open_round(self: Group) -> None:
-        open_round(self)
-        trap.round = self.round + 1
+    def noted_learning_rate(training: Any, round_number: int, rounds: int) -> float:
+        trap.round = round_number + 1
+        return learning_rate(training, round_number, rounds)
 
     def faulty_learn_alone(model: Any, optimizer: Any, minibatches: Iterator[Any], **how: Any) -> Any:
         return learn_alone(model, optimizer, trap.watch(model, minibatches), **how)
@@ -74,8 +73,8 @@ def install() -> None:
         trap.at("after")
         return result
 
-    Group.open_round = faulty_open_round  # type: ignore[method-assign]
     Averager.average = faulty_average  # type: ignore[method-assign]
+    worker.learning_rate = noted_learning_rate
     worker.learn_alone = faulty_learn_alone
 
 

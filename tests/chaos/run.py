@@ -21,7 +21,7 @@ from rayrnn.cluster.ray_internals import loopback_kept
 from rayrnn.recipe import validate_recipe
 from rayrnn.runs.directory import Run
 from rayrnn.training.driver import train
-from rayrnn.training.summary import Outcome
+from rayrnn.training.summary import Summary
 from tests.chaos.workers import workers_among
 
 #: rounds that a change of the cluster is left alone
@@ -67,7 +67,7 @@ def main(job: Path) -> None:
         cluster.shutdown()
 
 
-def change(cluster: Cluster, steps: list[str], run: Run, training: "Future[Outcome]") -> None:
+def change(cluster: Cluster, steps: list[str], run: Run, training: "Future[Summary]") -> None:
     """Add a node of one CPU, remove or drain one, each time the rounds' members are those that the nodes can hold."""
     nodes: list[Any] = []
     for step in steps:
@@ -114,7 +114,7 @@ def kill_workers(plan: dict[str, float], run: Run) -> None:
             chance.choice(workers).kill()
 
 
-def wait_for(run: Run, training: "Future[Outcome]", members: int) -> None:
+def wait_for(run: Run, training: "Future[Summary]", members: int) -> None:
     while not training.done():
         newest = run.metrics()[-SETTLE_ROUNDS:]
         if len(newest) == SETTLE_ROUNDS and all(len(line["workers"]) == members for line in newest):

@@ -29,8 +29,8 @@ class Story:
     metrics: list[dict[str, Any]]
     out: Path
 
-    def attendance(self) -> list[dict[str, Any]]:
-        return [event for line in self.metrics for event in line.get("attendance", [])]
+    def membership(self) -> list[dict[str, Any]]:
+        return [event for line in self.metrics for event in line.get("membership", [])]
 
 
 def recipe(
@@ -90,4 +90,5 @@ def assert_finished(story: Story, rounds: int = ROUNDS, learned: float = 0.5) ->
 
 
 def kinds(story: Story, worker: int | None = None) -> list[str]:
-    return [event["kind"] for event in story.attendance() if worker in (None, event.get("worker"))]
+    """What happened to the members, by the reason where one was lost."""
+    return [event.get("reason", event["kind"]) for event in story.membership() if worker in (None, event.get("worker"))]

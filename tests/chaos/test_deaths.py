@@ -26,10 +26,10 @@ def undisturbed(folder: Path) -> tuple[float, float]:
 def test_a_killed_worker_costs_its_round_and_comes_back(tmp_path: Path) -> None:
     story = run_under([Fault(worker=1, round=12, act="kill", where="1")], tmp_path, recipe())
     assert_finished(story)
-    assert "died" in kinds(story, worker=1)
-    assert "died" not in kinds(story, worker=0)
-    assert "worker 1 died" in story.screen
-    went_on = [event for event in story.attendance() if event["kind"] == "went_on"]
+    assert "killed" in kinds(story, worker=1)
+    assert "killed" not in kinds(story, worker=0)
+    assert "worker 1 was lost (killed" in story.screen
+    went_on = [event for event in story.membership() if event["kind"] == "went_on"]
     assert went_on
     assert all(event["seconds"] < PATIENCE / 3 for event in went_on)
     assert len(story.metrics[11]["workers"]) == 1
@@ -41,7 +41,7 @@ def test_a_killed_worker_costs_its_round_and_comes_back(tmp_path: Path) -> None:
 def test_a_worker_may_be_killed_at_any_point(victim: int, where: str, tmp_path: Path) -> None:
     story = run_under([Fault(worker=victim, round=15, act="kill", where=where)], tmp_path, recipe())
     assert_finished(story)
-    assert "died" in kinds(story, worker=victim)
+    assert "killed" in kinds(story, worker=victim)
 
 
 @pytest.mark.slow
@@ -51,7 +51,7 @@ def test_a_stopped_worker_is_not_waited_for_longer_than_the_patience_and_comes_b
     story = run_under([stop], tmp_path, recipe(patience=patience))
     assert_finished(story)
     assert "late" in kinds(story, worker=1)
-    (went_on,) = [event for event in story.attendance() if event["kind"] == "went_on"]
+    (went_on,) = [event for event in story.membership() if event["kind"] == "went_on"]
     assert patience / 2 < went_on["seconds"] < patience + 2
 
 
@@ -59,7 +59,7 @@ def test_a_stopped_worker_is_not_waited_for_longer_than_the_patience_and_comes_b
 def test_an_exception_in_the_loop_replaces_the_worker_and_is_shown(tmp_path: Path) -> None:
     story = run_under([Fault(worker=0, round=9, act="raise", where="1")], tmp_path, recipe())
     assert_finished(story)
-    assert "worker 0 failed: ValueError: a fault of the test in round 9" in story.screen
+    assert "worker 0 was lost (failed: ValueError: a fault of the test in round 9)" in story.screen
 
 
 @pytest.mark.slow
@@ -114,7 +114,7 @@ def test_a_worker_may_die_while_the_object_store_is_full(tmp_path: Path) -> None
     large = large.model_copy(update={"model": large.model.model_copy(update={"hidden": 256})})
     story = run_under(faults, tmp_path, large, full=True)
     assert_finished(story, rounds=150)
-    assert kinds(story, worker=1) == ["died", "joined"]
+    assert kinds(story, worker=1) == ["killed", "joined"]
 
 
 def test_parameters_that_are_not_finite_on_one_worker_are_kept_out_of_the_mean(tmp_path: Path) -> None:

@@ -27,10 +27,10 @@ def test_the_workers_of_a_drained_node_leave_between_two_rounds(tmp_path: Path) 
     sizes = [len(line["workers"]) for line in story.metrics]
     changes = [size for before, size in zip([0, *sizes], sizes, strict=False) if size != before]
     assert changes == [1, 2, 1, 2]
-    assert "died" not in kinds(story)
-    (left,) = [event for event in story.attendance() if event["kind"] == "left"]
-    assert left["detail"] == "its node leaves the cluster"
-    assert "worker 1 left (its node leaves the cluster) in round" in story.screen
+    assert "killed" not in kinds(story)
+    (drained,) = [event for event in story.membership() if event.get("reason") == "drained"]
+    assert drained["detail"] == "its node leaves the cluster"
+    assert "worker 1 was lost (drained: its node leaves the cluster) in round" in story.screen
 
 
 def test_a_run_does_not_take_more_workers_than_its_most(tmp_path: Path) -> None:

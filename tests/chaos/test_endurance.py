@@ -45,7 +45,7 @@ def test_a_run_outlives_a_death_every_twenty_seconds(tmp_path: Path) -> None:
         [], tmp_path / "disturbed", stdlib_reader(0), pause=PAUSE, kill={"every": 20.0, "until": 600.0}, timeout=1500
     )
     curve = {line["round"]: line["held_out_loss"] for line in story.metrics if "held_out_loss" in line}
-    deaths = kinds(story).count("died")
+    deaths = kinds(story).count("killed")
     share = statistics.mean(len(line["workers"]) for line in story.metrics) / 3
     print(json.dumps({"undisturbed": undisturbed, "disturbed": curve, "deaths": deaths, "members": share}))
     assert_finished(story, rounds=ROUNDS, learned=0.6)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from rayrnn.data import batches
 from rayrnn.data.batches import Minibatch, prefetched
 
 
@@ -98,4 +99,21 @@ def test_a_loop_that_is_forgotten_ends_the_thread_too() -> None:
     next(minibatches)
     del minibatches
     gc.collect()
+    assert not threads()
+
+
+def test_a_preparation_that_hangs_does_not_hang_the_end_of_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "CLOSING_SECONDS", 0.2)
+    let_go = threading.Event()
+
+    def hanging() -> Iterator[Minibatch]:
+        yield minibatch(0)
+        let_go.wait()
+
+    minibatches = prefetched(hanging(), 2)
+    next(minibatches)
+    minibatches.close()
+    (left,) = threads()
+    let_go.set()
+    left.join(30)
     assert not threads()

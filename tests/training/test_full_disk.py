@@ -11,7 +11,7 @@ from rayrnn.runs.checkpoints import newest_checkpoint
 from rayrnn.runs.directory import Run, create_run
 from rayrnn.training.recorder import Recorder
 from tests.small_disk import empty, fill, small_disk
-from tests.training.test_recorder import part, round_event
+from tests.training.test_recorder import evaluated, part, round_learned
 
 ROUNDS = 200
 
@@ -27,23 +27,18 @@ def run(disk: Path) -> Run:
     return create_run(disk / "run")
 
 
-def evaluation(number: int) -> dict[str, object]:
-    better = {"weight": torch.full((2,), float(number))}
-    return {"round": number, "held_out_loss": 1 / number, "held_out_accuracy": None, "model": better}
-
-
 def test_rounds_on_a_full_disk_are_told_of_once_and_come_back_with_room(run: Run, disk: Path) -> None:
     said: list[str] = []
     recorder = Recorder(run, said.append)
-    recorder.take_round(round_event(1))
+    recorder.take_round(round_learned(1))
     fill(disk)
     for number in range(2, ROUNDS):
-        recorder.take_round(round_event(number))
+        recorder.take_round(round_learned(number))
     assert len(said) == 1
     assert "No space left" in said[0]
     assert str(run.path) in said[0]
     empty(disk)
-    recorder.take_round(round_event(ROUNDS))
+    recorder.take_round(round_learned(ROUNDS))
     recorder.close()
     rounds = [line["round"] for line in run.metrics()]
     assert (rounds[0], rounds[-1]) == (1, ROUNDS)
@@ -53,14 +48,14 @@ def test_rounds_on_a_full_disk_are_told_of_once_and_come_back_with_room(run: Run
 
 def test_the_best_model_waits_for_room(run: Run, disk: Path) -> None:
     recorder = Recorder(run, print)
-    recorder.take_round(round_event(1))
+    recorder.take_round(round_learned(1))
     fill(disk)
-    recorder.take_evaluation(evaluation(1))
+    recorder.take_evaluation(evaluated(1, 1.0, {"weight": torch.ones(2)}))
     assert not (run.path / "model.safetensors").exists()
     with pytest.raises(RunError, match=r"model\.safetensors.*No space left"):
-        recorder.write_model({})
+        recorder.write_model(None)
     empty(disk)
-    recorder.write_model({})
+    recorder.write_model(None)
     assert (run.path / "model.safetensors").exists()
 
 
@@ -74,7 +69,7 @@ def test_a_checkpoint_without_room_is_left_out_and_the_next_one_written(run: Run
     assert "checkpoint of round 4 could not be written" in said[0]
     empty(disk)
     for number in (0, 1):
-        recorder.take_checkpoint_part(part(number, edition=8))
+        recorder.take_checkpoint_part(part(number, generation=8))
     assert recorder.write_checkpoint() is not None
     checkpoint, damages = newest_checkpoint(run.checkpoints)
     assert checkpoint is not None

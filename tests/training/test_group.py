@@ -12,8 +12,11 @@ import ray
 import torch
 from ray.actor import ActorHandle
 
-from rayrnn.training.coordinator import start_roll
+from rayrnn.training import group as group_module
+from rayrnn.training.channel import Inbox
+from rayrnn.training.coordinator import start_coordinator
 from rayrnn.training.group import Group, LeftBehind, State
+from rayrnn.training.messages import Event, Lost
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -58,7 +61,9 @@ class Diary:
 class Worker:
     """Learns noise of its own; the mean of all workers' values is what they agree on."""
 
-    def __init__(self, roll: ActorHandle, number: int, patience: float = PATIENCE, gathers: bool = False) -> None:
+    def __init__(
+        self, coordinator: ActorHandle, number: int, patience: float = PATIENCE, gathers: bool = False
+    ) -> None:
         #: it gathers the values and adds them up itself
         self._gathers = gathers
         self._values = torch.zeros(SIZE)
@@ -67,11 +72,19 @@ class Worker:
         self._fault: Fault | None = None
         self._diary = Diary()
         self._group = Group(
-            roll, number=number, round_number=0, patience=patience, state=self._state, load_state=self._load_state
+            coordinator, number=number, sums=0, patience=patience, state=self._state, load_state=self._load_state
         )
 
     def pid(self) -> int:
         return os.getpid()
+
+    def break_connect(self) -> None:
+        """From now on the thread that links the members raises what no lost member makes it raise."""
+
+        def connect(*_: object) -> None:
+            raise ValueError("the chosen error")
+
+        group_module.connect = connect
 
     def stop(self) -> None:
         """Let all workers end with the round they are in."""
@@ -81,18 +94,18 @@ class Worker:
         self._fault = fault
         with self._group as group:
             group.open_round()
-            while not group.finished and not self._stopped and group.round < rounds:
+            while not group.finished and not self._stopped and group.sums < rounds:
                 time.sleep(seconds)
-                if fault is not None and fault.round == group.round:
+                if fault is not None and fault.round == group.sums:
                     fault.strike()
                 self._average(group)
                 group.open_round()
-        self._diary.end, self._diary.finished = group.round, group.finished
+        self._diary.end, self._diary.finished = group.sums, group.finished
         return self._diary
 
     def _average(self, group: Group) -> None:
         learned = self._values + torch.randn(SIZE)
-        now = group.round
+        now = group.sums
         try:
             while (flat := self._total(group, torch.cat([learned, torch.tensor([1.0, self._stop])]))) is None:
                 group.open_round()
@@ -120,42 +133,47 @@ class Worker:
         if self._fault is not None and self._fault.round is None:
             self._fault.strike()
         self._values.copy_(state["values"])
-        self._diary.healed_in.append(self._group.round)
+        self._diary.healed_in.append(self._group.sums)
 
 
 def begin(
     number_of_workers: int, patience: float = PATIENCE, *, gather: bool = False
 ) -> tuple[ActorHandle, list[ActorHandle]]:
-    roll = start_roll(expected=number_of_workers, patience=patience)
-    return roll, [Worker.remote(roll, number, patience, gather) for number in range(number_of_workers)]
+    coordinator = start_coordinator(expected=number_of_workers, patience=patience)
+    return coordinator, [Worker.remote(coordinator, number, patience, gather) for number in range(number_of_workers)]
 
 
 class Chronicle:
-    """What the roll tells of a run."""
+    """What the coordinator tells of a run."""
 
-    def __init__(self, roll: ActorHandle) -> None:
-        self._roll = roll
-        self._events: list[dict[str, Any]] = []
+    def __init__(self, coordinator: ActorHandle) -> None:
+        self._inbox = Inbox(coordinator)
+        self._events: list[Event] = []
 
-    def wait_for(self, kind: str, times: int = 1) -> dict[str, Any]:
+    def wait_for(self, what: str, times: int = 1) -> Any:
         """The first event of that kind, or the second, ..."""
-        while True:
-            self._events += ray.get(self._roll.collect.remote())
-            found = [event for event in self._events if event["kind"] == kind]
-            if len(found) >= times:
-                return found[times - 1]
+        while len(found := [event for event in self.look() if kind(event) == what]) < times:
+            time.sleep(0.02)
+        return found[times - 1]
+
+    def wait_for_members(self, numbers: list[int], seconds: float = 120.0) -> None:
+        give_up = time.monotonic() + seconds
+        while self.look() is not None and list(self._inbox.members) != numbers:
+            assert time.monotonic() < give_up, f"the members are {self._inbox.members}, not {numbers}"
             time.sleep(0.02)
 
+    def look(self) -> list[Event]:
+        """All that happened until now."""
+        self._events += self._inbox.events()
+        return self._events
+
     def kinds(self) -> list[str]:
-        """What happened up to the event that was waited for last."""
-        return [event["kind"] for event in self._events]
+        """What happened until now."""
+        return [kind(event) for event in self.look()]
 
 
-def wait_for_members(roll: ActorHandle, numbers: list[int], seconds: float = 120.0) -> None:
-    give_up = time.monotonic() + seconds
-    while (members := ray.get(roll.members.remote())) != numbers:
-        assert time.monotonic() < give_up, f"the members are {members}, not {numbers}"
-        time.sleep(0.02)
+def kind(event: Event) -> str:
+    return event.reason if isinstance(event, Lost) else type(event).__name__
 
 
 def assert_they_agree(*diaries: Diary) -> None:
@@ -176,46 +194,46 @@ def test_all_members_hold_the_same_bits_after_every_round(gather: bool) -> None:
 @pytest.mark.parametrize("gather", [False, True], ids=["added up", "gathered"])
 @pytest.mark.parametrize("after", [0.0, 0.3], ids=["before the others add up", "while the others add up"])
 def test_a_worker_goes_on_alone_when_the_other_is_killed(after: float, gather: bool) -> None:
-    roll, workers = begin(2, gather=gather)
+    coordinator, workers = begin(2, gather=gather)
     survivor = workers[0].learn.remote(12)
     workers[1].learn.remote(12, Fault(round=5, after=after))
     diary = ray.get(survivor)
     assert sorted(diary.rounds) == list(range(12))
     assert [members for members, _ in diary.rounds.values()] == [[0, 1]] * 5 + [[0]] * 7
-    assert [event["kind"] for event in ray.get(roll.collect.remote())] == ["died", "went_on"]
+    assert Chronicle(coordinator).kinds() == ["killed", "WentOn"]
 
 
 def test_a_replacement_takes_part_with_the_state_of_the_survivors() -> None:
-    roll, workers = begin(3)
+    coordinator, workers = begin(3)
     survivors = [worker.learn.remote(ENDLESS) for worker in workers[:2]]
     workers[2].learn.remote(ENDLESS, Fault(round=5))
-    chronicle = Chronicle(roll)
-    chronicle.wait_for("died")
-    replaced = Worker.remote(roll, 2).learn.remote(ENDLESS)
-    joined = chronicle.wait_for("joined")
+    chronicle = Chronicle(coordinator)
+    chronicle.wait_for("killed")
+    replaced = Worker.remote(coordinator, 2).learn.remote(ENDLESS)
+    joined = chronicle.wait_for("Joined")
     workers[0].stop.remote()
     diaries = ray.get([*survivors, replaced])
-    assert joined["worker"] == 2
-    assert diaries[2].healed_in == [joined["round"]]
-    assert min(diaries[2].rounds) == joined["round"]
+    assert joined.worker == 2
+    (healed,) = diaries[2].healed_in
+    assert min(diaries[2].rounds) == healed
     assert {diary.end for diary in diaries} == {max(diaries[0].rounds) + 1}
-    assert diaries[0].rounds[joined["round"]][0] == [0, 1, 2]
+    assert diaries[0].rounds[healed][0] == [0, 1, 2]
     assert_they_agree(*diaries)
 
 
 def test_those_who_are_left_gather_again_and_a_replacement_gathers_with_them() -> None:
-    roll, workers = begin(3, gather=True)
+    coordinator, workers = begin(3, gather=True)
     survivors = [worker.learn.remote(ENDLESS) for worker in workers[:2]]
     workers[2].learn.remote(ENDLESS, Fault(round=5, after=0.3))
-    chronicle = Chronicle(roll)
-    assert chronicle.wait_for("went_on")["workers"] == [0, 1]
-    replaced = Worker.remote(roll, 2, gathers=True).learn.remote(ENDLESS)
-    joined = chronicle.wait_for("joined")
+    chronicle = Chronicle(coordinator)
+    assert chronicle.wait_for("WentOn").workers == (0, 1)
+    replaced = Worker.remote(coordinator, 2, gathers=True).learn.remote(ENDLESS)
+    chronicle.wait_for("Joined")
     workers[0].stop.remote()
     diaries = ray.get([*survivors, replaced])
-    assert diaries[2].healed_in == [joined["round"]]
+    (healed,) = diaries[2].healed_in
     assert diaries[0].rounds[5][0] == [0, 1]
-    assert diaries[0].rounds[joined["round"]][0] == [0, 1, 2]
+    assert diaries[0].rounds[healed][0] == [0, 1, 2]
     assert_they_agree(*diaries)
 
 
@@ -229,14 +247,14 @@ def test_two_of_three_workers_may_die_in_the_same_round() -> None:
 
 
 def test_a_stopped_worker_is_left_behind_and_comes_back_with_the_state_of_the_others() -> None:
-    roll, workers = begin(2, patience=3.0)
+    coordinator, workers = begin(2, patience=3.0)
     pid = ray.get(workers[1].pid.remote())
     survivor = workers[0].learn.remote(ENDLESS)
     stopped = workers[1].learn.remote(ENDLESS, Fault(round=5, signal=signal.SIGSTOP))
-    chronicle = Chronicle(roll)
-    assert chronicle.wait_for("late")["worker"] == 1
+    chronicle = Chronicle(coordinator)
+    assert chronicle.wait_for("late").worker == 1
     os.kill(pid, signal.SIGCONT)
-    assert chronicle.wait_for("joined")["worker"] == 1
+    assert chronicle.wait_for("Joined").worker == 1
     workers[0].stop.remote()
     first, second = ray.get([survivor, stopped])
     assert second.left_behind_in[0] == 5
@@ -247,17 +265,17 @@ def test_a_stopped_worker_is_left_behind_and_comes_back_with_the_state_of_the_ot
 
 
 def test_a_newcomer_that_hangs_before_it_is_connected_is_left_behind() -> None:
-    roll, workers = begin(1, patience=3.0)
+    coordinator, workers = begin(1, patience=3.0)
     first = workers[0].learn.remote(ENDLESS)
-    wait_for_members(roll, [0])
-    newcomer = Worker.remote(roll, 1, 3.0)
+    chronicle = Chronicle(coordinator)
+    chronicle.wait_for_members([0])
+    newcomer = Worker.remote(coordinator, 1, 3.0)
     pid = ray.get(newcomer.pid.remote())
     second = newcomer.learn.remote(ENDLESS, Fault(round=None, signal=signal.SIGSTOP))
-    chronicle = Chronicle(roll)
-    assert chronicle.wait_for("late")["worker"] == 1
-    assert chronicle.wait_for("went_on")["workers"] == [0]
+    assert chronicle.wait_for("late").worker == 1
+    assert chronicle.wait_for("WentOn").workers == (0,)
     os.kill(pid, signal.SIGKILL)
-    chronicle.wait_for("died")
+    chronicle.wait_for("killed")
     workers[0].stop.remote()
     diary = ray.get(first)
     assert sorted(diary.rounds) == list(range(diary.end))
@@ -266,71 +284,83 @@ def test_a_newcomer_that_hangs_before_it_is_connected_is_left_behind() -> None:
 
 
 def test_a_slow_worker_is_waited_for() -> None:
-    roll, workers = begin(2)
+    coordinator, workers = begin(2)
     diaries = ray.get([workers[0].learn.remote(2), workers[1].learn.remote(2, seconds=1.0)])
     assert [members for members, _ in diaries[0].rounds.values()] == [[0, 1]] * 2
-    assert ray.get(roll.collect.remote()) == []
+    assert Chronicle(coordinator).kinds() == []
 
 
 def test_a_replacement_that_comes_after_the_end_ends_too() -> None:
-    roll, workers = begin(2)
+    coordinator, workers = begin(2)
     survivor = workers[0].learn.remote(8)
     workers[1].learn.remote(8, Fault(round=5))
     ray.get(survivor)
-    diary = ray.get(Worker.remote(roll, 1).learn.remote(8))
+    diary = ray.get(Worker.remote(coordinator, 1).learn.remote(8))
     assert diary.finished
     assert diary.end == 8
     assert diary.rounds == {}
 
 
 def test_when_all_workers_have_died_their_replacements_begin_again() -> None:
-    roll, workers = begin(2)
+    coordinator, workers = begin(2)
     for worker in workers:
         worker.learn.remote(8, Fault(round=5))
-    Chronicle(roll).wait_for("died", times=2)
-    wait_for_members(roll, [])
-    diaries = ray.get([Worker.remote(roll, number).learn.remote(8) for number in range(2)])
+    chronicle = Chronicle(coordinator)
+    chronicle.wait_for("killed", times=2)
+    chronicle.wait_for_members([])
+    diaries = ray.get([Worker.remote(coordinator, number).learn.remote(8) for number in range(2)])
     assert [sorted(diary.rounds) for diary in diaries] == [list(range(8))] * 2
     assert_they_agree(*diaries)
 
 
 def test_a_worker_that_fails_leaves_at_once() -> None:
-    roll, workers = begin(2)
+    coordinator, workers = begin(2)
     survivor = workers[0].learn.remote(12)
     with pytest.raises(ValueError, match="the chosen error"):
         ray.get(workers[1].learn.remote(12, Fault(round=5, signal=None)))
     assert [members for members, _ in ray.get(survivor).rounds.values()] == [[0, 1]] * 5 + [[0]] * 7
-    assert [event["kind"] for event in ray.get(roll.collect.remote())] == ["left", "went_on"]
+    assert Chronicle(coordinator).kinds() == ["raised", "WentOn"]
 
 
-def test_a_roll_that_was_started_again_sees_the_death_of_a_worker_that_never_spoke_to_it() -> None:
-    roll, workers = begin(2)
+def test_a_coordinator_that_was_started_again_sees_the_death_of_a_worker_that_never_spoke_to_it() -> None:
+    coordinator, workers = begin(2)
     process = psutil.Process(ray.get(workers[1].pid.remote()))
     survivor = workers[0].learn.remote(ENDLESS)
     workers[1].learn.remote(ENDLESS, Fault(round=5, signal=signal.SIGSTOP))
     while process.status() != psutil.STATUS_STOPPED:
         time.sleep(0.02)
-    ray.kill(roll, no_restart=False)
-    assert ray.get(roll.members.remote()) == [], "it knows nothing"
+    ray.kill(coordinator, no_restart=False)
+    chronicle = Chronicle(coordinator)
+    chronicle.wait_for_members([])
     process.kill()
-    chronicle = Chronicle(roll)
-    assert chronicle.wait_for("went_on")["workers"] == [0]
+    assert chronicle.wait_for("WentOn").workers == (0,)
     workers[0].stop.remote()
     assert sorted(ray.get(survivor).rounds)[:7] == list(range(7))
-    assert chronicle.kinds() == ["died", "went_on"], "the survivor did not wait for its patience"
+    assert chronicle.kinds() == ["killed", "WentOn"], "the survivor did not wait for its patience"
 
 
 @pytest.mark.slow
-def test_training_survives_the_death_of_the_roll() -> None:
-    roll, workers = begin(2)
+def test_training_survives_the_death_of_the_coordinator() -> None:
+    coordinator, workers = begin(2)
     survivor = workers[0].learn.remote(ENDLESS)
     workers[1].learn.remote(ENDLESS, Fault(round=60))
-    wait_for_members(roll, [0, 1])
-    ray.kill(roll, no_restart=False)
-    wait_for_members(roll, [0])
-    replaced = Worker.remote(roll, 1).learn.remote(ENDLESS)
-    wait_for_members(roll, [0, 1])
+    chronicle = Chronicle(coordinator)
+    chronicle.wait_for_members([0, 1])
+    ray.kill(coordinator, no_restart=False)
+    chronicle.wait_for_members([0])
+    replaced = Worker.remote(coordinator, 1).learn.remote(ENDLESS)
+    chronicle.wait_for_members([0, 1])
     workers[0].stop.remote()
     diaries = ray.get([survivor, replaced])
     assert sorted(diaries[0].rounds) == list(range(diaries[0].end))
     assert_they_agree(*diaries)
+
+
+def test_an_error_in_the_thread_that_links_ends_its_worker_and_no_other() -> None:
+    coordinator, workers = begin(2)
+    ray.get(workers[1].break_connect.remote())
+    survivor = workers[0].learn.remote(4)
+    with pytest.raises(ValueError, match="the chosen error"):
+        ray.get(workers[1].learn.remote(4))
+    assert sorted(ray.get(survivor).rounds) == list(range(4))
+    assert "raised" in Chronicle(coordinator).kinds()

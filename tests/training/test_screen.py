@@ -1,0 +1,67 @@
+"""What is said of workers that are lost."""
+
+import io
+import threading
+
+from rich.console import Console
+
+from rayrnn.training.messages import Joined, Lost, RoundLearned, WentOn, WorkerRound, from_json, to_json
+from rayrnn.training.screen import Screen
+from tests.training.recipes import small
+
+KILLED = Lost(worker=1, reason="killed", detail="its node was lost", time=0.0)
+
+
+def learned(number: int, *workers: int) -> RoundLearned:
+    members = tuple(WorkerRound(worker, 45, 1, 45.0, 0.5, 0.1, 0.1, 0.1) for worker in workers)
+    return RoundLearned(number, number, 2.0, 0.1, 90, 0.0, 1.0, 100, (), members)
+
+
+def screen(*, terminal: bool = False) -> tuple[Screen, io.StringIO]:
+    said = io.StringIO()
+    console = Console(file=said, width=100, force_terminal=terminal)
+    return Screen(console, small(averaging={"rounds": 1000})), said
+
+
+def test_a_loss_is_told_with_the_time_that_it_cost() -> None:
+    reporter, said = screen()
+    reporter.round(learned(7, 0, 1))
+    reporter.membership(KILLED)
+    reporter.membership(WentOn(workers=(0,), seconds=0.9, time=0.0))
+    reporter.round(learned(8, 0))
+    assert "worker 1 was lost (killed: its node was lost) in round 8; worker 0 went on after 0.9 s" in said.getvalue()
+
+
+def test_a_loss_that_nobody_had_to_wait_for_is_told_while_the_run_goes_on() -> None:
+    reporter, said = screen()
+    reporter.round(learned(7, 0, 1))
+    reporter.membership(KILLED)
+    for number in (8, 9):
+        reporter.round(learned(number, 0))
+    assert "lost" not in said.getvalue(), "the others may still say how long they waited"
+    reporter.round(learned(10, 0))
+    assert "worker 1 was lost (killed: its node was lost)" in said.getvalue()
+
+
+def test_a_worker_that_joins_is_told_of_unless_it_is_there_from_the_beginning() -> None:
+    reporter, said = screen()
+    reporter.membership(Joined(worker=1, seconds=0.0, time=0.0))
+    reporter.round(learned(7, 0))
+    assert "takes part" not in said.getvalue()
+    reporter.membership(Joined(worker=1, seconds=2.5, time=0.0))
+    assert "worker 1 takes part from round 8 on after 2.5 s" in said.getvalue()
+
+
+def test_the_live_line_needs_no_thread_that_could_die() -> None:
+    reporter, said = screen(terminal=True)
+    before = threading.active_count()
+    reporter.start(0)
+    reporter.round(learned(1, 0))
+    assert threading.active_count() == before
+    assert "1/1000 loss 2.000" in said.getvalue()
+    reporter.stop()
+
+
+def test_an_event_is_the_same_after_its_way_through_json() -> None:
+    for event in (KILLED, Joined(1, 2.5, 0.0), WentOn((0, 2), 0.9, 0.0)):
+        assert from_json(to_json(event)) == event
