@@ -214,6 +214,13 @@ def test_networks_tasks_and_averaging_know_neither_ray_nor_recipes(room: str) ->
             assert not [n for n, _ in imports(file) if lies_in(n, {"ray", "rayrnn.recipe"})], file
 
 
+@pytest.mark.parametrize("task", ["language_model", "classification", "tagging", "regression"])
+def test_only_its_own_file_and_the_recipes_list_know_a_task_by_name(task: str) -> None:
+    words = re.compile(rf"""["']{task}["']""")
+    naming = {module_name(file) for file in CORE if words.search(file.read_text(encoding="utf-8"))}
+    assert naming <= {f"rayrnn.tasks.{task}", "rayrnn.recipe"}
+
+
 def test_no_file_name_stands_twice() -> None:
     names = Counter(file.name for file in CORE if file.name != "__init__.py")
     assert not [name for name, count in names.items() if count > 1]

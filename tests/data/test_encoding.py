@@ -18,9 +18,10 @@ from rayrnn.data.rows import with_feature_names
 from rayrnn.data.sequences import Part, Sequences, gather, split, take
 from rayrnn.data.sources import read
 from rayrnn.data.vocabulary import UNKNOWN
-from rayrnn.errors import DataError
+from rayrnn.errors import DataError, RunError
 from rayrnn.recipe import task_named, validate_recipe
 from rayrnn.recipe.data_sections import Data, TextData
+from rayrnn.runs.directory import Run
 from rayrnn.tasks import Choices
 from tests.asked import needs
 
@@ -191,6 +192,53 @@ def test_an_encoding_is_plain_json_that_encodes_the_same(task: str, block: dict[
     ours, theirs = everything(task, sequences, encoding), everything(task, sequences, stored)
     assert ours.inputs.equal(theirs.inputs)
     assert ours.targets.equal(theirs.targets)
+
+
+STORED = {
+    "version": 1,
+    "inputs": {
+        "kind": "numbers",
+        "scaling": {"kind": "none", "shift": [0.0], "scale": [1.0]},
+        "categories": [["a"]],
+        "names": ["x"],
+        "category_names": ["y"],
+    },
+    "targets": {"kind": "classes", "names": ["no", "yes"], "counts": [1, 2]},
+    "per_step": False,
+    "ahead": 0,
+}
+
+
+@pytest.mark.parametrize(
+    ("half", "key", "value", "message"),
+    [
+        (None, None, [], "it holds no encoding with a version"),
+        (None, "version", 7, "its version is 7, this rayrnn reads 1"),
+        (None, "targets", None, '"targets" is None'),
+        (None, "per_step", "yes", "\"per_step\" is 'yes', no bool"),
+        (None, "ahead", 1.5, '"ahead" is 1.5, no int'),
+        ("inputs", "kind", "classes", "the kind of \"inputs\" is 'classes'; it can be symbols, numbers"),
+        ("inputs", "scaling", {"kind": "none", "shift": [0.0], "scale": []}, '"shift" has 1 numbers, "scale" 0'),
+        ("inputs", "scaling", {"kind": "none", "shift": ["x"], "scale": [1.0]}, '"shift" must be numbers'),
+        ("inputs", "categories", ["a"], '"categories" must be strings'),
+        ("inputs", "names", [1], '"names" must be strings'),
+        ("targets", "counts", [1.5, 2], '"counts" must be whole numbers'),
+        ("targets", "kind", "symbols", '"vocabulary" is None, no list'),
+    ],
+)
+def test_a_damaged_encoding_is_told_with_its_file(
+    half: str | None, key: str | None, value: Any, message: str, tmp_path: Path
+) -> None:
+    damaged: Any = STORED if half is None else STORED[half]
+    damaged = damaged | {key: value} if key is not None else value
+    path = tmp_path / "vocabulary.json"
+    path.write_text(json.dumps(damaged if half is None else STORED | {half: damaged}))
+    with pytest.raises(RunError) as told:
+        _ = Run(tmp_path).encoding
+    assert str(told.value).startswith(f"{path} cannot be used: ")
+    assert message in str(told.value)
+    path.write_text(json.dumps(STORED))
+    assert Run(tmp_path).encoding.to_json() == Encoding.from_json(STORED).to_json()
 
 
 def test_a_model_that_reads_numbers_has_no_vocabulary() -> None:
