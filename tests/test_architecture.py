@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -212,6 +214,14 @@ def test_networks_tasks_and_averaging_know_neither_ray_nor_recipes(room: str) ->
     for module, file in MODULES.items():
         if lies_in(module, {room}):
             assert not [n for n, _ in imports(file) if lies_in(n, {"ray", "rayrnn.recipe"})], file
+
+
+def test_tasks_load_neither_ray_nor_recipes_and_recipes_no_torch_before_they_are_read() -> None:
+    tasks = ", ".join(module for module in MODULES if lies_in(module, {"rayrnn.tasks"}))
+    for imported, heavy in ((tasks, ("ray", "rayrnn.recipe")), ("rayrnn.recipe", ("ray", "torch"))):
+        program = f"import sys, {imported}; print(*sorted({{*{heavy}}} & set(sys.modules)))"
+        ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+        assert ended.stdout.strip() == "", imported
 
 
 @pytest.mark.parametrize("task", ["language_model", "classification", "tagging", "regression"])

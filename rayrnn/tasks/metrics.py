@@ -5,6 +5,7 @@ B batch, T time, V symbols or classes, N targets that count.
 
 import copy
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import cast
 
 import torch
@@ -62,8 +63,9 @@ class Metrics:
 
 
 def on_cpu(outputs: torch.Tensor, segment: Minibatch) -> tuple[torch.Tensor, Minibatch]:
-    """The same where sums are kept, without a graph."""
-    return outputs.detach().cpu(), segment.to(torch.device("cpu"))
+    """Outputs and targets where sums are kept, without a graph."""
+    targets, target_mask = segment.targets.cpu(), segment.target_mask.cpu()
+    return outputs.detach().cpu(), replace(segment, targets=targets, target_mask=target_mask)
 
 
 def accuracy(num_classes: int) -> Metric:

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -132,12 +133,14 @@ def evaluate(model: torch.nn.Module, minibatches: Iterable[Minibatch], *, task: 
     return Evaluation(float(loss), num_targets, num_correct, num_sequences, time.perf_counter() - started)
 
 
-def detached(state: object) -> object:
+def detached(state: Any) -> Any:
     """The same state, whatever it is made of, cut from the graph of the segment that computed it."""
     if isinstance(state, torch.Tensor):
         return state.detach()
     if isinstance(state, list | tuple):
-        return type(state)(map(detached, state))
+        parts = [detached(part) for part in state]
+        # a named tuple takes its parts one by one
+        return type(state)(*parts) if hasattr(state, "_fields") else type(state)(parts)
     return {name: detached(part) for name, part in state.items()} if isinstance(state, dict) else state
 
 
