@@ -2,6 +2,8 @@
 
 import io
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from rich.console import Console
 from rayrnn.errors import DataError, Interrupted, RunError, UsageError
 from rayrnn.recipe import Recipe, validate_recipe
 from rayrnn.remote.fetch import Record, load_record, new_job_name, path_on_head
-from rayrnn.remote.job import JobSpec
+from rayrnn.remote.job import SPEC, JobSpec
 from rayrnn.remote.replica import files_of, write_files
 from rayrnn.remote.screen_log import ScreenLog, show, summary_of
 from rayrnn.remote.server import is_running
@@ -21,7 +23,8 @@ from rayrnn.runs.directory import Run, create_run
 from rayrnn.training.messages import Culprit, Evaluated, Lost
 from rayrnn.training.screen import Screen
 from rayrnn.training.summary import Summary
-from tests.test_cli import run_rayrnn
+from tests.test_cli import environment_of, run_rayrnn
+from tests.training.recipes import small
 from tests.training.test_screen import learned
 
 UNREACHABLE = """
@@ -106,6 +109,21 @@ def test_a_run_shown_from_its_screen_log_looks_as_if_it_were_here(tmp_path: Path
     assert "4/200 loss 2.000 held-out 2.500" in there.getvalue()
     assert summary_of(words[-2], outcome.run) == outcome
     assert (words[-1]["exit_code"], words[-1]["message"]) == (1, "no more")
+
+
+def test_a_job_says_what_its_run_says_and_each_checkpoint_when_it_is_written(tmp_path: Path) -> None:
+    folder = tmp_path / ".rayrnn" / "runs" / "small-0000"
+    (folder / "work").mkdir(parents=True)
+    (folder / SPEC).write_text(JobSpec(small().model_dump(mode="json"), "runs/small", False, "0.1.0").to_json())
+    command = [sys.executable, "-m", "rayrnn.remote.job", folder.name]
+    ended = subprocess.run(command, env=environment_of(tmp_path), capture_output=True, text=True, timeout=300)
+    assert ended.returncode == 0, ended.stderr
+    said = [json.loads(line) for line in (folder / "screen.jsonl").read_text().splitlines()]
+    checkpoints = [entry["name"] for entry in said if entry["word"] == "checkpoint"]
+    assert checkpoints == ["round-000002", "round-000004", "round-000006"]
+    assert [entry["word"] for entry in said[-2:]] == ["outcome", "end"]
+    warnings = [entry["message"] for entry in said if entry["word"] == "warn"]
+    assert sum("no other host keeps a copy" in warning for warning in warnings) == 1
 
 
 def test_how_to_go_on_after_an_interruption_is_left_to_the_users_side(tmp_path: Path) -> None:

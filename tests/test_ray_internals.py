@@ -25,6 +25,7 @@ from ray.core.generated.gcs_service_pb2_grpc import (
     add_NodeInfoGcsServiceServicer_to_server,
 )
 from ray.dashboard.modules.job.job_manager import JobManager
+from ray.exceptions import RayError
 
 from rayrnn.cluster import ray_internals
 from rayrnn.cluster.ray_internals import HeadUnavailable, NoAnswer
@@ -203,6 +204,28 @@ def test_actors_of_another_language_are_called_by_who_may_load_code(
     monkeypatch.setattr(ray_worker.global_worker, "_load_code_from_local", False)
     ray_internals.allow_other_languages()
     assert ray_worker.global_worker.load_code_from_local is True
+
+
+@ray.remote(num_cpus=0)
+def fail() -> None:
+    raise OSError("no room")
+
+
+def test_what_a_task_raised_is_its_reason(ray_cluster: None) -> None:
+    with pytest.raises(RayError) as caught:
+        ray.get(fail.remote())
+    assert ray_internals.reason_of(caught.value) == "OSError: no room"
+
+
+def test_the_reason_of_an_end_without_an_exception_is_one_line(ray_cluster: None) -> None:
+    holding = Holder.options(num_cpus=0).remote()
+    ray.get(holding.ready.remote())
+    ray.kill(holding)
+    with pytest.raises(RayError) as caught:
+        ray.get(holding.ready.remote())
+    reason = ray_internals.reason_of(caught.value)
+    assert reason
+    assert "\n" not in reason
 
 
 # Jobs

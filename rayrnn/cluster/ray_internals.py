@@ -30,6 +30,7 @@ from ray.autoscaler.tags import STATUS_UNINITIALIZED
 from ray.autoscaler.v2.sdk import get_cluster_status
 from ray.core.generated.gcs_service_pb2 import CheckAliveRequest
 from ray.core.generated.gcs_service_pb2_grpc import NodeInfoGcsServiceStub
+from ray.exceptions import RayError, RayTaskError
 from ray.experimental.internal_kv import _internal_kv_del, _internal_kv_get, _internal_kv_put
 
 LOOPBACK = "127.0.0.1"
@@ -189,6 +190,15 @@ def owner_of(reference: "ray.ObjectRef[Any]") -> bytes:
 def allow_other_languages() -> None:
     """Let this process call actors that are written in another language."""
     ray_worker.global_worker.set_load_code_from_local(True)
+
+
+def reason_of(error: RayError) -> str:
+    """Why a task, or a call of an actor, failed, in one line: what it raised, or what Ray says of its end."""
+    cause = error.cause if isinstance(error, RayTaskError) else None
+    if cause is not None:
+        return f"{type(cause).__name__}: {cause}"
+    # Ray's own account ends with the cause
+    return next((line.strip() for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
 
 
 async def start_job(submission: str, entrypoint: str, has_begun: Callable[[], bool]) -> str | None:

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rayrnn.background import NewestOnly
 from rayrnn.cluster.on_host.facts import KEPT
+from rayrnn.cluster.ray_internals import reason_of
 from rayrnn.durable import write_durably
 from rayrnn.runs.checkpoints import (
     name_of,
@@ -107,10 +108,8 @@ def _fault(host: ActorHandle, files: Files) -> str | None:
     """Have a host keep them; why it does not."""
     try:
         ray.get(host.keep.remote(files), timeout=ANSWER_SECONDS)
-    except RayTaskError as error:
-        return f"{type(error.cause).__name__}: {error.cause}"
     except RayError as error:
-        return type(error).__name__
+        return reason_of(error)
     return None
 
 

@@ -33,7 +33,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rayrnn.cluster import connect
 from rayrnn.cluster.local_head import LocalHead, one_at_a_time, save_head
 from rayrnn.cluster.on_host.facts import folder_of
-from rayrnn.cluster.ray_internals import hosts_being_started
+from rayrnn.cluster.ray_internals import hosts_being_started, reason_of
 from rayrnn.errors import ClusterError
 
 T = TypeVar("T")
@@ -233,7 +233,7 @@ def prove(nodes: dict[str, str]) -> tuple[int, bool]:
         except RayError as error:
             if nodes[address] not in _alive().values():
                 return 0, True
-            tell("fault", [[address], f"does not compute: {_reason(error)}"])
+            tell("fault", [[address], f"does not compute: {reason_of(error)}"])
             faults += 1
     for pairs in rounds_of_pairs(able):
         where = [probers[second].listen.remote() for _, second in pairs]
@@ -275,15 +275,10 @@ def _tell_of_pair(first: str, second: str, measured: ray.ObjectRef) -> bool:
     try:
         speed: Speed = ray.get(measured, timeout=3 * PATIENCE)
     except RayError as error:
-        tell("fault", [[first, second], f"cannot talk to each other: {_reason(error)}"])
+        tell("fault", [[first, second], f"cannot talk to each other: {reason_of(error)}"])
         return False
     tell("pair", [first, second, speed.latency, speed.bandwidth])
     return True
-
-
-def _reason(error: RayError) -> str:
-    """The last line of what it says, which is the cause."""
-    return next((line.strip() for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
 
 
 if __name__ == "__main__":
