@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from rayrnn.averaging import Averager
+from rayrnn.averaging.averager import Averager
 from rayrnn.averaging.compression import Wire
 from rayrnn.data.batches import Minibatch
 from rayrnn.models.network import Network

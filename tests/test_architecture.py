@@ -18,9 +18,10 @@ BESIDE = sorted(file for room in ("tests", "benchmarks") for file in (ROOT / roo
 #: lowest first; the modules of one line do not know one another
 FLOOR_PLAN = """
     rayrnn.background rayrnn.durable rayrnn.errors rayrnn.wording
-    rayrnn.models rayrnn.models.graves_lstm rayrnn.averaging.optimizer_state rayrnn.data
+    rayrnn.models rayrnn.averaging rayrnn.data
+    rayrnn.models.graves_lstm rayrnn.averaging.optimizer_state rayrnn.averaging.outer
     rayrnn.models.cells rayrnn.averaging.compression rayrnn.data.arrow_lists rayrnn.data.vocabulary
-    rayrnn.models.network rayrnn.averaging rayrnn.data.rows
+    rayrnn.models.network rayrnn.averaging.averager rayrnn.data.rows
     rayrnn.data.encoding
     rayrnn.data.batches
     rayrnn.tasks.losses rayrnn.tasks.metrics
@@ -125,9 +126,10 @@ MODULES = {module_name(file): file for file in CORE + PLUGINS}
 
 
 def imports(file: Path) -> Iterator[tuple[str, bool]]:
-    """Every imported name in full, and whether the import stands at the top of the file."""
+    """Every imported name in full, and whether the import stands at the top of the file (or is for types alone)."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
-    top = set(tree.body)
+    types = [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
+    top = {*tree.body, *(inner for node in types for inner in node.body)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from ((alias.name, node in top) for alias in node.names)

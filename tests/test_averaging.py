@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rayrnn.averaging import Averager, OuterOptimizer
+from rayrnn.averaging.averager import Averager, OuterOptimizer
 from rayrnn.averaging.optimizer_state import load_own_state, moments, own_state, prepare_state
 from tests.together import Thread, together
 
@@ -161,3 +161,18 @@ def test_a_workers_own_state_is_its_moments_counts_and_chance() -> None:
     load_own_state(fresh, stored)
     assert torch.equal(torch.rand(3), drawn)
     assert all(torch.equal(a, b) for a, b in zip(moments(optimizer), moments(fresh), strict=True))
+
+
+def test_the_plain_mean_keeps_nothing_to_go_on_from() -> None:
+    outer = OuterOptimizer(torch.zeros(3), kind="none", learning_rate=1.0, momentum=0.0)
+    mean = torch.tensor([1.0, 2.0, 3.0])
+    assert torch.equal(outer.step(mean), mean)
+    assert outer.state() == {}
+
+
+def test_what_an_outer_optimizer_stores_has_the_names_that_checkpoints_have() -> None:
+    for kind in ("nesterov", "bmuf"):
+        assert list(OuterOptimizer(torch.zeros(3), kind=kind, learning_rate=1.0, momentum=0.5).state()) == [
+            "common",
+            "velocity",
+        ]

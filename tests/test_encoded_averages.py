@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rayrnn.averaging import Averager
+from rayrnn.averaging.averager import Averager
 from rayrnn.averaging.compression import Wire, num_encoded
 from rayrnn.averaging.optimizer_state import moments
 from tests.together import Thread, together

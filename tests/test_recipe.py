@@ -1,11 +1,15 @@
 """Recipes: what is accepted, and what each mistake is told."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from rayrnn.averaging.outer import RULES
 from rayrnn.errors import RecipeError
+from rayrnn.models import CELLS
 from rayrnn.recipe import Recipe, load_recipe, shipped_recipes, validate_recipe
 
 MINIMAL = "name: small\ndata: {text: abcabc, length: 3}\n"
@@ -147,3 +151,15 @@ def test_workers_are_a_number_or_bounds() -> None:
 def test_bounds_of_workers_that_fit_nothing_are_named(workers: object, said: str) -> None:
     with pytest.raises(RecipeError, match=re.escape(said)):
         validate_recipe({"name": "x", "data": {"text": "a"}, "averaging": {"workers": workers}})
+
+
+def test_a_recipe_is_checked_without_torch() -> None:
+    program = "import sys, rayrnn.recipe; print('torch' in sys.modules)"
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert said.strip() == "False"
+
+
+def test_what_a_recipe_can_choose_from_are_the_cells_and_outer_rules_that_there_are() -> None:
+    sections = Recipe.model_json_schema()["$defs"]
+    assert sections["Model"]["properties"]["cell"]["enum"] == list(CELLS)
+    assert sections["Averaging"]["properties"]["outer"]["enum"] == list(RULES)

@@ -3,17 +3,16 @@
 Shapes: B batch, T time, F features, H hidden.
 """
 
+from importlib import import_module
 from typing import cast
 
 import torch
 from torch import nn
 
-from rayrnn.models.graves_lstm import GravesLSTM
+from rayrnn.models import CELLS
 
 #: what one layer carries from step to step, each B x H: (hidden,), or (hidden, memory) for the LSTMs
 State = tuple[torch.Tensor, ...]
-
-CELLS = ("rnn", "lstm", "gru", "graves_lstm")
 
 
 def make_cell(name: str, input_size: int, hidden_size: int) -> nn.Module:
@@ -25,22 +24,38 @@ def make_cell(name: str, input_size: int, hidden_size: int) -> nn.Module:
     Raises:
         ValueError: no cell has this name.
     """
-    if name == "graves_lstm":
-        return GravesLSTM(input_size, hidden_size)
-    if name in CELLS:
-        return TorchCell(name, input_size, hidden_size)
-    raise ValueError(f"cell {name!r} is unknown; the cells are {', '.join(CELLS)}")
+    if name not in CELLS:
+        raise ValueError(f"cell {name!r} is unknown; the cells are {', '.join(CELLS)}")
+    module, _, make = CELLS[name].partition(":")
+    return cast(nn.Module, getattr(import_module(module), make)(input_size, hidden_size))
+
+
+def rnn(input_size: int, hidden_size: int) -> "TorchCell":
+    """torch's plain layer, with tanh."""
+    return TorchCell(nn.RNN(input_size, hidden_size, batch_first=True))
+
+
+def gru(input_size: int, hidden_size: int) -> "TorchCell":
+    """torch's GRU."""
+    return TorchCell(nn.GRU(input_size, hidden_size, batch_first=True))
+
+
+def lstm(input_size: int, hidden_size: int) -> "TorchCell":
+    """torch's LSTM, which adds two biases for each gate and orders the gates i, f, g, o."""
+    layer = nn.LSTM(input_size, hidden_size, batch_first=True)
+    forget = slice(hidden_size, 2 * hidden_size)
+    with torch.no_grad():
+        cast(nn.Parameter, layer.bias_ih_l0)[forget] = 1.0
+        cast(nn.Parameter, layer.bias_hh_l0)[forget] = 0.0
+    return TorchCell(layer)
 
 
 class TorchCell(nn.Module):
-    """One unidirectional layer of `torch.nn`'s RNN (tanh), LSTM or GRU."""
+    """One unidirectional layer of `torch.nn`, called as ours are."""
 
-    def __init__(self, name: str, input_size: int, hidden_size: int) -> None:
+    def __init__(self, recurrence: nn.RNNBase) -> None:
         super().__init__()
-        layer = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}[name]
-        self.recurrence = layer(input_size, hidden_size, batch_first=True)
-        if name == "lstm":
-            self._open_forget_gate()
+        self.recurrence = recurrence
 
     def forward(self, inputs: torch.Tensor, state: State | None = None) -> tuple[torch.Tensor, State]:
         """Map BTF floats (or BT integers, meant one-hot) and the state before them to outputs_BTH and the state after.
@@ -51,13 +66,6 @@ class TorchCell(nn.Module):
             inputs = self._one_hot(inputs)
         outputs, after = self.recurrence(inputs, self._with_layer_axis(state))
         return outputs, tuple(part.squeeze(0) for part in (after if isinstance(after, tuple) else (after,)))
-
-    def _open_forget_gate(self) -> None:
-        """torch adds two biases for each gate and orders the gates i, f, g, o."""
-        forget = slice(self.recurrence.hidden_size, 2 * self.recurrence.hidden_size)
-        with torch.no_grad():
-            cast(nn.Parameter, self.recurrence.bias_ih_l0)[forget] = 1.0
-            cast(nn.Parameter, self.recurrence.bias_hh_l0)[forget] = 0.0
 
     def _one_hot(self, symbols: torch.Tensor) -> torch.Tensor:
         weight = cast(nn.Parameter, self.recurrence.weight_ih_l0)

@@ -1,19 +1,27 @@
 """The recipe's sections on the network, on what a worker does alone, and on what the workers do together."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import pydantic
-from pydantic import Field, PositiveInt
+from pydantic import Field, JsonValue, PositiveInt
 
+from rayrnn.averaging.outer import RULES
+from rayrnn.models import CELLS
 from rayrnn.recipe.data_sections import Fraction, Section
+
+if TYPE_CHECKING:
+    CellName: TypeAlias = str
+    OuterName: TypeAlias = str
+else:
+    CellName, OuterName = Literal[tuple(CELLS)], Literal[tuple(RULES)]
 
 
 class Model(Section):
-    """The network: embed -> layers of one cell -> project."""
+    """The network: embed -> layers of one cell -> project; or, with `network`, one of the user's own."""
 
     #: the recurrent cell; `graves_lstm` is DL4J's GravesLSTM, with peepholes
-    cell: Literal["rnn", "lstm", "gru", "graves_lstm"] = "lstm"
+    cell: CellName = "lstm"
     #: size of each layer's state (of each direction's, with bidirectional)
     hidden: PositiveInt = 256
     #: layers of cells, one above the other
@@ -26,6 +34,43 @@ class Model(Section):
     bidirectional: Literal["none", "sum", "concat"] = "none"
     #: how a sequence's steps become one answer (tasks with one label a sequence)
     pooling: Literal["last", "mean", "max"] = "last"
+    #: a network of your own in the place of all of the above: `package.module:Name`, or the name that a package gave it
+    #: (entry points of the group `rayrnn.networks`)
+    network: str | None = Field(None, pattern=r"^[A-Za-z_][\w.-]*(:[A-Za-z_][\w.]*)?$")
+    #: what `network` is called with, beside the sizes that the data gives
+    options: dict[str, JsonValue] = Field(default_factory=dict)
+
+    def describe(self) -> str:
+        """A few words for people: `2 x 256 lstm`."""
+        return self.network or f"{self.layers} x {self.hidden} {self.cell}"
+
+    @property
+    def asks_for_trust(self) -> str:
+        """What to add to the commands that use a run of this network, with a blank before it."""
+        return " --trust" if self.network else ""
+
+    @pydantic.model_validator(mode="after")
+    def _one_network(self) -> "Model":
+        unused = [key for key in self._ours() if key in self.model_fields_set]
+        if self.network and unused:
+            raise ValueError(
+                f"model.{', model.'.join(unused)} {'is' if len(unused) == 1 else 'are'} not used with model.network "
+                f"{self.network}: leave {'it' if len(unused) == 1 else 'them'} out; what a network of your own takes "
+                "stands in model.options"
+            )
+        if self.options and not self.network:
+            raise ValueError("model.options are for a network of your own, and there is no model.network")
+        return self
+
+    @pydantic.model_serializer(mode="wrap")
+    def _without_what_is_not_used(self, dump: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
+        ours = set(self._ours())
+        return {key: value for key, value in dump(self).items() if (key in ours) != bool(self.network)}
+
+    @classmethod
+    def _ours(cls) -> list[str]:
+        """The keys that describe rayrnn's own network."""
+        return [key for key in cls.model_fields if key not in ("network", "options")]
 
 
 class Training(Section):
@@ -105,7 +150,7 @@ class Averaging(Section):
     #: rounds of the whole run
     rounds: PositiveInt = 200
     #: what is done with the mean: nothing, DiLoCo's outer optimizer, or block momentum
-    outer: Literal["none", "nesterov", "bmuf"] = "none"
+    outer: OuterName = "none"
     #: the outer optimizer's; unless said otherwise nesterov takes DiLoCo's 0.7, bmuf its paper's 1
     outer_learning_rate: float = Field(1.0, gt=0)
     #: nesterov takes DiLoCo's 0.9, bmuf its paper's 1 - 1 / workers
@@ -132,10 +177,11 @@ class Averaging(Section):
     def _published_defaults(cls, values: Any) -> Any:
         if not isinstance(values, Mapping):
             return values
-        if values.get("outer") == "nesterov":
-            return {"outer_learning_rate": 0.7, "outer_momentum": 0.9} | dict(values)
         workers = values.get("workers", 2)
-        most = workers.get("max") if isinstance(workers, Mapping) else workers
-        if values.get("outer") == "bmuf" and str(most).isdigit():
-            return {"outer_momentum": 1 - 1 / max(1, int(str(most)))} | dict(values)
-        return values
+        bounds = workers.model_dump() if isinstance(workers, Bounds) else workers
+        most = str(bounds.get("max") if isinstance(bounds, Mapping) else bounds)
+        rule = values.get("outer")
+        if rule not in RULES or not most.isdigit():
+            return values
+        rate, momentum = RULES[rule].published(max(1, int(most)))
+        return {"outer_learning_rate": rate, "outer_momentum": momentum} | dict(values)

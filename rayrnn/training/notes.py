@@ -10,7 +10,7 @@ from rayrnn.training.messages import Culprit, RoundLearned, WorkerRound
 
 @dataclass(frozen=True)
 class Notes:
-    """One member's row of numbers in the averaged vector (see rayrnn/averaging/__init__.py)."""
+    """One member's row of numbers in the averaged vector (see rayrnn/averaging/averager.py)."""
 
     steps: float
     padding: float

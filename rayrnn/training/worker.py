@@ -12,7 +12,7 @@ import ray
 import torch
 from ray.actor import ActorHandle
 
-from rayrnn.averaging import Averager
+from rayrnn.averaging.averager import Averager
 from rayrnn.averaging.optimizer_state import reset_state
 from rayrnn.data.encoding import Encoding
 from rayrnn.data.order import Stream, make_plan, shared_out

@@ -53,7 +53,7 @@ def install() -> None:
     if VARIABLE not in os.environ:
         return
     import rayrnn.training.worker as worker
-    from rayrnn.averaging import Averager
+    from rayrnn.averaging.averager import Averager
 
     plan = json.loads(os.environ[VARIABLE])
     trap = Trap([Fault(**fault) for fault in plan["faults"]], Path(plan["folder"]), plan["pause"])

@@ -7,7 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rayrnn.models.cells import CELLS, State, make_cell
+from rayrnn.models import CELLS
+from rayrnn.models.cells import State, make_cell
 from rayrnn.models.graves_lstm import GravesLSTM
 
 ALL_CELLS = pytest.mark.parametrize("name", CELLS)

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rayrnn.models.cells import CELLS
+from rayrnn.models import CELLS
 from rayrnn.models.network import Network, detach_state, pool, reverse
 from rayrnn.tasks.losses import cross_entropy
 
