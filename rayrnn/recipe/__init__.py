@@ -1,5 +1,6 @@
 """What is learned: one YAML file, validated, frozen, and stored with the run."""
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from importlib import resources
 from pathlib import Path
@@ -192,7 +193,7 @@ def _apply(values: dict[str, Any], override: str) -> None:
         values = values.setdefault(section, {})
         if not isinstance(values, dict):
             raise RecipeError(f"--set {key}: {section!r} holds a value, it is no section")
-    values[leaf] = _parse_value(raw)
+    values[leaf] = _parse_option(raw) if sections[:2] == ["model", "options"] else _parse_value(raw)
 
 
 def _parse_value(raw: str) -> object:
@@ -207,7 +208,8 @@ def _parse_value(raw: str) -> object:
         return raw
 
 
-def _describe(fault: Any, origin: str, text: str, values: Any) -> str:
+import json
+from collections.abc import Iterable, Iterator, Mapping
     location = [str(part) for part in fault["loc"] if not _is_union_branch(part)]
     key = ".".join(location)
     where = f"{origin}:{line}" if (line := line_of(location, text)) else origin
