@@ -9,6 +9,7 @@ import torch
 from rayrnn.errors import UsageError
 from rayrnn.recipe import task_of
 from rayrnn.runs.directory import Run
+from rayrnn.runs.model import load_network
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def generate(
     when all have, the generation is over. Without a prime every sample begins with a symbol drawn at random.
 
     Raises:
-        UsageError: the run is no language model, or a number is out of range.
+        UsageError: the run is no language model, names code and is not trusted, or a number is out of range.
         DataError: the prime holds a symbol that the vocabulary lacks.
         RunError: the run has no usable model.
     """
@@ -66,7 +67,7 @@ class _Generator:
 
     def __init__(self, run: Run, drawing: Drawing, random: torch.Generator) -> None:
         self._vocabulary = run.encoding.vocabulary
-        self._network = run.network()
+        self._network = load_network(run)
         self._drawing = drawing
         self._random = random
 
@@ -77,7 +78,7 @@ class _Generator:
         ended_B = torch.zeros(samples, dtype=torch.bool)
         state = None
         for _ in range(length):
-            logits_BTV, state = self._network(inputs_BT, state)
+            logits_BTV, state = self._network(inputs_BT, state, torch.ones_like(inputs_BT, dtype=torch.bool))
             drawn_B = draw_symbols(logits_BTV[:, -1], self._drawing, self._random)
             ended_B |= drawn_B == self._vocabulary.end
             if ended_B.all():

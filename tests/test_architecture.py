@@ -19,9 +19,10 @@ BESIDE = sorted(file for room in ("tests", "benchmarks") for file in (ROOT / roo
 FLOOR_PLAN = """
     rayrnn.background rayrnn.durable rayrnn.errors rayrnn.wording
     rayrnn.models rayrnn.averaging rayrnn.data
-    rayrnn.models.graves_lstm rayrnn.averaging.optimizer_state rayrnn.averaging.outer
+    rayrnn.models.graves_lstm rayrnn.models.own rayrnn.models.state
+    rayrnn.averaging.optimizer_state rayrnn.averaging.outer
     rayrnn.models.cells rayrnn.averaging.compression rayrnn.data.arrow_lists rayrnn.data.vocabulary
-    rayrnn.models.network rayrnn.averaging.averager rayrnn.data.rows
+    rayrnn.models.contract rayrnn.models.network rayrnn.averaging.averager rayrnn.data.rows
     rayrnn.data.encoding
     rayrnn.data.batches
     rayrnn.tasks.losses rayrnn.tasks.metrics

@@ -20,6 +20,7 @@ from rayrnn.errors import DataError, UsageError
 from rayrnn.prediction.evaluate import Report, evaluate
 from rayrnn.recipe import task_of
 from rayrnn.runs.directory import Run
+from rayrnn.runs.model import load_network
 from tests.asked import needs
 from tests.tasks.segments import segment
 from tests.untrained import make_run, outputs_of, wave, write_files
@@ -126,7 +127,7 @@ def test_a_language_models_report_is_in_nats_bits_and_perplexity(tmp_path: Path)
     run = make_run(tmp_path / "run", "language_model", {"text": text, "length": 20, "held_out": 0.2}, truncate=7)
     (tmp_path / "other.txt").write_text(text)
     report = evaluate(run, path=tmp_path / "other.txt")
-    network = run.network()
+    network = load_network(run)
     symbols = torch.from_numpy(run.encoding.vocabulary.encode(text)).long()
     task = task_of(run.recipe)
     metrics = task.metrics(run.encoding)

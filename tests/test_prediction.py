@@ -379,7 +379,7 @@ def test_predictions_go_to_an_object_store_whole_or_not_at_all(
 
 def model_of(hidden: int) -> Trained:
     recipe = validate_recipe({"name": "x", "data": {"text": "ab"}, "model": {"hidden": hidden}})
-    return Trained(recipe, Encoding(Numbers(Scaling.none(3)), Numbers(Scaling.none(2)), per_step=True), {})
+    return Trained(recipe, Encoding(Numbers(Scaling.none(3)), Numbers(Scaling.none(2)), per_step=True), {}, 4 * hidden)
 
 
 @given(st.lists(st.integers(0, 3000), max_size=300), st.sampled_from([8, 2000]))

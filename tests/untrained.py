@@ -12,7 +12,8 @@ from rayrnn.data.prepare import prepare
 from rayrnn.data.sequences import gather, take
 from rayrnn.data.sources import read
 from rayrnn.recipe import needs_of, task_of, validate_recipe
-from rayrnn.runs.directory import Run, build_network, create_run
+from rayrnn.runs.directory import Run, create_run
+from rayrnn.runs.model import build_network, load_network
 
 COUNT = 30
 
@@ -56,7 +57,7 @@ def wave(number: int, step: int) -> list[object]:
 
 def outputs_of(run: Run) -> dict[str, torch.Tensor]:
     """What the network says of every sequence by itself, without padding: key -> TV, or V."""
-    recipe, encoding, network = run.recipe, run.encoding, run.network()
+    recipe, encoding, network = run.recipe, run.encoding, load_network(run)
     sequences = gather(read(recipe.data, needs_of(recipe)), needs_of(recipe))
     outputs = {}
     for number in range(len(sequences)):

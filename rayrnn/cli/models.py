@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from rayrnn.cli.completion import complete_recipe, complete_run, complete_shipped_recipe, complete_yaml
-from rayrnn.cli.runs import train_there
+from rayrnn.cli.runs import Trust, train_there
 from rayrnn.cli.talk import console, say_dimly
 from rayrnn.errors import UsageError
 
@@ -58,12 +58,17 @@ def train(
     detach: Annotated[
         bool, typer.Option("--detach", help="With --cluster: leave when the workers learn; `rayrnn logs` comes back.")
     ] = False,
+    trust: Trust = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print how it ended as one JSON object.")] = False,
 ) -> None:
     """Train a recipe's network, round after round, and leave everything in a run directory."""
     from rayrnn.recipe import load_recipe
+    from rayrnn.runs.directory import check_trust, is_stored
 
-    loaded = load_recipe(recipe, overrides or [])
+    # what the user wrote may name any code; what a run has kept may be a stranger's
+    stored = is_stored(recipe)
+    loaded = load_recipe(recipe, overrides or [], trusted=trust or not stored)
+    check_trust(loaded, trusted=trust or not (stored or resume), where=out if out and resume else recipe)
     if cluster is not None:
         train_there(loaded, cluster, out=out, resume=resume, detach=detach, address=address, as_json=as_json)
         return
@@ -71,7 +76,7 @@ def train(
         raise UsageError("--detach goes with --cluster: a run on this machine ends with its command")
     from rayrnn.training.driver import train as train_recipe
 
-    outcome = train_recipe(loaded, out=out, resume=resume, address=address)
+    outcome = train_recipe(loaded, out=out, resume=resume, address=address, trust=trust)
     if as_json:
         typer.echo(json.dumps(outcome.to_json()))
 
@@ -85,6 +90,7 @@ def generate(
     top_k: Annotated[int, typer.Option(help="Only the k likeliest symbols; 0 = all.")] = 0,
     top_p: Annotated[float, typer.Option(help="Only the likeliest symbols of this probability together.")] = 1.0,
     seed: Annotated[int | None, typer.Option(help="For the same text again; without it the recipe's.")] = None,
+    trust: Trust = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print all samples as one JSON object.")] = False,
 ) -> None:
     """Write text with a trained language model, symbol by symbol."""
@@ -93,7 +99,7 @@ def generate(
     from rayrnn.runs.directory import open_run
 
     drawing = Drawing(temperature=temperature, top_k=top_k, top_p=top_p)
-    pieces = draw(open_run(run), prime=prime, length=length, samples=samples, drawing=drawing, seed=seed)
+    pieces = draw(open_run(run, trust=trust), prime=prime, length=length, samples=samples, drawing=drawing, seed=seed)
     if as_json:
         texts = ["".join(sample) for sample in zip(*pieces, strict=True)]
         typer.echo(json.dumps({"run": run, "prime": prime, "samples": texts}, ensure_ascii=False))
@@ -109,6 +115,7 @@ def evaluate(
     address: Annotated[
         str | None, typer.Option(help="A Ray cluster; without it the one `rayrnn up` started, or one of its own.")
     ] = None,
+    trust: Trust = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the metrics as one JSON object.")] = False,
 ) -> None:
     """Measure a run's best model: accuracy, F1 and confusions, RMSE and R2, or perplexity."""
@@ -116,7 +123,7 @@ def evaluate(
     from rayrnn.runs.directory import open_run
 
     with console().status("measuring ..."):
-        report = measure(open_run(run), path=data, address=address)
+        report = measure(open_run(run, trust=trust), path=data, address=address)
     typer.echo(json.dumps(report.to_json(), ensure_ascii=False) if as_json else report.to_text(), nl=as_json)
 
 
@@ -129,13 +136,14 @@ def predict(
     address: Annotated[
         str | None, typer.Option(help="A Ray cluster; without it the one `rayrnn up` started, or one of its own.")
     ] = None,
+    trust: Trust = False,
 ) -> None:
     """Answer every sequence with its label and probabilities, or its numbers, keyed by its name."""
     from rayrnn.prediction.predict import predict as answer
     from rayrnn.runs.directory import open_run
     from rayrnn.wording import counted
 
-    written = answer(open_run(run), data, out, address=address)
+    written = answer(open_run(run, trust=trust), data, out, address=address)
     for reason in written.skipped[:3]:
         say_dimly(f"skipped: {reason}")
     skipped = f", {len(written.skipped):,} skipped" if written.skipped else ""

@@ -13,6 +13,13 @@ if TYPE_CHECKING:
     from rayrnn.recipe import Recipe
     from rayrnn.training.summary import Summary
 
+Trust = Annotated[
+    bool,
+    typer.Option(
+        "--trust", help="The run names code that is not rayrnn's (a network, task or source): import and run it."
+    ),
+]
+
 
 def train_there(
     recipe: "Recipe",
@@ -43,12 +50,13 @@ def logs(
         Path | None,
         typer.Option(metavar="FILE", help="The cluster file; without it the one this machine began the run with."),
     ] = None,
+    trust: Trust = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print how it ended as one JSON object.")] = False,
 ) -> None:
     """Show what a run on a cluster has said, follow it to its end and fetch its directory; Ctrl-C leaves it alone."""
     from rayrnn.remote.submit import follow_run
 
-    _print_summary(follow_run(run, cluster), as_json=as_json)
+    _print_summary(follow_run(run, cluster, trust=trust), as_json=as_json)
 
 
 def show_there(file: Path, *, as_json: bool) -> None:

@@ -164,11 +164,6 @@ class Network(nn.Module):
         )
 
 
-def detach_state(state: list[State] | None) -> list[State] | None:
-    """The same state, cut from the graph of the segment that computed it."""
-    return None if state is None else [tuple(part.detach() for part in layer) for layer in state]
-
-
 def _check_word(name: str, word: str | None, known: tuple[str | None, ...]) -> None:
     if word not in known:
         raise ValueError(f"{name} is {word!r}; it can be {', '.join(map(str, known))}")

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import ray
 import ray.data
+import torch
 from rich.console import Console
 
 from rayrnn.cluster import connect
@@ -22,7 +23,6 @@ from rayrnn.data.rows import REASONS, SYMBOLS, canonical, raise_faults, step_cou
 from rayrnn.data.sequences import settle
 from rayrnn.data.sources import read
 from rayrnn.errors import DataError, UsageError
-from rayrnn.models.network import Network
 from rayrnn.prediction.destination import open_destination
 from rayrnn.prediction.output import SUFFIXES, answers_of, write
 from rayrnn.recipe import needs_of, task_of
@@ -68,7 +68,7 @@ def _answer_block(block: pa.Table, reference: ray.ObjectRef) -> Iterator[pa.Tabl
             yield _unanswered(model, "fault", pa.array([str(error)]))
 
 
-def _answer_rows(block: pa.Table, model: Trained, network: Network) -> Iterator[pa.Table]:
+def _answer_rows(block: pa.Table, model: Trained, network: torch.nn.Module) -> Iterator[pa.Table]:
     if "label" in block.column_names:
         block = block.drop_columns(["label"])
     rows = canonical(block, needs_of(model.recipe), labelled=False)
@@ -124,7 +124,8 @@ def predict(
         console: shows how far it is; without it stderr does.
 
     Raises:
-        UsageError: the run is a language model, or `out` is there already or ends in something else.
+        UsageError: the run is a language model, or has a network that is not rayrnn's and was not opened with `trust`;
+            or `out` is there already or ends in something else.
         DataError: there are no sequences, or one of them cannot be used; or `out` cannot be written.
         RunError: the run has no usable model, or a task failed.
         ClusterError: there is no cluster at `address`.
@@ -150,7 +151,7 @@ def predictions(run: Run, data: ray.data.Dataset) -> ray.data.Dataset:
         a row a sequence, as in answers.py. A sequence that cannot be used ends the consumption.
 
     Raises:
-        UsageError: the run is a language model.
+        UsageError: the run is a language model, or has a network that is not rayrnn's and was not opened with `trust`.
         RunError: it has no usable model.
     """
     return answered(data, _answering(run)).map_batches(only_answers, batch_size=None, batch_format="pyarrow")

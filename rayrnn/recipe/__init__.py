@@ -66,6 +66,16 @@ class Recipe(Section):
 
     suffixes: ClassVar[tuple[str, ...]] = (".yaml", ".yml")
 
+    @property
+    def named_code(self) -> tuple[str, ...]:
+        """What it names of modules that are neither rayrnn's nor a plugin's, each as `package.module:Name`."""
+        return code_named_in(self.model_dump(mode="json"))
+
+    @property
+    def asks_for_trust(self) -> str:
+        """What the commands that use a run of this recipe need, with a blank before it."""
+        return " --trust" if self.named_code else ""
+
     def to_yaml(self) -> str:
         """The resolved recipe: every default written out."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
@@ -135,6 +145,22 @@ def load_recipe(where: str | Path, overrides: Iterable[str] = (), *, trusted: bo
     for override in overrides:
         _apply(values, override)
     return validate_recipe(values, origin, text, trusted=trusted)
+
+
+def parse_recipe(where: str | Path) -> dict[str, Any]:
+    """A recipe's plain values as they are written, not validated.
+
+    Raises:
+        RecipeError: the recipe is missing, or is not YAML.
+    """
+    return _parse_yaml(*reversed(read_recipe(where)))
+
+
+def code_named_in(values: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a recipe's plain values name of code that is neither rayrnn's nor a plugin's, as `package.module:Name`."""
+    sections = {key: value for key, value in values.items() if isinstance(value, Mapping)}
+    names = (values.get("task"), sections.get("data", {}).get("source"), sections.get("model", {}).get("network"))
+    return tuple(str(name) for name in names if ":" in str(name))
 
 
 def validate_recipe(values: object, origin: str = "recipe", text: str = "", *, trusted: bool = True) -> Recipe:
@@ -208,8 +234,15 @@ def _parse_value(raw: str) -> object:
         return raw
 
 
-import json
-from collections.abc import Iterable, Iterator, Mapping
+def _parse_option(raw: str) -> object:
+    """What no schema knows of: numbers, true and false are what they are."""
+    try:
+        return json.loads(raw)
+    except ValueError:
+        return _parse_value(raw)
+
+
+def _describe(fault: Any, origin: str, text: str, values: Any) -> str:
     location = [str(part) for part in fault["loc"] if not _is_union_branch(part)]
     key = ".".join(location)
     where = f"{origin}:{line}" if (line := line_of(location, text)) else origin

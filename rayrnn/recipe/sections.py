@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import pydantic
-from pydantic import Field, JsonValue, PositiveInt
+from pydantic import Field, PositiveInt
 
 from rayrnn.averaging.outer import RULES
 from rayrnn.models import CELLS
@@ -38,16 +38,11 @@ class Model(Section):
     #: (entry points of the group `rayrnn.networks`)
     network: str | None = Field(None, pattern=r"^[A-Za-z_][\w.-]*(:[A-Za-z_][\w.]*)?$")
     #: what `network` is called with, beside the sizes that the data gives
-    options: dict[str, JsonValue] = Field(default_factory=dict)
+    options: dict[str, Any] = Field(default_factory=dict)
 
     def describe(self) -> str:
         """A few words for people: `2 x 256 lstm`."""
         return self.network or f"{self.layers} x {self.hidden} {self.cell}"
-
-    @property
-    def asks_for_trust(self) -> str:
-        """What to add to the commands that use a run of this network, with a blank before it."""
-        return " --trust" if self.network else ""
 
     @pydantic.model_validator(mode="after")
     def _one_network(self) -> "Model":

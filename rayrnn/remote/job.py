@@ -85,13 +85,13 @@ def _train(job: str, spec: JobSpec, log: ScreenLog) -> None:
     recipe = validate_recipe(spec.recipe)
     with connect():
         if ":/" in spec.out:
-            train(recipe, out=spec.out, resume=spec.resume, screen=log)
+            train(recipe, out=spec.out, resume=spec.resume, screen=log, trust=True)
             return
         run = Run(Path(spec.out))
         if spec.resume:
             _find_what_is_kept(run, job, recipe, log)
         with _told_of_checkpoints(run, job, log) as tell:
-            train(recipe, out=spec.out, resume=spec.resume, screen=log, on_written=tell)
+            train(recipe, out=spec.out, resume=spec.resume, screen=log, trust=True, on_written=tell)
 
 
 def _find_what_is_kept(run: Run, job: str, recipe: Recipe, log: ScreenLog) -> None:

@@ -65,12 +65,13 @@ def train_on_cluster(
     return remote.follow(detach=detach)
 
 
-def follow_run(run: str, file: Path | None, *, console: Console | None = None) -> Summary | None:
+def follow_run(run: str, file: Path | None, *, trust: bool = False, console: Console | None = None) -> Summary | None:
     """Say what a run on a cluster has said so far, follow it to its end, and bring its directory home.
 
     Args:
         run: the run directory, or (with `file`) the name of one that is only on the cluster yet.
         file: the cluster file; without it the one that the run was begun with from this machine.
+        trust: the task or source of data that the run names may be imported, where it is not rayrnn's.
 
     Returns:
         how it ended; None where the user left it alone.
@@ -81,7 +82,7 @@ def follow_run(run: str, file: Path | None, *, console: Console | None = None) -
     """
     console = console or Console(stderr=True)
     if (Path(run) / RECIPE).exists():
-        here = open_run(run)
+        here = open_run(run, trust=trust)
         record = load_record(here)
         if record is None:
             raise UsageError(f"{run} was trained on this machine: what was said is in {here.log}")
@@ -98,7 +99,7 @@ def follow_run(run: str, file: Path | None, *, console: Console | None = None) -
     head = find_head(read_cluster_file(file))
     found = find_run(run, runs_of(head)["runs"], file)
     here = create_run(Path(found["out"]))
-    recipe = validate_recipe(found["recipe"])
+    recipe = validate_recipe(found["recipe"], trusted=trust)
     here.write_recipe(recipe)
     record = Record(found["job"], found["out"])
     record.save(here, file)
@@ -142,6 +143,8 @@ class RemoteRun:
             self._head.send(Path.cwd(), upload.inside, f"{where}/{WORK}")
         if upload.outside:
             self._head.send(Path("/"), upload.outside, f"{where}/{WORK}/{OUTSIDE}")
+        if upload.code is not None:
+            self._head.send(Path(upload.code.folder), tuple(upload.code.content), f"{where}/{WORK}")
         if resume:
             fetcher = Fetcher(self._head, self._record, self._run, self._screen.warn)
             fetcher.send_back()
@@ -262,8 +265,8 @@ class RemoteRun:
         return f"rayrnn logs {self._run.path}, rayrnn status {self._head.file.path}"
 
     def _resume(self) -> str:
-        path = self._run.path
-        return f"rayrnn train {path / RECIPE} --out {path} --resume --cluster {self._head.file.path}"
+        path, trust = self._run.path, self._recipe.asks_for_trust
+        return f"rayrnn train {path / RECIPE} --out {path} --resume{trust} --cluster {self._head.file.path}"
 
     def _error(self, end: Word) -> RayrnnError:
         """What the run ended with; the head knows neither the cluster file nor where things lie here."""

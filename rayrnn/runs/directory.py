@@ -15,15 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from rayrnn.data.encoding import Encoding
 from rayrnn.durable import replace_durably
 from rayrnn.errors import RayrnnError, RunError, UsageError
-from rayrnn.models.network import Network
-from rayrnn.recipe import Recipe, load_recipe
+from rayrnn.recipe import Recipe, code_named_in, load_recipe, parse_recipe
 from rayrnn.runs.checkpoints import Checkpoint, write_checkpoint
 from rayrnn.runs.layout import CHECKPOINTS, ENCODING, LOCK, LOG, METRICS, MODEL, RECIPE, SKIPPED, refuse_links
 from rayrnn.runs.store import Store, is_address
@@ -37,11 +34,13 @@ class Run:
 
     Args:
         address: the place in a store that the directory stands for.
+        trusted: whether code that its recipe names, and that is not rayrnn's, may be imported.
     """
 
-    def __init__(self, path: Path, *, address: str | None = None) -> None:
+    def __init__(self, path: Path, *, address: str | None = None, trusted: bool = False) -> None:
         self.path = path
         self.address = address
+        self.trusted = trusted
         self._listeners: list[Callable[[], None]] = []
 
     def tell(self, listener: Callable[[], None]) -> None:
@@ -64,7 +63,7 @@ class Run:
     @property
     def recipe(self) -> Recipe:
         """The resolved recipe that the run was started with."""
-        return load_recipe(self.path / RECIPE)
+        return load_recipe(self.path / RECIPE, trusted=self.trusted)
 
     @property
     def encoding(self) -> Encoding:
@@ -129,24 +128,6 @@ class Run:
         write_checkpoint(self.checkpoints, round_number, checkpoint)
         self._say_written()
 
-    def network(self) -> Network:
-        """The run's best model, ready to answer (eval mode).
-
-        Raises:
-            RunError: there is no model yet, or the file is no safetensors file of this recipe.
-        """
-        network = build_network(self.recipe, self.encoding)
-        path = self.path / MODEL
-        try:
-            network.load_state_dict(load_tensors(path.read_bytes()))
-        except FileNotFoundError:
-            raise RunError(
-                f"{self.name}/{MODEL} is not there: the run has no model yet; train it with --resume"
-            ) from None
-        except (OSError, SafetensorError, RuntimeError) as error:
-            raise RunError(f"{path} is no model of this run: {error}") from None
-        return network.eval()
-
     def append_metrics(self, line: Mapping[str, Any]) -> None:
         """Add a line, whole or not at all.
 
@@ -210,21 +191,46 @@ def create_run(path: Path) -> Run:
     return Run(path)
 
 
-def open_run(path: str | Path) -> Run:
+def open_run(path: str | Path, *, trust: bool = False) -> Run:
     """Open an existing run.
 
     Args:
         path: its directory; or its address in a store, of which a copy without the checkpoints is made that lasts as
             long as this process.
+        trust: code that the run names and that is not rayrnn's (a network, a task, a source) may be imported and run.
 
     Raises:
         UsageError: there is no run at `path`, or the store cannot be reached.
     """
     if is_address(path):
-        return _copied(Store(str(path)))
+        return _copied(Store(str(path)), trust)
     if not (Path(path) / RECIPE).is_file():
         raise UsageError(f"{path} is no run: it has no {RECIPE}; `rayrnn train` writes one, usually under runs/")
-    return Run(Path(path))
+    return Run(Path(path), trusted=trust)
+
+
+def check_trust(recipe: Recipe, *, trusted: bool, where: str) -> None:
+    """See whether what a recipe names may be imported.
+
+    Args:
+        trusted: whether whoever chose the names may have any module imported.
+        where: what to call the place of the recipe.
+
+    Raises:
+        UsageError: it names code that is not rayrnn's, and is not trusted.
+    """
+    if recipe.named_code and not trusted:
+        raise UsageError(
+            f"{where} names {' and '.join(recipe.named_code)}, which is not rayrnn's: using it runs the code of that "
+            "Python module, with all that your account may do. If you know that code and trust who made the run, add "
+            "--trust (in Python: trust=True)"
+        )
+
+
+def is_stored(recipe: str | Path) -> bool:
+    """Whether a recipe's file is the one that a run keeps; it may be a stranger's."""
+    path, others = Path(recipe), (ENCODING, MODEL, METRICS, CHECKPOINTS)
+    return path.name == RECIPE and any((path.parent / name).exists() for name in others)
 
 
 def resumable(path: Path, recipe: Recipe, *, address: str | None = None) -> Run:
@@ -233,7 +239,8 @@ def resumable(path: Path, recipe: Recipe, *, address: str | None = None) -> Run:
     Raises:
         UsageError: `recipe` differs in what a run cannot change.
     """
-    run = open_run(path)
+    # a stranger's run may name other code than the recipe, which is the user's own
+    run = open_run(path, trust=code_named_in(parse_recipe(path / RECIPE)) == recipe.named_code)
     stored = run.recipe
     changed = [section for section in FIXED if getattr(stored, section) != getattr(recipe, section)]
     if changed:
@@ -244,7 +251,7 @@ def resumable(path: Path, recipe: Recipe, *, address: str | None = None) -> Run:
     return run
 
 
-def _copied(store: Store) -> Run:
+def _copied(store: Store, trust: bool) -> Run:
     folder = tempfile.TemporaryDirectory(prefix="rayrnn-run-")
     atexit.register(folder.cleanup)
     there = store.sizes()
@@ -253,23 +260,7 @@ def _copied(store: Store) -> Run:
     for name in (RECIPE, ENCODING, METRICS, MODEL):
         if name in there:
             (Path(folder.name) / name).write_bytes(store.read(name))
-    return Run(Path(folder.name), address=store.address)
-
-
-def build_network(recipe: Recipe, encoding: Encoding) -> Network:
-    """The network that a recipe and the data's encoding ask for; its values come from torch's seed."""
-    return Network(
-        num_inputs=encoding.num_inputs,
-        num_outputs=encoding.num_outputs,
-        symbols=encoding.symbols,
-        cell=recipe.model.cell,
-        hidden_size=recipe.model.hidden,
-        num_layers=recipe.model.layers,
-        embedding_size=recipe.model.embedding,
-        dropout=recipe.model.dropout,
-        bidirectional=recipe.model.bidirectional,
-        pooling=None if encoding.per_step else recipe.model.pooling,
-    )
+    return Run(Path(folder.name), address=store.address, trusted=trust)
 
 
 def _parsed(line: str) -> dict[str, Any] | None:

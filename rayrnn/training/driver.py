@@ -20,11 +20,13 @@ from rayrnn.cluster import connect
 from rayrnn.cluster.status import Heartbeat
 from rayrnn.data.prepare import Prepared, prepare
 from rayrnn.errors import RayrnnError, RunError
+from rayrnn.models.own import OwnNetwork
 from rayrnn.recipe import Recipe
 from rayrnn.recipe.sources import OWN
 from rayrnn.runs.checkpoints import newest_checkpoint
 from rayrnn.runs.copies import landed
-from rayrnn.runs.directory import Run, build_network
+from rayrnn.runs.directory import Run, check_trust
+from rayrnn.runs.model import build_network, check_network, find_network, with_network
 from rayrnn.training.channel import Inbox
 from rayrnn.training.coordinator import start_coordinator
 from rayrnn.training.failures import Strikes, broken, headless, interrupted, nodeless, unexpected, without_a_word
@@ -95,6 +97,8 @@ def train(
     console: Console | None = None,
     screen: Reporter | None = None,
     on_written: Callable[[], None] | None = None,
+    network: Callable[..., object] | None = None,
+    trust: bool = False,
 ) -> Summary:
     """Train `recipe` on a Ray cluster and leave everything in a run directory.
 
@@ -105,18 +109,26 @@ def train(
         address: the Ray cluster; without it the one `rayrnn up` started, or a local one for this run.
         screen: takes what the run says, instead of a screen on `console`.
         on_written: called whenever a file of the run is there anew.
+        network: a network of your own (see rayrnn/models/contract.py) in the place of the recipe's: a class of
+            torch.nn.Module, or a function that makes one, defined at the top of a module. `model.options` are for it.
+        trust: with `resume`: the code that the run names and that is not rayrnn's may be imported and run.
 
     Raises:
         UsageError: `out` holds a run (without resume), another process trains it, or `resume` does not fit the
             stored recipe.
+        RecipeError: the network is not there, or does not keep the contract.
         DataError: the data cannot be read.
         ClusterError: no cluster, or one too small for the workers.
         RunError: a worker failed, or the loss stopped being finite.
         Interrupted: the user stopped the run; a checkpoint is written.
     """
+    recipe = recipe if network is None else with_network(recipe, network)
     screen = screen or Screen(console or Console(stderr=True), recipe)
     out = out if out is not None else Path("runs") / recipe.name
+    check_trust(recipe, trusted=trust or network is not None or not resume, where=str(out))
+    own = find_network(recipe)
     with landed(out, recipe, resume=resume, warn=screen.warn) as run, connect(address, log_file=run.log):
+        run.trusted = True  # its code is the one that this recipe names
         if on_written is not None:
             run.tell(on_written)
         check_room(recipe.averaging)
@@ -126,7 +138,9 @@ def train(
                 pool.start_early(num_workers)
             screen.say("reading the data ...")
             prepared = prepare(recipe, data, encoding=run.stored_encoding)
-            summary = Driver(run, recipe, prepared, screen, inbox=inbox, pool=pool).train(num_workers, resume=resume)
+            check_network(recipe, prepared.encoding, own)
+            driver = Driver(run, recipe, prepared, screen, inbox=inbox, pool=pool, own=own)
+            summary = driver.train(num_workers, resume=resume)
     screen.finish(summary, run.metrics())
     return summary
 
@@ -147,9 +161,18 @@ class Driver:
     """One run's way from sequences in the object store to its end."""
 
     def __init__(
-        self, run: Run, recipe: Recipe, material: Prepared, screen: Reporter, *, inbox: Inbox, pool: WorkerPool
+        self,
+        run: Run,
+        recipe: Recipe,
+        material: Prepared,
+        screen: Reporter,
+        *,
+        inbox: Inbox,
+        pool: WorkerPool,
+        own: OwnNetwork | None,
     ) -> None:
         self._run = run
+        self._own = own
         self._recipe = recipe
         self._material = material
         self._screen = screen
@@ -206,12 +229,12 @@ class Driver:
 
     def _give_spec(self) -> None:
         material = self._material
-        spec = WorkerSpec(self._recipe, material.encoding, material.training, material.held_out)
+        spec = WorkerSpec(self._recipe, material.encoding, material.training, material.held_out, self._own)
         self._inbox.give(spec=(ray.put(spec),))
 
     def _screen_header(self, num_workers: int) -> None:
         torch.manual_seed(self._recipe.seed)
-        network = build_network(self._recipe, self._material.encoding)
+        network = build_network(self._recipe, self._material.encoding, self._own)
         outline = outline_of(self._recipe, network, self._material, num_workers=num_workers)
         self._screen.header(
             outline, data=self._material.name, encoding=self._material.encoding.describe(), run=self._run.name

@@ -46,7 +46,7 @@ def interrupted(round_number: int, run: Run) -> Interrupted:
     """The user stopped the run after so many rounds."""
     return Interrupted(
         f"stopped after round {round_number:,}; the checkpoint is in {run.checkpoints}",
-        resume=f"rayrnn train {run.path / RECIPE} --out {run.name} --resume",
+        resume=f"rayrnn train {run.path / RECIPE} --out {run.name} --resume{run.recipe.asks_for_trust}",
     )
 
 

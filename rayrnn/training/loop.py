@@ -4,12 +4,12 @@ import math
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from rayrnn.data.batches import Minibatch
 from rayrnn.data.encoding import Encoding
+from rayrnn.models.state import detached
 from rayrnn.recipe import Recipe, task_of
 from rayrnn.recipe.sections import Training
 from rayrnn.tasks import Task, Weighable
@@ -131,17 +131,6 @@ def evaluate(model: torch.nn.Module, minibatches: Iterable[Minibatch], *, task: 
                 num_correct += float(right.sum())
     model.train()
     return Evaluation(float(loss), num_targets, num_correct, num_sequences, time.perf_counter() - started)
-
-
-def detached(state: Any) -> Any:
-    """The same state, whatever it is made of, cut from the graph of the segment that computed it."""
-    if isinstance(state, torch.Tensor):
-        return state.detach()
-    if isinstance(state, list | tuple):
-        parts = [detached(part) for part in state]
-        # a named tuple takes its parts one by one
-        return type(state)(*parts) if hasattr(state, "_fields") else type(state)(parts)
-    return {name: detached(part) for name, part in state.items()} if isinstance(state, dict) else state
 
 
 def task_to_learn(recipe: Recipe, encoding: Encoding, device: torch.device) -> Task:

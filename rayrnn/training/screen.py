@@ -93,7 +93,6 @@ class Screen:
     def header(self, outline: Outline, *, data: str, encoding: str, run: str) -> None:
         """What is about to be learned, where it goes, and how to stop and go on."""
         recipe, averaging = self._recipe, self._recipe.averaging
-        model = recipe.model
         lengths = f"{outline.shortest:,}" + (f"-{outline.longest:,}" if outline.longest > outline.shortest else "")
         outer = "plain mean" if averaging.outer == "none" else f"{averaging.outer} on the mean"
         sequences = counted(outline.num_training, "sequence")
@@ -102,7 +101,7 @@ class Screen:
             "data": f"{data}: {sequences} of {lengths} steps, {outline.num_held_out:,} held out"
             + (f"; {outline.padding_share:.1%} padding" if outline.padding_share else ""),
             "encoding": encoding,
-            "network": f"{model.layers} x {model.hidden} {model.cell}, {outline.num_parameters:,} parameters",
+            "network": f"{recipe.model.describe()}, {outline.num_parameters:,} parameters",
             "workers": _workers(averaging, outline),
             "a round": f"{minibatches} of {recipe.training.batch_size} = {updates} a worker, "
             f"then the {outer}: {size(outline.bytes_a_round)} each",
@@ -249,8 +248,9 @@ def went_on_words(event: WentOn) -> str:
 def next_command(recipe: Recipe, summary: Summary) -> str:
     """What the user will want to type now."""
     if task_of(recipe).generates:
-        return f"rayrnn generate {summary.run.name}"
-    return f"rayrnn evaluate {summary.run.name}" + ("" if recipe.data.held_out else " --data PATH")
+        return f"rayrnn generate {summary.run.name}{recipe.asks_for_trust}"
+    data = "" if recipe.data.held_out else " --data PATH"
+    return f"rayrnn evaluate {summary.run.name}{data}{recipe.asks_for_trust}"
 
 
 def curve(metrics: list[dict[str, Any]], *, width: int) -> str:

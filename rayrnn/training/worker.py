@@ -18,9 +18,10 @@ from rayrnn.data.encoding import Encoding
 from rayrnn.data.order import Stream, make_plan, shared_out
 from rayrnn.data.sequences import Part
 from rayrnn.errors import RayrnnError
+from rayrnn.models.own import OwnNetwork
 from rayrnn.recipe import Recipe, task_of
 from rayrnn.runs.checkpoints import Checkpoint, Tensors, digest, pack
-from rayrnn.runs.directory import build_network
+from rayrnn.runs.model import build_network
 from rayrnn.training.channel import Outbox
 from rayrnn.training.group import Group, Leaving, LeftBehind, lost_by
 from rayrnn.training.loop import (
@@ -50,6 +51,8 @@ class WorkerSpec:
     encoding: Encoding
     training: Part
     held_out: Part
+    #: the network of the user's own, where the recipe names one
+    own: OwnNetwork | None = None
 
 
 def train_worker(config: dict[str, Any]) -> None:
@@ -99,7 +102,7 @@ class Worker:
         self._number = number
         self._device = torch.device("cuda" if ray.get_gpu_ids() and torch.cuda.is_available() else "cpu")
         torch.manual_seed(recipe.seed)
-        self._model = build_network(recipe, spec.encoding).to(self._device)
+        self._model = build_network(recipe, spec.encoding, spec.own).to(self._device)
         self._optimizer = make_optimizer(self._model, recipe.training)
         self._averager = Averager(
             self._model,

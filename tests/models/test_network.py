@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rayrnn.models import CELLS
-from rayrnn.models.network import Network, detach_state, pool, reverse
+from rayrnn.models.network import Network, pool, reverse
+from rayrnn.models.state import detached
 from rayrnn.tasks.losses import cross_entropy
 
 ALL_CELLS = pytest.mark.parametrize("cell", CELLS)
@@ -156,11 +157,11 @@ def test_dropout_stands_between_layers_and_only_in_training() -> None:
 def test_a_detached_state_has_the_same_values_and_no_graph() -> None:
     _, state = network()(torch.randn(2, 4, 3))
     assert state is not None
-    cut = detach_state(state)
+    cut = detached(state)
     assert cut is not None
     torch.testing.assert_close(cut, [tuple(part.detach() for part in layer) for layer in state])
     assert not any(part.requires_grad for layer in cut for part in layer)
-    assert detach_state(None) is None
+    assert detached(None) is None
 
 
 def test_the_same_seed_gives_the_same_network_and_values_can_be_written_in_place() -> None:
@@ -184,7 +185,7 @@ def copy_across_a_segment(cell: str, carried: bool) -> float:
         shown = torch.randint(4, (32, 1))
         blank = torch.full((32, 3), 4)
         _, state = net(torch.cat([shown, blank], dim=1))
-        outputs, _ = net(blank, detach_state(state) if carried else None)
+        outputs, _ = net(blank, detached(state) if carried else None)
         loss, count = cross_entropy(outputs, shown.expand(32, 3), everywhere)
         optimizer.zero_grad()
         (loss / count).backward()

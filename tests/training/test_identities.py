@@ -9,10 +9,10 @@ from rich.console import Console
 from rayrnn.data.order import Plan
 from rayrnn.data.prepare import prepare
 from rayrnn.data.sequences import take
-from rayrnn.models.network import detach_state
+from rayrnn.models.state import detached
 from rayrnn.recipe import Recipe, task_of
 from rayrnn.runs.checkpoints import read_checkpoint
-from rayrnn.runs.directory import build_network
+from rayrnn.runs.model import build_network
 from rayrnn.training.driver import train
 from rayrnn.training.loop import learning_rate, make_optimizer
 from tests.training.recipes import small
@@ -58,7 +58,7 @@ def plainly_trained(recipe: Recipe, minibatches: int) -> Weights:
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.training.clip)
             optimizer.step()
-            state = detach_state(state)
+            state = detached(state)
     return dict(model.state_dict())
 
 

@@ -15,6 +15,7 @@ from rayrnn.generation import Drawing, generate
 from rayrnn.recipe import load_recipe, validate_recipe
 from rayrnn.runs.checkpoints import read_checkpoint
 from rayrnn.runs.directory import open_run
+from rayrnn.runs.model import load_network
 from rayrnn.training.driver import train
 from rayrnn.training.summary import Summary
 from tests.training.recipes import small
@@ -72,7 +73,7 @@ def test_all_workers_and_the_last_checkpoint_hold_one_model(finished: tuple[Summ
     checkpoint = read_checkpoint(run.checkpoints / "round-000006")
     assert len(checkpoint.optimizers) == 2
     if finished[0].best_round == 6:
-        best = run.network().state_dict()
+        best = load_network(run).state_dict()
         assert all(torch.equal(best[name], value) for name, value in checkpoint.model.items())
 
 

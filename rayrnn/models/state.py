@@ -1,0 +1,37 @@
+"""What a network carries from one segment to the next: any tree of tensors in tuples, lists and dicts, or nothing."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+
+
+def detached(state: Any) -> Any:
+    """The same state, cut from the graph of the segment that computed it."""
+    return _mapped(lambda leaf: leaf.detach() if isinstance(leaf, torch.Tensor) else leaf, state)
+
+
+def leaves(state: Any) -> Iterator[torch.Tensor]:
+    """The tensors of a state.
+
+    Raises:
+        TypeError: something in it is no tensor.
+    """
+    found: list[Any] = []
+    _mapped(found.append, state)
+    for leaf in found:
+        if not isinstance(leaf, torch.Tensor):
+            raise TypeError(f"{type(leaf).__name__} is neither a tensor nor a tuple, list or dict of tensors")
+        yield leaf
+
+
+def _mapped(do: Callable[[Any], Any], state: Any) -> Any:
+    if state is None:
+        return None
+    if isinstance(state, dict):
+        return type(state)((key, _mapped(do, value)) for key, value in state.items())
+    if isinstance(state, tuple | list):
+        parts = [_mapped(do, part) for part in state]
+        # a named tuple takes its parts one by one
+        return type(state)(*parts) if hasattr(state, "_fields") else type(state)(parts)
+    return do(state)
