@@ -54,6 +54,8 @@ PATIENCE = 300.0
 POLL_SECONDS = 0.05
 #: the names of Ray's processes that are no helper: ready for anything, or a worker that learns
 OTHERS = ("ray::IDLE", "ray::RayTrainWorker", "ray::DashboardAgent", "ray::RuntimeEnvAgent")
+#: what ends with a run; what else it started stays with the head
+OF_A_RUN = ("ray::RayTrainWorker", "ray::Coordinator", "ray::TrainController", "ray::SynchronizationActor")
 
 
 @dataclass(frozen=True)
@@ -128,17 +130,23 @@ def _actors(home: Path) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
-            name = " ".join(process.cmdline())
-            if name.startswith("ray::") and process.environ().get("HOME") == str(home):
+            if _name_of(process).startswith("ray::") and process.environ().get("HOME") == str(home):
                 found.append(process)
     return found
+
+
+def _name_of(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline()).strip()
+    except psutil.Error:
+        return ""
 
 
 def _helpers(home: Path) -> dict[str, int]:
     held: dict[str, int] = {}
     for process in _actors(home):
         with suppress(psutil.Error):
-            name = " ".join(process.cmdline()).strip()
+            name = _name_of(process)
             if not name.startswith(OTHERS):
                 held[f"{name.split('.')[0]} {process.pid}"] = process.memory_info().rss
     return held
@@ -148,8 +156,7 @@ def _wait_until_gone(home: Path) -> None:
     """A run that was killed leaves its processes to Ray for a moment."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
-        names = [" ".join(process.cmdline()) for process in _actors(home) if process.is_running()]
-        if not [name for name in names if "RayTrainWorker" in name or not name.startswith(OTHERS)]:
+        if not [name for name in map(_name_of, _actors(home)) if name.startswith(OF_A_RUN)]:
             return
         time.sleep(0.2)
 
