@@ -2,7 +2,7 @@
 
     python benchmarks/startup.py [--pairs 5]
 
-A Ray head of its own is started with `rayrnn up`. Then, one after the other and as often as asked, `rayrnn train` with
+A Ray head of its own is started with `rayrnn up`. Then, in turns and as often as asked, `rayrnn train` with
 two workers and a script that hands a function to Ray Train's TorchTrainer with two workers: seconds from the command to
 the first round here, to the first line of a worker there. The script reads no data and learns nothing.
 
@@ -36,12 +36,14 @@ from pathlib import Path
 import ray
 from ray.train import RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
+from rayrnn.cluster.ray_internals import loopback_kept
 
 def work(config):
     Path(config["said"]).joinpath(str(time.time_ns())).touch()
     time.sleep(1000)
 
-ray.init(address=sys.argv[2])
+with loopback_kept():  # Ray would look for the head at another address of this host
+    ray.init(address=sys.argv[2])
 TorchTrainer(
     work,
     train_loop_config={"said": sys.argv[1]},
@@ -54,6 +56,8 @@ PATIENCE = 300.0
 POLL_SECONDS = 0.05
 #: the names of Ray's processes that are no helper: ready for anything, or a worker that learns
 OTHERS = ("ray::IDLE", "ray::RayTrainWorker", "ray::DashboardAgent", "ray::RuntimeEnvAgent")
+#: what ends with a run; what else it started stays with the head
+OF_A_RUN = ("ray::RayTrainWorker", "ray::Coordinator", "ray::TrainController", "ray::SynchronizationActor")
 
 
 @dataclass(frozen=True)
@@ -83,13 +87,18 @@ def main() -> None:
 
 def _measure(home: Path, pairs: int) -> None:
     address = json.loads(next(home.rglob("head.json")).read_text())["address"]
-    ours, bare = [], []
+    ours: list[Start] = []
+    bare: list[Start] = []
     for number in range(pairs):
         out, said = home / f"run-{number}", home / f"bare-{number}"
         said.mkdir()
         train = [sys.executable, "-m", "rayrnn.cli", "train", "recipe.yaml", "--out", str(out)]
-        ours.append(_start(home, train, out / "metrics.jsonl"))
-        bare.append(_start(home, [sys.executable, "bare.py", str(said), address], said))
+        both = [
+            (ours, train, out / "metrics.jsonl"),
+            (bare, [sys.executable, "bare.py", str(said), address], said),
+        ]
+        for starts, command, sign in both if number % 2 else reversed(both):
+            starts.append(_start(home, command, sign))
         print(f"pair {number + 1}: rayrnn {ours[-1].seconds:.1f} s, TorchTrainer {bare[-1].seconds:.1f} s", flush=True)
     ratios = [one.seconds / other.seconds for one, other in zip(ours, bare, strict=True)]
     for name, starts in (("rayrnn", ours), ("TorchTrainer", bare)):
@@ -101,6 +110,7 @@ def _measure(home: Path, pairs: int) -> None:
 
 def _start(home: Path, command: list[str], sign: Path) -> Start:
     """Run a command until there is something in a file or folder; then look at its helpers, and end it."""
+    before = {process.pid for process in _actors(home)}
     started = time.monotonic()
     with subprocess.Popen(
         command, cwd=home, env=_environment(home), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -112,7 +122,7 @@ def _start(home: Path, command: list[str], sign: Path) -> Start:
                 time.sleep(POLL_SECONDS)
             seconds = time.monotonic() - started
             time.sleep(1.0)
-            helpers = _helpers(home)
+            helpers = _helpers(home, before)
         finally:
             process.kill()
     _wait_until_gone(home)
@@ -128,17 +138,26 @@ def _actors(home: Path) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
-            name = " ".join(process.cmdline())
-            if name.startswith("ray::") and process.environ().get("HOME") == str(home):
+            if _name_of(process).startswith("ray::") and process.environ().get("HOME") == str(home):
                 found.append(process)
     return found
 
 
-def _helpers(home: Path) -> dict[str, int]:
+def _name_of(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline()).strip()
+    except psutil.Error:
+        return ""
+
+
+def _helpers(home: Path, before: set[int]) -> dict[str, int]:
+    """Those that were not there before; what the runs of others left behind is not this one's."""
     held: dict[str, int] = {}
     for process in _actors(home):
+        if process.pid in before:
+            continue
         with suppress(psutil.Error):
-            name = " ".join(process.cmdline()).strip()
+            name = _name_of(process)
             if not name.startswith(OTHERS):
                 held[f"{name.split('.')[0]} {process.pid}"] = process.memory_info().rss
     return held
@@ -148,8 +167,7 @@ def _wait_until_gone(home: Path) -> None:
     """A run that was killed leaves its processes to Ray for a moment."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
-        names = [" ".join(process.cmdline()) for process in _actors(home) if process.is_running()]
-        if not [name for name in names if "RayTrainWorker" in name or not name.startswith(OTHERS)]:
+        if not [name for name in map(_name_of, _actors(home)) if name.startswith(OF_A_RUN)]:
             return
         time.sleep(0.2)
 

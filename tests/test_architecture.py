@@ -55,6 +55,7 @@ FLOOR_PLAN = """
     rayrnn.runs.directory
     rayrnn.runs.copies rayrnn.runs.model
     rayrnn.training rayrnn.training.loop rayrnn.training.messages rayrnn.training.placement rayrnn.training.progress
+    rayrnn.training.train_actor
     rayrnn.training.channel rayrnn.training.coordinator rayrnn.training.gloo rayrnn.training.notes
     rayrnn.training.summary rayrnn.training.train_internals
     rayrnn.training.failures rayrnn.training.group rayrnn.training.screen
@@ -115,7 +116,7 @@ FEWEST_LINES = 40
 #: every process of ours imports ray_internals, and one of them needs this
 HEAVY_FOR_EVERY_WORKER = {"ray.dashboard.modules.job.job_manager.JobManager"}
 #: of these something outside of the package knows the name
-ENTRY_POINTS = {"rayrnn.cli.__main__"}
+ENTRY_POINTS = {"rayrnn.cli.__main__", "rayrnn.training.train_actor"}
 
 
 def module_name(file: Path) -> str:

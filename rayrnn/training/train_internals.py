@@ -27,9 +27,13 @@ from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
 from ray.train.v2._internal.execution.controller import TrainController
 from ray.train.v2._internal.execution.failure_handling import FailureDecision, FailurePolicy
+from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
 from ray.train.v2._internal.execution.worker_group import WorkerGroup, state, worker_group
+from ray.train.v2._internal.execution.worker_group.worker import RayTrainWorker
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.util.placement_group import PlacementGroup
+
+from rayrnn.training import train_actor
 
 #: what Ray Train is told through the environment, unless the user has: how soon it replaces a dead worker, and one that
 #: hangs for good; how long a worker waits for one place before it looks for another
@@ -103,7 +107,11 @@ class Solo(DataParallelTrainer):  # type: ignore[misc]
 
     def _initialize_and_run_controller(self, **parts: Any) -> Result:
         """Ray Train would start an actor for the controller; here it runs in this thread."""
-        controller = _Controller(**parts | {"failure_policy": _RetryAsTold(self._number, self._supervisor)})
+        ours = {
+            "failure_policy": _RetryAsTold(self._number, self._supervisor),
+            "scaling_policy": _OneWorker(self.scaling_config),
+        }
+        controller = _Controller(**parts | ours)
         asyncio.run(self._run(controller))
         return controller.get_result()
 
@@ -145,8 +153,15 @@ def environment(values: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
+def make_worker() -> Any:
+    """What Ray Train's controller expects in a worker's process."""
+    return RayTrainWorker()
+
+
 class _Group(WorkerGroup):  # type: ignore[misc]
     """The one worker's group."""
+
+    _worker_cls = train_actor.RayTrainWorker
 
     def _create_placement_group(self, *arguments: Any, **named: Any) -> Any:
         handle = super()._create_placement_group(*arguments, **named)
@@ -181,6 +196,23 @@ class _Group(WorkerGroup):  # type: ignore[misc]
 
 class _Controller(TrainController):  # type: ignore[misc]
     worker_group_cls = _Group
+
+
+class _OneWorker(FixedScalingPolicy):  # type: ignore[misc]
+    """One worker, and no word of it to a process that counts what all the cluster's users want.
+
+    Ray Train would start that process and wait for it, five seconds at most. A cluster that grows sees the place that
+    is asked for.
+    """
+
+    def after_controller_start(self, *_: Any) -> None:
+        """Nothing to say."""
+
+    async def before_controller_shutdown(self) -> None:
+        """Nothing to take back."""
+
+    def _maybe_send_resource_request(self) -> None:
+        """Nothing to repeat."""
 
 
 class _NoBarrier:

@@ -2,12 +2,14 @@
 
 import inspect
 import os
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import ray
-from ray.train import FailureConfig
 from ray.train.v2._internal import constants
 from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
@@ -15,10 +17,12 @@ from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
 from ray.train.v2._internal.execution.controller import TrainController
 from ray.train.v2._internal.execution.failure_handling import FailureDecision, FailurePolicy
+from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
 from ray.train.v2._internal.execution.worker_group import WorkerGroup, state, worker_group
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.train.v2.api.exceptions import ControllerError
 
+from rayrnn.training import train_actor
 from rayrnn.training.train_internals import ALWAYS, SETTINGS, adapted, environment
 
 
@@ -52,7 +56,7 @@ def test_the_controller_asks_callbacks_for_a_node_and_the_policy_what_a_failure_
     assert "label_selector" in source(TrainController._start_worker_group)
     assert list(inspect.signature(FailurePolicy.make_decision).parameters)[1:] == ["training_failed_error"]
     assert {"RETRY", "RAISE"} <= set(FailureDecision.__members__)
-    FailurePolicy.__init__(object.__new__(FailurePolicy), FailureConfig())
+    assert list(inspect.signature(FailurePolicy.__init__).parameters)[1:] == ["failure_config"]
     wrapped = ControllerError(WorkerGroupStartupTimeoutError(1))
     assert isinstance(wrapped.controller_failure, WorkerGroupStartupTimeoutError)
 
@@ -82,6 +86,29 @@ def test_a_worker_is_given_its_context_by_a_method_that_ours_replaces() -> None:
     assert hasattr(WorkerGroup, "_decorate_worker_log_file_paths")
     assert "DefaultPlacementGroupHandle(" in source(WorkerGroup._create_placement_group)
     assert "self._callbacks" in source(WorkerGroup.__init__)
+
+
+def test_a_worker_is_asked_for_no_more_than_ours_hands_on() -> None:
+    asked = set(re.findall(r"\.actor\.(\w+)\b", inspect.getsource(worker_group) + inspect.getsource(state)))
+    handed_on = {name for name in vars(train_actor.RayTrainWorker) if not name.startswith("_")} | {"execute"}
+    # of the others one is for several workers, and one for preemptions, which is off
+    assert asked - handed_on <= {"clear_result_queue", "mark_preempt"}
+    assert "self._worker_cls" in source(WorkerGroup._create_workers)
+
+
+def test_a_scaling_policy_speaks_to_the_clusters_counter_in_three_methods_which_ours_leaves_out() -> None:
+    for name in ("after_controller_start", "before_controller_shutdown", "_maybe_send_resource_request"):
+        assert callable(getattr(FixedScalingPolicy, name))
+    assert "num_workers" in source(FixedScalingPolicy.make_decision_for_non_running_worker_group)
+
+
+def test_whoever_is_handed_a_worker_loads_neither_torch_nor_ray_train() -> None:
+    program = (
+        "import sys, rayrnn.training.train_actor, rayrnn.training.coordinator\n"
+        "print(sorted({'torch', 'ray.train', 'ray.data', 'pandas', 'pyarrow', 'numpy'} & set(sys.modules)))"
+    )
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert said == "[]\n"
 
 
 def test_what_is_adapted_is_as_it_was_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
