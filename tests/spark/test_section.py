@@ -9,7 +9,7 @@ from rayrnn_spark.source import load
 
 from rayrnn.errors import DataError, RecipeError
 from rayrnn.recipe import Recipe, validate_recipe
-from rayrnn.remote.upload import pack
+from rayrnn.remote.upload import gather
 
 
 def recipe(**data: Any) -> Recipe:
@@ -46,7 +46,7 @@ def test_held_out_sequences_may_be_another_table(spark: Any) -> None:
 def test_a_table_is_no_file_that_travels_and_a_path_is_read_by_the_hosts() -> None:
     assert recipe(format="table", table="learned", held_out="kept").data.files == {}
     with pytest.raises(DataError, match=r"data\.path is steps, on this machine, and data\.source spark reads on"):
-        pack(recipe(format="parquet", path="steps"))
+        gather(recipe(format="parquet", path="steps"))
 
 
 @pytest.mark.parametrize(
