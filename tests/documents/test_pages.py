@@ -132,3 +132,8 @@ def test_readme_is_a_screen_and_a_half() -> None:
 def test_every_page_stands_in_the_sites_contents() -> None:
     listed = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     assert [page.name for page in PAGES if page.parent == ROOT / "docs" and page.name not in listed] == []
+
+
+def test_the_example_of_a_network_is_the_one_that_is_tested() -> None:
+    (block,) = [block for block in BLOCKS if block.file == "minimal_gru.py"]
+    assert block.text == (ROOT / "examples" / "minimal_gru.py").read_text(encoding="utf-8")
