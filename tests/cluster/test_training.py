@@ -208,7 +208,7 @@ def test_a_host_that_dies_costs_its_worker_and_not_the_run(bed: Bed) -> None:
     training.wait_for("/3000 loss")
     lost = next(host for host in bed.hosts[1:] if workers_among(host.processes()))
     lost.kill()
-    training.wait_for("died")
+    training.wait_for("was lost (killed")
     lost.start()
     start_ray(bed, lost)
     assert training.end(400) == 0, training.said
@@ -221,13 +221,13 @@ def test_the_workers_of_a_host_that_is_drained_leave_and_nobody_dies(bed: Bed) -
     training.wait_for("/3000 loss")
     leaving = next(host for host in bed.hosts[1:] if workers_among(host.processes()))
     drain(bed, leaving)
-    training.wait_for("left (its node leaves the cluster) in round")
+    training.wait_for("was lost (drained: its node leaves the cluster) in round")
     assert training.end(400) == 0, training.said
     leaving.kill()
     leaving.start()
     start_ray(bed, leaving)
     assert json.loads(training.printed)["rounds"] == 3000
-    assert "died" not in training.said
+    assert "killed" not in training.said
 
 
 def drain(bed: Bed, host: Host) -> None:
