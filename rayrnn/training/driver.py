@@ -151,10 +151,12 @@ def _staff(recipe: Recipe, num_workers: int) -> Iterator[tuple[Inbox, WorkerPool
     averaging = recipe.averaging
     coordinator = start_coordinator(expected=num_workers, patience=averaging.patience)
     inbox = Inbox(coordinator)
-    with WorkerPool(coordinator, find_need(averaging), most=averaging.most, tell=inbox.put) as pool:
-        yield inbox, pool
-    with suppress(RayError):
-        ray.kill(coordinator)
+    try:
+        with WorkerPool(coordinator, find_need(averaging), most=averaging.most, tell=inbox.put) as pool:
+            yield inbox, pool
+    finally:
+        with suppress(RayError):
+            ray.kill(coordinator)
 
 
 class Driver:
@@ -252,6 +254,7 @@ class Driver:
             self._listen()
         except RayError as error:
             self._recorder.log(f"{type(error).__name__}: {error}\n")
+            self._pool.abandon()
             self._failure = self._failure or nodeless(self._run)
 
     def _running(self) -> bool:
@@ -270,6 +273,7 @@ class Driver:
         if self._heartbeat.unanswered_seconds > HEAD_SECONDS:
             self._give_up(headless(HEAD_SECONDS))
         if self._inbox.silent_seconds > COORDINATOR_SECONDS and not self._home.answers():
+            self._pool.abandon()
             raise self._failure or nodeless(self._run)
 
     def _is_news(self, event: Event) -> bool:

@@ -52,6 +52,7 @@ class WorkerPool:
         self._places: dict[int, PlacementGroup] = {}
         self._placed: set[int] = set()
         self._waiting: set[int] = set()
+        self._abandoned = False
         #: CPUs of each node that are not for workers
         self._spared_cpus = 0
         self._closing = threading.Event()
@@ -66,13 +67,13 @@ class WorkerPool:
         self._closing.set()
         for run in list(self._runs.values()):
             run.cancel()
-        # the head may be away: nobody waits for it here
-        giving_back = threading.Thread(target=self._give_back, name="give back", daemon=True)
-        giving_back.start()
-        deadline = time.monotonic() + CLOSING_SECONDS
-        for thread in [giving_back, *self._threads.values()]:
-            thread.join(max(0.0, deadline - time.monotonic()))
+        if not self._abandoned:
+            self._let_go()
         self._open.close()
+
+    def abandon(self) -> None:
+        """Ray is lost: its places are, too, and there is nobody to wait for."""
+        self._abandoned = True
 
     def start_early(self, count: int) -> None:
         """Start workers, at most so many, where they leave every node a CPU for others."""
@@ -135,7 +136,16 @@ class WorkerPool:
         self._tell(Restarted(number, f"{type(error).__name__}: {error}"))
         return True
 
-    def _give_back(self) -> None:
+    def _let_go(self) -> None:
+        """Give the places back, which ends the workers, and wait for their threads."""
+        # the head may be away: nobody waits for it here
+        giving_back = threading.Thread(target=self._remove_places, name="give back", daemon=True)
+        giving_back.start()
+        deadline = time.monotonic() + CLOSING_SECONDS
+        for thread in [giving_back, *self._threads.values()]:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+    def _remove_places(self) -> None:
         for place in list(self._places.values()):
             with suppress(RayError):
                 remove_placement_group(place)
