@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -226,7 +227,26 @@ def strangers(project: Project) -> Project:
     run.write_encoding(encoding)
     run.write_model(build_network(known, encoding, find_network(known)).state_dict())
     run.write_recipe(validate_recipe(values | {"model": {"network": "mine:MinimalGRU", "options": {"hidden": 8}}}))
+    shutil.copytree(run.path, project.folder / "task")
+    written = (project.folder / "task" / "recipe.yaml").read_text()
+    (project.folder / "task" / "recipe.yaml").write_text(written.replace("task: language_model", "task: mine:Task"))
     return project
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_strangers_task_is_not_imported_without_trust(strangers: Project) -> None:
+    for command in (
+        ("generate", "task"),
+        ("train", "task/recipe.yaml", "--out", "again"),
+        ("train", "mine.yaml", "--out", "task", "--resume", "--trust"),
+        ("doctor", "--recipe", "task/recipe.yaml"),
+    ):
+        if "--trust" in command:  # which is for what the user's recipe names, and this names another task
+            (strangers.folder / "mine.yaml").write_text("name: mine\ndata: {path: words.txt, length: 30}\n")
+        ended = strangers.rayrnn(*command)
+        assert ended.returncode == 2, ended.stderr
+        assert "mine:Task" in ended.stderr
+        assert not strangers.imported, command
 
 
 @pytest.mark.usefixtures("ray_cluster")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rayrnn.cli.completion import complete_recipe, complete_yaml
-from rayrnn.cli.runs import show_there
+from rayrnn.cli.runs import Trust, show_there
 from rayrnn.cli.talk import console, escape
 
 if TYPE_CHECKING:
@@ -159,6 +159,7 @@ def doctor(
         typer.Option(help="What is to be trained, for the CPUs that it needs.", autocompletion=complete_recipe),
     ] = None,
     python: Annotated[str | None, typer.Option(metavar="PATH", help="The hosts' Python that has rayrnn.")] = None,
+    trust: Trust = False,
 ) -> None:
     """Check that everything is there for rayrnn to work, and name what is not with its fix."""
     from rich.console import Console
@@ -167,9 +168,11 @@ def doctor(
     from rayrnn.cluster.show import hosts_table, show_findings
     from rayrnn.errors import ClusterError
     from rayrnn.recipe import load_recipe
+    from rayrnn.runs.layout import is_stored
 
+    wanted = load_recipe(recipe, [], trusted=trust or not is_stored(recipe)) if recipe else None
     with console().status("looking"):
-        found = diagnose(file, python=python, recipe=load_recipe(recipe, []) if recipe else None)
+        found = diagnose(file, python=python, recipe=wanted)
     Console().print(hosts_table(found.hosts), highlight=False)
     show_findings(console(), [finding for finding in found.findings if finding.tolerable])
     if found.faults:

@@ -133,20 +133,23 @@ def files_of(module: str) -> PythonFiles | None:
     _look_here()
     top = module.partition(".")[0]
     spec = find_spec(top) if top != "rayrnn" else None
-    paths = [Path(root) for root in (spec.submodule_search_locations or ())] if spec else []
-    files = [path for root in paths for path in root.rglob("*.py")]
-    if spec and not paths and str(spec.origin).endswith(".py"):
-        paths = files = [Path(str(spec.origin))]
-    if not files or _is_installed(paths[0].parent):
+    if spec is None or _is_installed(spec):
         return None
-    total = sum(path.stat().st_size for path in files)
+    # a package without __init__.py may have several folders, of which the first comes first
+    roots = [Path(root) for root in reversed(spec.submodule_search_locations or ())]
+    files = {path.relative_to(root.parent): path for root in roots for path in root.rglob("*.py")}
+    if not roots:
+        roots = [Path(str(spec.origin))]
+        files = {Path(roots[0].name): roots[0]}
+    total = sum(path.stat().st_size for path in files.values())
     if total > LIMIT:
         raise UsageError(
-            f"the Python files of {top} in {paths[0]} are {size(total)}, at most {size(LIMIT)} travel with a run: "
+            f"the Python files of {top} in {roots[-1]} are {size(total)}, at most {size(LIMIT)} travel with a run: "
             "put the network into a smaller package, or install it on every host"
         )
-    folder = paths[0].parent
-    return PythonFiles(str(folder), {path.relative_to(folder).as_posix(): path.read_bytes() for path in files})
+    return PythonFiles(
+        str(roots[-1].parent), {inner.as_posix(): path.read_bytes() for inner, path in sorted(files.items())}
+    )
 
 
 def _look_here() -> None:
@@ -157,9 +160,13 @@ def _look_here() -> None:
     importlib.invalidate_caches()  # a file may have been written a moment ago
 
 
-def _is_installed(folder: Path) -> bool:
-    installed = {sysconfig.get_path(kind) for kind in ("stdlib", "platstdlib", "purelib", "platlib")}
-    return str(folder) in installed or bool({"site-packages", "dist-packages"} & set(folder.parts))
+def _is_installed(spec: ModuleSpec) -> bool:
+    """Whether it is of Python's own or its packages, or is none of Python's text."""
+    places = list(spec.submodule_search_locations or ()) or [str(spec.origin)]
+    folder, kinds = Path(places[0]).parent, ("stdlib", "platstdlib", "purelib", "platlib")
+    if not spec.submodule_search_locations and not places[0].endswith(".py"):
+        return True
+    return str(folder) in map(sysconfig.get_path, kinds) or bool({"site-packages", "dist-packages"} & set(folder.parts))
 
 
 def _imported(place: str, name: str) -> Callable[..., object]:

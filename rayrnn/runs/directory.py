@@ -227,12 +227,6 @@ def check_trust(recipe: Recipe, *, trusted: bool, where: str) -> None:
         )
 
 
-def is_stored(recipe: str | Path) -> bool:
-    """Whether a recipe's file is the one that a run keeps; it may be a stranger's."""
-    path, others = Path(recipe), (ENCODING, MODEL, METRICS, CHECKPOINTS)
-    return path.name == RECIPE and any((path.parent / name).exists() for name in others)
-
-
 def resumable(path: Path, recipe: Recipe, *, address: str | None = None) -> Run:
     """The run at `path` (which stands for `address`), if `recipe` may go on with it.
 

@@ -44,6 +44,12 @@ _OF_CHECKPOINT = re.compile(
 )
 
 
+def is_stored(recipe: str | Path) -> bool:
+    """Whether a recipe's file is the one that a run keeps; it may be a stranger's."""
+    path, others = Path(recipe), (ENCODING, MODEL, METRICS, CHECKPOINTS)
+    return path.name == RECIPE and any((path.parent / name).exists() for name in others)
+
+
 def belongs(name: str) -> bool:
     """Whether a file of this name, relative to the run directory and with slashes, is the run's own.
 

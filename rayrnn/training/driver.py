@@ -126,14 +126,12 @@ def train(
     screen = screen or Screen(console or Console(stderr=True), recipe)
     out = out if out is not None else Path("runs") / recipe.name
     check_trust(recipe, trusted=trust or network is not None or not resume, where=str(out))
-    own = find_network(recipe)
-    with landed(out, recipe, resume=resume, warn=screen.warn) as run, connect(address, log_file=run.log):
+    with landed(out, recipe, resume=resume, warn=screen.warn) as run:
         run.trusted = True  # its code is the one that this recipe names
         if on_written is not None:
             run.tell(on_written)
-        check_room(recipe.averaging)
-        num_workers = count_workers(recipe.averaging)
-        with _staff(recipe, num_workers) as (inbox, pool):
+        own = find_network(recipe)
+        with connect(address, log_file=run.log), _staff(recipe) as (num_workers, inbox, pool):
             if data is None and recipe.data.source in OWN:  # others may start processes of their own on the cluster
                 pool.start_early(num_workers)
             screen.say("reading the data ...")
@@ -146,14 +144,20 @@ def train(
 
 
 @contextmanager
-def _staff(recipe: Recipe, num_workers: int) -> Iterator[tuple[Inbox, WorkerPool]]:
-    """The coordinator and the workers of a run; they end with it."""
+def _staff(recipe: Recipe) -> Iterator[tuple[int, Inbox, WorkerPool]]:
+    """How many workers a run begins with, its coordinator and the workers; they end with it.
+
+    Raises:
+        ClusterError: the cluster has no room for them.
+    """
     averaging = recipe.averaging
+    check_room(averaging)
+    num_workers = count_workers(averaging)
     coordinator = start_coordinator(expected=num_workers, patience=averaging.patience)
     inbox = Inbox(coordinator)
     try:
         with WorkerPool(coordinator, find_need(averaging), most=averaging.most, tell=inbox.put) as pool:
-            yield inbox, pool
+            yield num_workers, inbox, pool
     finally:
         with suppress(RayError):
             ray.kill(coordinator)

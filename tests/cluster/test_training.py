@@ -15,6 +15,7 @@ import pytest
 from rayrnn.runs.checkpoints import newest_checkpoint, round_of
 from tests.chaos.workers import workers_among
 from tests.cluster.bed import Bed, Host
+from tests.cluster.disk import ROOT
 
 pytestmark = pytest.mark.slow
 
@@ -144,6 +145,34 @@ def test_a_run_travels_to_the_cluster_and_comes_home(bed: Bed) -> None:
     for host in bed.hosts:
         for folder in ("runs", "kept"):
             assert not list((host.home / ".rayrnn" / folder).glob("*")), host.name
+
+
+def test_a_network_of_ones_own_travels_with_the_run(bed: Bed) -> None:
+    home = bed.laptop.home
+    shutil.copy(ROOT / "examples" / "minimal_gru.py", home)
+    recipe = (RECIPE % 40).replace(
+        "{hidden: 24, layers: 1}", "{network: 'minimal_gru:MinimalGRU', options: {hidden: 24}}"
+    )
+    (home / "words.yaml").write_text(recipe.replace("workers: 2", "workers: 3"))
+    ended = bed.laptop.run(*TRAIN, "--json", timeout=240)
+    assert ended.returncode == 0, ended.stderr
+    assert "minimal_gru:MinimalGRU, " in ended.stderr
+    lines = (home / "runs" / "words" / "metrics.jsonl").read_text().splitlines()
+    assert len(lines) == 40
+    assert {len(json.loads(line)["workers"]) for line in lines} == {3}  # more than one host has room for
+    refused = bed.laptop.run("rayrnn", "generate", "runs/words", "--length", "5")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "--trust" in refused.stderr
+    wrote = bed.laptop.run("rayrnn", "generate", "runs/words", "--length", "5", "--trust")
+    assert wrote.returncode == 0, wrote.stderr
+
+
+def test_a_network_that_the_hosts_lack_is_told_with_its_module(bed: Bed) -> None:
+    recipe = (RECIPE % 40).replace("{hidden: 24, layers: 1}", "{network: 'nowhere.net:Net'}")
+    (bed.laptop.home / "words.yaml").write_text(recipe)
+    ended = bed.laptop.run(*TRAIN, timeout=240)
+    assert ended.returncode == 2, ended.stderr
+    assert f"there is no module nowhere on {bed.hosts[0].name}" in ended.stderr
 
 
 def test_a_detached_run_is_found_left_alone_and_stopped(bed: Bed) -> None:

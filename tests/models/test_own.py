@@ -69,6 +69,20 @@ def test_a_package_travels_whole(here: Path, tmp_path_factory: pytest.TempPathFa
     assert elsewhere(own, tmp_path_factory.mktemp("there"), "print(own.maker()().size)") == "8"
 
 
+def test_a_package_in_several_folders_travels_from_all_of_them(
+    here: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path_factory.mktemp("other")
+    monkeypatch.syspath_prepend(other)
+    for folder, name, size in ((here, "net", 4), (other, "size", 3), (other, "net", 5)):
+        (folder / "mine").mkdir(exist_ok=True)
+        (folder / "mine" / f"{name}.py").write_text(MODULE.format(size=size))
+    files = files_of("mine.net")
+    assert files is not None
+    assert (files.folder, sorted(files.content)) == (str(here), ["mine/net.py", "mine/size.py"])
+    assert b"size = 4" in files.content["mine/net.py"]
+
+
 def test_a_module_that_travelled_comes_before_one_that_is_there(
     here: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
