@@ -1,23 +1,27 @@
 """Both ends of the one channel of events: a worker's outbox, and the driver's inbox; the coordinator lies between.
 
-No event is lost on the way, whoever dies but its sender: a batch stays with its worker until the driver has it.
+No event is lost on the way, whoever dies but its sender: a batch stays with its worker until the driver has it, and
+the events of one worker come in their order.
 """
 
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from queue import Empty, SimpleQueue
 
 import ray
 from ray.actor import ActorHandle
 
-from rayrnn.training.messages import Batch, Event, News, Orders
+from rayrnn.training.messages import Batch, Event, News, Orders, Receipt
 
 #: for an answer. A coordinator that is starting again answers later; one whose node is gone never does
 WAIT_SECONDS = 2.0
+#: between two questions whether the driver has everything
+POLL_SECONDS = 0.05
 
 
 class Outbox:
-    """Sends a worker's events, one batch at a time, and never waits unless it is told to.
+    """Sends a worker's events at once, keeps them until the driver has them, and never waits unless it is told to.
 
     Args:
         sender: a name that no other process has.
@@ -26,29 +30,39 @@ class Outbox:
     def __init__(self, coordinator: ActorHandle, sender: str) -> None:
         self._coordinator = coordinator
         self._sender = sender
-        self._waiting: list[Event] = []
         self._number = 0
-        self._under_way: ray.ObjectRef | None = None
+        #: what the driver may not have
+        self._kept: list[Batch] = []
+        self._incarnation = ""
+        self._receipt: ray.ObjectRef | None = None
 
     def put(self, *events: Event) -> None:
-        """Send these with the next batch: now, unless the driver does not have the last one yet."""
-        self._waiting += events
-        if self._under_way is None or ray.wait([self._under_way], timeout=0)[0]:
-            self._send()
+        """Send these."""
+        if not events:
+            return
+        self._number += 1
+        batch = Batch(self._sender, self._number, events)
+        self._kept.append(batch)
+        receipt = self._coordinator.post.remote(batch)
+        if self._receipt is None:
+            self._receipt = receipt
+        elif ray.wait([self._receipt], timeout=0)[0]:
+            self._take(ray.get(self._receipt))
+            self._receipt = receipt
 
     def finish(self) -> None:
         """Wait until the driver has everything."""
-        while self._under_way is not None or self._waiting:
-            self._send()
+        while self._kept:
+            self._take(ray.get(self._coordinator.post.remote(Batch(self._sender, self._number, ()))))
+            time.sleep(POLL_SECONDS if self._kept else 0.0)
 
-    def _send(self) -> None:
-        if self._under_way is not None:
-            ray.get(self._under_way)
-            self._under_way = None
-        if self._waiting:
-            self._number += 1
-            batch = Batch(self._sender, self._number, tuple(self._waiting))
-            self._under_way, self._waiting = self._coordinator.post.remote(batch), []
+    def _take(self, receipt: Receipt) -> None:
+        """Forget what the driver has; send the rest again to a coordinator that was started again."""
+        self._kept = [batch for batch in self._kept if batch.number > receipt.taken]
+        if self._incarnation and receipt.incarnation != self._incarnation:
+            for batch in self._kept:
+                self._coordinator.post.remote(batch)
+        self._incarnation = receipt.incarnation
 
 
 class Inbox:
@@ -62,8 +76,9 @@ class Inbox:
         self._own: SimpleQueue[Event] = SimpleQueue()
         self._incarnation = ""
         self._taken = 0
-        #: sender -> its newest batch
-        self._newest: dict[str, int] = {}
+        #: sender -> the number of its next batch, and those that came too early
+        self._next: dict[str, int] = {}
+        self._early: dict[str, dict[int, Batch]] = {}
         self._asked: ray.ObjectRef | None = None
         self._answered = time.monotonic()
 
@@ -79,8 +94,8 @@ class Inbox:
     def events(self) -> list[Event]:
         """What has happened since the last call, oldest first."""
         news = self._ask()
-        events = [event for batch in news.batches if self._is_new(batch) for event in batch.events] if news else []
-        return events + self._take_own()
+        batches = [ready for batch in news.batches for ready in self._in_order(batch)] if news else []
+        return [event for batch in batches for event in batch.events] + self._take_own()
 
     def give(self, **changes: object) -> None:
         """Change the orders; see `Orders`."""
@@ -100,10 +115,16 @@ class Inbox:
         self._incarnation, self._taken, self.members = news.incarnation, news.count, news.members
         return news
 
-    def _is_new(self, batch: Batch) -> bool:
-        """A batch comes twice when the coordinator died between giving it away and hearing that it arrived."""
-        before, self._newest[batch.sender] = self._newest.get(batch.sender, -1), batch.number
-        return batch.number > before
+    def _in_order(self, batch: Batch) -> Iterator[Batch]:
+        """A coordinator that dies may have had a batch twice, or a later one first, which then waits for the others."""
+        early = self._early.setdefault(batch.sender, {})
+        early[batch.number] = batch
+        number = self._next.get(batch.sender, 1)
+        while number in early:
+            yield early.pop(number)
+            number += 1
+        self._next[batch.sender] = number
+        self._early[batch.sender] = {later: kept for later, kept in early.items() if later > number}
 
     def _take_own(self) -> list[Event]:
         events: list[Event] = []

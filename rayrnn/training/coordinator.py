@@ -17,7 +17,8 @@ What follows is always the same: the others add up again without it, or the sum 
 driver; Ray Train starts another process (rayrnn/training/worker_pool.py), which joins with the others' state.
 
 When this process dies, Ray starts it again, and repeats what it was asked: the members' reports bring it up to date,
-the driver sees another incarnation and gives its orders again, and a batch of events that no driver had is sent again.
+the driver sees another incarnation and gives its orders again, and so do the workers with the events that the driver
+does not have yet (rayrnn/training/channel.py).
 What is lost with it are losses and returns that it had not told of: lines in a log. Also when its own thinking fails it
 ends itself, to begin anew with what the members say. When it cannot be started again, since its node is lost, the
 driver's node is lost too, and the run ends.
@@ -45,6 +46,7 @@ from rayrnn.training.messages import (
     Member,
     News,
     Orders,
+    Receipt,
     Report,
     View,
     WentOn,
@@ -94,16 +96,19 @@ class Coordinator:
         #: the batches that the driver does not have yet, how many there ever were, and how many it has
         self._incarnation = uuid.uuid4().hex
         self._batches: list[Batch] = []
-        self._count = self._taken = 0
+        self._count = self._taken = self._told = 0
+        #: sender -> its newest batch that the driver has
+        self._taken_of: dict[str, int] = {}
         self._orders = Orders()
 
     # The way of events, and the driver's orders
 
-    async def post(self, batch: Batch) -> None:
-        """Pass a batch on; answers when the driver has it. Ray repeats the call when this process dies before."""
-        number = self._pass_on(batch)
-        while self._taken < number:
-            await self._changed.wait()
+    async def post(self, batch: Batch) -> Receipt:
+        """Pass a batch on. Its sender keeps it until the driver has it; an empty one only asks how things are."""
+        if batch.events:
+            self._batches.append(batch)
+            self._count += 1
+        return Receipt(self._incarnation, self._taken_of.get(batch.sender, 0))
 
     async def collect(self, incarnation: str, taken: int) -> News:
         """What the driver does not have yet, oldest first.
@@ -113,9 +118,10 @@ class Coordinator:
             taken: the batches that the driver has of that incarnation.
         """
         if incarnation == self._incarnation and taken > self._taken:
-            self._batches = self._batches[taken - self._taken :]
-            self._taken = taken
-            self._wake()
+            arrived = taken - self._taken
+            for batch in self._batches[:arrived]:
+                self._taken_of[batch.sender] = max(batch.number, self._taken_of.get(batch.sender, 0))
+            self._batches, self._taken = self._batches[arrived:], taken
         members = tuple(member.number for member in self._present())
         return News(self._incarnation, self._count, tuple(self._batches), members)
 
@@ -352,12 +358,9 @@ class Coordinator:
         self._stalled_since = float("inf")
 
     def _tell(self, event: Event) -> None:
-        self._pass_on(Batch(self._incarnation, self._count, (event,)))
-
-    def _pass_on(self, batch: Batch) -> int:
-        self._batches.append(batch)
+        self._told += 1
+        self._batches.append(Batch(self._incarnation, self._told, (event,)))
         self._count += 1
-        return self._count
 
     def _wake(self) -> None:
         self._changed.set()

@@ -13,7 +13,7 @@ from typing import assert_never
 import ray
 import ray.data
 import torch
-from ray.exceptions import RayError
+from ray.exceptions import ObjectStoreFullError, RayError
 from rich.console import Console
 
 from rayrnn.cluster import connect
@@ -347,7 +347,8 @@ class Driver:
     def _write_checkpoints(self) -> None:
         try:
             while checkpoint := self._recorder.write_checkpoint():
-                self._inbox.give(checkpoint=(ray.put(checkpoint),))
+                with suppress(ObjectStoreFullError):  # who starts anew goes on from the one before
+                    self._inbox.give(checkpoint=(ray.put(checkpoint),))
         except RunError as error:
             self._give_up(error)
 

@@ -288,9 +288,19 @@ class Batch:
     """Events that travel together."""
 
     sender: str
-    #: rises from batch to batch of one sender: one that comes twice is known by it
+    #: from 1 for each sender, without a gap: what comes twice, or too early, is known by it
     number: int
     events: tuple[Event, ...]
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What a sender hears of its batches."""
+
+    #: of the process of the coordinator that has them; another one has nothing of what came before
+    incarnation: str
+    #: the sender's newest batch that the driver has
+    taken: int
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Events reach the driver whoever dies on the way, each once; and the driver waits for nobody."""
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import ray
@@ -77,21 +78,24 @@ def test_events_are_sent_again_and_orders_given_again_when_the_coordinator_dies(
     inbox.give(spec=(ray.put("what to learn"),))
     assert inbox.events() == []
     outbox.put(Started(0))
-    outbox.put(NoRoom(1), NoRoom(2))  # waits for the first to arrive
-    ray.kill(coordinator, no_restart=False)
     assert take(inbox, 1) == [Started(0)]
+    outbox.put(NoRoom(1), NoRoom(2))
+    ray.get(coordinator.post.remote(Batch("bob", 1, ())))  # it has what came before
     ray.kill(coordinator, no_restart=False)
-    asked = coordinator.orders.remote()
-    outbox.put()
-    assert take_until_sent(inbox, outbox) == [NoRoom(1), NoRoom(2)]
-    assert ray.get(ray.get(asked).spec[0]) == "what to learn"
+    with ThreadPoolExecutor(1) as pool:
+        finished = pool.submit(outbox.finish)
+        assert take(inbox, 2) == [NoRoom(1), NoRoom(2)]
+        while not finished.done():
+            assert inbox.events() == [], "each is told once"
+    assert ray.get(ray.get(coordinator.orders.remote()).spec[0]) == "what to learn"
     ray.kill(coordinator)
 
 
-def take_until_sent(inbox: Inbox, outbox: Outbox) -> list[Event]:
-    """The outbox sends its next batch when the driver has the one before."""
-    events: list[Event] = []
-    while len(events) < 2:
-        events += inbox.events()
-        outbox.put()
-    return events
+def test_a_batch_that_comes_before_an_earlier_one_of_its_sender_waits_for_it() -> None:
+    coordinator = start_coordinator(expected=1, patience=20)
+    inbox = Inbox(coordinator)
+    for number in (2, 3, 1, 1):
+        coordinator.post.remote(Batch("ann", number, (NoRoom(number),)))
+    assert take(inbox, 3) == [NoRoom(1), NoRoom(2), NoRoom(3)]
+    assert inbox.events() == []
+    ray.kill(coordinator)
