@@ -15,6 +15,7 @@ from rayrnn.recipe.data_sections import CsvData, Data, Section, StepData, TextDa
 from rayrnn.recipe.sections import Averaging, Model, Training
 from rayrnn.recipe.sources import section_named
 from rayrnn.tasks import Choices, Task, Weighable, load_task
+from rayrnn.user_code import PythonFiles, files_of
 from rayrnn.wording import did_you_mean, line_of
 
 if TYPE_CHECKING:
@@ -80,6 +81,16 @@ class Recipe(Section):
         """The resolved recipe: every default written out."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """With the modules that it names: they arrive first, for the state may hold a section of one of them."""
+        return _arrived, (files_of(self.named_code), self.__getstate__())
+
+
+def _arrived(code: tuple[PythonFiles, ...], state: dict[Any, Any]) -> Recipe:
+    recipe = Recipe.__new__(Recipe)
+    recipe.__setstate__(state)
+    return recipe
+
 
 def task_named(name: str, *, trusted: bool = True) -> Task:
     """A task by its name.
@@ -92,8 +103,15 @@ def task_named(name: str, *, trusted: bool = True) -> Task:
 
 
 def task_of(recipe: Recipe) -> Task:
-    """What a recipe's network is asked; that its code may be imported was settled when the recipe was read."""
-    return task_named(recipe.task)
+    """What a recipe's network is asked; that its code may be imported was settled when the recipe was read.
+
+    Raises:
+        RecipeError: another process has read the recipe, and this one cannot import the task.
+    """
+    try:
+        return task_named(recipe.task)
+    except ValueError as error:
+        raise RecipeError(str(error)) from None
 
 
 def choices_of(recipe: Recipe) -> Choices:

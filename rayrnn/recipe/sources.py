@@ -1,12 +1,12 @@
 """Sources by their names: rayrnn's own, those that plugins bring, and any other class as `package.module:Name`."""
 
 from collections.abc import Iterator, Mapping
-from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, NamedTuple, Protocol
 
 from rayrnn.errors import UsageError
 from rayrnn.recipe.data_sections import CsvData, Data, ParquetData, TextData
+from rayrnn.user_code import make
 
 #: the entry points of plugins: the name is that of the source, the object its class
 GROUP = "rayrnn.sources"
@@ -69,7 +69,7 @@ def source_named(name: str, *, trusted: bool) -> Any:
         UsageError: it is code that is not installed as a plugin, and is not trusted; or a plugin cannot be imported.
     """
     if name in OWN:
-        return _load(OWN[name].source)
+        return _load(OWN[name].source, name)
     for point in entry_points(group=GROUP, name=name):
         return _of_plugin(point)
     if ":" in name:
@@ -78,7 +78,7 @@ def source_named(name: str, *, trusted: bool) -> Any:
                 f"data.source is {name!r}: code of this recipe's author, neither rayrnn's nor of an installed plugin; "
                 "it runs here only if you trust the author (--trust)"
             )
-        return _load(name)
+        return _load(name, name)
     raise ValueError(f"data.source {name!r} is unknown; the sources here are {', '.join(source_names())}")
 
 
@@ -93,18 +93,14 @@ def plugin_sources() -> Iterator[Any]:
 
 def _of_plugin(point: EntryPoint) -> Any:
     try:
-        return _load(point.value)
+        return _load(point.value, point.name)
     except ValueError as error:
         raise UsageError(f"the plugin for data.source {point.name} cannot be used: {error}") from None
 
 
-def _load(reference: str) -> Any:
-    module, _, name = reference.partition(":")
-    try:
-        source = getattr(import_module(module), name)()
-    except (ImportError, AttributeError, TypeError) as error:
-        raise ValueError(f"{reference} cannot be imported: {error}") from None
+def _load(place: str, name: str) -> Any:
+    source = make(place, "data.source", name)
     section = getattr(source, "section", None)
     if not (isinstance(section, type) and issubclass(section, Data)):
-        raise ValueError(f"{reference} is no source: it has no `section`, a class that is a rayrnn Data")
+        raise ValueError(f"{place} is no source: it has no `section`, a class that is a rayrnn Data")
     return source

@@ -143,8 +143,8 @@ class RemoteRun:
             self._head.send(Path.cwd(), upload.inside, f"{where}/{WORK}")
         if upload.outside:
             self._head.send(Path("/"), upload.outside, f"{where}/{WORK}/{OUTSIDE}")
-        if upload.code is not None:
-            self._head.send(Path(upload.code.folder), tuple(upload.code.content), f"{where}/{WORK}")
+        for code in upload.code:
+            self._head.send(Path(code.folder), tuple(code.content), f"{where}/{WORK}")
         if resume:
             fetcher = Fetcher(self._head, self._record, self._run, self._screen.warn)
             fetcher.send_back()

@@ -1,4 +1,4 @@
-"""What of a recipe lies on this machine and has to travel with the job: data (without a scheme), a network's module."""
+"""What of a recipe lies on this machine and has to travel with the job: data (without a scheme), the user's modules."""
 
 import os
 from dataclasses import dataclass
@@ -6,9 +6,9 @@ from pathlib import Path
 
 from rayrnn.data.files import list_files
 from rayrnn.errors import DataError
-from rayrnn.models.own import PythonFiles, files_of, place_of
 from rayrnn.recipe import Recipe, validate_recipe
 from rayrnn.recipe.sources import read_by_hosts
+from rayrnn.user_code import PythonFiles, files_of
 from rayrnn.wording import counted, size
 
 #: bytes of local data that travel with a job; more belongs in a store
@@ -27,8 +27,8 @@ class Upload:
     #: relative to the root of this machine
     outside: tuple[str, ...] = ()
     num_bytes: int = 0
-    #: of a network of the user's own that is not installed; the job finds it in its working directory
-    code: PythonFiles | None = None
+    #: of what the recipe names and is not installed; the job finds it in its working directory
+    code: tuple[PythonFiles, ...] = ()
 
     def __str__(self) -> str:
         count = len(self.inside) + len(self.outside)
@@ -40,9 +40,9 @@ def gather(recipe: Recipe) -> Upload:
 
     Raises:
         DataError: one is not there, they are too large together, or the source reads on hosts that do not have them.
-        UsageError: the Python files of the network are too large.
+        UsageError: the Python files of what it names are too large.
     """
-    data, code = recipe.data, _code(recipe)
+    data, code = recipe.data, files_of(recipe.named_code)
     local = {key: address for key, address in data.files.items() if any(map(_is_local, _several(address)))}
     if not local:
         return Upload(recipe, code=code)
@@ -72,12 +72,6 @@ def gather(recipe: Recipe) -> Upload:
         num_bytes=sum(found.values()),
         code=code,
     )
-
-
-def _code(recipe: Recipe) -> PythonFiles | None:
-    """What the recipe's network needs to have with it; None where it must be installed on the hosts."""
-    name = recipe.model.network
-    return None if name is None else files_of(place_of(name).partition(":")[0])
 
 
 def _reading(recipe: Recipe, there: dict[str, str | tuple[str, ...]]) -> Recipe:

@@ -6,11 +6,11 @@ names it in the entry point group `rayrnn.tasks`. Only the tasks themselves impo
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import import_module
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
 
 from rayrnn.errors import UsageError
+from rayrnn.user_code import make
 from rayrnn.wording import did_you_mean
 
 if TYPE_CHECKING:
@@ -140,11 +140,7 @@ def load_task(name: str, shipped: Mapping[str, str], *, trusted: bool) -> Task:
 
 
 def _imported(name: str, where: str) -> Task:
-    module, _, attribute = where.partition(":")
-    try:
-        task: Task = getattr(import_module(module), attribute)()
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"task {name!r} cannot be imported: {error}") from None
+    task = cast(Task, make(where, "task", name))
     if missing := sorted(member for member in _MEMBERS if not hasattr(task, member)):
         raise ValueError(f"task {name!r} is no task: it has no {', '.join(missing)} (see rayrnn.tasks.Task)")
     return task

@@ -69,7 +69,7 @@ def waves(number: int, *, labelled: bool) -> dict[str, object]:
 
 def test_a_source_of_ones_own_trains_measures_and_answers(place: Path) -> None:
     def said(*arguments: str) -> str:
-        ended = run_rayrnn(*arguments, home=place, PYTHONPATH=f"{place}:{':'.join(sys.path[1:])}")
+        ended = run_rayrnn(*arguments, home=place, PYTHONPATH=":".join(entry for entry in sys.path if entry))
         assert ended.returncode == 0, ended.stderr
         return ended.stdout
 
@@ -98,13 +98,13 @@ def test_the_section_of_a_source_of_ones_own_is_validated(place: Path, monkeypat
 @pytest.mark.parametrize(
     ("source", "reason"),
     [
-        ("nowhere:JsonLines", "cannot be imported: No module named 'nowhere'"),
-        ("json:JsonLines", "cannot be imported: module 'json' has no attribute 'JsonLines'"),
-        ("json:JSONDecoder", "is no source: it has no `section`"),
+        ("nowhere:JsonLines", ", and there is no module nowhere on .* current directory"),
+        ("json:JsonLines", ", and module json has no JsonLines; its classes are none"),
+        ("json:JSONDecoder", " is no source: it has no `section`"),
     ],
 )
 def test_what_is_no_source_is_told(source: str, reason: str) -> None:
-    with pytest.raises(RecipeError, match=f"{source} {reason}"):
+    with pytest.raises(RecipeError, match=f"{source}{reason}"):
         validate_recipe({"name": "x", "data": {"source": source, "path": "x"}})
 
 
@@ -131,5 +131,7 @@ def test_a_source_of_a_plugin_is_known_by_its_name_whoever_asks(
 def test_a_plugin_that_is_broken_is_named(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install_plugin(place, "jason_lines:JsonLines")
     monkeypatch.syspath_prepend(str(place))
-    with pytest.raises(UsageError, match=r"the plugin for data\.source lines cannot be used: jason_lines:JsonLines"):
+    with pytest.raises(
+        UsageError, match=r"the plugin for data\.source lines cannot be used: .* no module jason_lines on"
+    ):
         load_recipe(place / "recipe.yaml", ["data.source=lines"])

@@ -140,8 +140,9 @@ def test_a_task_that_a_stranger_names_is_not_imported(tmp_path: Path, monkeypatc
     ("task", "message"),
     [
         ("clasification", 'task .clasification. is unknown; did you mean "classification"\\?; the tasks here are'),
-        ("nowhere:Task", "task 'nowhere:Task' cannot be imported: No module named 'nowhere'"),
-        ("json:Task", "task 'json:Task' cannot be imported: module 'json' has no attribute 'Task'"),
+        ("nowhere:Task", "task is nowhere:Task, and there is no module nowhere on .* current directory"),
+        ("json:Task", "task is json:Task, and module json has no Task; its classes are none"),
+        ("json:dumps", "task is json:dumps, which makes nothing without an argument"),
         (f"{__name__}:Unfinished", "is no task: it has no answers, call, describe_loss"),
     ],
 )
