@@ -243,3 +243,22 @@ def test_a_head_that_cannot_be_reached_is_a_cluster_error(tmp_path: Path) -> Non
     assert ended.returncode == 4, ended.stderr
     assert "nobody@127.0.0.1" in ended.stderr
     assert "is not reached" in ended.stderr
+
+
+def test_the_modules_that_a_recipe_names_travel_with_the_job(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(here)  # undone after the test
+    (here / "pieces").mkdir()
+    (here / "pieces" / "source.py").write_text(
+        "from rayrnn.recipe.data_sections import Data\n"
+        "class Section(Data):\n    path: str\n"
+        "class Source:\n    section = Section\n"
+    )
+    (here / "question.py").write_text(
+        "from rayrnn.tasks.language_model import LanguageModel\nclass Question(LanguageModel):\n    pass\n"
+    )
+    names = {"task": "question:Question", "data": {"source": "pieces.source:Source", "path": "texts/one.txt"}}
+    upload = gather(validate_recipe({"name": "small", "model": {"network": "pieces.net:Net"}} | names))
+    assert upload.inside == ("texts/one.txt",)
+    assert {path for code in upload.code for path in code.content} == {"question.py", "pieces/source.py"}
+    assert {code.folder for code in upload.code} == {str(here)}
+    assert gather(recipe(path="texts/one.txt")).code == ()
