@@ -112,7 +112,8 @@ def test_a_worker_may_die_while_the_object_store_is_full(tmp_path: Path) -> None
     large = recipe(rounds=150)
     # a state that does not fit into a message
     large = large.model_copy(update={"model": large.model.model_copy(update={"hidden": 256})})
-    story = run_under(faults, tmp_path, large, full=True)
+    # a round lasts long enough that the run does not end before the worker is replaced
+    story = run_under(faults, tmp_path, large, pause=0.05, full=True)
     assert_finished(story, rounds=150)
     assert kinds(story, worker=1) == ["killed", "joined"]
 
