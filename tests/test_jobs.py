@@ -121,7 +121,7 @@ def test_a_job_says_what_its_run_says_and_each_checkpoint_when_it_is_written(tmp
     said = [json.loads(line) for line in (folder / "screen.jsonl").read_text().splitlines()]
     checkpoints = [entry["name"] for entry in said if entry["word"] == "checkpoint"]
     assert checkpoints == ["round-000002", "round-000004", "round-000006"]
-    assert [entry["word"] for entry in said[-2:]] == ["outcome", "end"]
+    assert [entry["word"] for entry in said[-2:]] == ["summary", "end"]
     warnings = [entry["message"] for entry in said if entry["word"] == "warn"]
     assert sum("no other host keeps a copy" in warning for warning in warnings) == 1
 

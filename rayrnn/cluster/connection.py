@@ -3,6 +3,7 @@
 A probe asks first: is there a Ray at that address, of our version, that takes our token?
 """
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -153,9 +154,12 @@ def _embedded(num_cpus: int | None) -> Iterator[Connection]:
 
 
 def _init(address: str, **options: object) -> None:
+    handlers = logging.getLogger("ray").handlers
+    kept = handlers[:]
     try:
         with loopback_kept():
             ray.init(address=address, log_to_driver=False, configure_logging=False, **options)
+        handlers[:] = kept  # which Ray has taken away, where it is not to configure them
     except (RayError, RuntimeError, ConnectionError, ValueError) as error:
         what = "Ray did not start in this process" if address == "local" else f"Ray at {address} cannot be joined"
         raise ClusterError(f"{what}: {error}") from error
