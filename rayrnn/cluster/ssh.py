@@ -152,8 +152,10 @@ def side_by_side(items: Sequence[T], work: Callable[[T], Any]) -> list[Any]:
         except ClusterError as error:
             return error
 
+    # not pool.map: at the first exception it drops what has not begun
     with ThreadPoolExecutor(max(1, min(len(items), 32))) as pool:
-        return list(pool.map(attempt, items))
+        attempts = [pool.submit(attempt, item) for item in items]
+    return [done.result() for done in attempts]
 
 
 def last_line(text: str) -> str:
