@@ -62,6 +62,8 @@ def test_ctrl_c_leaves_a_checkpoint_and_the_same_command_with_resume_goes_on(
     assert process.returncode == 130, stderr
     assert stdout == ""
     assert "--resume" in stderr.splitlines()[-1]
+    assert stderr.splitlines()[0] == "starting Ray on this machine ..."
+    assert "error" not in stderr, "it is what the user asked for"
     checkpoint, _ = newest_checkpoint(tmp_path / "run" / "checkpoints")
     assert checkpoint is not None
     assert 20 <= checkpoint.progress["round"] < 150

@@ -9,7 +9,7 @@ import typer
 
 from rayrnn.cli import clusters, models, runs
 from rayrnn.cli.talk import say_error
-from rayrnn.errors import RayrnnError
+from rayrnn.errors import Interrupted, RayrnnError
 
 app = typer.Typer(
     name="rayrnn",
@@ -28,7 +28,10 @@ def main() -> None:
     except RayrnnError as error:
         if "--debug" in sys.argv:
             traceback.print_exception(error)
-        say_error(str(error))
+        if isinstance(error, Interrupted):  # as the user wished
+            typer.echo(str(error), err=True)
+        else:
+            say_error(str(error))
         sys.exit(error.exit_code)
 
 

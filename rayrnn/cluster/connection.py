@@ -5,7 +5,7 @@ A probe asks first: is there a Ray at that address, of our version, that takes o
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,7 +81,11 @@ class Connection:
 
 @contextmanager
 def connect(
-    address: str | None = None, *, log_file: Path | None = None, num_cpus: int | None = None
+    address: str | None = None,
+    *,
+    log_file: Path | None = None,
+    num_cpus: int | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> Iterator[Connection]:
     """Inside, Ray is there: at `address`, else RAY_ADDRESS, else where `rayrnn up` started it, else in this process.
 
@@ -91,6 +95,7 @@ def connect(
         address: host:port, or "local" for a Ray of this process alone.
         log_file: takes what Ray says; None drops it.
         num_cpus: how many CPUs a Ray of this process offers; None counts the machine's.
+        say: is told when a Ray is started, which takes seconds.
 
     Raises:
         ClusterError: the address does not answer, does not take the token, or runs another version.
@@ -101,6 +106,8 @@ def connect(
             return
         prepare_environment()
         cluster = find_cluster(address)
+        if say and not cluster:
+            say("starting Ray on this machine ...")
         with _joined(cluster) if cluster else _embedded(num_cpus) as connection:
             yield connection
 

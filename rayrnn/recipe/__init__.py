@@ -214,6 +214,11 @@ def read_recipe(where: str | Path) -> tuple[str, str]:
         )
     try:
         return str(path), path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        known = ", ".join(shipped_recipes())
+        raise RecipeError(
+            f"there is no file {path}; give a YAML file, or the name of a shipped recipe: {known}"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"recipe {path} cannot be read: {error}") from None
 

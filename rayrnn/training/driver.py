@@ -131,7 +131,7 @@ def train(
         if on_written is not None:
             run.tell(on_written)
         own = find_network(recipe)
-        with connect(address, log_file=run.log), _staff(recipe) as (num_workers, inbox, pool):
+        with connect(address, log_file=run.log, say=screen.say), _staff(recipe) as (num_workers, inbox, pool):
             if data is None and recipe.data.source in OWN:  # others may start processes of their own on the cluster
                 pool.start_early(num_workers)
             screen.say("reading the data ...")
@@ -170,7 +170,7 @@ class Driver:
         self,
         run: Run,
         recipe: Recipe,
-        material: Prepared,
+        prepared: Prepared,
         screen: Reporter,
         *,
         inbox: Inbox,
@@ -180,7 +180,7 @@ class Driver:
         self._run = run
         self._own = own
         self._recipe = recipe
-        self._material = material
+        self._prepared = prepared
         self._screen = screen
         self._inbox = inbox
         self._pool = pool
@@ -205,7 +205,7 @@ class Driver:
         """Tell the workers what to learn, follow them to the end, and say how it went."""
         self._restore(resume=resume)
         self._run.write_recipe(self._recipe)
-        self._run.write_encoding(self._material.encoding)
+        self._run.write_encoding(self._prepared.encoding)
         self._give_spec()
         self._screen_header(num_workers)
         try:
@@ -234,18 +234,18 @@ class Driver:
         self._screen.say(f"going on after round {self._progress.round:,}")
 
     def _give_spec(self) -> None:
-        material = self._material
-        spec = WorkerSpec(self._recipe, material.encoding, material.training, material.held_out, self._own)
+        prepared = self._prepared
+        spec = WorkerSpec(self._recipe, prepared.encoding, prepared.training, prepared.held_out, self._own)
         self._inbox.give(spec=(ray.put(spec),))
 
     def _screen_header(self, num_workers: int) -> None:
         torch.manual_seed(self._recipe.seed)
-        network = build_network(self._recipe, self._material.encoding, self._own)
-        outline = outline_of(self._recipe, network, self._material, num_workers=num_workers)
+        network = build_network(self._recipe, self._prepared.encoding, self._own)
+        outline = outline_of(self._recipe, network, self._prepared, num_workers=num_workers)
         self._screen.header(
-            outline, data=self._material.name, encoding=self._material.encoding.describe(), run=self._run.name
+            outline, data=self._prepared.name, encoding=self._prepared.encoding.describe(), run=self._run.name
         )
-        if skipped := self._material.skipped:
+        if skipped := self._prepared.skipped:
             listed = self._run.write_skipped(skipped)
             self._screen.warn(f"{len(skipped):,} sequences could not be read and are left out; {listed} says why")
 

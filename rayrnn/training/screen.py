@@ -84,11 +84,13 @@ class Screen:
 
     def say(self, message: str) -> None:
         """A line about what happens now."""
-        self._console.print(Text(message), highlight=False)
+        self._console.print(Text(message), soft_wrap=not self._console.is_terminal, highlight=False)
 
     def warn(self, message: str) -> None:
         """A line that must be seen."""
-        self._console.print(Text(message, style="bold yellow"), highlight=False)
+        self._console.print(
+            Text(message, style="bold yellow"), soft_wrap=not self._console.is_terminal, highlight=False
+        )
 
     def header(self, outline: Outline, *, data: str, encoding: str, run: str) -> None:
         """What is about to be learned, where it goes, and how to stop and go on."""
@@ -103,16 +105,13 @@ class Screen:
             "encoding": encoding,
             "network": f"{recipe.model.describe()}, {outline.num_parameters:,} parameters",
             "workers": _workers(averaging, outline),
-            "a round": f"{minibatches} of {recipe.training.batch_size} = {updates} a worker, "
-            f"then the {outer}: {size(outline.bytes_a_round)} each",
+            "a round": f"{minibatches} of {recipe.training.batch_size}, {updates}, on each worker; "
+            f"then the {outer}, for which each sends {size(outline.bytes_a_round)}",
             "rounds": f"{averaging.rounds:,} = {averaging.rounds / outline.rounds_an_epoch:,.1f} epochs",
             "run": run,
             "stop": "Ctrl-C finishes the round and writes a checkpoint; the same command with --resume goes on",
         }
-        table = Table.grid(padding=(0, 2))
-        for name, value in rows.items():
-            table.add_row(Text(name, style="bold cyan"), Text(value))
-        self._console.print(table)
+        self._facts(rows)
 
     def start(self, first_round: int) -> None:
         """Training begins now."""
@@ -136,7 +135,7 @@ class Screen:
         self._averaging += sum(worker.averaging_seconds for worker in event.workers)
         if self._live.is_started:
             self._draw(event)
-        elif event.round % max(1, self._rounds // PLAIN_LINES) == 0 or event.round == self._rounds:
+        elif event.round % max(1, self._rounds // PLAIN_LINES) == 0 and event.round < self._rounds:
             self._console.print(self._text(event), soft_wrap=True, highlight=False)
 
     def membership(self, event: Membership) -> None:
@@ -167,14 +166,25 @@ class Screen:
     def stop(self) -> None:
         """Training is over; the live line goes."""
         self._say_lost()
-        self._live.stop()
+        if self._live.is_started:
+            self._live.stop()
+        elif self._last is not None and self._last.round == self._rounds:  # what it came to is known only now
+            self._console.print(self._text(self._last), soft_wrap=True, highlight=False)
 
     def finish(self, summary: Summary, metrics: list[dict[str, Any]]) -> None:
         """The curve of the loss, a small table, and what to type next."""
         if len(metrics) > 2:
             self._console.print(Text.from_ansi(curve(metrics, width=min(self._console.width, 100))))
+        self._facts(summary_rows(self._recipe, summary) | {"next": next_command(self._recipe, summary)})
+
+    def _facts(self, rows: dict[str, str]) -> None:
+        """Names and values; in a file every one is a line, however long."""
+        if not self._console.is_terminal:
+            width = max(map(len, rows))
+            for name, value in rows.items():
+                self._console.print(Text(f"{name:<{width}}  {value}"), soft_wrap=True, highlight=False)
+            return
         table = Table.grid(padding=(0, 2))
-        rows = summary_rows(self._recipe, summary) | {"next": next_command(self._recipe, summary)}
         for name, value in rows.items():
             table.add_row(Text(name, style="bold cyan"), Text(value))
         self._console.print(table)
@@ -255,19 +265,33 @@ def next_command(recipe: Recipe, summary: Summary) -> str:
 
 def curve(metrics: list[dict[str, Any]], *, width: int) -> str:
     """The loss by round as text, with the held-out loss where there is one."""
+    learned = [(line["round"], line["loss"]) for line in metrics if line.get("loss") is not None]
+    held_out = [(line["round"], line["held_out_loss"]) for line in metrics if line.get("held_out_loss") is not None]
+    if not learned:
+        return ""
     plotext.clear_figure()
     plotext.theme("clear")
     plotext.plot_size(width, 14)
-    learned = [line for line in metrics if line.get("loss") is not None]
-    plotext.plot(
-        [line["round"] for line in learned], [line["loss"] for line in learned], label="loss", marker="braille"
-    )
-    held_out = [line for line in metrics if line.get("held_out_loss") is not None]
+    plotext.plot(*zip(*learned, strict=True), marker="braille")
     if held_out:
-        rounds, losses = [line["round"] for line in held_out], [line["held_out_loss"] for line in held_out]
-        plotext.scatter(rounds, losses, label="held-out", marker="o")
-    plotext.xlabel("round")
+        plotext.scatter(*zip(*held_out, strict=True), marker="o")
+    rounds, losses = zip(*learned, *held_out, strict=True)
+    at = [value for value in round_values(min(rounds), max(rounds), most=8) if value == int(value)]
+    plotext.xticks(at, [f"{value:,.0f}" for value in at])
+    plotext.yticks(at := round_values(min(losses), max(losses), most=6), [f"{value:g}" for value in at])
+    plotext.xlabel("loss in training (line) and held out (o), by round" if held_out else "loss in training, by round")
     return str(plotext.build())
+
+
+def round_values(lowest: float, highest: float, *, most: int) -> list[float]:
+    """At most so many multiples of 1, 2 or 5 times a power of ten, between two values."""
+    span = highest - lowest
+    if span <= 0:
+        return [lowest]
+    power = 10.0 ** math.floor(math.log10(span / most))
+    step = next(power * factor for factor in (1, 2, 5, 10) if span / (power * factor) <= most - 1)
+    first, last = math.ceil(lowest / step), math.floor(highest / step)
+    return [round(number * step, 12) for number in range(first, last + 1)]
 
 
 def _clock(seconds: float) -> str:

@@ -36,10 +36,10 @@ class Outline:
     num_workers: int
 
 
-def outline_of(recipe: Recipe, network: torch.nn.Module, material: Prepared, *, num_workers: int) -> Outline:
+def outline_of(recipe: Recipe, network: torch.nn.Module, prepared: Prepared, *, num_workers: int) -> Outline:
     """Count everything once, for the workers that the run begins with."""
-    sequences, indices = material.training.sequences, material.training.indices
-    plan = make_plan(material.training, batch_size=recipe.training.batch_size, seed=recipe.seed)
+    sequences, indices = prepared.training.sequences, prepared.training.indices
+    plan = make_plan(prepared.training, batch_size=recipe.training.batch_size, seed=recipe.seed)
     averaging = recipe.averaging
     num_parameters = sum(parameter.numel() for parameter in network.parameters())
     moments = {"adam": 2, "adamw": 2, "rmsprop": 1, "sgd": 0}[recipe.training.optimizer]
@@ -51,7 +51,7 @@ def outline_of(recipe: Recipe, network: torch.nn.Module, material: Prepared, *, 
         bytes_a_round=num_encoded(num_parameters, averaging.wire if num_workers > 1 else "float32") + 4 * num_exact,
         updates_a_round=sum(_segments(int(sequences.steps[m].max()), recipe.training.truncate) for m in first_round),
         num_training=len(indices),
-        num_held_out=len(material.held_out),
+        num_held_out=len(prepared.held_out),
         steps_an_epoch=int(steps.sum()),
         rounds_an_epoch=plan.minibatches_an_epoch / (num_workers * averaging.frequency),
         shortest=int(steps.min()),

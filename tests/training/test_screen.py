@@ -1,12 +1,15 @@
-"""What is said of workers that are lost."""
+"""What a run says on the screen, and in a file in its place."""
 
 import io
+import math
 import threading
 
+import pytest
 from rich.console import Console
 
-from rayrnn.training.messages import Joined, Lost, RoundLearned, WentOn, WorkerRound, from_json, to_json
-from rayrnn.training.screen import Screen
+from rayrnn.training.messages import Evaluated, Joined, Lost, RoundLearned, WentOn, WorkerRound, from_json, to_json
+from rayrnn.training.screen import Screen, curve, round_values
+from rayrnn.training.summary import Outline
 from tests.training.recipes import small
 
 KILLED = Lost(worker=1, reason="killed", detail="its node was lost", time=0.0)
@@ -65,3 +68,64 @@ def test_the_live_line_needs_no_thread_that_could_die() -> None:
 def test_an_event_is_the_same_after_its_way_through_json() -> None:
     for event in (KILLED, Joined(1, 2.5, 0.0), WentOn((0, 2), 0.9, 0.0)):
         assert from_json(to_json(event)) == event
+
+
+def test_in_a_file_every_fact_is_one_line_however_long() -> None:
+    reporter, said = screen()
+    outline = Outline(
+        num_parameters=100,
+        bytes_a_round=3_640_000,
+        updates_a_round=8,
+        num_training=90,
+        num_held_out=10,
+        steps_an_epoch=900,
+        rounds_an_epoch=9.0,
+        shortest=1,
+        longest=10,
+        padding_share=0.0,
+        num_workers=2,
+    )
+    reporter.header(outline, data="a/long/way/" * 20, encoding="97 symbols", run="runs/small")
+    lines = said.getvalue().splitlines()
+    assert [line.split()[0] for line in lines] == [
+        "data",
+        "encoding",
+        "network",
+        "workers",
+        "a",
+        "rounds",
+        "run",
+        "stop",
+    ]
+    assert all(line == line.rstrip() for line in lines)
+
+
+def test_the_last_line_has_the_last_evaluation() -> None:
+    reporter, said = screen()
+    reporter.round(learned(1000, 0, 1))
+    reporter.evaluation(Evaluated(1000, 1000, 1.25, None))
+    reporter.stop()
+    assert said.getvalue().count("1000/1000") == 1
+    assert "held-out 1.250" in said.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("between", "most", "values"),
+    [
+        ((1, 640), 8, [100, 200, 300, 400, 500, 600]),
+        ((1.26, 4.33), 6, [2, 3, 4]),
+        ((0.0012, 0.0019), 6, [0.0012, 0.0014, 0.0016, 0.0018]),
+        ((2.0, 2.0), 6, [2.0]),
+    ],
+)
+def test_an_axis_has_few_and_round_values(between: tuple[float, float], most: int, values: list[float]) -> None:
+    assert round_values(*between, most=most) == pytest.approx(values)
+
+
+def test_the_curve_covers_the_rounds_that_had_a_loss() -> None:
+    lines = [{"round": number, "loss": 1 + math.exp(-number / 20)} for number in range(1, 101)]
+    lines[49] |= {"loss": None, "held_out_loss": 1.5}
+    drawn = curve(lines, width=80)
+    assert "100" in drawn
+    assert "held out" in drawn
+    assert curve([{"round": 1, "loss": None}], width=80) == ""
