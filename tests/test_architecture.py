@@ -26,7 +26,7 @@ FLOOR_PLAN = """
     rayrnn.data.encoding
     rayrnn.data.batches
     rayrnn.tasks.losses rayrnn.tasks.metrics
-    rayrnn.tasks
+    rayrnn.tasks rayrnn.tasks.class_answers
     rayrnn.tasks.classification rayrnn.tasks.language_model rayrnn.tasks.regression rayrnn.tasks.tagging
     rayrnn.recipe.data_sections
     rayrnn.recipe.sections rayrnn.recipe.sources
