@@ -33,8 +33,6 @@ from ray.train.v2._internal.execution.worker_group.worker import RayTrainWorker
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.util.placement_group import PlacementGroup
 
-from rayrnn.training import train_actor
-
 #: what Ray Train is told through the environment, unless the user has: how soon it replaces a dead worker, and one that
 #: hangs for good; how long a worker waits for one place before it looks for another
 SETTINGS = {
@@ -127,8 +125,13 @@ class Solo(DataParallelTrainer):  # type: ignore[misc]
 
 
 @contextmanager
-def adapted() -> Iterator[None]:
-    """Inside, Ray Train's parts fit a worker that is alone, and controllers that share a process."""
+def adapted(worker_class: type) -> Iterator[None]:
+    """Inside, Ray Train's parts fit a worker that is alone, and controllers that share a process.
+
+    Args:
+        worker_class: of a worker's process, in the place of Ray Train's RayTrainWorker.
+    """
+    _Group._worker_cls = worker_class
     barrier, shutdown = worker_group.SynchronizationActor, state._shutdown_sync_actor
     worker_group.SynchronizationActor, state._shutdown_sync_actor = _NoBarrier, _pass_over
     try:
@@ -160,8 +163,6 @@ def make_worker() -> Any:
 
 class _Group(WorkerGroup):  # type: ignore[misc]
     """The one worker's group."""
-
-    _worker_cls = train_actor.RayTrainWorker
 
     def _create_placement_group(self, *arguments: Any, **named: Any) -> Any:
         handle = super()._create_placement_group(*arguments, **named)

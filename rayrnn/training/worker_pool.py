@@ -16,6 +16,7 @@ from ray.util.placement_group import PlacementGroup, remove_placement_group
 
 from rayrnn.training.messages import Event, NoRoom, Restarted, Stumbled
 from rayrnn.training.placement import Need, free_places
+from rayrnn.training.train_actor import RayTrainWorker
 from rayrnn.training.train_internals import Solo, adapted
 from rayrnn.training.worker import train_worker
 
@@ -59,7 +60,7 @@ class WorkerPool:
 
     def __enter__(self) -> "WorkerPool":
         self._folder = self._open.enter_context(tempfile.TemporaryDirectory(prefix="rayrnn-train-"))
-        self._open.enter_context(adapted())
+        self._open.enter_context(adapted(RayTrainWorker))
         return self
 
     def __exit__(self, *_: object) -> None:

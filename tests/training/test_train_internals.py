@@ -116,7 +116,7 @@ def test_what_is_adapted_is_as_it_was_afterwards(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv(name, "7")
     monkeypatch.delenv(constants.HEALTH_CHECK_INTERVAL_S_ENV_VAR, raising=False)
     barrier, shutdown = worker_group.SynchronizationActor, state._shutdown_sync_actor
-    with adapted():
+    with adapted(train_actor.RayTrainWorker):
         assert os.environ[name] == "7", "what the user has set stays"
         assert os.environ[constants.HEALTH_CHECK_INTERVAL_S_ENV_VAR] == "0.5"
         assert worker_group.SynchronizationActor is not barrier
