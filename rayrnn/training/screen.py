@@ -81,6 +81,7 @@ class Screen:
         self._lost: list[tuple[Lost, int]] = []
         self._live = Live(console=console, auto_refresh=False, transient=True)
         self._drawn = -REFRESH_SECONDS
+        self._ended = False
 
     def say(self, message: str) -> None:
         """A line about what happens now."""
@@ -164,12 +165,14 @@ class Screen:
         self._best = min(self._held_out, math.inf if self._best is None else self._best)
 
     def stop(self) -> None:
-        """Training is over; the live line goes."""
+        """Training is over; the live line goes, or the last plain one comes. More than once is as once."""
         self._say_lost()
         if self._live.is_started:
             self._live.stop()
-        elif self._last is not None and self._last.round == self._rounds:  # what it came to is known only now
+        elif self._last is not None and self._last.round == self._rounds and not self._ended:
+            # what it came to is known only now
             self._console.print(self._text(self._last), soft_wrap=True, highlight=False)
+        self._ended = True
 
     def finish(self, summary: Summary, metrics: list[dict[str, Any]]) -> None:
         """The curve of the loss, a small table, and what to type next."""
@@ -289,7 +292,7 @@ def round_values(lowest: float, highest: float, *, most: int) -> list[float]:
     if span <= 0:
         return [lowest]
     power = 10.0 ** math.floor(math.log10(span / most))
-    step = next(power * factor for factor in (1, 2, 5, 10) if span / (power * factor) <= most - 1)
+    step = next(power * factor for factor in (1, 2, 5, 10, 20) if span / (power * factor) <= most - 1)
     first, last = math.ceil(lowest / step), math.floor(highest / step)
     return [round(number * step, 12) for number in range(first, last + 1)]
 

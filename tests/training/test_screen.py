@@ -105,6 +105,7 @@ def test_the_last_line_has_the_last_evaluation() -> None:
     reporter.round(learned(1000, 0, 1))
     reporter.evaluation(Evaluated(1000, 1000, 1.25, None))
     reporter.stop()
+    reporter.stop()
     assert said.getvalue().count("1000/1000") == 1
     assert "held-out 1.250" in said.getvalue()
 
@@ -116,6 +117,8 @@ def test_the_last_line_has_the_last_evaluation() -> None:
         ((1.26, 4.33), 6, [2, 3, 4]),
         ((0.0012, 0.0019), 6, [0.0012, 0.0014, 0.0016, 0.0018]),
         ((2.0, 2.0), 6, [2.0]),
+        ((0.0, 5.5), 6, [0, 2, 4]),
+        ((3.925, 4.52), 6, [4.0, 4.2, 4.4]),
     ],
 )
 def test_an_axis_has_few_and_round_values(between: tuple[float, float], most: int, values: list[float]) -> None:
@@ -129,3 +132,9 @@ def test_the_curve_covers_the_rounds_that_had_a_loss() -> None:
     assert "100" in drawn
     assert "held out" in drawn
     assert curve([{"round": 1, "loss": None}], width=80) == ""
+
+
+def test_every_span_has_values() -> None:
+    for highest in (1.001**exponent for exponent in range(10_000)):
+        for most in (6, 8):
+            assert 1 <= len(round_values(0.0, highest, most=most)) <= most
