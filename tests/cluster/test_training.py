@@ -173,6 +173,8 @@ def test_a_network_that_the_hosts_lack_is_told_with_its_module(bed: Bed) -> None
     ended = bed.laptop.run(*TRAIN, timeout=240)
     assert ended.returncode == 2, ended.stderr
     assert f"there is no module nowhere on {bed.hosts[0].name}" in ended.stderr
+    (job,) = (bed.hosts[0].home / ".rayrnn" / "runs").iterdir()  # what failed stays there, to be looked at
+    shutil.rmtree(job)
 
 
 def test_a_detached_run_is_found_left_alone_and_stopped(bed: Bed) -> None:
