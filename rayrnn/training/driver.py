@@ -43,6 +43,7 @@ from rayrnn.training.messages import (
     RoundLearned,
     Started,
     Stumbled,
+    Unmeasured,
     WentOn,
 )
 from rayrnn.training.placement import HomeNode, check_room, count_workers, find_need
@@ -194,6 +195,7 @@ class Driver:
         self._progress = Progress()
         #: the generation of the newest round, and of the newest evaluation, that was told of
         self._generations: dict[type, int] = {}
+        self._has_said_unmeasured = False
         self._started = False
         self._last: RoundLearned | None = None
         self._finished: Finished | None = None
@@ -282,7 +284,7 @@ class Driver:
 
     def _is_news(self, event: Event) -> bool:
         """Two workers tell of every round, in case one of them dies."""
-        if not isinstance(event, RoundLearned | Evaluated):
+        if not isinstance(event, RoundLearned | Evaluated | Unmeasured):
             return True
         kind, before = type(event), self._generations.get(type(event), 0)
         self._generations[kind] = max(before, event.generation)
@@ -296,6 +298,8 @@ class Driver:
                 self._take_round(event)
             case Evaluated():
                 self._take_evaluation(event)
+            case Unmeasured():
+                self._say_unmeasured(event.round)
             case CheckpointPart():
                 self._recorder.take_checkpoint_part(event)
             case Finished():
@@ -324,7 +328,7 @@ class Driver:
 
     def _take_round(self, event: RoundLearned) -> None:
         self._last = event
-        self._strikes.forget()
+        self._strikes.forget(event.round)
         self._steps += event.steps
         self._seconds += event.seconds
         self._recorder.take_round(event)
@@ -335,6 +339,14 @@ class Driver:
             self._progress = replace(self._progress, best_loss=event.held_out_loss, best_round=event.round)
         self._recorder.take_evaluation(event)
         self._screen.evaluation(event)
+
+    def _say_unmeasured(self, round_number: int) -> None:
+        if not self._has_said_unmeasured:
+            self._screen.warn(
+                f"what is held out has no loss after round {round_number:,}: no sequence there has a target, or the "
+                "network's answers are not finite; the last model is kept as long as no round has a held-out loss"
+            )
+        self._has_said_unmeasured = True
 
     def _take_loss(self, event: Lost) -> None:
         """One line, on the screen and in metrics.jsonl; what fails every time is no accident."""
@@ -354,7 +366,8 @@ class Driver:
 
     def _count(self, event: Lost | Restarted) -> None:
         if times := self._strikes.too_many(event):
-            self._give_up(unexpected(event, times, self._run))
+            last = self._last.round if self._last else self._progress.round
+            self._give_up(unexpected(event, times, last, self._run))
 
     def _give_up(self, failure: RayrnnError) -> None:
         if self._failure is None:
