@@ -1,6 +1,7 @@
 """From a recipe to a trained run: source -> sequences -> workers -> run directory."""
 
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -27,6 +28,7 @@ from rayrnn.runs.checkpoints import newest_checkpoint
 from rayrnn.runs.copies import landed
 from rayrnn.runs.directory import Run, check_trust
 from rayrnn.runs.model import build_network, check_network, find_network, with_network
+from rayrnn.streams import lasting
 from rayrnn.training.channel import Inbox
 from rayrnn.training.coordinator import start_coordinator
 from rayrnn.training.failures import Strikes, broken, headless, interrupted, nodeless, unexpected, without_a_word
@@ -54,7 +56,7 @@ from rayrnn.training.summary import Summary, outline_of
 from rayrnn.training.worker import WorkerSpec
 from rayrnn.training.worker_pool import WorkerPool
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 POLL_SECONDS = 0.1
 #: for Ray's head to answer; Ray ends a process whose head has been silent for a minute
 HEAD_SECONDS = 20.0
@@ -64,9 +66,10 @@ COORDINATOR_SECONDS = 2.0
 
 @contextmanager
 def stop_requests(request: Callable[[], None]) -> Iterator[None]:
-    """Call `request` at the first SIGINT or SIGTERM; the second raises KeyboardInterrupt.
+    """Call `request` at the first SIGINT, SIGTERM or SIGHUP; the second raises KeyboardInterrupt.
 
-    Only the main thread gets signals: elsewhere nothing changes.
+    SIGHUP is a terminal that is closed: it is no impatience, and ignored where the user has said so (nohup). Only the
+    main thread gets signals: elsewhere nothing changes.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -75,12 +78,14 @@ def stop_requests(request: Callable[[], None]) -> Iterator[None]:
 
     def handle(number: int, frame: FrameType | None) -> None:
         nonlocal asked
-        if asked:
+        if asked and number != signal.SIGHUP:
             raise KeyboardInterrupt
-        asked = True
-        request()
+        if not asked:
+            asked = True
+            request()
 
-    before = {number: signal.signal(number, handle) for number in SIGNALS}
+    ignored = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else set()
+    before = {number: signal.signal(number, handle) for number in SIGNALS if number not in ignored}
     try:
         yield
     finally:
@@ -124,7 +129,7 @@ def train(
         Interrupted: the user stopped the run; a checkpoint is written.
     """
     recipe = recipe if network is None else with_network(recipe, network)
-    screen = screen or Screen(console or Console(stderr=True), recipe)
+    screen = screen or Screen(console or Console(file=lasting(sys.stderr)), recipe)
     out = out if out is not None else Path("runs") / recipe.name
     check_trust(recipe, trusted=trust or network is not None or not resume, where=str(out))
     with landed(out, recipe, resume=resume, warn=screen.warn) as run:
