@@ -1,8 +1,10 @@
 """The command line: every command parses, makes one call and prints."""
 
+import signal
 import sys
 import traceback
 from importlib.metadata import version
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -10,6 +12,7 @@ import typer
 from rayrnn.cli import clusters, models, runs
 from rayrnn.cli.talk import say_error
 from rayrnn.errors import Interrupted, RayrnnError
+from rayrnn.streams import secure_streams
 
 app = typer.Typer(
     name="rayrnn",
@@ -21,7 +24,14 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Run one command. A RayrnnError becomes its message on stderr and its exit code; Ctrl-C becomes 130."""
+    """Run one command. A RayrnnError becomes its message on stderr and its exit code; Ctrl-C becomes 130.
+
+    SIGTERM, and SIGHUP from a terminal that is closed, end a command as Ctrl-C does, so that it cleans up.
+    """
+    stdout_is_open = secure_streams()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # under nohup it is
+            signal.signal(number, _interrupt)
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
         app(arguments, prog_name="rayrnn")
@@ -33,6 +43,16 @@ def main() -> None:
         else:
             say_error(str(error))
         sys.exit(error.exit_code)
+    except SystemExit as end:
+        if stdout_is_open or end.code:
+            raise
+        say_error("stdout is closed: what the command printed went nowhere")
+        sys.exit(1)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_IGN)  # a terminal that is closed may say so twice
+    raise KeyboardInterrupt
 
 
 def _print_version(wanted: bool) -> None:

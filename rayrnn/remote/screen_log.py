@@ -1,10 +1,13 @@
 """A run's screen at a distance: written down where the run is, drawn where the user sits.
 
-screen.jsonl, one line a word: {"word": "say", "time": ..., ...}; the last word of an attempt is `end`.
+screen.jsonl, one line a word: {"word": "say", "time": ..., ...}; the last word of an attempt is `end`. Who writes it
+may be killed in the middle of a line: what is no word is passed over, here and there.
 """
 
+import fcntl
 import json
 import time
+from collections.abc import Iterable
 from dataclasses import asdict, fields
 from pathlib import Path
 from threading import Lock
@@ -25,6 +28,8 @@ class ScreenLog:
     def __init__(self, path: Path) -> None:
         self._file = path.open("a", encoding="utf-8")
         self._lock = Lock()
+        if not _ends_with_a_line(path):  # whoever listens has this much of it, and must not take it for our first word
+            self._file.write("\n")
 
     def say(self, message: str) -> None:
         self._write("say", message=message)
@@ -69,6 +74,51 @@ class ScreenLog:
         with self._lock:
             self._file.write(line)
             self._file.flush()
+
+
+class Transcript:
+    """What has come here of a run's screen.jsonl: whole lines, each once, however many processes listen to the run."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def lines(self) -> list[str]:
+        """The lines that are there, in order."""
+        if not self._path.exists():
+            return []
+        return self._path.read_bytes().decode("utf-8", errors="replace").split("\n")[:-1]
+
+    def take(self, number: int, line: str) -> None:
+        """Keep line `number` (from 0) of the run's file, unless another listener has done so."""
+        with self._path.open("a+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.seek(0)
+            content = file.read()
+            # a listener that was killed left a part of a line: the run says it again
+            file.truncate(content.rfind(b"\n") + 1)
+            if content.count(b"\n") == number:
+                file.write(line.encode())
+
+
+def words_of(lines: Iterable[str | bytes]) -> list[Word]:
+    """The words among these lines."""
+    return [word for line in lines if (word := word_of(line)) is not None]
+
+
+def word_of(line: str | bytes) -> Word | None:
+    """The word that a line is, if it is one."""
+    try:
+        values = json.loads(line)
+    except ValueError:
+        return None
+    return values if isinstance(values, dict) and "word" in values else None
+
+
+def _ends_with_a_line(path: Path) -> bool:
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        file.seek(max(0, size - 1))
+        return file.read() in (b"", b"\n")
 
 
 def show(word: Word, screen: Reporter, run: Run) -> None:

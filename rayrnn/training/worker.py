@@ -34,7 +34,17 @@ from rayrnn.training.loop import (
     make_optimizer,
     task_to_learn,
 )
-from rayrnn.training.messages import CheckpointPart, Common, Evaluated, Event, Failed, Finished, Orders, Started
+from rayrnn.training.messages import (
+    CheckpointPart,
+    Common,
+    Evaluated,
+    Event,
+    Failed,
+    Finished,
+    Orders,
+    Started,
+    Unmeasured,
+)
 from rayrnn.training.notes import Average, Notes, held_out_accuracy, held_out_loss, round_learned, write_notes
 from rayrnn.training.placement import DrainWatch
 from rayrnn.training.progress import Progress
@@ -248,18 +258,20 @@ class Worker:
                     stopped=self._progress.reason == "broken",
                 )
             )
-            if evaluations and math.isfinite(held_out_loss(evaluations)):
+            if evaluations:
                 told.append(self._evaluated(evaluations, group.generation))
         if self._checkpoint_due(average):
             told.append(self._checkpoint_part(group))
         self._outbox.put(*told)
 
-    def _evaluated(self, evaluations: dict[int, Evaluation], generation: int) -> Evaluated:
-        best = self._progress.best_round == self._progress.round
+    def _evaluated(self, evaluations: dict[int, Evaluation], generation: int) -> Evaluated | Unmeasured:
+        best, loss = self._progress.best_round == self._progress.round, held_out_loss(evaluations)
+        if not math.isfinite(loss):
+            return Unmeasured(self._progress.round, generation)
         return Evaluated(
             round=self._progress.round,
             generation=generation,
-            held_out_loss=held_out_loss(evaluations),
+            held_out_loss=loss,
             held_out_accuracy=held_out_accuracy(evaluations) if self._task.right_or_wrong else None,
             model=pack(self._weights()) if best else None,
         )
@@ -286,7 +298,7 @@ class Worker:
         )
 
     def _end(self, *, spokesman: bool) -> Finished:
-        chosen = len(self._spec.held_out) or self._progress.reason == "broken"
+        chosen = self._progress.best_round or self._progress.reason == "broken"
         model = pack(self._weights()) if spokesman and not chosen else None
         return Finished(self._number, self._progress.reason, self._progress.round, model)
 

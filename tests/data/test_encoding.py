@@ -271,7 +271,7 @@ def test_from_text_to_minibatches_every_symbol_is_learned_once_an_epoch() -> Non
     sequences = gather(read(TextData(text=text, length=64), needs("language_model")), needs("language_model"))
     learned, held_out = split(sequences, 0.1, seed=1, last=True)
     encoding = fit_encoding(sequences, learned, task_named("language_model"), Choices())
-    plan = Plan(sequences.steps, learned, sequences.offsets, batch_size=7, seed=1)
+    plan = Plan(sequences.steps, learned, batch_size=7, seed=1)
     task = task_named("language_model")
     numbers = [plan.minibatch(number) for number in range(plan.minibatches_an_epoch)]
     minibatches = [task.minibatch(take(sequences, own), encoding) for own in numbers]
