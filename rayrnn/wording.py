@@ -46,6 +46,12 @@ def duration(seconds: float) -> str:
     return f"{max(seconds, 0):.0f} s"
 
 
+def shortened(value: object, most: int = 200) -> str:
+    """The value as it is written in a program, its middle left out where that is long."""
+    words = repr(value)
+    return words if len(words) <= most else f"{words[: most // 2]} ... {words[-most // 4 :]}"
+
+
 def closest(word: str, known: Iterable[str]) -> str | None:
     """The one of the known words that was probably meant."""
     return next(iter(difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)), None)
@@ -66,7 +72,7 @@ def line_of(keys: Sequence[str | int], text: str) -> int | None:
     node = yaml.compose(text, Loader=yaml.SafeLoader) if text else None
     line = None
     for key in keys:
-        if isinstance(node, yaml.SequenceNode) and str(key).isdigit():
+        if isinstance(node, yaml.SequenceNode) and str(key).isdecimal() and int(key) < len(node.value):
             node = node.value[int(key)]
             line = node.start_mark.line + 1
         elif isinstance(node, yaml.MappingNode):

@@ -23,10 +23,10 @@ from rayrnn.errors import RayrnnError, RunError
 from rayrnn.models.own import OwnNetwork
 from rayrnn.recipe import Recipe
 from rayrnn.recipe.sources import OWN
-from rayrnn.runs.checkpoints import newest_checkpoint
+from rayrnn.runs.checkpoints import name_of, newest_checkpoint
 from rayrnn.runs.copies import landed
 from rayrnn.runs.directory import Run, check_trust
-from rayrnn.runs.model import build_network, check_network, find_network, with_network
+from rayrnn.runs.model import build_network, check_encoding, check_network, find_network, with_network
 from rayrnn.training.channel import Inbox
 from rayrnn.training.coordinator import start_coordinator
 from rayrnn.training.failures import Strikes, broken, headless, interrupted, nodeless, unexpected, without_a_word
@@ -50,7 +50,7 @@ from rayrnn.training.progress import Progress
 from rayrnn.training.recorder import Recorder
 from rayrnn.training.screen import Reporter, Screen
 from rayrnn.training.summary import Summary, outline_of
-from rayrnn.training.worker import WorkerSpec
+from rayrnn.training.worker import WorkerSpec, check_checkpoint
 from rayrnn.training.worker_pool import WorkerPool
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -135,7 +135,9 @@ def train(
             if data is None and recipe.data.source in OWN:  # others may start processes of their own on the cluster
                 pool.start_early(num_workers)
             screen.say("reading the data ...")
-            prepared = prepare(recipe, data, encoding=run.stored_encoding)
+            if (encoding := run.stored_encoding) is not None:
+                check_encoding(recipe, encoding, where=run.path)
+            prepared = prepare(recipe, data, encoding=encoding)
             check_network(recipe, prepared.encoding, own)
             driver = Driver(run, recipe, prepared, screen, inbox=inbox, pool=pool, own=own)
             summary = driver.train(num_workers, resume=resume)
@@ -228,6 +230,9 @@ class Driver:
                 self._screen.say("there is no checkpoint to go on from: beginning with round 1")
             self._run.cut_metrics(0)
             return
+        network = build_network(self._recipe, self._prepared.encoding, self._own)
+        name = name_of(checkpoint.progress["round"])
+        check_checkpoint(checkpoint, network, self._recipe, where=str(self._run.checkpoints / name))
         self._progress = Progress.from_json(checkpoint.progress)
         self._run.cut_metrics(self._progress.round)
         self._inbox.give(checkpoint=(ray.put(checkpoint),))

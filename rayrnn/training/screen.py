@@ -24,6 +24,8 @@ PLAIN_LINES = 50
 QUIET_ROUNDS = 2
 #: a live line that changes more often than this is only flicker
 REFRESH_SECONDS = 0.2
+#: losses beyond are left out of the curve
+HIGHEST_SHOWN = 1e300
 
 
 class Reporter(Protocol):
@@ -265,8 +267,10 @@ def next_command(recipe: Recipe, summary: Summary) -> str:
 
 def curve(metrics: list[dict[str, Any]], *, width: int) -> str:
     """The loss by round as text, with the held-out loss where there is one."""
-    learned = [(line["round"], line["loss"]) for line in metrics if line.get("loss") is not None]
-    held_out = [(line["round"], line["held_out_loss"]) for line in metrics if line.get("held_out_loss") is not None]
+    learned, held_out = (
+        [(line["round"], line[name]) for line in metrics if abs(line.get(name) or math.inf) < HIGHEST_SHOWN]
+        for name in ("loss", "held_out_loss")
+    )
     if not learned:
         return ""
     plotext.clear_figure()
@@ -286,7 +290,7 @@ def curve(metrics: list[dict[str, Any]], *, width: int) -> str:
 def round_values(lowest: float, highest: float, *, most: int) -> list[float]:
     """At most so many multiples of 1, 2 or 5 times a power of ten, between two values."""
     span = highest - lowest
-    if span <= 0:
+    if span <= 1e-300:  # no power of ten is smaller
         return [lowest]
     power = 10.0 ** math.floor(math.log10(span / most))
     step = next(power * factor for factor in (1, 2, 5, 10) if span / (power * factor) <= most - 1)
