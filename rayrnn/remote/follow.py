@@ -1,6 +1,7 @@
 """Listens to a job on the head over a link that may break, and asks the head about its jobs."""
 
 import json
+import os
 import queue
 import shlex
 import subprocess
@@ -13,14 +14,18 @@ from typing import Any
 from rayrnn.cluster.on_host.facts import RUNS
 from rayrnn.cluster.ssh import SSH_FAILED, Head
 from rayrnn.errors import ClusterError, DataError, Interrupted, RayrnnError, RunError, UsageError
+from rayrnn.foreign import open_inside, read_inside
 from rayrnn.remote.job import PID
 from rayrnn.remote.screen_log import Word
 from rayrnn.runs.layout import SCREEN
+from rayrnn.wording import shortened
 
 #: between two attempts to reach the head again
 RETRY_SECONDS = 3.0
 #: so often the caller gets a turn, whether there is a word or not
 TURN_SECONDS = 0.2
+#: bytes of a transcript that are read
+MOST_TRANSCRIPT = 2**30
 #: in the job's folder: whether the process that wrote its number down still does this job
 ALIVE = f'grep -q -e {{job}} "/proc/$(cat {PID} 2>/dev/null)/cmdline" 2>/dev/null'
 #: prints the words from line {first} on, until the job's process ends
@@ -45,10 +50,14 @@ class Listener:
 
     def known(self) -> list[Word]:
         """The words that have come before."""
-        if not self._transcript.exists():
+        folder, name = self._transcript.parent, self._transcript.name
+        try:
+            lines = read_inside(folder, name, most=MOST_TRANSCRIPT).split(b"\n")
+        except FileNotFoundError:
             return []
-        lines = self._transcript.read_text(encoding="utf-8").split("\n")
-        return [json.loads(line) for line in lines[:-1]]
+        except OSError as error:
+            raise RunError(f"{self._transcript} cannot be used: {error.strerror}") from None
+        return [_word(line, f"{self._transcript}:{number}") for number, line in enumerate(lines[:-1], start=1)]
 
     def words(self, *, cut: Callable[[], None], mended: Callable[[], None]) -> Iterator[Word | None]:
         """The words to come, and None now and then; ends when the job has ended.
@@ -81,9 +90,10 @@ class Listener:
         return LISTEN.format(job=shlex.quote(self._job), first=first)
 
     def _take(self, line: str) -> Word:
-        with self._transcript.open("a", encoding="utf-8") as file:
+        word = _word(line.encode(), f"what {self._head.target} says")
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+        with open(open_inside(self._transcript.parent, self._transcript.name, flags), "a", encoding="utf-8") as file:
             file.write(line)
-        word: Word = json.loads(line)
         return word
 
     def _pause(self) -> Iterator[None]:
@@ -91,6 +101,20 @@ class Listener:
         while time.monotonic() < until:
             time.sleep(TURN_SECONDS)
             yield None
+
+
+def _word(line: bytes, where: str) -> Word:
+    """
+    Raises:
+        RunError: the line is no word of a run.
+    """
+    try:
+        word = json.loads(line)
+        if isinstance(word["word"], str) and isinstance(word["time"], int | float):
+            return dict(word)
+    except (ValueError, LookupError, TypeError, RecursionError):
+        pass
+    raise RunError(f"{where} cannot be used: {shortened(line)} is no word of a run")
 
 
 class _Link:
