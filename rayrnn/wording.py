@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 import yaml
 
 GIBIBYTE = 2**30
+#: what a terminal obeys or hides: C0 without tab and line feed, DEL, C1, marks of direction, lone surrogates
+_ORDERS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def counted(number: int, noun: str) -> str:
@@ -44,6 +46,11 @@ def duration(seconds: float) -> str:
         if seconds >= length:
             return f"{seconds / length:.0f} {unit}"
     return f"{max(seconds, 0):.0f} s"
+
+
+def harmless(text: str) -> str:
+    """The text as a terminal may have it: a control character as `\\u001b`, as Python and JSON write it."""
+    return _ORDERS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def shortened(value: object, most: int = 200) -> str:

@@ -18,7 +18,7 @@ BESIDE = sorted(file for room in ("tests", "benchmarks") for file in (ROOT / roo
 #: lowest first; the modules of one line do not know one another
 FLOOR_PLAN = """
     rayrnn.background rayrnn.durable rayrnn.errors rayrnn.foreign rayrnn.wording
-    rayrnn.models rayrnn.averaging rayrnn.data rayrnn.user_code
+    rayrnn.models rayrnn.averaging rayrnn.data rayrnn.terminal rayrnn.user_code
     rayrnn.models.graves_lstm rayrnn.models.own rayrnn.models.state
     rayrnn.averaging.optimizer_state rayrnn.averaging.outer
     rayrnn.models.cells rayrnn.averaging.compression rayrnn.data.arrow_lists rayrnn.data.vocabulary

@@ -1,6 +1,7 @@
 """What is learned: one YAML file, validated, frozen, and stored with the run."""
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from importlib import resources
 from pathlib import Path
@@ -223,7 +224,7 @@ def shipped_recipes() -> dict[str, str]:
 def read_recipe(where: str | Path) -> tuple[str, str]:
     """What to call a recipe in messages, and its YAML text, from a file or a shipped recipe's name."""
     path = Path(where)
-    if path.suffix not in Recipe.suffixes and not path.exists():
+    if path.suffix not in Recipe.suffixes and not os.path.exists(path):
         shipped = shipped_recipes()
         if str(where) in shipped:
             return f"recipe {where}", shipped[str(where)]

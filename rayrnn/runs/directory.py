@@ -26,6 +26,7 @@ from rayrnn.runs.checkpoints import Checkpoint, write_checkpoint
 from rayrnn.runs.layout import CHECKPOINTS, ENCODING, LOCK, LOG, METRICS, MODEL, RECIPE, SKIPPED, refuse_links
 from rayrnn.runs.schema import StoredEncoding, StoredRound, checked, read_stored
 from rayrnn.runs.store import Store, is_address
+from rayrnn.wording import shortened
 
 #: bytes of metrics.jsonl that are read: some million rounds
 MOST_METRICS = 2 * 2**30
@@ -214,14 +215,26 @@ def create_run(path: Path) -> Run:
             f"{path} is no directory of this machine; a run can be written to a directory, or without --cluster to an "
             "address that begins with s3://, gs:// or hdfs://"
         )
-    if (path / RECIPE).exists():
+    if has_run(path):
         raise UsageError(f"{path} holds a run already: continue it with --resume, or choose another --out")
     try:
         refuse_links(path)
         (path / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # a name may have a NUL
         raise UsageError(f"the run cannot be written to {path}: {error}") from None
     return Run(path)
+
+
+def has_run(path: Path) -> bool:
+    """Whether a run lies in this directory.
+
+    Raises:
+        UsageError: no directory can have this name, or nobody may look.
+    """
+    try:
+        return (path / RECIPE).exists()
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{shortened(str(path))} cannot be a run directory: {error.args[-1]}") from None
 
 
 def open_run(path: str | Path, *, trust: bool = False) -> Run:
@@ -237,7 +250,7 @@ def open_run(path: str | Path, *, trust: bool = False) -> Run:
     """
     if is_address(path):
         return _copied(Store(str(path)), trust)
-    if not (Path(path) / RECIPE).is_file():
+    if not has_run(Path(path)):
         raise UsageError(f"{path} is no run: it has no {RECIPE}; `rayrnn train` writes one, usually under runs/")
     return Run(Path(path), trusted=trust)
 
@@ -264,8 +277,9 @@ def resumable(path: Path, recipe: Recipe, *, address: str | None = None) -> Run:
     """The run at `path` (which stands for `address`), if `recipe` may go on with it.
 
     Raises:
-        UsageError: `recipe` differs in what a run cannot change.
+        UsageError: `recipe` differs in what a run cannot change, or something in the run is a link.
     """
+    refuse_links(path)
     # a stranger's run may name other code than the recipe, which is the user's own
     run = open_run(path, trust=code_named_in(parse_recipe(*_read_recipe(path))) == recipe.named_code)
     stored = run.recipe

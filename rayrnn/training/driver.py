@@ -3,6 +3,7 @@
 import signal
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -27,6 +28,7 @@ from rayrnn.runs.checkpoints import name_of, newest_checkpoint
 from rayrnn.runs.copies import landed
 from rayrnn.runs.directory import Run, check_trust
 from rayrnn.runs.model import build_network, check_encoding, check_network, find_network, with_network
+from rayrnn.terminal import Terminal
 from rayrnn.training.channel import Inbox
 from rayrnn.training.coordinator import start_coordinator
 from rayrnn.training.failures import Strikes, broken, headless, interrupted, nodeless, unexpected, without_a_word
@@ -123,10 +125,10 @@ def train(
         Interrupted: the user stopped the run; a checkpoint is written.
     """
     recipe = recipe if network is None else with_network(recipe, network)
-    screen = screen or Screen(console or Console(stderr=True), recipe)
+    screen = screen or Screen(console or Terminal(stderr=True), recipe)
     out = out if out is not None else Path("runs") / recipe.name
     check_trust(recipe, trusted=trust or network is not None or not resume, where=str(out))
-    with landed(out, recipe, resume=resume, warn=screen.warn) as run:
+    with landed(out, recipe, resume=resume, warn=screen.warn) as run, _told(run):
         run.trusted = True  # its code is the one that this recipe names
         if on_written is not None:
             run.tell(on_written)
@@ -143,6 +145,23 @@ def train(
             summary = driver.train(num_workers, resume=resume)
     screen.finish(summary, run.metrics())
     return summary
+
+
+@contextmanager
+def _told(run: Run) -> Iterator[None]:
+    """
+    Raises:
+        RunError: in the place of an error that nobody foresaw, whose traceback is in the run's log then.
+    """
+    try:
+        yield
+    except RayrnnError:
+        raise
+    except Exception as error:
+        with suppress(OSError):
+            run.append_log("".join(traceback.format_exception(error)))
+        words = next(iter(str(error).splitlines()), "")[:500]
+        raise RunError(f"the run failed: {type(error).__name__}: {words}; its traceback is in {run.log}") from error
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from rayrnn.recipe import Recipe, task_of
 from rayrnn.recipe.sections import Averaging
 from rayrnn.training.messages import Evaluated, Joined, Lost, Membership, RoundLearned, WentOn
 from rayrnn.training.summary import Outline, Summary
-from rayrnn.wording import counted, size
+from rayrnn.wording import counted, harmless, size
 
 #: without a terminal one plain line is printed for each of so many parts of the run
 PLAIN_LINES = 50
@@ -86,12 +86,12 @@ class Screen:
 
     def say(self, message: str) -> None:
         """A line about what happens now."""
-        self._console.print(Text(message), soft_wrap=not self._console.is_terminal, highlight=False)
+        self._console.print(Text(harmless(message)), soft_wrap=not self._console.is_terminal, highlight=False)
 
     def warn(self, message: str) -> None:
         """A line that must be seen."""
         self._console.print(
-            Text(message, style="bold yellow"), soft_wrap=not self._console.is_terminal, highlight=False
+            Text(harmless(message), style="bold yellow"), soft_wrap=not self._console.is_terminal, highlight=False
         )
 
     def header(self, outline: Outline, *, data: str, encoding: str, run: str) -> None:
@@ -184,11 +184,11 @@ class Screen:
         if not self._console.is_terminal:
             width = max(map(len, rows))
             for name, value in rows.items():
-                self._console.print(Text(f"{name:<{width}}  {value}"), soft_wrap=True, highlight=False)
+                self._console.print(Text(f"{name:<{width}}  {harmless(value)}"), soft_wrap=True, highlight=False)
             return
         table = Table.grid(padding=(0, 2))
         for name, value in rows.items():
-            table.add_row(Text(name, style="bold cyan"), Text(value))
+            table.add_row(Text(name, style="bold cyan"), Text(harmless(value)))
         self._console.print(table)
 
     @property
