@@ -79,7 +79,7 @@ class Recipe(Section):
     @property
     def asks_for_trust(self) -> str:
         """What the commands that use a run of this recipe need, with a blank before it."""
-        return " --trust" if self.named_code else ""
+        return " --trust" if self.named_code or self.data.commands else ""
 
     def to_yaml(self) -> str:
         """The resolved recipe: every default written out."""

@@ -59,6 +59,11 @@ class Data(Section):
         named = {key: getattr(self, key, None) for key in self.file_keys}
         return {key: address for key, address in named.items() if isinstance(address, str | tuple)}
 
+    @property
+    def commands(self) -> tuple[str, ...]:
+        """The keys that are set by which whoever wrote them has programs run; a stored run may be anybody's."""
+        return ()
+
     def describe(self) -> str:
         """What the user calls this data, in a few words."""
         path = getattr(self, "path", None)

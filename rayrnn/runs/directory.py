@@ -256,15 +256,21 @@ def open_run(path: str | Path, *, trust: bool = False) -> Run:
 
 
 def check_trust(recipe: Recipe, *, trusted: bool, where: str) -> None:
-    """See whether what a recipe names may be imported.
+    """See whether what a recipe names may be imported, and its data may be read as it says.
 
     Args:
         trusted: whether whoever chose the names may have any module imported.
         where: what to call the place of the recipe.
 
     Raises:
-        UsageError: it names code that is not rayrnn's, and is not trusted.
+        UsageError: it names code that is not rayrnn's, or has programs run, and is not trusted.
     """
+    if recipe.data.commands and not trusted:
+        keys = " and ".join(f"data.{key}" for key in recipe.data.commands)
+        raise UsageError(
+            f"{where} has {keys} for {recipe.data.source}, by which whoever wrote it can have programs run as you: "
+            "if you trust who made the run, add --trust (in Python: trust=True)"
+        )
     if recipe.named_code and not trusted:
         raise UsageError(
             f"{where} names {' and '.join(recipe.named_code)}, which is not rayrnn's: using it runs the code of that "
