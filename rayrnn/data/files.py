@@ -22,6 +22,9 @@ MOST_UNPACKED_TIMES = 200
 SMALL_BYTES = 2**28
 #: read at once
 PIECE_BYTES = 2**24
+_MEANINGS = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+#: of these every choice has to be tried
+MOST_DEEP_WILDCARDS = 3
 #: what programs leave behind in directories of data
 _LEFT_BEHIND = ("__pycache__", "_temporary")
 
@@ -205,6 +208,8 @@ def _find(filesystem: fs.FileSystem, path: str, address: str) -> dict[str, int]:
 
 
 def _find_matching(filesystem: fs.FileSystem, pattern: str, address: str) -> dict[str, int]:
+    if pattern.count("**") > MOST_DEEP_WILDCARDS:
+        raise DataError(f"{address} has more than {MOST_DEEP_WILDCARDS} of **, which would be tried without end")
     fixed, last = pattern[: _first_wildcard(pattern)].rpartition("/")[0], pattern.rpartition("/")[2]
     base = fixed or "/"
     if filesystem.get_file_info(base).type != fs.FileType.Directory:
@@ -224,10 +229,23 @@ def _first_wildcard(pattern: str) -> int:
 
 
 def _expression(pattern: str) -> str:
-    """A glob pattern as a regular expression: `*` and `?` stay within a directory, `**` does not."""
-    pieces = re.split(r"(\*\*/|\*\*|\*|\?|\[[^]]+\])", pattern)
-    meanings = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-    return "".join(meanings.get(piece) or _character_set(piece) for piece in pieces)
+    """A glob pattern as a regular expression: `*` and `?` stay within a directory, `**` does not.
+
+    Of several `*` in one directory's name, each but the last takes as little as it can, and keeps to that: it finds
+    what any other choice would find, and not all have to be tried.
+    """
+    done: list[str] = []
+    #: where the last `*` of this directory's name stands
+    star: int | None = None
+    for piece in re.split(r"(\*\*/|\*\*|\*|\?|\[[^]]+\])", pattern):
+        if piece == "*" and star is not None:
+            done[star:] = [f"(?>[^/]*?{''.join(done[star + 1 :])})"]
+        done.append(_MEANINGS.get(piece) or _character_set(piece))
+        if piece == "*":
+            star = len(done) - 1
+        elif piece.startswith("**") or "/" in piece:
+            star = None
+    return "".join(done)
 
 
 def _character_set(piece: str) -> str:

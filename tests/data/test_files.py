@@ -101,3 +101,17 @@ def test_a_file_that_unpacks_without_end_is_refused(tmp_path: Path, monkeypatch:
     assert read_bytes(small, 0) == bytes(2**19)
     with pytest.raises(DataError, match=r"bomb\.gz has .* bytes and gives more than .*: it is too large"):
         read_bytes(bomb, 0)
+
+
+@pytest.mark.parametrize("pattern", ["*a" * 30 + "*b", "*" + "[a-z]*" * 30 + "b", "*?a" * 20 + "/*" + "a*" * 20 + "b"])
+def test_a_pattern_with_many_wildcards_comes_to_an_end(tmp_path: Path, pattern: str) -> None:
+    for name in ("a" * 200, "ab" * 60, "a" * 100 + "c"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / ("a" * 200)).touch()
+        (tmp_path / f"{name}.txt").touch()
+    with pytest.raises(DataError, match="no file matches"):
+        list_files(str(tmp_path / pattern))
+    with pytest.raises(DataError, match=r"more than 3 of \*\*"):
+        list_files(str(tmp_path / ("**/a" * 4)))
+    found = list_files(str(tmp_path / "*a*a*a*c.*t*t"))
+    assert [Path(name).name for name in found.names] == ["a" * 100 + "c.txt"]
