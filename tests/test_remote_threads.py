@@ -25,6 +25,7 @@ from rayrnn.remote.replica import Replica, kept_folder
 from rayrnn.remote.submit import ask_to_stop
 from rayrnn.runs.checkpoints import Checkpoint, name_of
 from rayrnn.runs.directory import Run, create_run
+from tests.crashing import progress_of
 
 PATIENCE = 60
 
@@ -130,7 +131,7 @@ def job() -> Iterator[str]:
 
 
 def write(run: Run, number: int) -> str:
-    run.write_checkpoint(number, Checkpoint({}, {}, ({},), {"round": number}))
+    run.write_checkpoint(number, Checkpoint({}, {}, ({},), progress_of(number)))
     return name_of(number)
 
 
