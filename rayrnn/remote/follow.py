@@ -110,9 +110,9 @@ def _word(line: bytes, where: str) -> Word:
     """
     try:
         word = json.loads(line)
-        if isinstance(word["word"], str) and isinstance(word["time"], int | float):
+        if isinstance(word["word"], str) and isinstance(word.get("time", 0.0), int | float):
             return dict(word)
-    except (ValueError, LookupError, TypeError, RecursionError):
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         pass
     raise RunError(f"{where} cannot be used: {shortened(line)} is no word of a run")
 

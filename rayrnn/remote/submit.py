@@ -217,7 +217,7 @@ class RemoteRun:
                 return
 
     def _take(self, word: Word, fetcher: Fetcher) -> None:
-        kind, self._now = word["word"], word["time"]
+        kind, self._now = word["word"], word.get("time", self._now)
         if kind == "checkpoint":
             fetcher.want(word["name"])
         elif kind == "summary":
