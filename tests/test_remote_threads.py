@@ -19,7 +19,7 @@ from rayrnn.cluster import status
 from rayrnn.cluster.on_host import verify
 from rayrnn.cluster.ssh import side_by_side
 from rayrnn.cluster.status import Heartbeat
-from rayrnn.errors import ClusterError
+from rayrnn.errors import ClusterError, RunError
 from rayrnn.remote import replica
 from rayrnn.remote.fetch import Fetcher, Record
 from rayrnn.remote.follow import Listener
@@ -28,6 +28,7 @@ from rayrnn.remote.screen_log import ScreenLog, words_of
 from rayrnn.remote.submit import ask_to_stop
 from rayrnn.runs.checkpoints import Checkpoint, name_of
 from rayrnn.runs.directory import Run, create_run
+from tests.crashing import progress_of
 
 PATIENCE = 60
 
@@ -173,7 +174,7 @@ def job() -> Iterator[str]:
 
 
 def write(run: Run, number: int) -> str:
-    run.write_checkpoint(number, Checkpoint({}, {}, ({},), {"round": number}))
+    run.write_checkpoint(number, Checkpoint({}, {}, ({},), progress_of(number)))
     return name_of(number)
 
 
@@ -355,3 +356,12 @@ def test_a_host_that_has_gone_meanwhile_is_waited_for_again(ray_cluster: None, m
     monkeypatch.setattr(verify, "Prober", Dying)
     gone = "0" * 56
     assert verify.prove({"192.0.2.1": gone}) == (0, True)
+
+
+@pytest.mark.parametrize(
+    "line", ["", "[]", "7", '{"time": 1}', '{"word": 1}', '{"word": "say", "time": "x"}', "{", "[" * 9999]
+)
+def test_a_transcript_that_holds_no_words_is_named(tmp_path: Path, line: str) -> None:
+    (tmp_path / "screen.jsonl").write_text(f'{{"word": "say"}}\n{line}\n')
+    with pytest.raises(RunError, match=r"screen\.jsonl:2 cannot be used"):
+        listen("exit 0", tmp_path / "screen.jsonl")

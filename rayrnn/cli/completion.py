@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from rayrnn.wording import harmless
+
 YAML_SUFFIXES = (".yaml", ".yml")
 #: what `rayrnn train` writes first into a run directory
 RECIPE_OF_A_RUN = "recipe.yaml"
@@ -43,6 +45,6 @@ def _offered(incomplete: str, is_wanted: Callable[[Path], bool]) -> list[str]:
 
 
 def _children(folder: Path) -> Iterator[Path]:
-    """Nothing where it is no folder, or nobody may look."""
+    """Nothing where it is no folder, or nobody may look; names that would give the terminal orders are left out."""
     with suppress(OSError):
-        yield from sorted(folder.iterdir())
+        yield from sorted(path for path in folder.iterdir() if harmless(path.name) == path.name)

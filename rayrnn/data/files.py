@@ -12,10 +12,19 @@ import pyarrow as pa
 from pyarrow import fs
 
 from rayrnn.errors import DataError
+from rayrnn.foreign import memory_bytes
 from rayrnn.wording import closest
 
 SCHEMES = ("s3", "gs", "hdfs", "file")
 _WILDCARD = re.compile(r"[*?\[]")
+#: of a packed file: what it gives may have so many times its bytes, or so many that it does not matter
+MOST_UNPACKED_TIMES = 200
+SMALL_BYTES = 2**28
+#: read at once
+PIECE_BYTES = 2**24
+_MEANINGS = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+#: of these every choice has to be tried
+MOST_DEEP_WILDCARDS = 3
 #: what programs leave behind in directories of data
 _LEFT_BEHIND = ("__pycache__", "_temporary")
 
@@ -111,9 +120,28 @@ def read_bytes(listing: Listing, number: int) -> bytes:
     """
     try:
         with listing.filesystem.open_input_stream(listing.paths[number], compression="detect") as stream:
-            return bytes(stream.read())
+            return _unpacked(stream, listing, number)
     except OSError as error:
         raise DataError(f"{listing.names[number]} cannot be read: {error}") from None
+
+
+def _unpacked(stream: pa.NativeFile, listing: Listing, number: int) -> bytes:
+    """
+    Raises:
+        DataError: it is more than fits into memory, or so much more than the file has that it was packed to be so.
+    """
+    most = memory_bytes() // 2
+    most = min(most, max(SMALL_BYTES, MOST_UNPACKED_TIMES * int(listing.sizes[number])))
+    pieces, total = [], 0
+    while piece := stream.read(PIECE_BYTES):
+        pieces.append(piece)
+        total += len(piece)
+        if total > most:
+            raise DataError(
+                f"{listing.names[number]} has {listing.sizes[number]:,} bytes and gives more than {most:,}: it is too "
+                "large for this machine, or packed to be so; unpack it, and cut it into several files"
+            )
+    return b"".join(pieces)
 
 
 def has_wildcard(path: str) -> bool:
@@ -169,6 +197,8 @@ def _find(filesystem: fs.FileSystem, path: str, address: str) -> dict[str, int]:
             return {info.path: info.size}
         if info.type == fs.FileType.NotFound:
             raise DataError(_not_found(filesystem, path, address))
+        if info.type == fs.FileType.Unknown:
+            raise DataError(f"{address} is no file but a pipe, a socket or a device: write what it gives into a file")
         found = _walk(filesystem, path, recursive=True)
     except OSError as error:
         raise DataError(f"{address} cannot be listed: {error}") from None
@@ -178,6 +208,8 @@ def _find(filesystem: fs.FileSystem, path: str, address: str) -> dict[str, int]:
 
 
 def _find_matching(filesystem: fs.FileSystem, pattern: str, address: str) -> dict[str, int]:
+    if pattern.count("**") > MOST_DEEP_WILDCARDS:
+        raise DataError(f"{address} has more than {MOST_DEEP_WILDCARDS} of **, which would be tried without end")
     fixed, last = pattern[: _first_wildcard(pattern)].rpartition("/")[0], pattern.rpartition("/")[2]
     base = fixed or "/"
     if filesystem.get_file_info(base).type != fs.FileType.Directory:
@@ -197,10 +229,23 @@ def _first_wildcard(pattern: str) -> int:
 
 
 def _expression(pattern: str) -> str:
-    """A glob pattern as a regular expression: `*` and `?` stay within a directory, `**` does not."""
-    pieces = re.split(r"(\*\*/|\*\*|\*|\?|\[[^]]+\])", pattern)
-    meanings = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-    return "".join(meanings.get(piece) or _character_set(piece) for piece in pieces)
+    """A glob pattern as a regular expression: `*` and `?` stay within a directory, `**` does not.
+
+    Of several `*` in one directory's name, each but the last takes as little as it can, and keeps to that: it finds
+    what any other choice would find, and not all have to be tried.
+    """
+    done: list[str] = []
+    #: where the last `*` of this directory's name stands
+    star: int | None = None
+    for piece in re.split(r"(\*\*/|\*\*|\*|\?|\[[^]]+\])", pattern):
+        if piece == "*" and star is not None:
+            done[star:] = [f"(?>[^/]*?{''.join(done[star + 1 :])})"]
+        done.append(_MEANINGS.get(piece) or _character_set(piece))
+        if piece == "*":
+            star = len(done) - 1
+        elif piece.startswith("**") or "/" in piece:
+            star = None
+    return "".join(done)
 
 
 def _character_set(piece: str) -> str:

@@ -28,6 +28,7 @@ from rayrnn.prediction.output import SUFFIXES, answers_of, write
 from rayrnn.recipe import needs_of, task_of
 from rayrnn.runs.directory import Run
 from rayrnn.runs.model import Trained, outputs_of, trained
+from rayrnn.terminal import Terminal
 
 #: inputs and outputs that a task holds beside its block, about: 16 MiB
 NUMBERS_A_SLICE = 2**22
@@ -137,7 +138,7 @@ def predict(
     with connect(address):
         started = time.monotonic()
         sequences = read(recipe.data, needs_of(recipe), where=str(path), labelled=False, num_columns=num_columns)
-        count, skipped = write(answered(sequences, model), destination, console or Console(stderr=True))
+        count, skipped = write(answered(sequences, model), destination, console or Terminal(stderr=True))
         return Written(str(out), count, tuple(skipped), time.monotonic() - started)
 
 

@@ -3,7 +3,7 @@
 from typing import Annotated, ClassVar, Literal
 
 import pydantic
-from pydantic import BeforeValidator, Field, PositiveInt
+from pydantic import BeforeValidator, Field
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
@@ -59,6 +59,11 @@ class Data(Section):
         named = {key: getattr(self, key, None) for key in self.file_keys}
         return {key: address for key, address in named.items() if isinstance(address, str | tuple)}
 
+    @property
+    def commands(self) -> tuple[str, ...]:
+        """The keys that are set by which whoever wrote them has programs run; a stored run may be anybody's."""
+        return ()
+
     def describe(self) -> str:
         """What the user calls this data, in a few words."""
         path = getattr(self, "path", None)
@@ -74,7 +79,7 @@ class TextData(Data):
     #: the text itself, instead of a path
     text: str | None = None
     #: symbols in one sequence; 0 keeps every file whole
-    length: int = Field(1000, ge=0)
+    length: int = Field(1000, ge=0, le=10**12)
 
     @pydantic.model_validator(mode="after")
     def _one_origin(self) -> "TextData":
@@ -92,11 +97,11 @@ class StepData(Data):
     """Sequences of steps that are rows of columns: what CSV files and tables have in common."""
 
     #: the labels are the whole numbers 0 .. num_classes - 1
-    num_classes: PositiveInt | None = None
+    num_classes: Annotated[int, Field(gt=0, le=10**6)] | None = None
     #: the labels by name, in the order of the network's outputs; without either they are those of all sequences
     classes: tuple[str, ...] | None = None
     #: forecasting: the target is the sequence itself so many steps ahead; 0 = the labels are the target
-    horizon: int = Field(0, ge=0)
+    horizon: int = Field(0, ge=0, le=10**9)
     #: fitted once over the training part, kept with the run
     normalize: Literal["none", "standardize", "min_max"] = "none"
 
@@ -123,7 +128,7 @@ class CsvData(StepData):
     #: files, directories or glob patterns: local, s3://, gs:// or hdfs://
     path: str | tuple[str, ...]
     #: lines before the first step in every file; the last of them may name the columns
-    skip_lines: int = Field(0, ge=0)
+    skip_lines: int = Field(0, ge=0, le=10**9)
     #: between two columns; `tab` is a tabulator
     delimiter: Annotated[str, BeforeValidator(_one_character)] = Field(",", min_length=1, max_length=1)
     #: the label's column, by name or place; regression may name several

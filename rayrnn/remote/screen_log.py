@@ -6,6 +6,7 @@ may be killed in the middle of a line: what is no word is passed over, here and 
 
 import fcntl
 import json
+import os
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, fields
@@ -13,11 +14,15 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, assert_never
 
-from rayrnn.errors import Interrupted, RayrnnError
+from rayrnn.errors import Interrupted, RayrnnError, RunError
+from rayrnn.foreign import open_inside, read_inside
 from rayrnn.runs.directory import Run
 from rayrnn.training.messages import Evaluated, Joined, Lost, Membership, RoundLearned, WentOn, from_json, to_json
 from rayrnn.training.screen import Reporter
 from rayrnn.training.summary import Outline, Summary
+
+#: bytes: no run says more
+MOST_TRANSCRIPT = 2**30
 
 Word = dict[str, Any]
 
@@ -83,14 +88,23 @@ class Transcript:
         self._path = path
 
     def lines(self) -> list[str]:
-        """The lines that are there, in order."""
-        if not self._path.exists():
+        """The lines that are there, in order.
+
+        Raises:
+            RunError: the file cannot be read, is none, or is longer than a transcript is.
+        """
+        try:
+            content = read_inside(self._path.parent, self._path.name, most=MOST_TRANSCRIPT)
+        except FileNotFoundError:
             return []
-        return self._path.read_bytes().decode("utf-8", errors="replace").split("\n")[:-1]
+        except OSError as error:
+            raise RunError(f"{self._path} cannot be used: {error.strerror}") from None
+        return content.decode("utf-8", errors="replace").split("\n")[:-1]
 
     def take(self, number: int, line: str) -> None:
         """Keep line `number` (from 0) of the run's file, unless another listener has done so."""
-        with self._path.open("a+b") as file:
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT
+        with open(open_inside(self._path.parent, self._path.name, flags), "a+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             file.seek(0)
             content = file.read()
@@ -109,9 +123,10 @@ def word_of(line: str | bytes) -> Word | None:
     """The word that a line is, if it is one."""
     try:
         values = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    return values if isinstance(values, dict) and "word" in values else None
+    whole = isinstance(values, dict) and isinstance(values.get("word"), str)
+    return values if whole and isinstance(values.get("time", 0.0), int | float) else None
 
 
 def _ends_with_a_line(path: Path) -> bool:

@@ -18,11 +18,13 @@ from rayrnn.remote.follow import ALIVE, Listener, ask, error_of, find_run, runs_
 from rayrnn.remote.job import PID, SPEC, WORK, JobSpec
 from rayrnn.remote.screen_log import Word, show, summary_of
 from rayrnn.remote.upload import OUTSIDE, Upload, gather
-from rayrnn.runs.directory import Run, create_run, open_run, resumable
+from rayrnn.runs.directory import Run, create_run, has_run, open_run, resumable
 from rayrnn.runs.layout import RECIPE, SCREEN, refuse_links
+from rayrnn.terminal import Terminal
 from rayrnn.training.driver import stop_requests
 from rayrnn.training.screen import Screen
 from rayrnn.training.summary import Summary
+from rayrnn.wording import shortened
 
 #: seconds without the head before this side gives up; the run goes on without it
 PATIENCE = 600.0
@@ -58,9 +60,9 @@ def train_on_cluster(
     head = find_head(read_cluster_file(file))
     path = Path(out) if out is not None else Path("runs") / recipe.name
     upload = gather(recipe)
-    run = resumable(path, recipe) if resume and (path / RECIPE).exists() else create_run(path)
+    run = resumable(path, recipe) if resume and has_run(path) else create_run(path)
     record = load_record(run) or Record(new_job_name(path.name), path_on_head(path))
-    remote = RemoteRun(head, record, run, recipe, console or Console(stderr=True), patience)
+    remote = RemoteRun(head, record, run, recipe, console or Terminal(stderr=True), patience)
     remote.dispatch(upload, resume=resume)
     return remote.follow(detach=detach)
 
@@ -80,8 +82,8 @@ def follow_run(run: str, file: Path | None, *, trust: bool = False, console: Con
         UsageError: there is no such run, or it was begun elsewhere and no `file` is given.
         RayrnnError: the one that the run ended with.
     """
-    console = console or Console(stderr=True)
-    if (Path(run) / RECIPE).exists():
+    console = console or Terminal(stderr=True)
+    if has_run(Path(run)):
         here = open_run(run, trust=trust)
         record = load_record(here)
         if record is None:
@@ -215,7 +217,7 @@ class RemoteRun:
                 return
 
     def _take(self, word: Word, fetcher: Fetcher) -> None:
-        kind, self._now = word["word"], word["time"]
+        kind, self._now = word["word"], word.get("time", self._now)
         if kind == "checkpoint":
             fetcher.want(word["name"])
         elif kind == "summary":
@@ -223,7 +225,20 @@ class RemoteRun:
         elif kind == "end":
             self._end = word
         else:
-            show(_as_here(word), self._screen, self._run)
+            self._show(_as_here(word))
+
+    def _show(self, word: Word) -> None:
+        """
+        Raises:
+            RunError: it is no word; the transcript may be anybody's.
+        """
+        try:
+            show(word, self._screen, self._run)
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+            raise RunError(
+                f"{self._run.path / SCREEN} cannot be used: {shortened(word)} is no word of a run "
+                f"({type(error).__name__}: {error})"
+            ) from None
 
     def _conclude(self, fetcher: Fetcher) -> Summary:
         """Bring everything home; raise what the run ended with."""

@@ -16,7 +16,7 @@ from rayrnn.durable import replace_durably
 from rayrnn.errors import RayrnnError, RunError, UsageError
 from rayrnn.recipe import Recipe
 from rayrnn.runs.checkpoints import MANIFEST, newest_round, round_of
-from rayrnn.runs.directory import Run, create_run, resumable
+from rayrnn.runs.directory import Run, create_run, has_run, resumable
 from rayrnn.runs.layout import IDENTITY, LOCK, RECIPE, UNSENT, belongs
 from rayrnn.runs.store import Store, is_address
 
@@ -243,7 +243,7 @@ def landed(out: str | Path, recipe: Recipe, *, resume: bool, warn: Callable[[str
     """
     if not is_address(out):
         path = Path(out)
-        run = resumable(path, recipe) if resume and (path / RECIPE).exists() else create_run(path)
+        run = resumable(path, recipe) if resume and has_run(path) else create_run(path)
         with run.held():
             yield run
         return

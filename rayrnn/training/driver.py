@@ -4,6 +4,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -24,11 +25,12 @@ from rayrnn.errors import RayrnnError, RunError
 from rayrnn.models.own import OwnNetwork
 from rayrnn.recipe import Recipe
 from rayrnn.recipe.sources import OWN
-from rayrnn.runs.checkpoints import newest_checkpoint
+from rayrnn.runs.checkpoints import name_of, newest_checkpoint
 from rayrnn.runs.copies import landed
 from rayrnn.runs.directory import Run, check_trust
-from rayrnn.runs.model import build_network, check_network, find_network, with_network
+from rayrnn.runs.model import build_network, check_encoding, check_network, find_network, with_network
 from rayrnn.streams import lasting
+from rayrnn.terminal import Terminal
 from rayrnn.training.channel import Inbox
 from rayrnn.training.coordinator import start_coordinator
 from rayrnn.training.failures import Strikes, broken, headless, interrupted, nodeless, unexpected, without_a_word
@@ -53,7 +55,7 @@ from rayrnn.training.progress import Progress
 from rayrnn.training.recorder import Recorder
 from rayrnn.training.screen import Reporter, Screen
 from rayrnn.training.summary import Summary, outline_of
-from rayrnn.training.worker import WorkerSpec
+from rayrnn.training.worker import WorkerSpec, check_checkpoint
 from rayrnn.training.worker_pool import WorkerPool
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -129,10 +131,10 @@ def train(
         Interrupted: the user stopped the run; a checkpoint is written.
     """
     recipe = recipe if network is None else with_network(recipe, network)
-    screen = screen or Screen(console or Console(file=lasting(sys.stderr)), recipe)
+    screen = screen or Screen(console or Terminal(file=lasting(sys.stderr)), recipe)
     out = out if out is not None else Path("runs") / recipe.name
     check_trust(recipe, trusted=trust or network is not None or not resume, where=str(out))
-    with landed(out, recipe, resume=resume, warn=screen.warn) as run:
+    with landed(out, recipe, resume=resume, warn=screen.warn) as run, _told(run):
         run.trusted = True  # its code is the one that this recipe names
         if on_written is not None:
             run.tell(on_written)
@@ -141,12 +143,31 @@ def train(
             if data is None and recipe.data.source in OWN:  # others may start processes of their own on the cluster
                 pool.start_early(num_workers)
             screen.say("reading the data ...")
-            prepared = prepare(recipe, data, encoding=run.stored_encoding)
+            if (encoding := run.stored_encoding) is not None:
+                check_encoding(recipe, encoding, where=run.path)
+            prepared = prepare(recipe, data, encoding=encoding)
             check_network(recipe, prepared.encoding, own)
             driver = Driver(run, recipe, prepared, screen, inbox=inbox, pool=pool, own=own)
             summary = driver.train(num_workers, resume=resume)
     screen.finish(summary, run.metrics())
     return summary
+
+
+@contextmanager
+def _told(run: Run) -> Iterator[None]:
+    """
+    Raises:
+        RunError: in the place of an error that nobody foresaw, whose traceback is in the run's log then.
+    """
+    try:
+        yield
+    except RayrnnError:
+        raise
+    except Exception as error:
+        with suppress(OSError):
+            run.append_log("".join(traceback.format_exception(error)))
+        words = next(iter(str(error).splitlines()), "")[:500]
+        raise RunError(f"the run failed: {type(error).__name__}: {words}; its traceback is in {run.log}") from error
 
 
 @contextmanager
@@ -235,6 +256,9 @@ class Driver:
                 self._screen.say("there is no checkpoint to go on from: beginning with round 1")
             self._run.cut_metrics(0)
             return
+        network = build_network(self._recipe, self._prepared.encoding, self._own)
+        name = name_of(checkpoint.progress["round"])
+        check_checkpoint(checkpoint, network, self._recipe, where=str(self._run.checkpoints / name))
         self._progress = Progress.from_json(checkpoint.progress)
         self._run.cut_metrics(self._progress.round)
         self._inbox.give(checkpoint=(ray.put(checkpoint),))

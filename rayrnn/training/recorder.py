@@ -147,8 +147,8 @@ class Recorder:
 
     def log(self, text: str) -> None:
         """Add to what Ray and the workers said."""
-        with self._training_goes_on(), self._run.log.open("a", encoding="utf-8") as log:
-            log.write(text)
+        with self._training_goes_on():
+            self._run.append_log(text)
 
     def take_checkpoint_part(self, event: CheckpointPart) -> None:
         """One worker's part of a checkpoint; one that comes when a newer checkpoint is complete is dropped."""

@@ -1,6 +1,7 @@
 """Files are found as a shell finds them, and shared out to tasks by their bytes."""
 
 import glob
+import gzip
 from pathlib import Path
 
 import numpy as np
@@ -89,3 +90,28 @@ def test_a_store_that_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "nothing")
     with pytest.raises(DataError, match="s3://bucket/data cannot be listed"):
         list_files("s3://bucket/data", endpoint="http://127.0.0.1:9")
+
+
+def test_a_file_that_unpacks_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rayrnn.data.files.SMALL_BYTES", 2**20)
+    monkeypatch.setattr("rayrnn.data.files.PIECE_BYTES", 2**16)
+    for name, zeros in (("small.gz", 2**19), ("bomb.gz", 2**24)):
+        (tmp_path / name).write_bytes(gzip.compress(bytes(zeros)))
+    bomb, small = list_files(str(tmp_path / "bomb.gz")), list_files(str(tmp_path / "small.gz"))
+    assert read_bytes(small, 0) == bytes(2**19)
+    with pytest.raises(DataError, match=r"bomb\.gz has .* bytes and gives more than .*: it is too large"):
+        read_bytes(bomb, 0)
+
+
+@pytest.mark.parametrize("pattern", ["*a" * 30 + "*b", "*" + "[a-z]*" * 30 + "b", "*?a" * 20 + "/*" + "a*" * 20 + "b"])
+def test_a_pattern_with_many_wildcards_comes_to_an_end(tmp_path: Path, pattern: str) -> None:
+    for name in ("a" * 200, "ab" * 60, "a" * 100 + "c"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / ("a" * 200)).touch()
+        (tmp_path / f"{name}.txt").touch()
+    with pytest.raises(DataError, match="no file matches"):
+        list_files(str(tmp_path / pattern))
+    with pytest.raises(DataError, match=r"more than 3 of \*\*"):
+        list_files(str(tmp_path / ("**/a" * 4)))
+    found = list_files(str(tmp_path / "*a*a*a*c.*t*t"))
+    assert [Path(name).name for name in found.names] == ["a" * 100 + "c.txt"]

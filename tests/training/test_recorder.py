@@ -10,6 +10,7 @@ from rayrnn.runs.checkpoints import Tensors, pack
 from rayrnn.runs.directory import Run, create_run
 from rayrnn.training.messages import CheckpointPart, Common, Evaluated, Lost, RoundLearned
 from rayrnn.training.recorder import Recorder
+from tests.crashing import progress_of
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def part(worker: int, *, generation: int = 4, digest: str = "same", number: int 
         members=(0, 1),
         digest=digest,
         optimizer=pack({"moment": torch.full((1,), float(worker))}),
-        common=Common(pack({"weight": torch.ones(2)}), pack({}), {"round": number}),
+        common=Common(pack({"weight": torch.ones(2)}), pack({}), progress_of(number)),
     )
 
 
