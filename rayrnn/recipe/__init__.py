@@ -1,7 +1,7 @@
 """What is learned: one YAML file, validated, frozen, and stored with the run."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -14,6 +14,7 @@ from rayrnn.errors import RecipeError
 from rayrnn.recipe.data_sections import CsvData, Data, Section, StepData, TextData
 from rayrnn.recipe.sections import Averaging, Model, Training
 from rayrnn.recipe.sources import section_named
+from rayrnn.recipe.written import parse_typed, parse_yaml, write_yaml
 from rayrnn.tasks import Choices, Task, Weighable, load_task
 from rayrnn.user_code import PythonFiles, files_of
 from rayrnn.wording import did_you_mean, line_of
@@ -79,7 +80,7 @@ class Recipe(Section):
 
     def to_yaml(self) -> str:
         """The resolved recipe: every default written out."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        return write_yaml(self.model_dump(mode="json"))
 
     def __reduce__(self) -> tuple[object, ...]:
         """With the modules that it names: they arrive first, for the state may hold a section of one of them."""
@@ -225,7 +226,7 @@ def read_recipe(where: str | Path) -> tuple[str, str]:
 
 def _parse_yaml(text: str, origin: str) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(text)
+        values = parse_yaml(text)
     except yaml.YAMLError as error:
         raise RecipeError(f"{origin} is not valid YAML: {error}") from None
     if not isinstance(values, dict):
@@ -242,17 +243,20 @@ def _apply(values: dict[str, Any], override: str) -> None:
         values = values.setdefault(section, {})
         if not isinstance(values, dict):
             raise RecipeError(f"--set {key}: {section!r} holds a value, it is no section")
-    values[leaf] = _parse_option(raw) if sections[:2] == ["model", "options"] else _parse_value(raw)
+    if [*sections, leaf][:2] == ["model", "options"]:
+        values[leaf] = _parse_option(raw)
+    else:
+        values[leaf] = _parse_value(raw, parse_typed if key == "model" else parse_yaml)
 
 
-def _parse_value(raw: str) -> object:
+def _parse_value(raw: str, read: Callable[[str], object]) -> object:
     """Text stays text (the schema turns it into a number where one is due); [..], {..} and null are YAML."""
     if raw in ("null", "~", ""):
         return None
     if raw[0] not in "[{":
         return raw
     try:
-        return yaml.safe_load(raw)
+        return read(raw)
     except yaml.YAMLError:
         return raw
 
@@ -262,7 +266,7 @@ def _parse_option(raw: str) -> object:
     try:
         return json.loads(raw)
     except ValueError:
-        return _parse_value(raw)
+        return _parse_value(raw, parse_typed)
 
 
 def _describe(fault: Any, origin: str, text: str, values: Any) -> str:
@@ -281,7 +285,7 @@ def _describe(fault: Any, origin: str, text: str, values: Any) -> str:
 
 def _is_union_branch(part: object) -> bool:
     """pydantic puts the tried type's name into the location of a union's fault; the user never wrote it."""
-    branches = ("str", "float", "int", "constrained-str", "number", "bounds")
+    branches = ("str", "float", "int", "constrained-str", "number", "bounds", "Place")
     return isinstance(part, str) and ("[" in part or part in branches)
 
 

@@ -11,7 +11,7 @@ from pyarrow import fs
 from rayrnn.data.arrow_lists import ends, flat, unwrap, wrap
 from rayrnn.data.files import Listing, has_wildcard, open_file_system, read_bytes
 from rayrnn.data.rows import Label
-from rayrnn.data.sources.csv_columns import records
+from rayrnn.data.sources.csv_header import records
 from rayrnn.data.sources.labels import Target, sequence_labels
 from rayrnn.errors import DataError, RecipeError
 from rayrnn.recipe.data_sections import CsvData
