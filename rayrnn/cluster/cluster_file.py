@@ -12,7 +12,7 @@ import yaml
 from rayrnn.cluster.environment import quiet_ray
 from rayrnn.cluster.ray_internals import complete_launcher_config, launcher_providers, launcher_schema
 from rayrnn.errors import ClusterError
-from rayrnn.wording import did_you_mean, line_of
+from rayrnn.wording import did_you_mean, line_of, path_of
 
 #: the way down to a value: keys of mappings and numbers in lists
 Keys = Sequence[str | int]
@@ -53,6 +53,7 @@ def read_cluster_file(path: Path) -> ClusterFile:
     Raises:
         ClusterError: it cannot be read, is no YAML, or does not fit Ray's schema; names every fault with its line.
     """
+    path = path_of(path)
     text = _read(path)
     config = _parse(path, text)
     faults = list(_faults(config))

@@ -12,7 +12,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from rayrnn.errors import DataError
-from rayrnn.wording import closest
+from rayrnn.wording import closest, path_of
 
 SCHEMES = ("s3", "gs", "hdfs", "file")
 _WILDCARD = re.compile(r"[*?\[]")
@@ -57,6 +57,7 @@ class Listing:
 def list_files(where: str | tuple[str, ...], *, endpoint: str | None = None) -> Listing:
     """Find the files that `where` names.
 
+    What is there as it is written is no pattern, whatever characters are in its name, nor is a directory on the way.
     A directory stands for all files in it and below, without hidden ones (`.git`) and the marks that programs leave
     (`_SUCCESS`). `sysconfig:stdlib/...` begins in the directory of this Python's standard library.
 
@@ -116,11 +117,6 @@ def read_bytes(listing: Listing, number: int) -> bytes:
         raise DataError(f"{listing.names[number]} cannot be read: {error}") from None
 
 
-def has_wildcard(path: str) -> bool:
-    """Whether a path is a glob pattern."""
-    return _WILDCARD.search(path) is not None
-
-
 def _object_store(scheme: str, bucket: str, endpoint: str | None) -> fs.FileSystem:
     options = {}
     if endpoint is None and scheme == "s3":
@@ -149,7 +145,7 @@ def _local_path(address: str) -> str:
         if name not in sysconfig.get_path_names():
             raise DataError(f"{address}: Python has no directory {name!r}; write sysconfig:stdlib/*.py")
         return str(Path(sysconfig.get_path(name)) / rest)
-    return Path(address).expanduser().absolute().as_posix()
+    return path_of(address).absolute().as_posix()
 
 
 def _prefix(address: str) -> str:
@@ -162,8 +158,9 @@ def _prefix(address: str) -> str:
 def _find(filesystem: fs.FileSystem, path: str, address: str) -> dict[str, int]:
     """Path -> bytes of what one address names."""
     try:
-        if has_wildcard(path):
-            return _find_matching(filesystem, path, address)
+        base, pattern = _split_pattern(filesystem, path)
+        if pattern:
+            return _find_matching(filesystem, base, pattern, address)
         info = filesystem.get_file_info(path)
         if info.type == fs.FileType.File:
             return {info.path: info.size}
@@ -177,23 +174,26 @@ def _find(filesystem: fs.FileSystem, path: str, address: str) -> dict[str, int]:
     return found
 
 
-def _find_matching(filesystem: fs.FileSystem, pattern: str, address: str) -> dict[str, int]:
-    fixed, last = pattern[: _first_wildcard(pattern)].rpartition("/")[0], pattern.rpartition("/")[2]
-    base = fixed or "/"
+def _split_pattern(filesystem: fs.FileSystem, path: str) -> tuple[str, str]:
+    """The directory that is there by its own name, and the pattern below it; none where there is no wildcard."""
+    parts = path.split("/")
+    for count, part in enumerate(parts, start=1):
+        there = "/".join(parts[:count])
+        if _WILDCARD.search(part) and filesystem.get_file_info(there).type == fs.FileType.NotFound:
+            return "/".join(parts[: count - 1]) or "/", "/".join(parts[count - 1 :])
+    return path, ""
+
+
+def _find_matching(filesystem: fs.FileSystem, base: str, pattern: str, address: str) -> dict[str, int]:
     if filesystem.get_file_info(base).type != fs.FileType.Directory:
         raise DataError(_not_found(filesystem, base, address))
-    one_level = pattern.removeprefix(fixed).lstrip("/") == last and "**" not in last
-    found = _walk(filesystem, base, recursive=not one_level)
+    found = _walk(filesystem, base, recursive="/" in pattern or "**" in pattern)
     matches = re.compile(_expression(pattern)).fullmatch
-    chosen = {path: size for path, size in found.items() if matches(path)}
+    start = len(base.rstrip("/")) + 1
+    chosen = {path: size for path, size in found.items() if matches(path[start:])}
     if not chosen:
         raise DataError(f"no file matches {address}; {len(found)} files lie in {base}, looked from {Path.cwd()}")
     return chosen
-
-
-def _first_wildcard(pattern: str) -> int:
-    match = _WILDCARD.search(pattern)
-    return match.start() if match else len(pattern)
 
 
 def _expression(pattern: str) -> str:

@@ -17,7 +17,7 @@ from rayrnn.recipe.sources import section_named
 from rayrnn.recipe.written import parse_typed, parse_yaml, write_yaml
 from rayrnn.tasks import Choices, Task, Weighable, load_task
 from rayrnn.user_code import PythonFiles, files_of
-from rayrnn.wording import did_you_mean, line_of
+from rayrnn.wording import did_you_mean, line_of, path_of
 
 if TYPE_CHECKING:
     from rayrnn.data.rows import Needs
@@ -204,7 +204,7 @@ def shipped_recipes() -> dict[str, str]:
 
 def read_recipe(where: str | Path) -> tuple[str, str]:
     """What to call a recipe in messages, and its YAML text, from a file or a shipped recipe's name."""
-    path = Path(where)
+    path = path_of(where)
     if path.suffix not in Recipe.suffixes and not path.exists():
         shipped = shipped_recipes()
         if str(where) in shipped:

@@ -24,6 +24,7 @@ from rayrnn.recipe import Recipe, code_named_in, load_recipe, parse_recipe
 from rayrnn.runs.checkpoints import Checkpoint, write_checkpoint
 from rayrnn.runs.layout import CHECKPOINTS, ENCODING, LOCK, LOG, METRICS, MODEL, RECIPE, SKIPPED, refuse_links
 from rayrnn.runs.store import Store, is_address
+from rayrnn.wording import path_of
 
 #: the sections of a recipe that a resumed run cannot change
 FIXED = ("task", "data", "model", "seed")
@@ -204,9 +205,10 @@ def open_run(path: str | Path, *, trust: bool = False) -> Run:
     """
     if is_address(path):
         return _copied(Store(str(path)), trust)
-    if not (Path(path) / RECIPE).is_file():
+    folder = path_of(path)
+    if not (folder / RECIPE).is_file():
         raise UsageError(f"{path} is no run: it has no {RECIPE}; `rayrnn train` writes one, usually under runs/")
-    return Run(Path(path), trusted=trust)
+    return Run(folder, trusted=trust)
 
 
 def check_trust(recipe: Recipe, *, trusted: bool, where: str) -> None:

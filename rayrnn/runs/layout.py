@@ -20,6 +20,7 @@ import re
 from pathlib import Path
 
 from rayrnn.errors import UsageError
+from rayrnn.wording import path_of
 
 RECIPE = "recipe.yaml"
 ENCODING = "vocabulary.json"
@@ -46,7 +47,7 @@ _OF_CHECKPOINT = re.compile(
 
 def is_stored(recipe: str | Path) -> bool:
     """Whether a recipe's file is the one that a run keeps; it may be a stranger's."""
-    path, others = Path(recipe), (ENCODING, MODEL, METRICS, CHECKPOINTS)
+    path, others = path_of(recipe), (ENCODING, MODEL, METRICS, CHECKPOINTS)
     return path.name == RECIPE and any((path.parent / name).exists() for name in others)
 
 
