@@ -1,8 +1,11 @@
-"""What people read and write: numbers, sizes, durations, the word they may have meant, the line where a key stands."""
+"""What people read and write: numbers, sizes, paths, commands, the word they meant, the line where a key stands."""
 
 import difflib
+import os
 import re
+import shlex
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import yaml
 
@@ -57,6 +60,17 @@ def shortened(value: object, most: int = 200) -> str:
     """The value as it is written in a program, its middle left out where that is long."""
     words = repr(value)
     return words if len(words) <= most else f"{words[: most // 2]} ... {words[-most // 4 :]}"
+
+
+def path_of(written: str | Path) -> Path:
+    """The file that a path means: `~` is the home directory, also where no shell has seen it."""
+    # Path.expanduser raises where there is no such user, or none of this number
+    return Path(os.path.expanduser(written))
+
+
+def command_line(*words: object) -> str:
+    """A command that can be pasted into a shell, whatever characters a path in it has."""
+    return shlex.join(map(str, words))
 
 
 def closest(word: str, known: Iterable[str]) -> str | None:

@@ -29,11 +29,11 @@ FLOOR_PLAN = """
     rayrnn.tasks rayrnn.tasks.class_answers
     rayrnn.tasks.classification rayrnn.tasks.language_model rayrnn.tasks.regression rayrnn.tasks.tagging
     rayrnn.recipe.data_sections
-    rayrnn.recipe.sections rayrnn.recipe.sources
+    rayrnn.recipe.sections rayrnn.recipe.sources rayrnn.recipe.written
     rayrnn.recipe
     rayrnn.data.files rayrnn.data.sources.source
     rayrnn.data.sequences
-    rayrnn.data.sources.labels rayrnn.data.sources.text
+    rayrnn.data.sources.csv_header rayrnn.data.sources.labels rayrnn.data.sources.text
     rayrnn.data.sources.tables
     rayrnn.data.sources.csv_columns rayrnn.data.sources.grouping
     rayrnn.data.sources.csv_labels rayrnn.data.sources.csv_parsing

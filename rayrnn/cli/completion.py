@@ -1,5 +1,6 @@
 """What the shell is offered when the user presses TAB. Where it is offered nothing, it completes files by itself."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -36,7 +37,7 @@ def complete_run(incomplete: str) -> list[str]:
 def _offered(incomplete: str, is_wanted: Callable[[Path], bool]) -> list[str]:
     folder, slash, begun = incomplete.rpartition("/")
     offered = []
-    for path in _children(Path(f"{folder}{slash}").expanduser()):
+    for path in _children(Path(os.path.expanduser(f"{folder}{slash}"))):
         if path.name.startswith(begun) and (begun or not path.name.startswith(".")):
             found = [path] if is_wanted(path) else [child for child in _children(path) if is_wanted(child)]
             # as it was begun, ~ and all

@@ -13,7 +13,7 @@ from rayrnn.cluster.environment import quiet_ray
 from rayrnn.cluster.ray_internals import complete_launcher_config, launcher_providers, launcher_schema
 from rayrnn.errors import ClusterError
 from rayrnn.foreign import check_yaml, read_plain
-from rayrnn.wording import did_you_mean, line_of, shortened
+from rayrnn.wording import did_you_mean, line_of, path_of, shortened
 
 #: the way down to a value: keys of mappings and numbers in lists
 Keys = Sequence[str | int]
@@ -56,6 +56,7 @@ def read_cluster_file(path: Path) -> ClusterFile:
     Raises:
         ClusterError: it cannot be read, is no YAML, or does not fit Ray's schema; names every fault with its line.
     """
+    path = path_of(path)
     text = _read(path)
     config = _parse(path, text)
     faults = list(_faults(config))

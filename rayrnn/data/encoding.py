@@ -297,6 +297,11 @@ class Encoding:
         return self.inputs.size
 
     @property
+    def column_names(self) -> tuple[str, ...]:
+        """What the columns were called that were learned; none where they had no names."""
+        return (*self.inputs.names, *self.inputs.category_names) if isinstance(self.inputs, Numbers) else ()
+
+    @property
     def num_outputs(self) -> int:
         """Symbols, classes, or numbers to predict."""
         return self.targets.size

@@ -13,7 +13,7 @@ from pyarrow import fs
 
 from rayrnn.errors import DataError
 from rayrnn.foreign import memory_bytes
-from rayrnn.wording import closest
+from rayrnn.wording import closest, path_of
 
 SCHEMES = ("s3", "gs", "hdfs", "file")
 _WILDCARD = re.compile(r"[*?\[]")
@@ -66,6 +66,7 @@ class Listing:
 def list_files(where: str | tuple[str, ...], *, endpoint: str | None = None) -> Listing:
     """Find the files that `where` names.
 
+    What is there as it is written is no pattern, whatever characters are in its name, nor is a directory on the way.
     A directory stands for all files in it and below, without hidden ones (`.git`) and the marks that programs leave
     (`_SUCCESS`). `sysconfig:stdlib/...` begins in the directory of this Python's standard library.
 
@@ -144,11 +145,6 @@ def _unpacked(stream: pa.NativeFile, listing: Listing, number: int) -> bytes:
     return b"".join(pieces)
 
 
-def has_wildcard(path: str) -> bool:
-    """Whether a path is a glob pattern."""
-    return _WILDCARD.search(path) is not None
-
-
 def _object_store(scheme: str, bucket: str, endpoint: str | None) -> fs.FileSystem:
     options = {}
     if endpoint is None and scheme == "s3":
@@ -177,7 +173,7 @@ def _local_path(address: str) -> str:
         if name not in sysconfig.get_path_names():
             raise DataError(f"{address}: Python has no directory {name!r}; write sysconfig:stdlib/*.py")
         return str(Path(sysconfig.get_path(name)) / rest)
-    return Path(address).expanduser().absolute().as_posix()
+    return path_of(address).absolute().as_posix()
 
 
 def _prefix(address: str) -> str:
@@ -190,8 +186,9 @@ def _prefix(address: str) -> str:
 def _find(filesystem: fs.FileSystem, path: str, address: str) -> dict[str, int]:
     """Path -> bytes of what one address names."""
     try:
-        if has_wildcard(path):
-            return _find_matching(filesystem, path, address)
+        base, pattern = _split_pattern(filesystem, path)
+        if pattern:
+            return _find_matching(filesystem, base, pattern, address)
         info = filesystem.get_file_info(path)
         if info.type == fs.FileType.File:
             return {info.path: info.size}
@@ -207,25 +204,28 @@ def _find(filesystem: fs.FileSystem, path: str, address: str) -> dict[str, int]:
     return found
 
 
-def _find_matching(filesystem: fs.FileSystem, pattern: str, address: str) -> dict[str, int]:
+def _split_pattern(filesystem: fs.FileSystem, path: str) -> tuple[str, str]:
+    """The directory that is there by its own name, and the pattern below it; none where there is no wildcard."""
+    parts = path.split("/")
+    for count, part in enumerate(parts, start=1):
+        there = "/".join(parts[:count])
+        if _WILDCARD.search(part) and filesystem.get_file_info(there).type == fs.FileType.NotFound:
+            return "/".join(parts[: count - 1]) or "/", "/".join(parts[count - 1 :])
+    return path, ""
+
+
+def _find_matching(filesystem: fs.FileSystem, base: str, pattern: str, address: str) -> dict[str, int]:
     if pattern.count("**") > MOST_DEEP_WILDCARDS:
         raise DataError(f"{address} has more than {MOST_DEEP_WILDCARDS} of **, which would be tried without end")
-    fixed, last = pattern[: _first_wildcard(pattern)].rpartition("/")[0], pattern.rpartition("/")[2]
-    base = fixed or "/"
     if filesystem.get_file_info(base).type != fs.FileType.Directory:
         raise DataError(_not_found(filesystem, base, address))
-    one_level = pattern.removeprefix(fixed).lstrip("/") == last and "**" not in last
-    found = _walk(filesystem, base, recursive=not one_level)
+    found = _walk(filesystem, base, recursive="/" in pattern or "**" in pattern)
     matches = re.compile(_expression(pattern)).fullmatch
-    chosen = {path: size for path, size in found.items() if matches(path)}
+    start = len(base.rstrip("/")) + 1
+    chosen = {path: size for path, size in found.items() if matches(path[start:])}
     if not chosen:
         raise DataError(f"no file matches {address}; {len(found)} files lie in {base}, looked from {Path.cwd()}")
     return chosen
-
-
-def _first_wildcard(pattern: str) -> int:
-    match = _WILDCARD.search(pattern)
-    return match.start() if match else len(pattern)
 
 
 def _expression(pattern: str) -> str:

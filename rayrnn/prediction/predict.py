@@ -134,10 +134,11 @@ def predict(
     model = _answering(run)
     recipe = model.recipe
     destination = open_destination(str(out), suffixes=SUFFIXES, endpoint=recipe.data.endpoint)
-    num_columns = model.encoding.inputs.num_columns
+    num_columns, names = model.encoding.inputs.num_columns, model.encoding.column_names
     with connect(address):
         started = time.monotonic()
-        sequences = read(recipe.data, needs_of(recipe), where=str(path), labelled=False, num_columns=num_columns)
+        needs, where = needs_of(recipe), str(path)
+        sequences = read(recipe.data, needs, where=where, labelled=False, num_columns=num_columns, column_names=names)
         count, skipped = write(answered(sequences, model), destination, console or Terminal(stderr=True))
         return Written(str(out), count, tuple(skipped), time.monotonic() - started)
 

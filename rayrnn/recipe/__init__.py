@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -16,9 +16,10 @@ from rayrnn.foreign import check_yaml, read_plain
 from rayrnn.recipe.data_sections import CsvData, Data, Section, StepData, TextData
 from rayrnn.recipe.sections import Averaging, Model, Training
 from rayrnn.recipe.sources import section_named
+from rayrnn.recipe.written import parse_typed, parse_yaml, write_yaml
 from rayrnn.tasks import Choices, Task, Weighable, load_task
 from rayrnn.user_code import PythonFiles, files_of
-from rayrnn.wording import did_you_mean, line_of, shortened
+from rayrnn.wording import did_you_mean, line_of, path_of, shortened
 
 if TYPE_CHECKING:
     from rayrnn.data.rows import Needs
@@ -83,7 +84,7 @@ class Recipe(Section):
 
     def to_yaml(self) -> str:
         """The resolved recipe: every default written out."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        return write_yaml(self.model_dump(mode="json"))
 
     def __reduce__(self) -> tuple[object, ...]:
         """With the modules that it names: they arrive first, for the state may hold a section of one of them."""
@@ -189,9 +190,9 @@ def parse_recipe(text: str, origin: str) -> dict[str, Any]:
     return values
 
 
-def _built_up(text: str) -> Any:
+def _built_up(text: str, read: Callable[[str], Any] = parse_yaml) -> Any:
     check_yaml(text)
-    return yaml.safe_load(text)
+    return read(text)
 
 
 def code_named_in(values: Mapping[str, Any]) -> tuple[str, ...]:
@@ -223,7 +224,7 @@ def shipped_recipes() -> dict[str, str]:
 
 def read_recipe(where: str | Path) -> tuple[str, str]:
     """What to call a recipe in messages, and its YAML text, from a file or a shipped recipe's name."""
-    path = Path(where)
+    path = path_of(where)
     if path.suffix not in Recipe.suffixes and not os.path.exists(path):
         shipped = shipped_recipes()
         if str(where) in shipped:
@@ -252,17 +253,20 @@ def _apply(values: dict[str, Any], override: str) -> None:
         values = values.setdefault(section, {})
         if not isinstance(values, dict):
             raise RecipeError(f"--set {key}: {section!r} holds a value, it is no section")
-    values[leaf] = _parse_option(raw) if sections[:2] == ["model", "options"] else _parse_value(raw)
+    if [*sections, leaf][:2] == ["model", "options"]:
+        values[leaf] = _parse_option(raw)
+    else:
+        values[leaf] = _parse_value(raw, parse_typed if key == "model" else parse_yaml)
 
 
-def _parse_value(raw: str) -> object:
+def _parse_value(raw: str, read: Callable[[str], object]) -> object:
     """Text stays text (the schema turns it into a number where one is due); [..], {..} and null are YAML."""
     if raw in ("null", "~", ""):
         return None
     if raw[0] not in "[{":
         return raw
     try:
-        return _built_up(raw)
+        return _built_up(raw, read)
     except Exception:  # as in `parse_recipe`
         return raw
 
@@ -272,7 +276,7 @@ def _parse_option(raw: str) -> object:
     try:
         return json.loads(raw)
     except (ValueError, RecursionError):
-        return _parse_value(raw)
+        return _parse_value(raw, parse_typed)
 
 
 def _describe(fault: Any, origin: str, text: str, values: Any) -> str:

@@ -26,7 +26,7 @@ from rayrnn.runs.checkpoints import Checkpoint, write_checkpoint
 from rayrnn.runs.layout import CHECKPOINTS, ENCODING, LOCK, LOG, METRICS, MODEL, RECIPE, SKIPPED, refuse_links
 from rayrnn.runs.schema import StoredEncoding, StoredRound, checked, read_stored
 from rayrnn.runs.store import Store, is_address
-from rayrnn.wording import shortened
+from rayrnn.wording import path_of, shortened
 
 #: bytes of metrics.jsonl that are read: some million rounds
 MOST_METRICS = 2 * 2**30
@@ -250,9 +250,10 @@ def open_run(path: str | Path, *, trust: bool = False) -> Run:
     """
     if is_address(path):
         return _copied(Store(str(path)), trust)
-    if not has_run(Path(path)):
+    folder = path_of(path)
+    if not has_run(folder):
         raise UsageError(f"{path} is no run: it has no {RECIPE}; `rayrnn train` writes one, usually under runs/")
-    return Run(Path(path), trusted=trust)
+    return Run(folder, trusted=trust)
 
 
 def check_trust(recipe: Recipe, *, trusted: bool, where: str) -> None:

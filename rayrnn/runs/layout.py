@@ -21,6 +21,7 @@ from pathlib import Path
 
 from rayrnn.errors import UsageError
 from rayrnn.foreign import kind_of
+from rayrnn.wording import path_of
 
 RECIPE = "recipe.yaml"
 ENCODING = "vocabulary.json"
@@ -47,7 +48,7 @@ _OF_CHECKPOINT = re.compile(
 
 def is_stored(recipe: str | Path) -> bool:
     """Whether a recipe's file is the one that a run keeps; it may be a stranger's."""
-    path, others = Path(recipe), (ENCODING, MODEL, METRICS, CHECKPOINTS)
+    path, others = path_of(recipe), (ENCODING, MODEL, METRICS, CHECKPOINTS)
     return path.name == RECIPE and any(os.path.exists(path.parent / name) for name in others)
 
 

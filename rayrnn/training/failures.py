@@ -7,6 +7,7 @@ from rayrnn.recipe import Recipe
 from rayrnn.runs.directory import Run
 from rayrnn.runs.layout import MODEL, RECIPE
 from rayrnn.training.messages import Lost, Restarted, RoundLearned
+from rayrnn.wording import command_line
 
 #: so many exceptions, or ends of a process, of each worker before the same round is learned end the run
 RAISED_A_WORKER = 2
@@ -52,7 +53,8 @@ def interrupted(round_number: int, run: Run) -> Interrupted:
     """The user stopped the run after so many rounds."""
     return Interrupted(
         f"stopped after round {round_number:,}; the checkpoint is in {run.checkpoints}",
-        resume=f"rayrnn train {run.path / RECIPE} --out {run.name} --resume{run.recipe.asks_for_trust}",
+        resume=command_line("rayrnn", "train", run.path / RECIPE, "--out", run.name, "--resume")
+        + run.recipe.asks_for_trust,
     )
 
 

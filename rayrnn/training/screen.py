@@ -16,7 +16,7 @@ from rayrnn.recipe import Recipe, task_of
 from rayrnn.recipe.sections import Averaging
 from rayrnn.training.messages import Evaluated, Joined, Lost, Membership, RoundLearned, WentOn
 from rayrnn.training.summary import Outline, Summary
-from rayrnn.wording import counted, harmless, size
+from rayrnn.wording import command_line, counted, harmless, size
 
 #: without a terminal one plain line is printed for each of so many parts of the run
 PLAIN_LINES = 50
@@ -180,19 +180,26 @@ class Screen:
         """The curve of the loss, a small table, and what to type next."""
         if len(metrics) > 2:
             self._console.print(Text.from_ansi(curve(metrics, width=min(self._console.width, 100))))
-        self._facts(summary_rows(self._recipe, summary) | {"next": next_command(self._recipe, summary)})
+        rows = summary_rows(self._recipe, summary)
+        self._facts(rows)
+        self._fact("next", next_command(self._recipe, summary), width=max(map(len, rows)))
 
     def _facts(self, rows: dict[str, str]) -> None:
         """Names and values; in a file every one is a line, however long."""
         if not self._console.is_terminal:
-            width = max(map(len, rows))
             for name, value in rows.items():
-                self._console.print(Text(f"{name:<{width}}  {harmless(value)}"), soft_wrap=True, highlight=False)
+                self._fact(name, value, width=max(map(len, rows)))
             return
         table = Table.grid(padding=(0, 2))
         for name, value in rows.items():
             table.add_row(Text(name, style="bold cyan"), Text(harmless(value)))
         self._console.print(table)
+
+    def _fact(self, name: str, value: str, *, width: int) -> None:
+        """One name and its value, which the terminal may break but not we: a command is there to be copied."""
+        style = "bold cyan" if self._console.is_terminal else ""
+        text = Text.assemble((f"{name:<{width}}", style), "  ", harmless(value))
+        self._console.print(text, soft_wrap=True, highlight=False)
 
     @property
     def _next_round(self) -> int:
@@ -263,9 +270,9 @@ def went_on_words(event: WentOn) -> str:
 def next_command(recipe: Recipe, summary: Summary) -> str:
     """What the user will want to type now."""
     if task_of(recipe).generates:
-        return f"rayrnn generate {summary.run.name}{recipe.asks_for_trust}"
+        return command_line("rayrnn", "generate", summary.run.name) + recipe.asks_for_trust
     data = "" if recipe.data.held_out else " --data PATH"
-    return f"rayrnn evaluate {summary.run.name}{data}{recipe.asks_for_trust}"
+    return command_line("rayrnn", "evaluate", summary.run.name) + data + recipe.asks_for_trust
 
 
 def curve(metrics: list[dict[str, Any]], *, width: int) -> str:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pyarrow import fs
 
 from rayrnn.data.files import Listing, list_files, open_file_system, read_bytes
+from rayrnn.data.sources.csv_labels import lies_in_one_file
 from rayrnn.errors import DataError
 
 NAMES = ("a.csv", "b.csv", "ab.csv", "b.txt", "x/a.csv", "x/y/a.csv", "x[1].csv", "1/part-0.csv", "2/part-0.csv")
@@ -31,6 +32,71 @@ def directory(tmp_path: Path) -> Path:
 def test_a_pattern_finds_what_python_finds(directory: Path, pattern: str) -> None:
     expected = sorted(path for path in glob.glob(f"{directory}/{pattern}", recursive=True) if Path(path).is_file())
     assert list(list_files(f"{directory}/{pattern}").paths) == expected
+
+
+#: what directories are called that a pattern would read otherwise
+AWKWARD = ("proj [v2]", "[ab]", "a[", "]b[", "[!a]", "a*b", "what?", "**", "~x", "tab\there", "'quoted\" $HOME")
+
+
+@pytest.mark.parametrize("name", AWKWARD)
+def test_a_directory_may_be_called_anything_where_it_lies_above_or_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    files = tmp_path / name / name
+    files.mkdir(parents=True)
+    # what the names would match as patterns
+    for other in ("proj v/a.csv", "a/a.csv", "ab/a.csv", "acb/a.csv", "whats/a.csv", "b/b/a.csv"):
+        (tmp_path / other).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / other).write_text("wrong")
+    for file in ("a.csv", "b.csv", "c.txt"):
+        (files / file).write_text(file)
+    both = (f"{files}/a.csv", f"{files}/b.csv")
+    monkeypatch.chdir(files)
+    assert list_files("*.csv").paths == list_files("[ab].csv").paths == list_files("./?.csv").paths == both
+    assert list_files("a.csv").paths == both[:1]
+    assert list_files(".").paths == (*both, f"{files}/c.txt")
+    (tmp_path / "work").mkdir()
+    for here, where in ((files, str(files)), (tmp_path, f"./{name}/{name}"), (tmp_path / "work", f"../{name}/{name}")):
+        monkeypatch.chdir(here)
+        for found in (list_files(f"{where}/*.csv"), list_files((f"{where}/a.csv", f"{where}/b.csv"))):
+            assert [Path(path).resolve() for path in found.paths] == [Path(path) for path in both]
+        assert len(list_files(where)) == 3
+    assert list_files(f"file://{files}/*.csv").paths == both
+
+
+@pytest.mark.parametrize("name", AWKWARD)
+def test_one_file_of_labels_is_found_wherever_it_lies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    (folder / "labels.csv").write_text("a.csv,up\n")
+    monkeypatch.chdir(folder)
+    assert lies_in_one_file("labels.csv", endpoint=None)
+    assert lies_in_one_file(f"{folder}/labels.csv", endpoint=None)
+    assert not lies_in_one_file("label*.csv", endpoint=None)
+
+
+def test_what_is_there_as_it_is_written_is_no_pattern(directory: Path) -> None:
+    (directory / "x1.csv").write_text("another")
+    assert list_files(f"{directory}/x[1].csv").paths == (f"{directory}/x[1].csv",)
+    assert list_files(f"{directory}/x[0-9].csv").paths == (f"{directory}/x1.csv",)
+
+
+def test_a_pattern_that_matches_nothing_is_told_with_the_directory_it_was_looked_for_in(directory: Path) -> None:
+    with pytest.raises(DataError, match=r"no file matches .*\*\.pdf; 9 files lie in"):
+        list_files(f"{directory}/**/*.pdf")
+    with pytest.raises(DataError, match=r"there is no .*nowhere"):
+        list_files(f"{directory}/nowhere/*.csv")
+
+
+def test_a_home_of_nobody_is_a_name_like_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=r"there is no ~nobody-of-this-name/a\.csv"):
+        list_files("~nobody-of-this-name/a.csv")
+    (tmp_path / "~nobody-of-this-name").mkdir()
+    (tmp_path / "~nobody-of-this-name" / "a.csv").write_text("1")
+    assert len(list_files("~nobody-of-this-name/*.csv")) == 1
 
 
 def test_a_listing_knows_sizes_and_reads(directory: Path) -> None:
