@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import pydantic
-import yaml
 from pydantic import Field
 
 from rayrnn.errors import RecipeError
