@@ -281,6 +281,6 @@ def _not_found(filesystem: fs.FileSystem, path: str, address: str) -> str:
     neighbours = [info.base_name for info in filesystem.get_file_info(fs.FileSelector(parent))]
     close = closest(missing.rpartition("/")[2], neighbours)
     hint = f'; did you mean "{parent}/{close}"?' if close else ""
-    if not close and missing != path:
+    if not close and not address.endswith(missing.rpartition("/")[2]):  # which would be said already
         hint = f"; {parent} has no {missing.rpartition('/')[2]!r}"
     return f"there is no {address}{place}{hint}"
