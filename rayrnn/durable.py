@@ -5,12 +5,15 @@ from pathlib import Path
 
 
 def write_durably(path: Path, content: bytes, *, mode: int = 0o666) -> None:
-    """Write a file and wait until the disk has it.
+    """Make a new file and wait until the disk has it.
 
     Args:
-        mode: who may read it when it is new, less what the process's umask takes away.
+        mode: who may read it, less what the process's umask takes away.
+
+    Raises:
+        OSError: it cannot be written, or something of this name is there: no file is cut, and no link followed.
     """
-    with open(path, "wb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
+    with open(path, "xb", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, mode)) as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
@@ -22,6 +25,7 @@ def replace_durably(path: Path, content: bytes, *, mode: int = 0o666) -> None:
     One process at a time: two would write the same draft. A write that fails leaves the old file, and no draft.
     """
     unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished.unlink(missing_ok=True)
     try:
         write_durably(unfinished, content, mode=mode)
         unfinished.replace(path)

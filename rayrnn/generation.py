@@ -11,6 +11,10 @@ from rayrnn.recipe import task_of
 from rayrnn.runs.directory import Run
 from rayrnn.runs.model import load_network
 
+#: symbols of a text, and texts drawn at once
+MOST_LENGTH = 10**9
+MOST_SAMPLES = 10_000
+
 
 @dataclass(frozen=True)
 class Drawing:
@@ -56,6 +60,11 @@ def generate(
         raise UsageError(f"{run.name} learned {run.recipe.task}, it has no symbols to draw; use rayrnn predict")
     if length < 0 or samples < 1:
         raise UsageError(f"--length is {length} and --samples {samples}; they must be at least 0 and 1")
+    if length > MOST_LENGTH or samples > MOST_SAMPLES:
+        raise UsageError(
+            f"--length is {length} and --samples {samples}; they can be at most {MOST_LENGTH:,} and {MOST_SAMPLES:,}: "
+            "draw more in several calls, each with a --seed of its own"
+        )
     if seed is not None and not 0 <= seed < 2**63:
         raise UsageError(f"--seed is {seed}; it must be at least 0 and less than 2**63")
     random = torch.Generator().manual_seed(run.recipe.seed if seed is None else seed)
@@ -117,5 +126,7 @@ def _nucleus(chances_BV: torch.Tensor, share: float) -> torch.Tensor:
     ordered_BV, order_BV = chances_BV.sort(-1, descending=True)
     # a symbol stays while the likelier ones together have not reached the share: the first always does
     likelier_BV = ordered_BV.cumsum(-1) - ordered_BV
-    kept_BV = ordered_BV.masked_fill(likelier_BV >= share, 0)
+    over_BV = likelier_BV >= share
+    over_BV[:, 0] = False  # however small the share is: it may be no number but 0 in the sum's type
+    kept_BV = ordered_BV.masked_fill(over_BV, 0)
     return torch.zeros_like(chances_BV).scatter(-1, order_BV, kept_BV)

@@ -1,12 +1,17 @@
-"""What people read and write: numbers, sizes, durations, the word they may have meant, the line where a key stands."""
+"""What people read and write: numbers, sizes, paths, commands, the word they meant, the line where a key stands."""
 
 import difflib
+import os
 import re
+import shlex
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import yaml
 
 GIBIBYTE = 2**30
+#: what a terminal obeys or hides: C0 without tab and line feed, DEL, C1, marks of direction, lone surrogates
+_ORDERS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def counted(number: int, noun: str) -> str:
@@ -46,6 +51,28 @@ def duration(seconds: float) -> str:
     return f"{max(seconds, 0):.0f} s"
 
 
+def harmless(text: str) -> str:
+    """The text as a terminal may have it: a control character as `\\u001b`, as Python and JSON write it."""
+    return _ORDERS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def shortened(value: object, most: int = 200) -> str:
+    """The value as it is written in a program, its middle left out where that is long."""
+    words = repr(value)
+    return words if len(words) <= most else f"{words[: most // 2]} ... {words[-most // 4 :]}"
+
+
+def path_of(written: str | Path) -> Path:
+    """The file that a path means: `~` is the home directory, also where no shell has seen it."""
+    # Path.expanduser raises where there is no such user, or none of this number
+    return Path(os.path.expanduser(written))
+
+
+def command_line(*words: object) -> str:
+    """A command that can be pasted into a shell, whatever characters a path in it has."""
+    return shlex.join(map(str, words))
+
+
 def closest(word: str, known: Iterable[str]) -> str | None:
     """The one of the known words that was probably meant."""
     return next(iter(difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)), None)
@@ -66,7 +93,7 @@ def line_of(keys: Sequence[str | int], text: str) -> int | None:
     node = yaml.compose(text, Loader=yaml.SafeLoader) if text else None
     line = None
     for key in keys:
-        if isinstance(node, yaml.SequenceNode) and str(key).isdigit():
+        if isinstance(node, yaml.SequenceNode) and str(key).isdecimal() and int(key) < len(node.value):
             node = node.value[int(key)]
             line = node.start_mark.line + 1
         elif isinstance(node, yaml.MappingNode):

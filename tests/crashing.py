@@ -17,15 +17,20 @@ import torch
 
 from rayrnn.runs import checkpoints
 from rayrnn.runs.checkpoints import Checkpoint, newest_checkpoint, write_checkpoint
+from rayrnn.training.progress import Progress
 
 DIED = 9
 #: what Python tells its audit hooks of: each precedes a step that changes the file system or reads its state
 STEPS = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.scandir", "os.listdir", "shutil.rmtree")
 
 
+def progress_of(round_number: int, cursor: int = 0) -> dict[str, Any]:
+    return Progress(round=round_number, cursor=cursor).to_json()
+
+
 def checkpoint(round_number: int, version: int = 0) -> Checkpoint:
     tensor = torch.full((16,), float(round_number))
-    progress = {"round": round_number, "version": version}
+    progress = progress_of(round_number, cursor=version)
     return Checkpoint(model={"weight": tensor}, outer={}, optimizers=({"0.step": tensor},), progress=progress)
 
 

@@ -17,8 +17,8 @@ BESIDE = sorted(file for room in ("tests", "benchmarks") for file in (ROOT / roo
 
 #: lowest first; the modules of one line do not know one another
 FLOOR_PLAN = """
-    rayrnn.background rayrnn.durable rayrnn.errors rayrnn.wording
-    rayrnn.models rayrnn.averaging rayrnn.data rayrnn.user_code
+    rayrnn.background rayrnn.durable rayrnn.errors rayrnn.foreign rayrnn.streams rayrnn.wording
+    rayrnn.models rayrnn.averaging rayrnn.data rayrnn.terminal rayrnn.user_code
     rayrnn.models.graves_lstm rayrnn.models.own rayrnn.models.state
     rayrnn.averaging.optimizer_state rayrnn.averaging.outer
     rayrnn.models.cells rayrnn.averaging.compression rayrnn.data.arrow_lists rayrnn.data.vocabulary
@@ -29,11 +29,11 @@ FLOOR_PLAN = """
     rayrnn.tasks rayrnn.tasks.class_answers
     rayrnn.tasks.classification rayrnn.tasks.language_model rayrnn.tasks.regression rayrnn.tasks.tagging
     rayrnn.recipe.data_sections
-    rayrnn.recipe.sections rayrnn.recipe.sources
+    rayrnn.recipe.sections rayrnn.recipe.sources rayrnn.recipe.written
     rayrnn.recipe
     rayrnn.data.files rayrnn.data.sources.source
     rayrnn.data.sequences
-    rayrnn.data.sources.labels rayrnn.data.sources.text
+    rayrnn.data.sources.csv_header rayrnn.data.sources.labels rayrnn.data.sources.text
     rayrnn.data.sources.tables
     rayrnn.data.sources.csv_columns rayrnn.data.sources.grouping
     rayrnn.data.sources.csv_labels rayrnn.data.sources.csv_parsing
@@ -51,6 +51,7 @@ FLOOR_PLAN = """
     rayrnn.cluster.on_host.verify rayrnn.cluster.plan
     rayrnn.cluster.bring_up rayrnn.cluster.doctor
     rayrnn.cluster.show
+    rayrnn.runs.schema
     rayrnn.runs.checkpoints rayrnn.runs.store
     rayrnn.runs.directory
     rayrnn.runs.copies rayrnn.runs.model
@@ -88,7 +89,7 @@ STRANGERS = [{"rayrnn.models", "rayrnn.tasks", "rayrnn.averaging"}, {"rayrnn.tra
 
 #: library -> the modules, or rooms, that may import it
 FENCES = {
-    "pydantic": {"rayrnn.recipe", "rayrnn_spark.section"},
+    "pydantic": {"rayrnn.recipe", "rayrnn.runs.schema", "rayrnn_spark.section"},
     "typer": {"rayrnn.cli"},
     "safetensors": {"rayrnn.runs"},
     "pyspark": {"rayrnn_spark"},

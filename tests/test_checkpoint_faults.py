@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rayrnn.runs.checkpoints import newest_checkpoint, write_checkpoint
-from tests.crashing import checkpoint
+from tests.crashing import checkpoint, progress_of
 from tests.small_disk import empty, fill, small_disk
 
 
@@ -28,8 +28,8 @@ def test_a_writer_that_dies_at_any_step_leaves_the_old_or_the_new_one(
     deaths = [json.loads(line) for line in output.splitlines()]
     assert [death["died"] for death in deaths] == [True] * (len(deaths) - 1) + [False]
     assert len(deaths) > 15
-    old = {"round": before[-1], "version": 0} if before else None
-    made = {"round": new, "version": 1}
+    old = progress_of(before[-1]) if before else None
+    made = progress_of(new, cursor=1)
     found = [death["found"] for death in deaths]
     assert {str(progress) for progress in found} == {str(old), str(made)}
     assert found == sorted(found, key=lambda progress: progress == made)  # never the old one after the new one
@@ -49,7 +49,7 @@ def test_a_full_disk_costs_no_older_checkpoint_and_leaves_nothing_behind(tmp_pat
             assert [path.name for path in (disk / "checkpoints").iterdir()] == ["round-000001"]
         found, damages = newest_checkpoint(disk / "checkpoints")
         assert found is not None
-        assert (found.progress, damages) == ({"round": 1, "version": 0}, [])
+        assert (found.progress, damages) == (progress_of(1), [])
         empty(disk)
         write_checkpoint(disk / "checkpoints", 2, checkpoint(2))
         assert {path.name for path in (disk / "checkpoints").iterdir()} == {"round-000001", "round-000002"}
@@ -63,4 +63,4 @@ def test_a_read_only_disk_can_be_resumed_from_and_says_so_when_written(tmp_path:
             write_checkpoint(disk, 2, checkpoint(2))
         found, damages = newest_checkpoint(disk)
         assert found is not None
-        assert (found.progress, damages) == ({"round": 1, "version": 0}, [])
+        assert (found.progress, damages) == (progress_of(1), [])

@@ -2,12 +2,15 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from rayrnn.runs.checkpoints import newest_checkpoint, read_checkpoint
@@ -73,6 +76,57 @@ def test_ctrl_c_leaves_a_checkpoint_and_the_same_command_with_resume_goes_on(
     whole = rayrnn("train", str(recipe), "--out", "whole", folder=tmp_path, home=home)
     assert whole.returncode == 0, whole.stderr
     assert last_model(tmp_path / "run") == last_model(tmp_path / "whole")
+
+
+def test_a_terminal_that_is_closed_leaves_a_checkpoint_and_nothing_else(tmp_path: Path, home: dict[str, str]) -> None:
+    (tmp_path / "long.yaml").write_text(RECIPE % ("abcdefgh ijkl mnop " * 60, 3000))
+    with subprocess.Popen(
+        [*RAYRNN, "train", "long.yaml", "--out", "run"],
+        cwd=tmp_path,
+        env=home,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as process:
+        wait_for_rounds(tmp_path / "run" / "metrics.jsonl", 3)
+        for _ in range(2):  # the kernel says it to all that belong to the terminal, and so does the shell
+            os.killpg(process.pid, signal.SIGHUP)
+        assert process.wait(timeout=120) == 130
+    checkpoint, _ = newest_checkpoint(tmp_path / "run" / "checkpoints")
+    assert checkpoint is not None
+    assert 3 <= checkpoint.progress["round"] < 3000
+    assert [other.pid for other in psutil.process_iter() if session_of(other.pid) == process.pid] == []
+
+
+def session_of(process: int) -> int:
+    with suppress(OSError):
+        return os.getsid(process)
+    return -1
+
+
+def test_neither_a_terminal_that_is_closed_nor_a_reader_that_goes_ends_a_run_under_nohup(
+    tmp_path: Path, home: dict[str, str]
+) -> None:
+    (tmp_path / "short.yaml").write_text(RECIPE % ("abcdefgh ijkl mnop " * 60, 150))
+    with subprocess.Popen(
+        ["nohup", *RAYRNN, "train", "short.yaml", "--out", "run"],
+        cwd=tmp_path,
+        env=home,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    ) as process:
+        assert process.stderr is not None
+        process.stderr.readline()
+        process.stderr.close()
+        wait_for_rounds(tmp_path / "run" / "metrics.jsonl", 3)
+        os.killpg(process.pid, signal.SIGHUP)
+        assert process.wait(timeout=200) == 0
+    assert last_model(tmp_path / "run")
+    generate = f"{shlex.join(RAYRNN)} generate run --length 5"
+    for command, code in ((f"{generate} >&-", 1), (f"{generate} 2>&-", 0)):
+        ended = subprocess.run(["sh", "-c", command], cwd=tmp_path, env=home, capture_output=True, text=True)
+        assert (ended.returncode, "Traceback" in ended.stderr) == (code, False), ended.stderr
 
 
 def wait_for_rounds(metrics: Path, count: int) -> None:

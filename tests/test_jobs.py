@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from rayrnn.errors import DataError, Interrupted, RunError, UsageError
+from rayrnn.errors import DataError, Interrupted, RunError
 from rayrnn.recipe import Recipe, validate_recipe
 from rayrnn.remote.fetch import Record, load_record, new_job_name, path_on_head
 from rayrnn.remote.job import SPEC, JobSpec
@@ -23,6 +23,7 @@ from rayrnn.runs.directory import Run, create_run
 from rayrnn.training.messages import Culprit, Evaluated, Lost
 from rayrnn.training.screen import Screen
 from rayrnn.training.summary import Summary
+from tests.crashing import progress_of
 from tests.test_cli import environment_of, run_rayrnn
 from tests.training.recipes import small
 from tests.training.test_screen import learned
@@ -139,11 +140,11 @@ def test_what_another_host_keeps_is_a_whole_run_to_go_on_from(tmp_path: Path) ->
     run = create_run(tmp_path / "run")
     run.append_metrics({"round": 20})
     for number in (10, 20):
-        write_checkpoint(run.checkpoints, number, Checkpoint({}, {}, ({},), {"round": number}))
+        write_checkpoint(run.checkpoints, number, Checkpoint({}, {}, ({},), progress_of(number)))
     for name in ("round-000010", "round-000020"):
         write_files(tmp_path / "kept", files_of(run.path, name))
     checkpoint, damages = newest_checkpoint(tmp_path / "kept" / "checkpoints")
-    assert (checkpoint.progress, damages) == ({"round": 20}, [])
+    assert (checkpoint.progress, damages) == (progress_of(20), [])
     assert Run(tmp_path / "kept").metrics() == [{"round": 20}]
 
 
@@ -179,7 +180,7 @@ def test_a_run_remembers_its_cluster(tmp_path: Path, here: Path, monkeypatch: py
 def test_a_record_that_would_become_another_command_is_refused(tmp_path: Path, job: object, out: object) -> None:
     run = create_run(tmp_path / "run")
     (run.path / "cluster.json").write_text(json.dumps({"cluster": "cluster.yaml", "job": job, "out": out}))
-    with pytest.raises(UsageError, match=r"cluster\.json cannot be used"):
+    with pytest.raises(RunError, match=r"cluster\.json cannot be used"):
         load_record(run)
 
 

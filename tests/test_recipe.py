@@ -11,6 +11,7 @@ from rayrnn.averaging.outer import RULES
 from rayrnn.errors import RecipeError
 from rayrnn.models import CELLS
 from rayrnn.recipe import Recipe, load_recipe, shipped_recipes, validate_recipe
+from rayrnn.recipe.data_sections import Section
 
 MINIMAL = "name: small\ndata: {text: abcabc, length: 3}\n"
 
@@ -42,6 +43,80 @@ def test_overrides_replace_values_and_numbers_may_be_scientific(tmp_path: Path) 
 def test_an_override_of_text_is_taken_word_for_word(text: str, tmp_path: Path) -> None:
     recipe = load_recipe(write(tmp_path, MINIMAL), [f"data.text={text}"])
     assert recipe.model_dump()["data"]["text"] == text
+
+
+#: what stands in a recipe, and the text that it is where text may stand
+WORDS = [
+    *((word, word) for word in ("yes", "no", "on", "off", "y", "n", "Yes", "NO", "On", "True", "FALSE")),
+    *((word, word) for word in ("true", "false", "12", "007", "010", "0x1F", "1_000", "+3", "2.50", "1e3", "-0")),
+    *((word, word) for word in ("12:30", "2024-01-01", "'null'", "=", "1.0", "0o17", ".5")),
+]
+STEPS = "name: small\ntask: classification\ndata:\n  source: csv\n  path: files\n"
+
+
+@pytest.mark.parametrize(("word", "text"), [(word, text.strip("'")) for word, text in WORDS])
+def test_what_is_written_where_text_may_stand_is_text_in_a_file_by_set_and_kept(
+    word: str, text: str, tmp_path: Path
+) -> None:
+    keys = "classes", "features", "ignore", "categorical"
+    written = load_recipe(write(tmp_path, STEPS + "".join(f"  {key}: [{word}, other]\n" for key in keys)))
+    by_set = load_recipe(write(tmp_path, STEPS), [f"data.{key}=[{word}, other]" for key in keys])
+    assert written == by_set == load_recipe(write(tmp_path, written.to_yaml()))
+    data = written.model_dump()["data"]
+    assert [list(map(str, data[key])) for key in keys] == [[text, "other"]] * 4
+
+
+@pytest.mark.parametrize(
+    ("words", "values"),
+    [
+        ("{a: yes, b: on, c: n}", {"a": "yes", "b": "on", "c": "n"}),
+        ("{a: true, b: false}", {"a": True, "b": False}),
+        ("{a: 2.50, b: 1e-3, c: 12, d: '2.50', e: 007}", {"a": 2.5, "b": 1e-3, "c": 12, "d": "2.50", "e": "007"}),
+        ("{on: 1, 2: x, a: {no: [off, 1.0]}}", {"on": 1, "2": "x", "a": {"no": ["off", 1.0]}}),
+    ],
+)
+def test_what_no_schema_knows_are_numbers_booleans_and_text_as_they_are_written(
+    words: str, values: dict[str, object], tmp_path: Path
+) -> None:
+    network = MINIMAL + "model: {network: 'any:Network'}\n"
+    written = load_recipe(write(tmp_path, network.replace("'any:Network'}", f"'any:Network', options: {words}}}")))
+    by_set = load_recipe(write(tmp_path, network), [f"model.options={words}"])
+    whole = load_recipe(write(tmp_path, network), [f"model={{network: 'any:Network', options: {words}}}"])
+    assert written.model.options == by_set.model.options == whole.model.options == values
+    again = load_recipe(write(tmp_path, written.to_yaml())).model.options
+    assert repr(again) == repr(values)
+
+
+@pytest.mark.parametrize("word", ["yes", "on", "1", "no", "True"])
+def test_true_and_false_are_the_only_booleans(word: str) -> None:
+    class Foreign(Section):
+        flag: bool
+        both: bool | str = "neither"
+
+    assert Foreign.model_validate({"flag": "true", "both": True}).both is True
+    assert Foreign.model_validate({"flag": False, "both": word}).both == word
+    with pytest.raises(ValueError, match="the booleans are true and false"):
+        Foreign.model_validate({"flag": word})
+
+
+@pytest.mark.parametrize(
+    "setting", ["data.length=true", "seed=false", "model.dropout=[true]", "averaging.workers=true"]
+)
+def test_a_boolean_is_no_number(setting: str, tmp_path: Path) -> None:
+    *sections, key = setting.partition("=")[0].split(".")
+    value = setting.partition("=")[2]
+    with pytest.raises(RecipeError, match=r"true|false"):
+        load_recipe(write(tmp_path, MINIMAL), [setting])
+    values = {"name": "x", "data": {"text": "abc"}}
+    section: dict[str, object] = values.setdefault(sections[0], {}) if sections else values  # type: ignore[assignment]
+    section[key] = value == "true"
+    with pytest.raises(RecipeError):
+        validate_recipe(values)
+
+
+def test_a_key_that_is_there_twice_is_refused_with_its_line(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"the key 'seed' is there twice(.|\n)*line 4"):
+        load_recipe(write(tmp_path, MINIMAL + "seed: 1\nseed: 2\n"))
 
 
 @pytest.mark.parametrize(

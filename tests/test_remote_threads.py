@@ -1,12 +1,14 @@
 """Each thread and helper of a run elsewhere, and what comes of it when it fails."""
 
+import json
 import os
 import secrets
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -17,14 +19,16 @@ from rayrnn.cluster import status
 from rayrnn.cluster.on_host import verify
 from rayrnn.cluster.ssh import side_by_side
 from rayrnn.cluster.status import Heartbeat
-from rayrnn.errors import ClusterError
+from rayrnn.errors import ClusterError, RunError
 from rayrnn.remote import replica
 from rayrnn.remote.fetch import Fetcher, Record
 from rayrnn.remote.follow import Listener
 from rayrnn.remote.replica import Replica, kept_folder
+from rayrnn.remote.screen_log import ScreenLog, words_of
 from rayrnn.remote.submit import ask_to_stop
 from rayrnn.runs.checkpoints import Checkpoint, name_of
 from rayrnn.runs.directory import Run, create_run
+from tests.crashing import progress_of
 
 PATIENCE = 60
 
@@ -90,8 +94,10 @@ def test_fetching_that_ends_of_anything_else_says_so(tmp_path: Path) -> None:
 # What listens, and what asks to stop
 
 
-def listen(command: str, transcript: Path) -> list[object]:
+def listen(command: str, transcript: Path, heard: Sequence[str] = ()) -> list[object]:
+    """What a listener hears who knows of `heard` already."""
     listener = Listener(Head(command=["sh", "-c", command]), "job", transcript, patience=1)
+    assert [word["word"] for word in listener.known()] == list(heard)
     return [word for word in listener.words(cut=lambda: None, mended=lambda: None) if word is not None]
 
 
@@ -102,6 +108,44 @@ def test_what_a_run_says_is_heard_to_its_end(tmp_path: Path) -> None:
 def test_a_reader_that_fails_ends_the_listening_with_its_reason(tmp_path: Path) -> None:
     with pytest.raises(ClusterError, match="could not be read: UnicodeDecodeError"):
         listen("printf '\\377\\n'; sleep 60", tmp_path / "screen.jsonl")
+
+
+def say(*names: str) -> str:
+    return "printf '%s\\n' " + " ".join(f"""'{{"word": "{name}"}}'""" for name in names)
+
+
+@pytest.mark.parametrize("torn", ['{"word": "li', '{"word": "link', "\udcff", "nothing", '{"word": "link"}'])
+def test_a_line_that_a_dead_listener_has_half_written_is_taken_again(tmp_path: Path, torn: str) -> None:
+    transcript = tmp_path / "screen.jsonl"
+    transcript.write_bytes(b'{"word": "say"}\n' + torn.encode(errors="surrogateescape"))
+    assert listen(say("link", "end"), transcript, heard=["say"]) == [{"word": "link"}, {"word": "end"}]
+    assert transcript.read_text() == '{"word": "say"}\n{"word": "link"}\n{"word": "end"}\n'
+
+
+@pytest.mark.parametrize("line", ["", "null", "[1]", '{"wo', "\\0\\0", '{"message": "x"}'])
+def test_a_line_that_is_no_word_is_passed_over(tmp_path: Path, line: str) -> None:
+    transcript = tmp_path / "screen.jsonl"
+    heard = listen(f"{say('say')}; printf '{line}\\n'; {say('end')}", transcript)
+    assert heard == [{"word": "say"}, {"word": "end"}]
+    assert listen("true", transcript, heard=["say", "end"]) == []
+
+
+def test_two_who_listen_to_one_run_write_it_down_once(tmp_path: Path) -> None:
+    transcript = tmp_path / "screen.jsonl"
+    many = [f"word {number}" for number in range(200)]
+    with ThreadPoolExecutor() as pool:
+        heard = list(pool.map(lambda _: listen(say(*many), transcript), range(4)))
+    assert heard == [[{"word": name} for name in many]] * 4
+    assert [json.loads(line)["word"] for line in transcript.read_text().splitlines()] == many
+    assert listen(say("last"), transcript, heard=many) == [{"word": "last"}]
+
+
+def test_a_run_that_was_killed_amid_a_word_begins_a_line_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "screen.jsonl").write_bytes(b'{"word": "say"}\n{"word": "wa')
+    ScreenLog(tmp_path / "screen.jsonl").stop()
+    ScreenLog(tmp_path / "screen.jsonl").stop()
+    words = words_of((tmp_path / "screen.jsonl").read_text().splitlines())
+    assert [word["word"] for word in words] == ["say", "stop", "stop"]
 
 
 @pytest.mark.parametrize("error", [ClusterError("the link is broken"), ValueError("broken")])
@@ -130,7 +174,7 @@ def job() -> Iterator[str]:
 
 
 def write(run: Run, number: int) -> str:
-    run.write_checkpoint(number, Checkpoint({}, {}, ({},), {"round": number}))
+    run.write_checkpoint(number, Checkpoint({}, {}, ({},), progress_of(number)))
     return name_of(number)
 
 
@@ -312,3 +356,12 @@ def test_a_host_that_has_gone_meanwhile_is_waited_for_again(ray_cluster: None, m
     monkeypatch.setattr(verify, "Prober", Dying)
     gone = "0" * 56
     assert verify.prove({"192.0.2.1": gone}) == (0, True)
+
+
+@pytest.mark.parametrize(
+    "line", ["", "[]", "7", '{"time": 1}', '{"word": 1}', '{"word": "say", "time": "x"}', "{", "[" * 9999]
+)
+def test_a_transcript_that_holds_no_words_is_named(tmp_path: Path, line: str) -> None:
+    (tmp_path / "screen.jsonl").write_text(f'{{"word": "say"}}\n{line}\n')
+    with pytest.raises(RunError, match=r"screen\.jsonl:2 cannot be used"):
+        listen("exit 0", tmp_path / "screen.jsonl")

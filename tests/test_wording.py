@@ -1,8 +1,46 @@
 """Numbers, sizes and words read as people write them."""
 
+import subprocess
+from pathlib import Path
+
 import pytest
 
-from rayrnn.wording import counted, did_you_mean, duration, gibibytes, line_of, parse_size, size
+from rayrnn.wording import command_line, counted, did_you_mean, duration, gibibytes, line_of, parse_size, path_of, size
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "runs/plain",
+        "my run",
+        "proj [v2]/r",
+        "it's",
+        'a "b"',
+        "$HOME",
+        "`id`",
+        "a;b&c|d",
+        "é",
+        "~",
+        "",
+        "two\nlines",
+        "\\",
+    ],
+)
+def test_a_command_that_is_shown_can_be_pasted_into_a_shell(name: str) -> None:
+    shown = command_line("printf", "%s\\0", "--out", Path(name) if name else name, 3)
+    said = subprocess.run(["sh", "-c", shown], capture_output=True, check=True, text=True).stdout
+    assert said.split("\0") == ["--out", name, "3", ""]
+
+
+@pytest.mark.parametrize(
+    ("written", "there"), [("~/r", "/home/of/me/r"), ("~", "/home/of/me"), ("a/~", "a/~"), ("r", "r")]
+)
+def test_a_home_directory_is_understood_where_no_shell_has_seen_it(
+    monkeypatch: pytest.MonkeyPatch, written: str, there: str
+) -> None:
+    monkeypatch.setenv("HOME", "/home/of/me")
+    assert path_of(written) == Path(there)
+    assert path_of("~nobody-of-this-name/r") == Path("~nobody-of-this-name/r")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from rayrnn.cluster.capacity import places
 from rayrnn.cluster.inspection import HERE, Finding, Host
 from rayrnn.cluster.packages import installed
 from rayrnn.recipe import Recipe
-from rayrnn.wording import counted
+from rayrnn.wording import command_line, counted
 from rayrnn_spark.preflight import CPUS_TO_CONVERT, JAVAS
 from rayrnn_spark.section import SparkData
 
@@ -121,7 +121,7 @@ def _fix(host: Host, python: str | None, file: Path | None) -> str:
         return "`pip install 'rayrnn[spark]'` where data comes from Spark"
     if python:
         return f"`{python} -m pip install {' '.join(spark_packages())}` there"
-    again = f"`rayrnn up {file}` brings it to the hosts"
+    again = f"`{command_line('rayrnn', 'up', file)}` brings it to the hosts"
     return again if all(map(installed, SPARK)) else f"`pip install 'rayrnn[spark]'` here, then {again}"
 
 

@@ -60,6 +60,12 @@ class SparkData(TableData):
         """What names files, by its key; beside a table or a query, `held_out` is another one."""
         return {} if self.path is None else super().files
 
+    @property
+    def commands(self) -> tuple[str, ...]:
+        """Settings name Java agents and jars, SQL calls Java's methods, and a database's driver runs scripts."""
+        can = {"config": True, "query": self.format == "sql", "options": self.format == "jdbc"}
+        return tuple(key for key, obeyed in can.items() if obeyed and getattr(self, key))
+
     def describe(self) -> str:
         return f"spark {self.format} {super().describe() if self.path is not None else self.table or self.query}"
 

@@ -29,6 +29,8 @@ _DEFAULTS = {
     "spark.sql.execution.arrow.maxRecordsPerBatch": "1000",
     # the same partitions every time, whatever came out small: resuming a run needs the same order
     "spark.sql.adaptive.enabled": "false",
+    # Spark's own default is the number of its cores, by which it cuts files too: resuming with others would differ
+    "spark.default.parallelism": "16",
     # a partition is one block, and is one array of bytes for a moment in an executor
     "spark.sql.files.maxPartitionBytes": "32m",
     # what a dead executor held is computed again within one such question

@@ -2,7 +2,7 @@
 
 One flat vector travels a round. It holds, scaled by the worker's weight, every parameter (and, with
 `optimizer_state: average`, the optimizer's moments), then the weight itself, a one that counts the
-members, and one row of notes a member (loss, seconds, votes), so that a round needs one all_reduce.
+members, and two rows of notes a member (loss, seconds, votes: see `_in_two`), so that a round needs one all_reduce.
 
 With `wire: bfloat16` or `int8` every member gathers all members' messages instead, decodes them and computes the same
 mean: a weight, notes, the parameters encoded (compression.py), and the moments in float32 as ever, since an error in
@@ -164,7 +164,7 @@ class Averager:
         total, members = flat[num_values : num_values + 2].tolist()
         if total > 0:
             self._write(flat[:num_values].div_(total) if members > 1 else flatten(values))
-        rows = flat[num_values + 2 :].view(group.size, len(notes)).cpu()
+        rows = flat[num_values + 2 :].view(group.size, 2, len(notes)).cpu().double().sum(1)
         return Average(total, rows, flat.numel() * flat.element_size())
 
     def _average_encoded(
@@ -209,8 +209,8 @@ class Averager:
         own = flatten(values)
         # zeros, not values * 0: a worker without weight may hold NaN
         scaled = own.mul_(weight) if weight > 0 else own.zero_()
-        rows = own.new_zeros(group.size, len(notes))
-        rows[group.rank] = torch.tensor(notes)
+        rows = own.new_zeros(group.size, 2, len(notes))
+        rows[group.rank] = _in_two(torch.tensor(notes, dtype=torch.float64), own.dtype)
         return torch.cat([scaled, own.new_tensor([weight, 1.0]), rows.view(-1)])
 
     @torch.no_grad()
@@ -223,6 +223,13 @@ class Averager:
             self._differences.settle(stepped, residual)
         if self._optimizer_state == "reset":
             reset_state(self._optimizer)
+
+
+def _in_two(numbers: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """N numbers as 2N whose sums they are, nearly twice as exact: float32 alone counts no further than 2**24."""
+    rounded = numbers.to(dtype)
+    rest = (numbers - rounded.double()).nan_to_num(0.0, posinf=0.0, neginf=0.0)
+    return torch.stack([rounded, rest.to(dtype)])
 
 
 def flatten(tensors: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -1,15 +1,19 @@
 """The command line: every command parses, makes one call and prints."""
 
+import signal
 import sys
 import traceback
 from importlib.metadata import version
+from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 import typer
 
 from rayrnn.cli import clusters, models, runs
-from rayrnn.cli.talk import say_error
+from rayrnn.cli.talk import say, say_error
 from rayrnn.errors import Interrupted, RayrnnError
+from rayrnn.streams import secure_streams
 
 app = typer.Typer(
     name="rayrnn",
@@ -21,18 +25,63 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Run one command. A RayrnnError becomes its message on stderr and its exit code; Ctrl-C becomes 130."""
+    """Run one command. A RayrnnError becomes its message on stderr and its exit code; Ctrl-C becomes 130.
+
+    SIGTERM, and SIGHUP from a terminal that is closed, end a command as Ctrl-C does, so that it cleans up. What else
+    fails ends with one sentence that says where its traceback is, and exit code 1.
+    """
+    stdout_is_open = secure_streams()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # under nohup it is
+            signal.signal(number, _interrupt)
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
         app(arguments, prog_name="rayrnn")
     except RayrnnError as error:
         if "--debug" in sys.argv:
-            traceback.print_exception(error)
+            say(_traceback(error))
         if isinstance(error, Interrupted):  # as the user wished
-            typer.echo(str(error), err=True)
+            say(str(error))
         else:
             say_error(str(error))
         sys.exit(error.exit_code)
+    except Exception as error:
+        if "--debug" in sys.argv:
+            say(_traceback(error))
+        say_error(f"rayrnn failed: {type(error).__name__}: {_first_line(error)}; {_kept(error)}")
+        sys.exit(1)
+    except SystemExit as end:
+        if stdout_is_open or end.code:
+            raise
+        say_error("stdout is closed: what the command printed went nowhere")
+        sys.exit(1)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_IGN)  # a terminal that is closed may say so twice
+    raise KeyboardInterrupt
+
+
+def _traceback(error: BaseException) -> str:
+    return "".join(traceback.format_exception(error))
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), "")[:500]
+
+
+def _kept(error: Exception) -> str:
+    """Write the traceback down where this machine's state is; the place, in words."""
+    from rayrnn.cluster.on_host.facts import state_folder
+    from rayrnn.durable import replace_durably
+
+    try:
+        place = Path(state_folder()) / "last-error.log"
+        place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        replace_durably(place, _traceback(error).encode(errors="backslashreplace"))
+    except Exception:  # a disk that is full, a home that is not there: what it is told in is of no use then
+        return "the same command with --debug shows where"
+    return f"its traceback is in {place}"
 
 
 def _print_version(wanted: bool) -> None:

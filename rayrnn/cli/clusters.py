@@ -8,7 +8,7 @@ import typer
 
 from rayrnn.cli.completion import complete_recipe, complete_yaml
 from rayrnn.cli.runs import Trust, show_there
-from rayrnn.cli.talk import console, escape
+from rayrnn.cli.talk import console, escape, give
 
 if TYPE_CHECKING:
     from rayrnn.cluster.plan import UpOptions
@@ -80,7 +80,7 @@ def _print_manifest(file: Path | None) -> None:
 
     if file is None:
         raise UsageError("--kubernetes prints the shape of a cluster file: name one, as `rayrnn up FILE --kubernetes`")
-    typer.echo(manifest(read_cluster_file(file)), nl=False)
+    give(manifest(read_cluster_file(file)), nl=False)
 
 
 def _up_hosts(file: Path, options: "UpOptions", *, yes: bool, dry_run: bool) -> None:
@@ -162,8 +162,6 @@ def doctor(
     trust: Trust = False,
 ) -> None:
     """Check that everything is there for rayrnn to work, and name what is not with its fix."""
-    from rich.console import Console
-
     from rayrnn.cluster.doctor import diagnose
     from rayrnn.cluster.show import hosts_table, show_findings
     from rayrnn.errors import ClusterError
@@ -173,7 +171,7 @@ def doctor(
     wanted = load_recipe(recipe, [], trusted=trust or not is_stored(recipe)) if recipe else None
     with console().status("looking"):
         found = diagnose(file, python=python, recipe=wanted)
-    Console().print(hosts_table(found.hosts), highlight=False)
+    console(stderr=False).print(hosts_table(found.hosts), highlight=False)
     show_findings(console(), [finding for finding in found.findings if finding.tolerable])
     if found.faults:
         raise ClusterError("\n  ".join(["this has to be mended:", *map(str, found.faults)]))
@@ -194,13 +192,11 @@ def status(
     if file is not None:
         show_there(file, as_json=as_json)
         return
-    from rich.console import Console
-
     from rayrnn.cluster.show import show_status
     from rayrnn.cluster.status import read_status
 
     found = read_status(address)
     if as_json:
-        typer.echo(json.dumps(found.to_json()))
+        give(json.dumps(found.to_json()))
     else:
-        show_status(Console(), found)
+        show_status(console(stderr=False), found)

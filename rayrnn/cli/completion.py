@@ -1,8 +1,11 @@
 """What the shell is offered when the user presses TAB. Where it is offered nothing, it completes files by itself."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+
+from rayrnn.wording import harmless
 
 YAML_SUFFIXES = (".yaml", ".yml")
 #: what `rayrnn train` writes first into a run directory
@@ -34,7 +37,7 @@ def complete_run(incomplete: str) -> list[str]:
 def _offered(incomplete: str, is_wanted: Callable[[Path], bool]) -> list[str]:
     folder, slash, begun = incomplete.rpartition("/")
     offered = []
-    for path in _children(Path(f"{folder}{slash}").expanduser()):
+    for path in _children(Path(os.path.expanduser(f"{folder}{slash}"))):
         if path.name.startswith(begun) and (begun or not path.name.startswith(".")):
             found = [path] if is_wanted(path) else [child for child in _children(path) if is_wanted(child)]
             # as it was begun, ~ and all
@@ -43,6 +46,6 @@ def _offered(incomplete: str, is_wanted: Callable[[Path], bool]) -> list[str]:
 
 
 def _children(folder: Path) -> Iterator[Path]:
-    """Nothing where it is no folder, or nobody may look."""
+    """Nothing where it is no folder, or nobody may look; names that would give the terminal orders are left out."""
     with suppress(OSError):
-        yield from sorted(folder.iterdir())
+        yield from sorted(path for path in folder.iterdir() if harmless(path.name) == path.name)

@@ -10,7 +10,7 @@ import typer
 
 from rayrnn.cli.completion import complete_recipe, complete_run, complete_shipped_recipe, complete_yaml
 from rayrnn.cli.runs import Trust, train_there
-from rayrnn.cli.talk import console, say_dimly
+from rayrnn.cli.talk import console, give, say_dimly
 from rayrnn.errors import UsageError
 
 
@@ -24,13 +24,13 @@ def recipes(
     from rayrnn.recipe import read_recipe, shipped_recipes
 
     if name is not None:
-        typer.echo(read_recipe(name)[1], nl=False)
+        give(read_recipe(name)[1], nl=False)
         return
     shipped = shipped_recipes()
     width = max(map(len, shipped), default=0)
     for known, text in shipped.items():
         first_line = text.partition("\n")[0]
-        typer.echo(f"{known:<{width}}  {first_line.lstrip('# ')}")
+        give(f"{known:<{width}}  {first_line.lstrip('# ')}")
 
 
 def train(
@@ -79,7 +79,7 @@ def train(
 
     outcome = train_recipe(loaded, out=out, resume=resume, address=address, trust=trust)
     if as_json:
-        typer.echo(json.dumps(outcome.to_json()))
+        give(json.dumps(outcome.to_json()))
 
 
 def generate(
@@ -103,7 +103,7 @@ def generate(
     pieces = draw(open_run(run, trust=trust), prime=prime, length=length, samples=samples, drawing=drawing, seed=seed)
     if as_json:
         texts = ["".join(sample) for sample in zip(*pieces, strict=True)]
-        typer.echo(json.dumps({"run": run, "prime": prime, "samples": texts}, ensure_ascii=False))
+        give(json.dumps({"run": run, "prime": prime, "samples": texts}, ensure_ascii=False))
     else:
         _stream(pieces)
 
@@ -125,7 +125,7 @@ def evaluate(
 
     with console().status("measuring ..."):
         report = measure(open_run(run, trust=trust), path=data, address=address)
-    typer.echo(json.dumps(report.to_json(), ensure_ascii=False) if as_json else report.to_text(), nl=as_json)
+    give(json.dumps(report.to_json(), ensure_ascii=False) if as_json else report.to_text(), nl=as_json)
 
 
 def predict(
@@ -148,16 +148,16 @@ def predict(
     for reason in written.skipped[:3]:
         say_dimly(f"skipped: {reason}")
     skipped = f", {len(written.skipped):,} skipped" if written.skipped else ""
-    console().print(f"{counted(written.num_sequences, 'sequence')} answered in {written.path}{skipped}", markup=False)
+    console().print(f"{counted(written.num_sequences, 'sequence')} answered in {written.path}{skipped}")
 
 
 def _stream(pieces: Iterator[list[str]]) -> None:
     """The first sample is printed as it is drawn; the others, drawn beside it, follow."""
     others: list[list[str]] = []
     for first, *rest in pieces:
-        typer.echo(first, nl=False)
+        give(first, nl=False)
         sys.stdout.flush()
         others.append(rest)
-    typer.echo()
+    give("")
     for number, sample in enumerate(zip(*others, strict=True), start=2):
-        typer.echo(f"--- {number} ---\n{''.join(sample)}")
+        give(f"--- {number} ---\n{''.join(sample)}")

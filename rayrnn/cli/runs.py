@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rayrnn.cli.completion import complete_run
+from rayrnn.cli.talk import console, give
 from rayrnn.errors import ClusterError, UsageError
 
 if TYPE_CHECKING:
@@ -61,8 +62,6 @@ def logs(
 
 def show_there(file: Path, *, as_json: bool) -> None:
     """`rayrnn status FILE`."""
-    from rich.console import Console
-
     from rayrnn.cluster.cluster_file import read_cluster_file
     from rayrnn.cluster.show import show_runs
     from rayrnn.cluster.ssh import find_head
@@ -72,9 +71,9 @@ def show_there(file: Path, *, as_json: bool) -> None:
     if "cluster" in answer:
         answer["cluster"]["origin"] = str(file)
     if as_json:
-        typer.echo(json.dumps(answer))
+        give(json.dumps(answer))
     else:
-        show_runs(Console(), answer, file)
+        show_runs(console(stderr=False), answer, file)
     if "problem" in answer:
         raise ClusterError(answer["problem"])
 
@@ -82,4 +81,4 @@ def show_there(file: Path, *, as_json: bool) -> None:
 def _print_summary(summary: "Summary | None", *, as_json: bool) -> None:
     """A run that was left alone has none yet."""
     if as_json and summary is not None:
-        typer.echo(json.dumps(summary.to_json()))
+        give(json.dumps(summary.to_json()))

@@ -1,18 +1,21 @@
-"""What the command line says, all of it on stderr."""
+"""What the command line says: talk on stderr, data on stdout."""
 
+import sys
 from typing import TYPE_CHECKING
 
 import typer
 
+from rayrnn.wording import harmless
+
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rayrnn.terminal import Terminal
 
 
-def console() -> "Console":
-    """Where the talk goes."""
-    from rich.console import Console
+def console(*, stderr: bool = True) -> "Terminal":
+    """Where the talk goes; tables that were asked for go to stdout."""
+    from rayrnn.terminal import Terminal
 
-    return Console(stderr=True, highlight=False)
+    return Terminal(stderr=stderr)
 
 
 def escape(text: str) -> str:
@@ -23,10 +26,21 @@ def escape(text: str) -> str:
 
 
 def say_dimly(line: str) -> None:
-    console().print(f"  {line}", style="dim", markup=False, soft_wrap=True)
+    console().print(f"  {line}", style="dim", soft_wrap=True)
+
+
+def say(message: str) -> None:
+    """Put a line on stderr."""
+    typer.echo(harmless(message), err=True)
 
 
 def say_error(message: str) -> None:
     """Put an error on stderr, its first word red where the terminal has colours."""
     typer.secho("error:", fg="red", bold=True, err=True, nl=False)
-    typer.echo(f" {message}", err=True)
+    say(f" {message}")
+
+
+def give(text: str, *, nl: bool = True) -> None:
+    """Put data on stdout: a file or another program gets it as it is, a terminal without control characters."""
+    # with `color` nothing is taken out of what goes to a file
+    typer.echo(harmless(text) if sys.stdout.isatty() else text, nl=nl, color=True)

@@ -22,6 +22,7 @@ from rayrnn.cluster.plan import UpPlan, addresses_of
 from rayrnn.cluster.ssh import Shell, Unreachable, last_lines, shell_of, shell_of_head, side_by_side
 from rayrnn.durable import replace_durably
 from rayrnn.errors import ClusterError
+from rayrnn.wording import command_line
 
 #: seconds until every host must have joined; the first time, rayrnn and torch are fetched by each
 PATIENCE = 1800.0
@@ -120,7 +121,8 @@ def take_down(file: ClusterFile, say: Say) -> list[str]:
     failed = [str(answer) for answer in answers if isinstance(answer, ClusterError)]
     if failed:
         listed = "\n".join(f"  {line}" for line in failed)
-        again = f"its processes and its token may remain there: `rayrnn down {file.path}` again when it can be reached"
+        down = command_line("rayrnn", "down", file.path)
+        again = f"its processes and its token may remain there: `{down}` again when it can be reached"
         raise ClusterError(f"not every host could be taken down; {again}\n{listed}")
     shutil.rmtree(folder, ignore_errors=True)
     return [host for host, answer in zip(hosts, answers, strict=True) if answer["ended"]]
@@ -218,7 +220,8 @@ def _what_is_wrong(verification: Verification, file: ClusterFile) -> str:
     if any(len(fault.hosts) > 1 for fault in verification.faults):
         lines.append("  the hosts must reach each other on every TCP port: look at the firewalls between them")
     there = ", ".join(verification.joined) or "nobody"
-    lines.append(f"  joined: {there}; mend it and type `rayrnn up {file.path}` again, or `rayrnn down {file.path}`")
+    up, down = command_line("rayrnn", "up", file.path), command_line("rayrnn", "down", file.path)
+    lines.append(f"  joined: {there}; mend it and type `{up}` again, or `{down}`")
     return "\n".join(lines)
 
 

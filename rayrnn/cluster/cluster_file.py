@@ -12,10 +12,13 @@ import yaml
 from rayrnn.cluster.environment import quiet_ray
 from rayrnn.cluster.ray_internals import complete_launcher_config, launcher_providers, launcher_schema
 from rayrnn.errors import ClusterError
-from rayrnn.wording import did_you_mean, line_of
+from rayrnn.foreign import check_yaml, read_plain
+from rayrnn.wording import did_you_mean, line_of, path_of, shortened
 
 #: the way down to a value: keys of mappings and numbers in lists
 Keys = Sequence[str | int]
+#: of a cluster file
+MOST_BYTES = 2**20
 #: keys that Ray refuses where the hosts are listed by hand
 NOT_FOR_LOCAL = ("available_node_types", "head_node", "worker_nodes")
 
@@ -53,6 +56,7 @@ def read_cluster_file(path: Path) -> ClusterFile:
     Raises:
         ClusterError: it cannot be read, is no YAML, or does not fit Ray's schema; names every fault with its line.
     """
+    path = path_of(path)
     text = _read(path)
     config = _parse(path, text)
     faults = list(_faults(config))
@@ -75,7 +79,7 @@ def read_cluster_file(path: Path) -> ClusterFile:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return read_plain(path, most=MOST_BYTES).decode("utf-8")
     except FileNotFoundError:
         raise ClusterError(f"there is no cluster file {path}; cluster.yaml in rayrnn's repository is a start") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -84,14 +88,17 @@ def _read(path: Path) -> str:
 
 def _parse(path: Path, text: str) -> dict[str, Any]:
     try:
+        check_yaml(text)
         config = yaml.safe_load(text)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise ClusterError(f"{path}:{line}: not valid YAML: {error.problem}") from None
-    except yaml.YAMLError as error:
+    except Exception as error:  # not every fault in a value, such as a date of 99 months, is a YAMLError
         raise ClusterError(f"{path} is not valid YAML: {error}") from None
     if not isinstance(config, dict):
-        raise ClusterError(f"{path}:1: a cluster file is a mapping of keys such as `provider:`, not {config!r}")
+        raise ClusterError(
+            f"{path}:1: a cluster file is a mapping of keys such as `provider:`, not {shortened(config)}"
+        )
     return config
 
 

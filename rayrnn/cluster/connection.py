@@ -5,6 +5,7 @@ A probe asks first: is there a Ray at that address, of our version, that takes o
 
 import logging
 import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -164,9 +165,22 @@ def _init(address: str, **options: object) -> None:
     handlers = logging.getLogger("ray").handlers
     kept = handlers[:]
     try:
-        with loopback_kept():
+        with loopback_kept(), _terminal_kept_away():
             ray.init(address=address, log_to_driver=False, configure_logging=False, **options)
         handlers[:] = kept  # which Ray has taken away, where it is not to configure them
     except (RayError, RuntimeError, ConnectionError, ValueError) as error:
         what = "Ray did not start in this process" if address == "local" else f"Ray at {address} cannot be joined"
         raise ClusterError(f"{what}: {error}") from error
+
+
+@contextmanager
+def _terminal_kept_away() -> Iterator[None]:
+    """Processes that are started inside do not hear that the terminal is closed: a run ends them when it has finished.
+
+    Whoever started them hears of it at the end of the block.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

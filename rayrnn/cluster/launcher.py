@@ -18,6 +18,7 @@ from rayrnn.cluster.on_host import facts, install
 from rayrnn.cluster.programs import settings_of_programs
 from rayrnn.cluster.ray_internals import without_client_server
 from rayrnn.errors import ClusterError
+from rayrnn.wording import path_of
 
 #: Ray's own settings for hosts that exist already; the user's go first
 FOR_HOSTS = {
@@ -49,7 +50,7 @@ def check_this_machine(file: ClusterFile) -> None:
     """
     missing = [f"{tool} is not installed on this machine" for tool in ("ssh", "rsync") if not shutil.which(tool)]
     for key, path in file.local_files.items():
-        here = Path(path).expanduser()
+        here = path_of(path)
         if not here.exists() and here != token_path():
             missing.append(f'{file.path}: "{key}" names {path}, which is not on this machine')
         elif key == "auth.ssh_private_key" and _is_open(here):

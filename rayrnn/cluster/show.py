@@ -14,7 +14,7 @@ from rayrnn.cluster.cluster_file import ClusterFile
 from rayrnn.cluster.inspection import Finding, Host
 from rayrnn.cluster.plan import UpPlan
 from rayrnn.cluster.status import ClusterStatus, Job, LiveRun, Node, Usage
-from rayrnn.wording import counted, duration, gibibytes
+from rayrnn.wording import command_line, counted, duration, gibibytes
 
 #: columns of numbers
 RIGHT = (
@@ -56,7 +56,7 @@ def show_started(console: Console, status: ClusterStatus, *, is_new: bool, ignor
 def show_cluster_file(console: Console, file: ClusterFile) -> None:
     """Say which hosts a cluster file is about."""
     facts = Table.grid(padding=(0, 2))
-    facts.add_row("  file", f"{file.path} fits Ray's schema")
+    facts.add_row("  file", Text(f"{file.path} fits Ray's schema"))
     facts.add_row("  provider", f"{file.provider}, as {file.ssh_user}" if file.ssh_user else file.provider)
     if file.hosts:
         facts.add_row("  head", file.hosts[0])
@@ -195,8 +195,12 @@ def show_verification(console: Console, file: ClusterFile, verification: Verific
     facts = Table.grid(padding=(0, 2))
     facts.add_row("  hosts", f"{len(verification.joined)}: {', '.join(verification.joined)}")
     facts.add_row("  computing", ", ".join(sorted(set(verification.computes.values()))))
-    facts.add_row("  next", f"rayrnn train RECIPE --cluster {file.path}, rayrnn status, rayrnn down {file.path}")
+    train, down = (
+        command_line("rayrnn", "train", "RECIPE", "--cluster", file.path),
+        command_line("rayrnn", "down", file.path),
+    )
     console.print(facts, highlight=False)
+    console.print(Text(f"  next       {train}, rayrnn status, {down}"), soft_wrap=True, highlight=False)
     if verification.pairs:
         console.print(_pairs(verification), highlight=False)
 

@@ -18,6 +18,7 @@ from rayrnn.cluster.on_host import facts
 from rayrnn.cluster.ray_internals import cloud_login, ssh_options
 from rayrnn.errors import ClusterError
 from rayrnn.runs.layout import PARTIAL
+from rayrnn.wording import command_line, path_of
 
 T = TypeVar("T")
 #: seconds for a connection
@@ -116,7 +117,7 @@ def shell_of(file: ClusterFile, address: str, auth: dict[str, Any] | None = None
     auth = auth or file.auth
     key = auth.get("ssh_private_key")
     options = ssh_options(
-        str(Path(key).expanduser()) if key else None,
+        str(path_of(key)) if key else None,
         proxy_command=auth.get("ssh_proxy_command"),
         timeout=CONNECT_SECONDS,
     )
@@ -136,7 +137,7 @@ def shell_of_head(file: ClusterFile) -> Shell:
             return shell_of(file, get_head_node_ip(str(file.path)), cloud_login(file.config))
     except Exception as error:  # every cloud's library raises its own
         raise ClusterError(
-            f"the head of {file.path} is not found: {error}; `rayrnn up {file.path}` starts it"
+            f"the head of {file.path} is not found: {error}; `{command_line('rayrnn', 'up', file.path)}` starts it"
         ) from None
 
 

@@ -4,7 +4,6 @@ Fitted once over the data, kept with the run. S steps of all sequences together,
 O numbers to predict, V classes.
 """
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
@@ -94,10 +93,7 @@ class Symbols:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Symbols":
-        symbols = _strings(values, "vocabulary")
-        if len(set(symbols)) < max(1, len(symbols)):
-            raise ValueError('"vocabulary" needs at least one symbol, every one once')
-        return cls(Vocabulary(symbols))
+        return cls(Vocabulary(tuple(values["vocabulary"])))
 
 
 @dataclass(frozen=True)
@@ -183,13 +179,13 @@ class Numbers:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Numbers":
-        scaling = _taken(values, "scaling", dict)
-        shift, scale = _numbers(scaling, "shift"), _numbers(scaling, "scale")
-        if len(shift) != len(scale):
-            raise ValueError(f'"shift" has {len(shift)} numbers, "scale" {len(scale)}')
-        categories = tuple(_all_strings(words, "categories") for words in _taken(values, "categories", list))
-        names = _strings(values, "names"), _strings(values, "category_names")
-        return cls(Scaling(_taken(scaling, "kind", str), shift, scale), categories, *names)
+        scaling = values["scaling"]
+        return cls(
+            Scaling(scaling["kind"], tuple(scaling["shift"]), tuple(scaling["scale"])),
+            tuple(map(tuple, values["categories"])),
+            tuple(values["names"]),
+            tuple(values["category_names"]),
+        )
 
 
 @dataclass(frozen=True)
@@ -265,10 +261,7 @@ class Classes:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Classes":
-        counts = _taken(values, "counts", list)
-        if any(type(count) is not int for count in counts):
-            raise ValueError('"counts" must be whole numbers')
-        return cls(_strings(values, "names"), tuple(counts))
+        return cls(tuple(values["names"]), tuple(values["counts"]))
 
 
 @dataclass(frozen=True)
@@ -304,6 +297,11 @@ class Encoding:
         return self.inputs.size
 
     @property
+    def column_names(self) -> tuple[str, ...]:
+        """What the columns were called that were learned; none where they had no names."""
+        return (*self.inputs.names, *self.inputs.category_names) if isinstance(self.inputs, Numbers) else ()
+
+    @property
     def num_outputs(self) -> int:
         """Symbols, classes, or numbers to predict."""
         return self.targets.size
@@ -324,23 +322,16 @@ class Encoding:
         return {"version": VERSION, **halves, "per_step": self.per_step, "ahead": self.ahead}
 
     @classmethod
-    def from_json(cls, values: Any) -> "Encoding":
-        """The inverse of `to_json`.
-
-        Raises:
-            ValueError: the values are no encoding; says what is wrong with them.
-        """
-        if not isinstance(values, dict) or "version" not in values:
-            raise ValueError("it holds no encoding with a version")
-        if values["version"] != VERSION:
-            raise ValueError(f"its version is {values['version']!r}, this rayrnn reads {VERSION}: train the run anew")
-        inputs, targets = _half(values, "inputs", (Symbols, Numbers)), _half(values, "targets", _HALVES)
-        assert not isinstance(inputs, Classes)
-        ahead = _taken(values, "ahead", int)
-        return cls(inputs, targets, _taken(values, "per_step", bool), ahead)
-
-
-_HALVES = (Symbols, Numbers, Classes)
+    def from_json(cls, values: Mapping[str, Any]) -> "Encoding":
+        """The inverse of `to_json`; values from a file are checked before (rayrnn/runs/schema.py)."""
+        inputs = Symbols if values["inputs"]["kind"] == Symbols.kind else Numbers
+        targets = {kind.kind: kind for kind in (Symbols, Numbers, Classes)}[values["targets"]["kind"]]
+        return cls(
+            inputs.from_json(values["inputs"]),
+            targets.from_json(values["targets"]),
+            per_step=values["per_step"],
+            ahead=values["ahead"],
+        )
 
 
 @dataclass(frozen=True)
@@ -395,37 +386,3 @@ def _one_hot(words: pa.Array, known: tuple[str, ...]) -> np.ndarray:
     numbers = pc.index_in(words, value_set=pa.array(known, pa.string())).fill_null(-1)
     one_hot: np.ndarray = np.equal.outer(np.asarray(numbers), np.arange(len(known))).astype(np.float32)
     return one_hot
-
-
-def _half(
-    values: Mapping[str, Any], name: str, kinds: tuple[type[Symbols] | type[Numbers] | type[Classes], ...]
-) -> Symbols | Numbers | Classes:
-    stored = _taken(values, name, dict)
-    for kind in kinds:
-        if kind.kind == stored.get("kind"):
-            return kind.from_json(stored)
-    known = ", ".join(kind.kind for kind in kinds)
-    raise ValueError(f'the kind of "{name}" is {stored.get("kind")!r}; it can be {known}')
-
-
-def _taken(values: Mapping[str, Any], name: str, kind: type) -> Any:
-    if type(values.get(name)) is not kind:
-        raise ValueError(f'"{name}" is {values.get(name)!r}, no {kind.__name__}')
-    return values[name]
-
-
-def _strings(values: Mapping[str, Any], name: str) -> tuple[str, ...]:
-    return _all_strings(_taken(values, name, list), name)
-
-
-def _all_strings(items: Any, name: str) -> tuple[str, ...]:
-    if not isinstance(items, list | tuple) or not all(isinstance(item, str) for item in items):
-        raise ValueError(f'"{name}" must be strings')
-    return tuple(items)
-
-
-def _numbers(values: Mapping[str, Any], name: str) -> tuple[float, ...]:
-    items = _taken(values, name, list)
-    if not all(isinstance(item, int | float) and math.isfinite(item) for item in items):
-        raise ValueError(f'"{name}" must be numbers')
-    return tuple(map(float, items))

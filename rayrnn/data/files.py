@@ -12,10 +12,19 @@ import pyarrow as pa
 from pyarrow import fs
 
 from rayrnn.errors import DataError
-from rayrnn.wording import closest
+from rayrnn.foreign import memory_bytes
+from rayrnn.wording import closest, path_of
 
 SCHEMES = ("s3", "gs", "hdfs", "file")
 _WILDCARD = re.compile(r"[*?\[]")
+#: of a packed file: what it gives may have so many times its bytes, or so many that it does not matter
+MOST_UNPACKED_TIMES = 200
+SMALL_BYTES = 2**28
+#: read at once
+PIECE_BYTES = 2**24
+_MEANINGS = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+#: of these every choice has to be tried
+MOST_DEEP_WILDCARDS = 3
 #: what programs leave behind in directories of data
 _LEFT_BEHIND = ("__pycache__", "_temporary")
 
@@ -57,6 +66,7 @@ class Listing:
 def list_files(where: str | tuple[str, ...], *, endpoint: str | None = None) -> Listing:
     """Find the files that `where` names.
 
+    What is there as it is written is no pattern, whatever characters are in its name, nor is a directory on the way.
     A directory stands for all files in it and below, without hidden ones (`.git`) and the marks that programs leave
     (`_SUCCESS`). `sysconfig:stdlib/...` begins in the directory of this Python's standard library.
 
@@ -111,14 +121,28 @@ def read_bytes(listing: Listing, number: int) -> bytes:
     """
     try:
         with listing.filesystem.open_input_stream(listing.paths[number], compression="detect") as stream:
-            return bytes(stream.read())
+            return _unpacked(stream, listing, number)
     except OSError as error:
         raise DataError(f"{listing.names[number]} cannot be read: {error}") from None
 
 
-def has_wildcard(path: str) -> bool:
-    """Whether a path is a glob pattern."""
-    return _WILDCARD.search(path) is not None
+def _unpacked(stream: pa.NativeFile, listing: Listing, number: int) -> bytes:
+    """
+    Raises:
+        DataError: it is more than fits into memory, or so much more than the file has that it was packed to be so.
+    """
+    most = memory_bytes() // 2
+    most = min(most, max(SMALL_BYTES, MOST_UNPACKED_TIMES * int(listing.sizes[number])))
+    pieces, total = [], 0
+    while piece := stream.read(PIECE_BYTES):
+        pieces.append(piece)
+        total += len(piece)
+        if total > most:
+            raise DataError(
+                f"{listing.names[number]} has {listing.sizes[number]:,} bytes and gives more than {most:,}: it is too "
+                "large for this machine, or packed to be so; unpack it, and cut it into several files"
+            )
+    return b"".join(pieces)
 
 
 def _object_store(scheme: str, bucket: str, endpoint: str | None) -> fs.FileSystem:
@@ -149,7 +173,7 @@ def _local_path(address: str) -> str:
         if name not in sysconfig.get_path_names():
             raise DataError(f"{address}: Python has no directory {name!r}; write sysconfig:stdlib/*.py")
         return str(Path(sysconfig.get_path(name)) / rest)
-    return Path(address).expanduser().absolute().as_posix()
+    return path_of(address).absolute().as_posix()
 
 
 def _prefix(address: str) -> str:
@@ -162,13 +186,16 @@ def _prefix(address: str) -> str:
 def _find(filesystem: fs.FileSystem, path: str, address: str) -> dict[str, int]:
     """Path -> bytes of what one address names."""
     try:
-        if has_wildcard(path):
-            return _find_matching(filesystem, path, address)
+        base, pattern = _split_pattern(filesystem, path)
+        if pattern:
+            return _find_matching(filesystem, base, pattern, address)
         info = filesystem.get_file_info(path)
         if info.type == fs.FileType.File:
             return {info.path: info.size}
         if info.type == fs.FileType.NotFound:
             raise DataError(_not_found(filesystem, path, address))
+        if info.type == fs.FileType.Unknown:
+            raise DataError(f"{address} is no file but a pipe, a socket or a device: write what it gives into a file")
         found = _walk(filesystem, path, recursive=True)
     except OSError as error:
         raise DataError(f"{address} cannot be listed: {error}") from None
@@ -177,30 +204,48 @@ def _find(filesystem: fs.FileSystem, path: str, address: str) -> dict[str, int]:
     return found
 
 
-def _find_matching(filesystem: fs.FileSystem, pattern: str, address: str) -> dict[str, int]:
-    fixed, last = pattern[: _first_wildcard(pattern)].rpartition("/")[0], pattern.rpartition("/")[2]
-    base = fixed or "/"
+def _split_pattern(filesystem: fs.FileSystem, path: str) -> tuple[str, str]:
+    """The directory that is there by its own name, and the pattern below it; none where there is no wildcard."""
+    parts = path.split("/")
+    for count, part in enumerate(parts, start=1):
+        there = "/".join(parts[:count])
+        if _WILDCARD.search(part) and filesystem.get_file_info(there).type == fs.FileType.NotFound:
+            return "/".join(parts[: count - 1]) or "/", "/".join(parts[count - 1 :])
+    return path, ""
+
+
+def _find_matching(filesystem: fs.FileSystem, base: str, pattern: str, address: str) -> dict[str, int]:
+    if pattern.count("**") > MOST_DEEP_WILDCARDS:
+        raise DataError(f"{address} has more than {MOST_DEEP_WILDCARDS} of **, which would be tried without end")
     if filesystem.get_file_info(base).type != fs.FileType.Directory:
         raise DataError(_not_found(filesystem, base, address))
-    one_level = pattern.removeprefix(fixed).lstrip("/") == last and "**" not in last
-    found = _walk(filesystem, base, recursive=not one_level)
+    found = _walk(filesystem, base, recursive="/" in pattern or "**" in pattern)
     matches = re.compile(_expression(pattern)).fullmatch
-    chosen = {path: size for path, size in found.items() if matches(path)}
+    start = len(base.rstrip("/")) + 1
+    chosen = {path: size for path, size in found.items() if matches(path[start:])}
     if not chosen:
         raise DataError(f"no file matches {address}; {len(found)} files lie in {base}, looked from {Path.cwd()}")
     return chosen
 
 
-def _first_wildcard(pattern: str) -> int:
-    match = _WILDCARD.search(pattern)
-    return match.start() if match else len(pattern)
-
-
 def _expression(pattern: str) -> str:
-    """A glob pattern as a regular expression: `*` and `?` stay within a directory, `**` does not."""
-    pieces = re.split(r"(\*\*/|\*\*|\*|\?|\[[^]]+\])", pattern)
-    meanings = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-    return "".join(meanings.get(piece) or _character_set(piece) for piece in pieces)
+    """A glob pattern as a regular expression: `*` and `?` stay within a directory, `**` does not.
+
+    Of several `*` in one directory's name, each but the last takes as little as it can, and keeps to that: it finds
+    what any other choice would find, and not all have to be tried.
+    """
+    done: list[str] = []
+    #: where the last `*` of this directory's name stands
+    star: int | None = None
+    for piece in re.split(r"(\*\*/|\*\*|\*|\?|\[[^]]+\])", pattern):
+        if piece == "*" and star is not None:
+            done[star:] = [f"(?>[^/]*?{''.join(done[star + 1 :])})"]
+        done.append(_MEANINGS.get(piece) or _character_set(piece))
+        if piece == "*":
+            star = len(done) - 1
+        elif piece.startswith("**") or "/" in piece:
+            star = None
+    return "".join(done)
 
 
 def _character_set(piece: str) -> str:

@@ -10,7 +10,7 @@ import pyarrow as pa
 from rayrnn.data.batches import Minibatch, prefetched
 from rayrnn.data.sequences import Part, take
 
-#: sequences in one window, at least: enough to shuffle well, few enough that their blocks are kept at hand
+#: sequences in one window, or a little more: enough to shuffle well, few enough that their blocks are kept at hand
 WINDOW = 65_536
 #: minibatches whose sequences are sorted by length together: more mean less padding and less chance
 POOL = 64
@@ -23,21 +23,18 @@ class Plan:
     cursor + i + W * n (n < k); the next round begins at cursor + W * k.
     """
 
-    def __init__(
-        self, steps: np.ndarray, indices: np.ndarray, offsets: np.ndarray, *, batch_size: int, seed: int
-    ) -> None:
+    def __init__(self, steps: np.ndarray, indices: np.ndarray, *, batch_size: int, seed: int) -> None:
         """
         Args:
             steps: of all sequences, int64 [N].
             indices: numbers of the sequences to learn from, ascending.
-            offsets: the number of every block's first sequence, and N (see `Sequences`).
         """
         assert len(indices), "a plan needs sequences"
         self.indices = indices
         self.batch_size = batch_size
         self._steps = steps
         self._seed = seed
-        self._windows = windows_of(indices, offsets)
+        self._windows = windows_of(indices)
         self._epoch = -1
         self._minibatches: list[np.ndarray] = []
 
@@ -80,15 +77,12 @@ def epoch_plan(
     return minibatches
 
 
-def windows_of(indices: np.ndarray, offsets: np.ndarray, at_least: int = WINDOW) -> list[np.ndarray]:
-    """Cut ascending sequence numbers where blocks end, into windows of `at_least` sequences each."""
-    ends = np.searchsorted(indices, offsets[1:])
-    cuts, start = [], 0
-    for end in ends:
-        if end - start >= at_least and len(indices) - end >= at_least:
-            cuts.append(int(end))
-            start = end
-    return np.split(indices, cuts)
+def windows_of(indices: np.ndarray, at_least: int = WINDOW) -> list[np.ndarray]:
+    """Cut ascending sequence numbers into windows of `at_least` sequences each, all of nearly the same size.
+
+    Blocks have no say in it: how many there are may depend on the hosts, which a run that is resumed finds changed.
+    """
+    return np.array_split(indices, max(1, len(indices) // at_least))
 
 
 def padding_share(steps: np.ndarray, minibatches: Iterable[np.ndarray]) -> float:
@@ -164,7 +158,7 @@ class Stream:
 def make_plan(part: Part, *, batch_size: int, seed: int) -> Plan:
     """The endless stream of minibatches of a part."""
     sequences = part.sequences
-    return Plan(sequences.steps, part.indices, sequences.offsets, batch_size=batch_size, seed=seed)
+    return Plan(sequences.steps, part.indices, batch_size=batch_size, seed=seed)
 
 
 def shared_out(

@@ -148,9 +148,11 @@ def _part(model: Trained, path: str | Path | None, data: ray.data.Dataset | None
     recipe = model.recipe
     if data is None and path is None:
         return f"held out of {recipe.data.describe()}", prepare(recipe, encoding=model.encoding).held_out
-    needs = needs_of(recipe)
-    sequences = gather(data if data is not None else read(recipe.data, needs, where=str(path)), needs)
-    return "the dataset" if data is not None else str(path), Part(sequences, np.arange(len(sequences)))
+    needs, name = needs_of(recipe), "the dataset"
+    if data is None:
+        data, name = read(recipe.data, needs, where=str(path), column_names=model.encoding.column_names), str(path)
+    sequences = gather(data, needs)
+    return name, Part(sequences, np.arange(len(sequences)))
 
 
 def _measure(model: Trained, part: Part, name: str) -> Report:

@@ -28,6 +28,7 @@ from rayrnn.prediction.output import SUFFIXES, answers_of, write
 from rayrnn.recipe import needs_of, task_of
 from rayrnn.runs.directory import Run
 from rayrnn.runs.model import Trained, outputs_of, trained
+from rayrnn.terminal import Terminal
 
 #: inputs and outputs that a task holds beside its block, about: 16 MiB
 NUMBERS_A_SLICE = 2**22
@@ -133,11 +134,12 @@ def predict(
     model = _answering(run)
     recipe = model.recipe
     destination = open_destination(str(out), suffixes=SUFFIXES, endpoint=recipe.data.endpoint)
-    num_columns = model.encoding.inputs.num_columns
+    num_columns, names = model.encoding.inputs.num_columns, model.encoding.column_names
     with connect(address):
         started = time.monotonic()
-        sequences = read(recipe.data, needs_of(recipe), where=str(path), labelled=False, num_columns=num_columns)
-        count, skipped = write(answered(sequences, model), destination, console or Console(stderr=True))
+        needs, where = needs_of(recipe), str(path)
+        sequences = read(recipe.data, needs, where=where, labelled=False, num_columns=num_columns, column_names=names)
+        count, skipped = write(answered(sequences, model), destination, console or Terminal(stderr=True))
         return Written(str(out), count, tuple(skipped), time.monotonic() - started)
 
 

@@ -1,26 +1,30 @@
 """What is learned: one YAML file, validated, frozen, and stored with the run."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import pydantic
-import yaml
 from pydantic import Field
 
 from rayrnn.errors import RecipeError
+from rayrnn.foreign import check_yaml, read_plain
 from rayrnn.recipe.data_sections import CsvData, Data, Section, StepData, TextData
 from rayrnn.recipe.sections import Averaging, Model, Training
 from rayrnn.recipe.sources import section_named
+from rayrnn.recipe.written import parse_typed, parse_yaml, write_yaml
 from rayrnn.tasks import Choices, Task, Weighable, load_task
 from rayrnn.user_code import PythonFiles, files_of
-from rayrnn.wording import did_you_mean, line_of
+from rayrnn.wording import did_you_mean, line_of, path_of, shortened
 
 if TYPE_CHECKING:
     from rayrnn.data.rows import Needs
 
+#: bytes of a recipe; a text may stand in it
+MOST_RECIPE = 64 * 2**20
 #: the tasks that come with rayrnn
 TASKS: Mapping[str, str] = {
     "language_model": "rayrnn.tasks.language_model:LanguageModel",
@@ -75,11 +79,11 @@ class Recipe(Section):
     @property
     def asks_for_trust(self) -> str:
         """What the commands that use a run of this recipe need, with a blank before it."""
-        return " --trust" if self.named_code else ""
+        return " --trust" if self.named_code or self.data.commands else ""
 
     def to_yaml(self) -> str:
         """The resolved recipe: every default written out."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        return write_yaml(self.model_dump(mode="json"))
 
     def __reduce__(self) -> tuple[object, ...]:
         """With the modules that it names: they arrive first, for the state may hold a section of one of them."""
@@ -159,19 +163,35 @@ def load_recipe(where: str | Path, overrides: Iterable[str] = (), *, trusted: bo
         UsageError: it names a module, and is not trusted.
     """
     origin, text = read_recipe(where)
-    values = _parse_yaml(text, origin)
+    return recipe_from(text, origin, overrides, trusted=trusted)
+
+
+def recipe_from(text: str, origin: str, overrides: Iterable[str] = (), *, trusted: bool = True) -> Recipe:
+    """The recipe that a YAML text of this origin holds; the rest as `load_recipe` has it."""
+    values = parse_recipe(text, origin)
     for override in overrides:
         _apply(values, override)
     return validate_recipe(values, origin, text, trusted=trusted)
 
 
-def parse_recipe(where: str | Path) -> dict[str, Any]:
+def parse_recipe(text: str, origin: str) -> dict[str, Any]:
     """A recipe's plain values as they are written, not validated.
 
     Raises:
-        RecipeError: the recipe is missing, or is not YAML.
+        RecipeError: the text is not YAML, or too large when it is built up.
     """
-    return _parse_yaml(*reversed(read_recipe(where)))
+    try:
+        values = _built_up(text)
+    except Exception as error:  # not every fault in a value, such as a date of 99 months, is a YAMLError
+        raise RecipeError(f"{origin} is not valid YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise RecipeError(f"{origin} must be a mapping of keys such as `name:` and `data:`, not {shortened(values)}")
+    return values
+
+
+def _built_up(text: str, read: Callable[[str], Any] = parse_yaml) -> Any:
+    check_yaml(text)
+    return read(text)
 
 
 def code_named_in(values: Mapping[str, Any]) -> tuple[str, ...]:
@@ -203,8 +223,8 @@ def shipped_recipes() -> dict[str, str]:
 
 def read_recipe(where: str | Path) -> tuple[str, str]:
     """What to call a recipe in messages, and its YAML text, from a file or a shipped recipe's name."""
-    path = Path(where)
-    if path.suffix not in Recipe.suffixes and not path.exists():
+    path = path_of(where)
+    if path.suffix not in Recipe.suffixes and not os.path.exists(path):
         shipped = shipped_recipes()
         if str(where) in shipped:
             return f"recipe {where}", shipped[str(where)]
@@ -213,7 +233,7 @@ def read_recipe(where: str | Path) -> tuple[str, str]:
             f"{did_you_mean(str(where), shipped)}; shipped are {', '.join(shipped)}"
         )
     try:
-        return str(path), path.read_text(encoding="utf-8")
+        return str(path), read_plain(path, most=MOST_RECIPE).decode("utf-8")
     except FileNotFoundError:
         known = ", ".join(shipped_recipes())
         raise RecipeError(
@@ -221,16 +241,6 @@ def read_recipe(where: str | Path) -> tuple[str, str]:
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"recipe {path} cannot be read: {error}") from None
-
-
-def _parse_yaml(text: str, origin: str) -> dict[str, Any]:
-    try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{origin} is not valid YAML: {error}") from None
-    if not isinstance(values, dict):
-        raise RecipeError(f"{origin} must be a mapping of keys such as `name:` and `data:`, not {values!r}")
-    return values
 
 
 def _apply(values: dict[str, Any], override: str) -> None:
@@ -242,18 +252,21 @@ def _apply(values: dict[str, Any], override: str) -> None:
         values = values.setdefault(section, {})
         if not isinstance(values, dict):
             raise RecipeError(f"--set {key}: {section!r} holds a value, it is no section")
-    values[leaf] = _parse_option(raw) if sections[:2] == ["model", "options"] else _parse_value(raw)
+    if [*sections, leaf][:2] == ["model", "options"]:
+        values[leaf] = _parse_option(raw)
+    else:
+        values[leaf] = _parse_value(raw, parse_typed if key == "model" else parse_yaml)
 
 
-def _parse_value(raw: str) -> object:
+def _parse_value(raw: str, read: Callable[[str], object]) -> object:
     """Text stays text (the schema turns it into a number where one is due); [..], {..} and null are YAML."""
     if raw in ("null", "~", ""):
         return None
     if raw[0] not in "[{":
         return raw
     try:
-        return yaml.safe_load(raw)
-    except yaml.YAMLError:
+        return _built_up(raw, read)
+    except Exception:  # as in `parse_recipe`
         return raw
 
 
@@ -261,12 +274,12 @@ def _parse_option(raw: str) -> object:
     """What no schema knows of: numbers, true and false are what they are."""
     try:
         return json.loads(raw)
-    except ValueError:
-        return _parse_value(raw)
+    except (ValueError, RecursionError):
+        return _parse_value(raw, parse_typed)
 
 
 def _describe(fault: Any, origin: str, text: str, values: Any) -> str:
-    location = [str(part) for part in fault["loc"] if not _is_union_branch(part)]
+    location = _location(fault["loc"], values)
     key = ".".join(location)
     where = f"{origin}:{line}" if (line := line_of(location, text)) else origin
     if fault["type"] == "extra_forbidden":
@@ -274,15 +287,25 @@ def _describe(fault: Any, origin: str, text: str, values: Any) -> str:
     if fault["type"] == "missing":
         return f'{origin}: recipe key "{key}" is missing'
     reason = fault["msg"].removeprefix("Value error, ")
-    if isinstance(fault["input"], Mapping):
+    if fault["type"] == "value_error" and isinstance(fault["input"], Mapping):
         return f"{where}: {reason}"
-    return f'{where}: recipe key "{key}" is {fault["input"]!r}: {reason}'
+    return f'{where}: recipe key "{key}" is {shortened(fault["input"])}: {reason}'
 
 
-def _is_union_branch(part: object) -> bool:
-    """pydantic puts the tried type's name into the location of a union's fault; the user never wrote it."""
-    branches = ("str", "float", "int", "constrained-str", "number", "bounds")
-    return isinstance(part, str) and ("[" in part or part in branches)
+def _location(parts: Iterable[int | str], values: Any) -> list[str]:
+    """The way to a fault as the user wrote it: pydantic puts in the name of the type that it tried, of several."""
+    location, left = [], list(parts)
+    while left:
+        part = left.pop(0)
+        if isinstance(values, Mapping):  # what is missing is the last
+            found = {str(key): value for key, value in values.items()}
+            if str(part) in found or not left:
+                location.append(str(part))
+                values = found.get(str(part))
+        elif isinstance(part, int) and isinstance(values, list | tuple):
+            location.append(str(part))
+            values = values[part] if part < len(values) else None
+    return location
 
 
 def _siblings(location: list[str], values: Any) -> set[str]:

@@ -1,17 +1,12 @@
 """The recipe's `data` section: what every source of sequences can be told."""
 
-from typing import Annotated, ClassVar, Literal
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import pydantic
-from pydantic import BeforeValidator, Field, PositiveInt
+from pydantic import BeforeValidator, Field
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-
-
-def _column(value: object) -> object:
-    """A whole number is a column's place, from the front (0) or from the back (-1); any other text its name."""
-    text = str(value).strip()
-    return int(text) if text.removeprefix("-").isdigit() else value
 
 
 def _one_character(value: object) -> object:
@@ -29,13 +24,42 @@ def _fraction_or_path(value: object) -> object:
     return fraction
 
 
-Column = Annotated[int | str, BeforeValidator(_column)]
+def _types_in(annotation: Any) -> Iterator[Any]:
+    yield annotation
+    for part in get_args(annotation):
+        yield from _types_in(part)
+
+
+def _with_words(value: object) -> object:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return [_with_words(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 class Section(pydantic.BaseModel):
     """A part of the recipe: frozen, no unknown keys."""
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True, allow_inf_nan=False)
+
+    @pydantic.field_validator("*", mode="before")
+    @classmethod
+    def _words(cls, value: object, asked: pydantic.ValidationInfo) -> object:
+        """Where a key takes no boolean, `true` and `false` are words, such as the names of classes."""
+        taken = list(_types_in(cls.model_fields[str(asked.field_name)].annotation))
+        if bool in taken and str not in taken and isinstance(value, str) and value not in ("true", "false"):
+            raise ValueError("the booleans are true and false")
+        return value if bool in taken or Any in taken else _with_words(value)
+
+
+class Place(Section):
+    """A column by its place, whatever the columns are called: `{place: 0}` is the first, `{place: -1}` the last."""
+
+    #: counted from the first column (0) on, or from the last (-1) back
+    place: int
+
+
+#: a name; or a place, also by its mere number where no column is called by a number
+Column = str | Place
 
 
 class Data(Section):
@@ -59,6 +83,11 @@ class Data(Section):
         named = {key: getattr(self, key, None) for key in self.file_keys}
         return {key: address for key, address in named.items() if isinstance(address, str | tuple)}
 
+    @property
+    def commands(self) -> tuple[str, ...]:
+        """The keys that are set by which whoever wrote them has programs run; a stored run may be anybody's."""
+        return ()
+
     def describe(self) -> str:
         """What the user calls this data, in a few words."""
         path = getattr(self, "path", None)
@@ -74,7 +103,7 @@ class TextData(Data):
     #: the text itself, instead of a path
     text: str | None = None
     #: symbols in one sequence; 0 keeps every file whole
-    length: int = Field(1000, ge=0)
+    length: int = Field(1000, ge=0, le=10**12)
 
     @pydantic.model_validator(mode="after")
     def _one_origin(self) -> "TextData":
@@ -92,11 +121,11 @@ class StepData(Data):
     """Sequences of steps that are rows of columns: what CSV files and tables have in common."""
 
     #: the labels are the whole numbers 0 .. num_classes - 1
-    num_classes: PositiveInt | None = None
+    num_classes: Annotated[int, Field(gt=0, le=10**6)] | None = None
     #: the labels by name, in the order of the network's outputs; without either they are those of all sequences
     classes: tuple[str, ...] | None = None
     #: forecasting: the target is the sequence itself so many steps ahead; 0 = the labels are the target
-    horizon: int = Field(0, ge=0)
+    horizon: int = Field(0, ge=0, le=10**9)
     #: fitted once over the training part, kept with the run
     normalize: Literal["none", "standardize", "min_max"] = "none"
 
@@ -123,10 +152,10 @@ class CsvData(StepData):
     #: files, directories or glob patterns: local, s3://, gs:// or hdfs://
     path: str | tuple[str, ...]
     #: lines before the first step in every file; the last of them may name the columns
-    skip_lines: int = Field(0, ge=0)
+    skip_lines: int = Field(0, ge=0, le=10**9)
     #: between two columns; `tab` is a tabulator
     delimiter: Annotated[str, BeforeValidator(_one_character)] = Field(",", min_length=1, max_length=1)
-    #: the label's column, by name or place; regression may name several
+    #: the label's column, by name or by place, `{place: -1}`; regression may name several
     label_column: Column | tuple[Column, ...] | None = None
     #: a directory or glob of label files with the sequences' names, or one CSV of `file name,label` lines
     labels: str | None = None

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import pydantic
-from pydantic import Field, PositiveInt
+from pydantic import Field
 
 from rayrnn.averaging.outer import RULES
 from rayrnn.models import CELLS
@@ -17,17 +17,23 @@ else:
     CellName, OuterName = Literal[tuple(CELLS)], Literal[tuple(RULES)]
 
 
+#: of rounds, steps and the like: sums of some stay whole numbers wherever they go
+Many = Annotated[int, Field(gt=0, le=10**9)]
+#: seconds; no clock of the system takes many more
+Seconds = Annotated[float, Field(gt=0, le=10**7)]
+
+
 class Model(Section):
     """The network: embed -> layers of one cell -> project; or, with `network`, one of the user's own."""
 
     #: the recurrent cell; `graves_lstm` is DL4J's GravesLSTM, with peepholes
     cell: CellName = "lstm"
     #: size of each layer's state (of each direction's, with bidirectional)
-    hidden: PositiveInt = 256
+    hidden: int = Field(256, gt=0, le=100_000)
     #: layers of cells, one above the other
-    layers: PositiveInt = 2
+    layers: int = Field(2, gt=0, le=1000)
     #: size of the symbols' embedding; 0 feeds them one-hot
-    embedding: int = Field(0, ge=0)
+    embedding: int = Field(0, ge=0, le=100_000)
     #: the share of activations that is dropped between layers while training
     dropout: Fraction = 0.0
     #: whether a second direction reads from the end, and how the two become one; needs `truncate: 0`
@@ -78,7 +84,7 @@ class Training(Section):
     #: how the learning rate goes on over the rounds: constant, a cosine down to a hundredth, or steps down
     schedule: Literal["constant", "cosine", "step"] = "constant"
     #: with schedule `step`: every so many rounds the rate is multiplied by `schedule_factor`
-    schedule_every: PositiveInt = 100
+    schedule_every: Many = 100
     #: with schedule `step`: what the rate is multiplied by
     schedule_factor: float = Field(0.5, gt=0, le=1)
     #: RMSProp's decay of the squared gradient's average
@@ -86,9 +92,9 @@ class Training(Section):
     #: weight decay: added to the gradient, or (adamw) apart from it
     l2: float = Field(0.0, ge=0)
     #: sequences in one minibatch on one worker
-    batch_size: PositiveInt = 32
+    batch_size: int = Field(32, gt=0, le=10**6)
     #: steps in one segment of truncated backpropagation; 0 = the whole sequence
-    truncate: int = Field(0, ge=0)
+    truncate: int = Field(0, ge=0, le=10**9)
     #: the bound on the gradient; 0 = no clipping
     clip: float = Field(5.0, ge=0)
     #: what is bounded: the norm of the whole gradient, each of its values, or the norm of each layer's
@@ -98,22 +104,25 @@ class Training(Section):
     #: `bf16` computes in bfloat16 where that is safe; the parameters stay in float32
     precision: Literal["fp32", "bf16"] = "fp32"
     #: minibatches prepared ahead of the loop; 0 = off
-    prefetch: int = Field(2, ge=0)
+    prefetch: int = Field(2, ge=0, le=1000)
     #: rounds between two evaluations of the held-out part
-    evaluate_every: PositiveInt = 10
+    evaluate_every: Many = 10
     #: rounds between two checkpoints
-    checkpoint_every: PositiveInt = 20
+    checkpoint_every: Many = 20
     #: stop after so many evaluations without a better held-out loss; 0 = never
-    early_stopping: int = Field(0, ge=0)
+    early_stopping: int = Field(0, ge=0, le=10**9)
+
+
+WorkerCount = Annotated[int, Field(gt=0, le=100_000)]
 
 
 class Bounds(Section):
     """Workers may come and go between these two."""
 
     #: that the run waits for before it begins
-    min: PositiveInt = 1
+    min: WorkerCount = 1
     #: that it grows to while the cluster has room
-    max: PositiveInt
+    max: WorkerCount
 
     @pydantic.model_validator(mode="after")
     def _in_order(self) -> "Bounds":
@@ -128,7 +137,7 @@ def _form_of_workers(value: object) -> str:
 
 #: a fixed number, or bounds
 Workers = Annotated[
-    Annotated[PositiveInt, pydantic.Tag("number")] | Annotated[Bounds, pydantic.Tag("bounds")],
+    Annotated[WorkerCount, pydantic.Tag("number")] | Annotated[Bounds, pydantic.Tag("bounds")],
     pydantic.Discriminator(_form_of_workers),
 ]
 
@@ -139,11 +148,11 @@ class Averaging(Section):
     #: a number, or {min: 1, max: 4}: then workers are taken on whenever the cluster has room for them
     workers: Workers = 2
     #: CPUs of each worker, and so many threads
-    cpus_per_worker: PositiveInt = 1
+    cpus_per_worker: int = Field(1, gt=0, le=1024)
     #: minibatches every worker learns alone before the workers average
-    frequency: PositiveInt = 5
+    frequency: int = Field(5, gt=0, le=10**6)
     #: rounds of the whole run
-    rounds: PositiveInt = 200
+    rounds: Many = 200
     #: what is done with the mean: nothing, DiLoCo's outer optimizer, or block momentum
     outer: OuterName = "none"
     #: the outer optimizer's; unless said otherwise nesterov takes DiLoCo's 0.7, bmuf its paper's 1
@@ -155,7 +164,7 @@ class Averaging(Section):
     #: how the parameters travel; bfloat16 and int8 pay between a few workers on slow links
     wire: Literal["float32", "bfloat16", "int8"] = "float32"
     #: seconds the others wait at the average for a worker that hangs or lags; then they go on without it
-    patience: float = Field(30.0, gt=0)
+    patience: Seconds = 30.0
 
     @property
     def fewest(self) -> int:

@@ -17,13 +17,13 @@ from rayrnn.cluster.local_head import state_folder
 from rayrnn.cluster.on_host.facts import RUNS
 from rayrnn.cluster.ssh import Head
 from rayrnn.durable import replace_durably
-from rayrnn.errors import ClusterError, RunError, UsageError
+from rayrnn.errors import ClusterError, RunError
 from rayrnn.remote.job import WORK
 from rayrnn.runs.checkpoints import read_checkpoint, remove_old, round_of, unfinished_checkpoint
 from rayrnn.runs.directory import Run
 from rayrnn.runs.layout import RECIPE, RECORD, SCREEN
+from rayrnn.runs.schema import StoredRecord, read_stored
 
-_JOB = re.compile(r"[A-Za-z0-9._-]+-[0-9a-f]{8}")
 #: what each side has its own of, what is not finished, and checkpoints, which come whole or not at all
 OWN = (f"/{RECIPE}", f"/{RECORD}", f"/{SCREEN}", ".*", "/ray-train", "/checkpoints")
 
@@ -55,19 +55,14 @@ def load_record(run: Run) -> Record | None:
     """None where the run was trained here.
 
     Raises:
-        UsageError: the file is damaged, or names what no job and no run directory is called.
+        RunError: the file is damaged, or names what no job and no run directory is called.
     """
-    path = run.path / RECORD
-    if not path.exists():
-        return None
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        record = Record(job=values["job"], out=values["out"])
-        is_sound = bool(_JOB.fullmatch(record.job)) and _is_below(record.out)
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise UsageError(f"{path} cannot be used: {error}") from None
-    if not is_sound:
-        raise UsageError(f"{path} cannot be used: it names the job {record.job!r} and its directory {record.out!r}")
+        record = Record(**read_stored(run.path, RECORD, StoredRecord).model_dump())
+    except FileNotFoundError:
+        return None
+    if not _is_below(record.out):
+        raise RunError(f'{run.path / RECORD} cannot be used: key "out" is {record.out!r}, no directory of the job\'s')
     return record
 
 

@@ -14,7 +14,7 @@ from rayrnn.cluster.on_host.facts import RUNS
 from rayrnn.cluster.ssh import SSH_FAILED, Head
 from rayrnn.errors import ClusterError, DataError, Interrupted, RayrnnError, RunError, UsageError
 from rayrnn.remote.job import PID
-from rayrnn.remote.screen_log import Word
+from rayrnn.remote.screen_log import Transcript, Word, word_of, words_of
 from rayrnn.runs.layout import SCREEN
 
 #: between two attempts to reach the head again
@@ -40,15 +40,16 @@ class Listener:
     def __init__(self, head: Head, job: str, transcript: Path, *, patience: float) -> None:
         self._head = head
         self._job = job
-        self._transcript = transcript
+        self._transcript = Transcript(transcript)
+        #: lines of the run's file that were read
+        self._heard = 0
         self._patience = patience
 
     def known(self) -> list[Word]:
-        """The words that have come before."""
-        if not self._transcript.exists():
-            return []
-        lines = self._transcript.read_text(encoding="utf-8").split("\n")
-        return [json.loads(line) for line in lines[:-1]]
+        """The words that have come before; those to come follow them."""
+        lines = self._transcript.lines()
+        self._heard = len(lines)
+        return words_of(lines)
 
     def words(self, *, cut: Callable[[], None], mended: Callable[[], None]) -> Iterator[Word | None]:
         """The words to come, and None now and then; ends when the job has ended.
@@ -77,14 +78,12 @@ class Listener:
             yield from self._pause()
 
     def _listen(self) -> str:
-        first = len(self.known()) + 1
-        return LISTEN.format(job=shlex.quote(self._job), first=first)
+        return LISTEN.format(job=shlex.quote(self._job), first=self._heard + 1)
 
-    def _take(self, line: str) -> Word:
-        with self._transcript.open("a", encoding="utf-8") as file:
-            file.write(line)
-        word: Word = json.loads(line)
-        return word
+    def _take(self, line: str) -> Word | None:
+        self._transcript.take(self._heard, line)
+        self._heard += 1
+        return word_of(line)
 
     def _pause(self) -> Iterator[None]:
         until = time.monotonic() + RETRY_SECONDS

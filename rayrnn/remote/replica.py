@@ -17,7 +17,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rayrnn.background import NewestOnly
 from rayrnn.cluster.on_host.facts import KEPT
 from rayrnn.cluster.ray_internals import reason_of
-from rayrnn.durable import write_durably
+from rayrnn.durable import replace_durably, write_durably
 from rayrnn.runs.checkpoints import (
     name_of,
     newest_name,
@@ -147,7 +147,10 @@ def write_files(folder: Path, files: Files) -> None:
     (name,) = {Path(path).parent.name for path in files if Path(path).parent.name}
     with unfinished_checkpoint(folder / "checkpoints", name) as unfinished:
         for path, content in files.items():
-            write_durably(unfinished / Path(path).name if Path(path).parent.name else folder / path, content)
+            if Path(path).parent.name:
+                write_durably(unfinished / Path(path).name, content)
+            else:
+                replace_durably(folder / path, content)
     remove_old(folder / "checkpoints", newest=round_of(name))
 
 

@@ -1,20 +1,28 @@
 """A run's screen at a distance: written down where the run is, drawn where the user sits.
 
-screen.jsonl, one line a word: {"word": "say", "time": ..., ...}; the last word of an attempt is `end`.
+screen.jsonl, one line a word: {"word": "say", "time": ..., ...}; the last word of an attempt is `end`. Who writes it
+may be killed in the middle of a line: what is no word is passed over, here and there.
 """
 
+import fcntl
 import json
+import os
 import time
+from collections.abc import Iterable
 from dataclasses import asdict, fields
 from pathlib import Path
 from threading import Lock
 from typing import Any, assert_never
 
-from rayrnn.errors import Interrupted, RayrnnError
+from rayrnn.errors import Interrupted, RayrnnError, RunError
+from rayrnn.foreign import open_inside, read_inside
 from rayrnn.runs.directory import Run
 from rayrnn.training.messages import Evaluated, Joined, Lost, Membership, RoundLearned, WentOn, from_json, to_json
 from rayrnn.training.screen import Reporter
 from rayrnn.training.summary import Outline, Summary
+
+#: bytes: no run says more
+MOST_TRANSCRIPT = 2**30
 
 Word = dict[str, Any]
 
@@ -25,6 +33,8 @@ class ScreenLog:
     def __init__(self, path: Path) -> None:
         self._file = path.open("a", encoding="utf-8")
         self._lock = Lock()
+        if not _ends_with_a_line(path):  # whoever listens has this much of it, and must not take it for our first word
+            self._file.write("\n")
 
     def say(self, message: str) -> None:
         self._write("say", message=message)
@@ -69,6 +79,61 @@ class ScreenLog:
         with self._lock:
             self._file.write(line)
             self._file.flush()
+
+
+class Transcript:
+    """What has come here of a run's screen.jsonl: whole lines, each once, however many processes listen to the run."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def lines(self) -> list[str]:
+        """The lines that are there, in order.
+
+        Raises:
+            RunError: the file cannot be read, is none, or is longer than a transcript is.
+        """
+        try:
+            content = read_inside(self._path.parent, self._path.name, most=MOST_TRANSCRIPT)
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise RunError(f"{self._path} cannot be used: {error.strerror}") from None
+        return content.decode("utf-8", errors="replace").split("\n")[:-1]
+
+    def take(self, number: int, line: str) -> None:
+        """Keep line `number` (from 0) of the run's file, unless another listener has done so."""
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT
+        with open(open_inside(self._path.parent, self._path.name, flags), "a+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.seek(0)
+            content = file.read()
+            # a listener that was killed left a part of a line: the run says it again
+            file.truncate(content.rfind(b"\n") + 1)
+            if content.count(b"\n") == number:
+                file.write(line.encode())
+
+
+def words_of(lines: Iterable[str | bytes]) -> list[Word]:
+    """The words among these lines."""
+    return [word for line in lines if (word := word_of(line)) is not None]
+
+
+def word_of(line: str | bytes) -> Word | None:
+    """The word that a line is, if it is one."""
+    try:
+        values = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    whole = isinstance(values, dict) and isinstance(values.get("word"), str)
+    return values if whole and isinstance(values.get("time", 0.0), int | float) else None
+
+
+def _ends_with_a_line(path: Path) -> bool:
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        file.seek(max(0, size - 1))
+        return file.read() in (b"", b"\n")
 
 
 def show(word: Word, screen: Reporter, run: Run) -> None:

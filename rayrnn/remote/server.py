@@ -21,6 +21,7 @@ from rayrnn.cluster.ray_internals import start_job
 from rayrnn.cluster.status import read_status
 from rayrnn.errors import ClusterError, RayrnnError
 from rayrnn.remote.job import PID, SPEC, JobSpec, job_folder
+from rayrnn.remote.screen_log import words_of
 from rayrnn.runs.layout import SCREEN
 
 #: of a screen's end, enough to find the last round in
@@ -93,7 +94,7 @@ def _cluster() -> dict[str, Any]:
 def _describe(folder: Path) -> dict[str, Any]:
     spec = JobSpec.from_json((folder / SPEC).read_text(encoding="utf-8"))
     words = _last_words(folder / SCREEN)
-    rounds = [word["event"] for word in words if word["word"] == "round"]
+    rounds = [word["event"] for word in words if word["word"] == "event" and word["event"]["kind"] == "round"]
     ends = [word for word in words if word["word"] == "end"]
     running = is_running(folder.name)
     return {
@@ -118,7 +119,7 @@ def _last_words(path: Path) -> list[dict[str, Any]]:
         start = max(0, path.stat().st_size - TAIL_BYTES)
         file.seek(start)
         lines = file.read().split(b"\n")
-        return [json.loads(line) for line in lines[1 if start else 0 : -1]]
+        return words_of(lines[1 if start else 0 : -1])
     return []
 
 

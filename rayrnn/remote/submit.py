@@ -18,11 +18,13 @@ from rayrnn.remote.follow import ALIVE, Listener, ask, error_of, find_run, runs_
 from rayrnn.remote.job import PID, SPEC, WORK, JobSpec
 from rayrnn.remote.screen_log import Word, show, summary_of
 from rayrnn.remote.upload import OUTSIDE, Upload, gather
-from rayrnn.runs.directory import Run, create_run, open_run, resumable
+from rayrnn.runs.directory import Run, create_run, has_run, open_run, resumable
 from rayrnn.runs.layout import RECIPE, SCREEN, refuse_links
+from rayrnn.terminal import Terminal
 from rayrnn.training.driver import stop_requests
 from rayrnn.training.screen import Screen
 from rayrnn.training.summary import Summary
+from rayrnn.wording import command_line, path_of, shortened
 
 #: seconds without the head before this side gives up; the run goes on without it
 PATIENCE = 600.0
@@ -56,11 +58,11 @@ def train_on_cluster(
         RayrnnError: the one that the run ended with, or that kept it from starting.
     """
     head = find_head(read_cluster_file(file))
-    path = Path(out) if out is not None else Path("runs") / recipe.name
+    path = path_of(out) if out is not None else Path("runs") / recipe.name
     upload = gather(recipe)
-    run = resumable(path, recipe) if resume and (path / RECIPE).exists() else create_run(path)
+    run = resumable(path, recipe) if resume and has_run(path) else create_run(path)
     record = load_record(run) or Record(new_job_name(path.name), path_on_head(path))
-    remote = RemoteRun(head, record, run, recipe, console or Console(stderr=True), patience)
+    remote = RemoteRun(head, record, run, recipe, console or Terminal(stderr=True), patience)
     remote.dispatch(upload, resume=resume)
     return remote.follow(detach=detach)
 
@@ -80,8 +82,8 @@ def follow_run(run: str, file: Path | None, *, trust: bool = False, console: Con
         UsageError: there is no such run, or it was begun elsewhere and no `file` is given.
         RayrnnError: the one that the run ended with.
     """
-    console = console or Console(stderr=True)
-    if (Path(run) / RECIPE).exists():
+    console = console or Terminal(stderr=True)
+    if has_run(path_of(run)):
         here = open_run(run, trust=trust)
         record = load_record(here)
         if record is None:
@@ -189,17 +191,15 @@ class RemoteRun:
             raise
 
     def _greet(self, answer: list[str]) -> None:
-        ours = [version("rayrnn"), version("ray")]
+        ours, up = [version("rayrnn"), version("ray")], command_line("rayrnn", "up", self._head.file.path)
         if "running" in answer:
             raise ClusterError(f"this run is being trained already: {self._how_to_find()}")
         if answer[-1] == "none":
-            raise ClusterError(
-                f"there is no rayrnn on the head {self._head.target}: `rayrnn up {self._head.file.path}` installs it"
-            )
+            raise ClusterError(f"there is no rayrnn on the head {self._head.target}: `{up}` installs it")
         if answer[-2:] != ours:
             raise ClusterError(
                 f"the head {self._head.target} has rayrnn {answer[-2]} with Ray {answer[-1]}, here are {ours[0]} and "
-                f"{ours[1]}: `rayrnn up {self._head.file.path}` installs this machine's"
+                f"{ours[1]}: `{up}` installs this machine's"
             )
 
     def _listen(self, fetcher: Fetcher, *, until_start: bool) -> None:
@@ -215,7 +215,7 @@ class RemoteRun:
                 return
 
     def _take(self, word: Word, fetcher: Fetcher) -> None:
-        kind, self._now = word["word"], word["time"]
+        kind, self._now = word["word"], word.get("time", self._now)
         if kind == "checkpoint":
             fetcher.want(word["name"])
         elif kind == "summary":
@@ -223,7 +223,20 @@ class RemoteRun:
         elif kind == "end":
             self._end = word
         else:
-            show(_as_here(word), self._screen, self._run)
+            self._show(_as_here(word))
+
+    def _show(self, word: Word) -> None:
+        """
+        Raises:
+            RunError: it is no word; the transcript may be anybody's.
+        """
+        try:
+            show(word, self._screen, self._run)
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+            raise RunError(
+                f"{self._run.path / SCREEN} cannot be used: {shortened(word)} is no word of a run "
+                f"({type(error).__name__}: {error})"
+            ) from None
 
     def _conclude(self, fetcher: Fetcher) -> Summary:
         """Bring everything home; raise what the run ended with."""
@@ -262,11 +275,14 @@ class RemoteRun:
         self._screen.warn(f"the link to {self._head.target} is there again")
 
     def _how_to_find(self) -> str:
-        return f"rayrnn logs {self._run.path}, rayrnn status {self._head.file.path}"
+        return ", ".join(
+            [command_line("rayrnn", "logs", self._run.path), command_line("rayrnn", "status", self._head.file.path)]
+        )
 
     def _resume(self) -> str:
-        path, trust = self._run.path, self._recipe.asks_for_trust
-        return f"rayrnn train {path / RECIPE} --out {path} --resume{trust} --cluster {self._head.file.path}"
+        path, cluster = self._run.path, command_line("--cluster", self._head.file.path)
+        resume = command_line("rayrnn", "train", path / RECIPE, "--out", path, "--resume")
+        return f"{resume}{self._recipe.asks_for_trust} {cluster}"
 
     def _error(self, end: Word) -> RayrnnError:
         """What the run ended with; the head knows neither the cluster file nor where things lie here."""

@@ -9,7 +9,7 @@ from rayrnn.errors import DataError
 from rayrnn.recipe import Recipe, validate_recipe
 from rayrnn.recipe.sources import read_by_hosts
 from rayrnn.user_code import PythonFiles, files_of
-from rayrnn.wording import counted, size
+from rayrnn.wording import counted, path_of, size
 
 #: bytes of local data that travel with a job; more belongs in a store
 LIMIT = 2 * 2**30
@@ -89,7 +89,7 @@ def _is_local(address: str) -> bool:
 
 
 def _absolute(address: str) -> str:
-    return os.path.normpath(Path(address).expanduser().absolute())
+    return os.path.normpath(path_of(address).absolute())
 
 
 def _renamed(address: str | tuple[str, ...], here: str) -> str | tuple[str, ...]:

@@ -24,6 +24,8 @@ from safetensors.torch import save as save_tensors
 
 from rayrnn.durable import sync_folder, write_durably
 from rayrnn.errors import RunError
+from rayrnn.foreign import memory_bytes, read_inside
+from rayrnn.runs.schema import StoredFile, StoredManifest, StoredProgress, checked, read_stored
 
 MANIFEST = "MANIFEST.json"
 KEPT = 2
@@ -167,19 +169,28 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """Load one checkpoint after checking every file against the manifest.
 
     Raises:
-        RunError: a file is missing, truncated or altered; names it.
+        RunError: a file is missing, truncated or altered, or holds something else; names it, and the key.
     """
+    if linked := next((place for place in (path, path.parent) if place.is_symlink()), None):
+        raise RunError(f"checkpoint {path} cannot be used: {linked} is a link, and none is followed inside a run")
     files = _verified(path)
     ranks = sorted(name for name in files if name.startswith("optimizer-"))
+    progress = checked(files["progress.json"], StoredProgress, f"checkpoint {path / 'progress.json'}")
+    if f"round-{progress.round:06d}" not in path.name:
+        raise RunError(f"checkpoint {path / 'progress.json'} cannot be used: it is of round {progress.round}")
+    return Checkpoint(
+        model=_tensors(path, "model.safetensors", files),
+        outer=_tensors(path, "outer.safetensors", files),
+        optimizers=tuple(_tensors(path, name, files) for name in ranks),
+        progress=progress.model_dump(),
+    )
+
+
+def _tensors(path: Path, name: str, files: Mapping[str, bytes]) -> Tensors:
     try:
-        return Checkpoint(
-            model=load_tensors(files["model.safetensors"]),
-            outer=load_tensors(files["outer.safetensors"]),
-            optimizers=tuple(load_tensors(files[name]) for name in ranks),
-            progress=json.loads(files["progress.json"]),
-        )
-    except Exception as error:  # safetensors raises its own, json and KeyError theirs: all mean the same here
-        raise RunError(f"checkpoint {path} is no checkpoint of rayrnn: {error}") from None
+        return unpack(files[name])
+    except Exception as error:  # safetensors raises its own, torch and KeyError theirs: all mean the same here
+        raise RunError(f"checkpoint {path / name} cannot be used: {error}") from None
 
 
 def _manifest(files: Mapping[str, bytes]) -> bytes:
@@ -188,19 +199,29 @@ def _manifest(files: Mapping[str, bytes]) -> bytes:
 
 
 def _verified(path: Path) -> dict[str, bytes]:
-    try:
-        manifest = json.loads((path / MANIFEST).read_bytes())
-        files = {str(name): (path / Path(name).name).read_bytes() for name in manifest}
-        expected = {str(name): (int(entry["bytes"]), str(entry["sha256"])) for name, entry in manifest.items()}
-        there = {file.name for file in path.iterdir()}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise RunError(f"checkpoint {path} is incomplete: {error}") from None
-    for name, content in files.items():
-        if (len(content), hashlib.sha256(content).hexdigest()) != expected[name]:
-            raise RunError(f"checkpoint {path / name} is damaged: size or SHA-256 is not the one in {MANIFEST}")
-    if unknown := sorted(there - files.keys() - {MANIFEST}):
+    manifest = _read_manifest(path)
+    files = {name: _read(path, name, entry) for name, entry in manifest.items()}
+    if unknown := sorted({file.name for file in path.iterdir()} - files.keys() - {MANIFEST}):
         raise RunError(f"checkpoint {path} is damaged: {MANIFEST} does not know of {', '.join(unknown)}")
     return files
+
+
+def _read_manifest(path: Path) -> dict[str, StoredFile]:
+    try:
+        return read_stored(path, MANIFEST, StoredManifest, what=f"checkpoint {path / MANIFEST}").root
+    except FileNotFoundError:
+        raise RunError(f"checkpoint {path} is incomplete: it has no {MANIFEST}") from None
+
+
+def _read(path: Path, name: str, entry: StoredFile) -> bytes:
+    """A file of the size that the manifest says, and with that content; of another size it is not read."""
+    try:
+        content = read_inside(path, name, most=min(entry.bytes, memory_bytes()))
+    except OSError as error:
+        raise RunError(f"checkpoint {path / name} cannot be used: {error.strerror}") from None
+    if (len(content), hashlib.sha256(content).hexdigest()) != (entry.bytes, entry.sha256):
+        raise RunError(f"checkpoint {path / name} is damaged: size or SHA-256 is not the one in {MANIFEST}")
+    return content
 
 
 def _newest_first(folder: Path) -> list[Path]:

@@ -16,9 +16,10 @@ from rayrnn.durable import replace_durably
 from rayrnn.errors import RayrnnError, RunError, UsageError
 from rayrnn.recipe import Recipe
 from rayrnn.runs.checkpoints import MANIFEST, newest_round, round_of
-from rayrnn.runs.directory import Run, create_run, resumable
+from rayrnn.runs.directory import Run, create_run, has_run, resumable
 from rayrnn.runs.layout import IDENTITY, LOCK, RECIPE, UNSENT, belongs
 from rayrnn.runs.store import Store, is_address
+from rayrnn.wording import path_of
 
 #: between two copies of what grows without a word, logs and metrics, unless a checkpoint is due
 GROWING_SECONDS = 5.0
@@ -242,8 +243,8 @@ def landed(out: str | Path, recipe: Recipe, *, resume: bool, warn: Callable[[str
         RunError: the store could not be written at the end.
     """
     if not is_address(out):
-        path = Path(out)
-        run = resumable(path, recipe) if resume and (path / RECIPE).exists() else create_run(path)
+        path = path_of(out)
+        run = resumable(path, recipe) if resume and has_run(path) else create_run(path)
         with run.held():
             yield run
         return

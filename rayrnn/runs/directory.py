@@ -19,12 +19,17 @@ from safetensors.torch import save as save_tensors
 
 from rayrnn.data.encoding import Encoding
 from rayrnn.durable import replace_durably
-from rayrnn.errors import RayrnnError, RunError, UsageError
-from rayrnn.recipe import Recipe, code_named_in, load_recipe, parse_recipe
+from rayrnn.errors import RunError, UsageError
+from rayrnn.foreign import open_inside, read_inside
+from rayrnn.recipe import MOST_RECIPE, Recipe, code_named_in, parse_recipe, recipe_from
 from rayrnn.runs.checkpoints import Checkpoint, write_checkpoint
 from rayrnn.runs.layout import CHECKPOINTS, ENCODING, LOCK, LOG, METRICS, MODEL, RECIPE, SKIPPED, refuse_links
+from rayrnn.runs.schema import StoredEncoding, StoredRound, checked, read_stored
 from rayrnn.runs.store import Store, is_address
+from rayrnn.wording import path_of, shortened
 
+#: bytes of metrics.jsonl that are read: some million rounds
+MOST_METRICS = 2 * 2**30
 #: the sections of a recipe that a resumed run cannot change
 FIXED = ("task", "data", "model", "seed")
 
@@ -63,22 +68,29 @@ class Run:
     @property
     def recipe(self) -> Recipe:
         """The resolved recipe that the run was started with."""
-        return load_recipe(self.path / RECIPE, trusted=self.trusted)
+        return recipe_from(*_read_recipe(self.path), trusted=self.trusted)
 
     @property
     def encoding(self) -> Encoding:
-        """How the run's data became numbers."""
-        try:
-            return Encoding.from_json(json.loads((self.path / ENCODING).read_text(encoding="utf-8")))
-        except RayrnnError:
-            raise
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise RunError(f"{self.path / ENCODING} cannot be used: {error}") from None
+        """How the run's data became numbers.
+
+        Raises:
+            RunError: the file is not there, or is none; names it and the key.
+        """
+        encoding = self.stored_encoding
+        if encoding is None:
+            raise RunError(
+                f"{self.path / ENCODING} is not there: the run has not begun to learn; train it with --resume"
+            )
+        return encoding
 
     @property
     def stored_encoding(self) -> Encoding | None:
         """The same; None in a run that has none yet."""
-        return self.encoding if (self.path / ENCODING).exists() else None
+        try:
+            return Encoding.from_json(read_stored(self.path, ENCODING, StoredEncoding).model_dump())
+        except FileNotFoundError:
+            return None
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -88,12 +100,12 @@ class Run:
             UsageError: another process trains in this directory, or something in it is a link.
         """
         refuse_links(self.path)
-        with (self.path / LOCK).open("a+", encoding="utf-8") as lock:
+        descriptor = open_inside(self.path, LOCK, os.O_RDWR | os.O_CREAT | os.O_APPEND)
+        with open(descriptor, "r+", encoding="utf-8", errors="replace") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                lock.seek(0)
-                holder = lock.read().strip() or "unknown"
+                holder = lock.read(20).strip() or "unknown"
                 raise UsageError(
                     f"{self.path} is being trained by another process (number {holder}): wait for its end, or stop it"
                 ) from None
@@ -135,8 +147,8 @@ class Run:
             OSError: it cannot be written.
         """
         data = (json.dumps(line) + "\n").encode()
-        with (self.path / METRICS).open("ab", buffering=0) as file:
-            start = file.tell()
+        with open(self._open_to_append(METRICS), "ab", buffering=0) as file:
+            start = os.fstat(file.fileno()).st_size
             if file.write(data) < len(data):
                 file.truncate(start)
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), METRICS)
@@ -150,6 +162,18 @@ class Run:
         """Forget the rounds after the first `rounds`: a resumed run learns them anew."""
         self._replace_metrics([line for line in self.metrics() if line["round"] <= rounds])
 
+    def append_log(self, text: str) -> None:
+        """Add to what Ray and the workers said.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        with open(self._open_to_append(LOG), "a", encoding="utf-8", errors="backslashreplace") as log:
+            log.write(text)
+
+    def _open_to_append(self, name: str) -> int:
+        return open_inside(self.path, name, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+
     def _replace(self, name: str, content: bytes) -> None:
         replace_durably(self.path / name, content)
         self._say_written()
@@ -162,12 +186,22 @@ class Run:
         replace_durably(self.path / METRICS, "".join(json.dumps(line) + "\n" for line in lines).encode())
 
     def metrics(self) -> list[dict[str, Any]]:
-        """One mapping a round; what a kill or a full disk left of a line is passed over."""
+        """One mapping a round; what a kill or a full disk left of a line is passed over.
+
+        Raises:
+            RunError: the file cannot be read, or a line is of no round; names it and the key.
+        """
         try:
-            lines = (self.path / METRICS).read_text(encoding="utf-8", errors="replace").split("\n")
+            content = read_inside(self.path, METRICS, most=MOST_METRICS)
         except FileNotFoundError:
             return []
-        return [values for line in lines[:-1] if (values := _parsed(line)) is not None]
+        except OSError as error:
+            raise RunError(f"{self.path / METRICS} cannot be used: {error.strerror}") from None
+        lines = enumerate(content.decode("utf-8", errors="replace").split("\n")[:-1], start=1)
+        parsed = [(number, line, values) for number, line in lines if (values := _parsed(line)) is not None]
+        for number, line, _ in parsed:
+            checked(line.encode(), StoredRound, f"{self.path / METRICS}:{number}")
+        return [values for _, _, values in parsed]
 
 
 def create_run(path: Path) -> Run:
@@ -181,14 +215,26 @@ def create_run(path: Path) -> Run:
             f"{path} is no directory of this machine; a run can be written to a directory, or without --cluster to an "
             "address that begins with s3://, gs:// or hdfs://"
         )
-    if (path / RECIPE).exists():
+    if has_run(path):
         raise UsageError(f"{path} holds a run already: continue it with --resume, or choose another --out")
     try:
         refuse_links(path)
         (path / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # a name may have a NUL
         raise UsageError(f"the run cannot be written to {path}: {error}") from None
     return Run(path)
+
+
+def has_run(path: Path) -> bool:
+    """Whether a run lies in this directory.
+
+    Raises:
+        UsageError: no directory can have this name, or nobody may look.
+    """
+    try:
+        return (path / RECIPE).exists()
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{shortened(str(path))} cannot be a run directory: {error.args[-1]}") from None
 
 
 def open_run(path: str | Path, *, trust: bool = False) -> Run:
@@ -204,21 +250,28 @@ def open_run(path: str | Path, *, trust: bool = False) -> Run:
     """
     if is_address(path):
         return _copied(Store(str(path)), trust)
-    if not (Path(path) / RECIPE).is_file():
+    folder = path_of(path)
+    if not has_run(folder):
         raise UsageError(f"{path} is no run: it has no {RECIPE}; `rayrnn train` writes one, usually under runs/")
-    return Run(Path(path), trusted=trust)
+    return Run(folder, trusted=trust)
 
 
 def check_trust(recipe: Recipe, *, trusted: bool, where: str) -> None:
-    """See whether what a recipe names may be imported.
+    """See whether what a recipe names may be imported, and its data may be read as it says.
 
     Args:
         trusted: whether whoever chose the names may have any module imported.
         where: what to call the place of the recipe.
 
     Raises:
-        UsageError: it names code that is not rayrnn's, and is not trusted.
+        UsageError: it names code that is not rayrnn's, or has programs run, and is not trusted.
     """
+    if recipe.data.commands and not trusted:
+        keys = " and ".join(f"data.{key}" for key in recipe.data.commands)
+        raise UsageError(
+            f"{where} has {keys} for {recipe.data.source}, by which whoever wrote it can have programs run as you: "
+            "if you trust who made the run, add --trust (in Python: trust=True)"
+        )
     if recipe.named_code and not trusted:
         raise UsageError(
             f"{where} names {' and '.join(recipe.named_code)}, which is not rayrnn's: using it runs the code of that "
@@ -231,10 +284,11 @@ def resumable(path: Path, recipe: Recipe, *, address: str | None = None) -> Run:
     """The run at `path` (which stands for `address`), if `recipe` may go on with it.
 
     Raises:
-        UsageError: `recipe` differs in what a run cannot change.
+        UsageError: `recipe` differs in what a run cannot change, or something in the run is a link.
     """
+    refuse_links(path)
     # a stranger's run may name other code than the recipe, which is the user's own
-    run = open_run(path, trust=code_named_in(parse_recipe(path / RECIPE)) == recipe.named_code)
+    run = open_run(path, trust=code_named_in(parse_recipe(*_read_recipe(path))) == recipe.named_code)
     stored = run.recipe
     changed = [section for section in FIXED if getattr(stored, section) != getattr(recipe, section)]
     if changed:
@@ -243,6 +297,20 @@ def resumable(path: Path, recipe: Recipe, *, address: str | None = None) -> Run:
             f"{path / RECIPE}, or choose another --out"
         )
     return run
+
+
+def _read_recipe(folder: Path) -> tuple[str, str]:
+    """The text of a run's recipe, and what to call it.
+
+    Raises:
+        RunError: it cannot be read.
+    """
+    try:
+        return read_inside(folder, RECIPE, most=MOST_RECIPE).decode("utf-8"), str(folder / RECIPE)
+    except OSError as error:
+        raise RunError(f"{folder / RECIPE} cannot be used: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise RunError(f"{folder / RECIPE} cannot be used: {error}") from None
 
 
 def _copied(store: Store, trust: bool) -> Run:
@@ -260,6 +328,6 @@ def _copied(store: Store, trust: bool) -> Run:
 def _parsed(line: str) -> dict[str, Any] | None:
     try:
         values = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return values if isinstance(values, dict) and "round" in values else None

@@ -20,6 +20,8 @@ import re
 from pathlib import Path
 
 from rayrnn.errors import UsageError
+from rayrnn.foreign import kind_of
+from rayrnn.wording import path_of
 
 RECIPE = "recipe.yaml"
 ENCODING = "vocabulary.json"
@@ -46,8 +48,8 @@ _OF_CHECKPOINT = re.compile(
 
 def is_stored(recipe: str | Path) -> bool:
     """Whether a recipe's file is the one that a run keeps; it may be a stranger's."""
-    path, others = Path(recipe), (ENCODING, MODEL, METRICS, CHECKPOINTS)
-    return path.name == RECIPE and any((path.parent / name).exists() for name in others)
+    path, others = path_of(recipe), (ENCODING, MODEL, METRICS, CHECKPOINTS)
+    return path.name == RECIPE and any(os.path.exists(path.parent / name) for name in others)
 
 
 def belongs(name: str) -> bool:
@@ -71,7 +73,10 @@ def refuse_links(folder: Path) -> None:
     walked = [(Path(place), [*folders, *files]) for place, folders, files in os.walk(folder / CHECKPOINTS)]
     inside += [place / name for place, names in walked for name in names]
     for path in inside:
-        if path.is_symlink():
+        kind = kind_of(path.lstat().st_mode)
+        if kind not in ("a file", "a directory", "a link"):  # who opens a pipe to write waits for whoever reads it
+            raise UsageError(f"{path} is {kind}, and a run writes plain files: remove it, or choose another --out")
+        if kind == "a link":
             raise UsageError(
                 f"{path} is a link to {path.readlink()}, and a run writes only into its own directory: put a file or "
                 "directory of that name there, or have the whole run directory elsewhere and link that"

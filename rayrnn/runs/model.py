@@ -5,24 +5,27 @@ B batch, T time, V symbols, classes or numbers of the answer.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 
 from rayrnn.data.batches import Minibatch
-from rayrnn.data.encoding import Encoding
-from rayrnn.data.rows import step_counts
-from rayrnn.errors import RunError
+from rayrnn.data.encoding import Classes, Encoding, Numbers, Symbols
+from rayrnn.data.rows import Label, step_counts
+from rayrnn.errors import RecipeError, RunError
+from rayrnn.foreign import memory_bytes, read_inside
 from rayrnn.models.contract import Form, check_contract, construct, widest
 from rayrnn.models.network import Network
 from rayrnn.models.own import OwnNetwork, find_own, name_of
-from rayrnn.recipe import Recipe, task_of, validate_recipe
+from rayrnn.recipe import TASKS, Recipe, needs_of, task_of, validate_recipe
+from rayrnn.runs.checkpoints import Tensors
 from rayrnn.runs.directory import Run, check_trust
-from rayrnn.runs.layout import MODEL
+from rayrnn.runs.layout import ENCODING, MODEL, RECIPE
 from rayrnn.tasks import Task
+from rayrnn.wording import size
 
 #: numbers that one layer of the network computes at once, about: 64 MiB
 NUMBERS_AT_ONCE = 2**24
@@ -77,12 +80,14 @@ def build_network(recipe: Recipe, encoding: Encoding, own: OwnNetwork | None = N
 
 
 def check_network(recipe: Recipe, encoding: Encoding, own: OwnNetwork | None) -> None:
-    """See on a tiny minibatch whether a network of the user's own keeps the contract; rayrnn's does.
+    """See on a tiny minibatch whether a network of the user's own keeps the contract; of rayrnn's, whether it has room.
 
     Raises:
         RecipeError: it does not; says what came and what was expected.
     """
-    if own is not None:
+    if own is None:
+        _check_size(recipe, encoding)
+    else:
         generates = task_of(recipe).generates
         check_contract(
             lambda: build_network(recipe, encoding, own),
@@ -90,6 +95,19 @@ def check_network(recipe: Recipe, encoding: Encoding, own: OwnNetwork | None) ->
             name=own.name,
             causal=generates,
             in_pieces=generates or recipe.training.truncate > 0,
+        )
+
+
+def _check_size(recipe: Recipe, encoding: Encoding) -> None:
+    """Before memory is taken: with 2**60 parameters torch ends in an overflow, with fewer the system ends the process.
+
+    The host that begins the run must have room for the parameters, their gradient, and the mean.
+    """
+    numbers = sum(tensor.numel() for tensor in shapes_of(recipe, encoding).values())
+    if (due := 3 * 4 * numbers) > memory_bytes():
+        raise RecipeError(
+            f"the network has {numbers:,} parameters ({recipe.model.describe()}, {encoding.describe()}) and needs "
+            f"{size(due)} of memory; this machine has {size(memory_bytes())}: lower model.hidden or model.layers"
         )
 
 
@@ -110,15 +128,67 @@ def _trusted_network(run: Run) -> OwnNetwork | None:
 
 
 def _load(run: Run, own: OwnNetwork | None) -> torch.nn.Module:
-    network = build_network(run.recipe, run.encoding, own)
-    path = run.path / MODEL
+    """The file is looked at before memory is taken for the network that the recipe asks for."""
+    encoding, path = run.encoding, run.path / MODEL
+    check_encoding(run.recipe, encoding, where=run.path)
     try:
-        network.load_state_dict(load_tensors(path.read_bytes()))
+        weights = load_tensors(read_inside(run.path, MODEL, most=memory_bytes()))
     except FileNotFoundError:
         raise RunError(f"{run.name}/{MODEL} is not there: the run has no model yet; train it with --resume") from None
-    except (OSError, SafetensorError, RuntimeError) as error:
+    except OSError as error:
+        raise RunError(f"{path} cannot be used: {error.strerror}") from None
+    except Exception as error:  # safetensors raises its own, torch and KeyError theirs: all mean the same here
         raise RunError(f"{path} is no model of this run: {error}") from None
+    if own is None:
+        check_tensors(weights, shapes_of(run.recipe, encoding), where=str(path))
+    network = build_network(run.recipe, encoding, own)
+    if own is not None:
+        check_tensors(weights, network.state_dict(), where=str(path))
+    network.load_state_dict(weights)
     return network.eval()
+
+
+def shapes_of(recipe: Recipe, encoding: Encoding) -> Tensors:
+    """The tensors of rayrnn's own network as torch's meta device has them: without their values, and the memory."""
+    with torch.device("meta"):
+        return build_network(recipe, encoding).state_dict()
+
+
+def check_tensors(found: Tensors, due: Tensors, *, where: str) -> None:
+    """See whether these are the tensors that are due, by their names, shapes and types.
+
+    Raises:
+        RunError: they are not; names the first that differs.
+    """
+    for name in sorted(due.keys() | found.keys()):
+        have, want = (_form_of(tensors.get(name)) for tensors in (found, due))
+        if have != want:
+            raise RunError(f'{where} does not fit this run and its {RECIPE}: "{name}" is {have}, and {want} is due')
+
+
+def check_encoding(recipe: Recipe, encoding: Encoding, *, where: Path) -> None:
+    """See whether an encoding answers what a recipe asks; only of rayrnn's own tasks is that known.
+
+    Raises:
+        RunError: it does not.
+    """
+    needs, own = needs_of(recipe), recipe.task in TASKS
+    per_step = {Label.CLASS: False, Label.CLASSES: True, Label.NOTHING: True}.get(needs.label, encoding.per_step)
+    kind = Classes if needs.of_classes else Numbers if "values" in needs.contents else Symbols
+    ahead = needs.ahead if kind is Numbers else 0
+    fits = isinstance(encoding.targets, kind) and (encoding.per_step, encoding.ahead) == (per_step, ahead)
+    alike = kind is not Symbols or encoding.targets == encoding.inputs
+    if own and not (fits and alike):
+        raise RunError(
+            f"{where / ENCODING} does not fit this run and its {RECIPE}: the task is {recipe.task}, and it has "
+            f"{encoding.describe()}"
+        )
+
+
+def _form_of(tensor: torch.Tensor | None) -> str:
+    if tensor is None:
+        return "absent"
+    return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
 
 
 def _form(encoding: Encoding) -> Form:

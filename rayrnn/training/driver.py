@@ -1,8 +1,10 @@
 """From a recipe to a trained run: source -> sequences -> workers -> run directory."""
 
 import signal
+import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -23,10 +25,12 @@ from rayrnn.errors import RayrnnError, RunError
 from rayrnn.models.own import OwnNetwork
 from rayrnn.recipe import Recipe
 from rayrnn.recipe.sources import OWN
-from rayrnn.runs.checkpoints import newest_checkpoint
+from rayrnn.runs.checkpoints import name_of, newest_checkpoint
 from rayrnn.runs.copies import landed
 from rayrnn.runs.directory import Run, check_trust
-from rayrnn.runs.model import build_network, check_network, find_network, with_network
+from rayrnn.runs.model import build_network, check_encoding, check_network, find_network, with_network
+from rayrnn.streams import lasting
+from rayrnn.terminal import Terminal
 from rayrnn.training.channel import Inbox
 from rayrnn.training.coordinator import start_coordinator
 from rayrnn.training.failures import Strikes, broken, headless, interrupted, nodeless, unexpected, without_a_word
@@ -43,6 +47,7 @@ from rayrnn.training.messages import (
     RoundLearned,
     Started,
     Stumbled,
+    Unmeasured,
     WentOn,
 )
 from rayrnn.training.placement import HomeNode, check_room, count_workers, find_need
@@ -50,10 +55,10 @@ from rayrnn.training.progress import Progress
 from rayrnn.training.recorder import Recorder
 from rayrnn.training.screen import Reporter, Screen
 from rayrnn.training.summary import Summary, outline_of
-from rayrnn.training.worker import WorkerSpec
+from rayrnn.training.worker import WorkerSpec, check_checkpoint
 from rayrnn.training.worker_pool import WorkerPool
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 POLL_SECONDS = 0.1
 #: for Ray's head to answer; Ray ends a process whose head has been silent for a minute
 HEAD_SECONDS = 20.0
@@ -63,9 +68,10 @@ COORDINATOR_SECONDS = 2.0
 
 @contextmanager
 def stop_requests(request: Callable[[], None]) -> Iterator[None]:
-    """Call `request` at the first SIGINT or SIGTERM; the second raises KeyboardInterrupt.
+    """Call `request` at the first SIGINT, SIGTERM or SIGHUP; the second raises KeyboardInterrupt.
 
-    Only the main thread gets signals: elsewhere nothing changes.
+    SIGHUP is a terminal that is closed: it is no impatience, and ignored where the user has said so (nohup). Only the
+    main thread gets signals: elsewhere nothing changes.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -74,12 +80,14 @@ def stop_requests(request: Callable[[], None]) -> Iterator[None]:
 
     def handle(number: int, frame: FrameType | None) -> None:
         nonlocal asked
-        if asked:
+        if asked and number != signal.SIGHUP:
             raise KeyboardInterrupt
-        asked = True
-        request()
+        if not asked:
+            asked = True
+            request()
 
-    before = {number: signal.signal(number, handle) for number in SIGNALS}
+    ignored = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else set()
+    before = {number: signal.signal(number, handle) for number in SIGNALS if number not in ignored}
     try:
         yield
     finally:
@@ -123,10 +131,10 @@ def train(
         Interrupted: the user stopped the run; a checkpoint is written.
     """
     recipe = recipe if network is None else with_network(recipe, network)
-    screen = screen or Screen(console or Console(stderr=True), recipe)
+    screen = screen or Screen(console or Terminal(file=lasting(sys.stderr)), recipe)
     out = out if out is not None else Path("runs") / recipe.name
     check_trust(recipe, trusted=trust or network is not None or not resume, where=str(out))
-    with landed(out, recipe, resume=resume, warn=screen.warn) as run:
+    with landed(out, recipe, resume=resume, warn=screen.warn) as run, _told(run):
         run.trusted = True  # its code is the one that this recipe names
         if on_written is not None:
             run.tell(on_written)
@@ -135,12 +143,31 @@ def train(
             if data is None and recipe.data.source in OWN:  # others may start processes of their own on the cluster
                 pool.start_early(num_workers)
             screen.say("reading the data ...")
-            prepared = prepare(recipe, data, encoding=run.stored_encoding)
+            if (encoding := run.stored_encoding) is not None:
+                check_encoding(recipe, encoding, where=run.path)
+            prepared = prepare(recipe, data, encoding=encoding)
             check_network(recipe, prepared.encoding, own)
             driver = Driver(run, recipe, prepared, screen, inbox=inbox, pool=pool, own=own)
             summary = driver.train(num_workers, resume=resume)
     screen.finish(summary, run.metrics())
     return summary
+
+
+@contextmanager
+def _told(run: Run) -> Iterator[None]:
+    """
+    Raises:
+        RunError: in the place of an error that nobody foresaw, whose traceback is in the run's log then.
+    """
+    try:
+        yield
+    except RayrnnError:
+        raise
+    except Exception as error:
+        with suppress(OSError):
+            run.append_log("".join(traceback.format_exception(error)))
+        words = next(iter(str(error).splitlines()), "")[:500]
+        raise RunError(f"the run failed: {type(error).__name__}: {words}; its traceback is in {run.log}") from error
 
 
 @contextmanager
@@ -194,6 +221,7 @@ class Driver:
         self._progress = Progress()
         #: the generation of the newest round, and of the newest evaluation, that was told of
         self._generations: dict[type, int] = {}
+        self._has_said_unmeasured = False
         self._started = False
         self._last: RoundLearned | None = None
         self._finished: Finished | None = None
@@ -228,6 +256,9 @@ class Driver:
                 self._screen.say("there is no checkpoint to go on from: beginning with round 1")
             self._run.cut_metrics(0)
             return
+        network = build_network(self._recipe, self._prepared.encoding, self._own)
+        name = name_of(checkpoint.progress["round"])
+        check_checkpoint(checkpoint, network, self._recipe, where=str(self._run.checkpoints / name))
         self._progress = Progress.from_json(checkpoint.progress)
         self._run.cut_metrics(self._progress.round)
         self._inbox.give(checkpoint=(ray.put(checkpoint),))
@@ -282,7 +313,7 @@ class Driver:
 
     def _is_news(self, event: Event) -> bool:
         """Two workers tell of every round, in case one of them dies."""
-        if not isinstance(event, RoundLearned | Evaluated):
+        if not isinstance(event, RoundLearned | Evaluated | Unmeasured):
             return True
         kind, before = type(event), self._generations.get(type(event), 0)
         self._generations[kind] = max(before, event.generation)
@@ -296,6 +327,8 @@ class Driver:
                 self._take_round(event)
             case Evaluated():
                 self._take_evaluation(event)
+            case Unmeasured():
+                self._say_unmeasured(event.round)
             case CheckpointPart():
                 self._recorder.take_checkpoint_part(event)
             case Finished():
@@ -324,7 +357,7 @@ class Driver:
 
     def _take_round(self, event: RoundLearned) -> None:
         self._last = event
-        self._strikes.forget()
+        self._strikes.forget(event.round)
         self._steps += event.steps
         self._seconds += event.seconds
         self._recorder.take_round(event)
@@ -335,6 +368,14 @@ class Driver:
             self._progress = replace(self._progress, best_loss=event.held_out_loss, best_round=event.round)
         self._recorder.take_evaluation(event)
         self._screen.evaluation(event)
+
+    def _say_unmeasured(self, round_number: int) -> None:
+        if not self._has_said_unmeasured:
+            self._screen.warn(
+                f"what is held out has no loss after round {round_number:,}: no sequence there has a target, or the "
+                "network's answers are not finite; the last model is kept as long as no round has a held-out loss"
+            )
+        self._has_said_unmeasured = True
 
     def _take_loss(self, event: Lost) -> None:
         """One line, on the screen and in metrics.jsonl; what fails every time is no accident."""
@@ -354,7 +395,8 @@ class Driver:
 
     def _count(self, event: Lost | Restarted) -> None:
         if times := self._strikes.too_many(event):
-            self._give_up(unexpected(event, times, self._run))
+            last = self._last.round if self._last else self._progress.round
+            self._give_up(unexpected(event, times, last, self._run))
 
     def _give_up(self, failure: RayrnnError) -> None:
         if self._failure is None:

@@ -7,22 +7,29 @@ from rayrnn.recipe import Recipe
 from rayrnn.runs.directory import Run
 from rayrnn.runs.layout import MODEL, RECIPE
 from rayrnn.training.messages import Lost, Restarted, RoundLearned
+from rayrnn.wording import command_line
 
-#: so many exceptions, or ends of a process, of each worker without a round between end the run
+#: so many exceptions, or ends of a process, of each worker before the same round is learned end the run
 RAISED_A_WORKER = 2
 RESTARTED_A_WORKER = 5
 
 
 class Strikes:
-    """Counts the workers' failures since the last round: what fails every time is no accident."""
+    """Counts the workers' failures since the run last went further: what fails every time is no accident.
+
+    Rounds that are learned again, from the last checkpoint, bring the run no further.
+    """
 
     def __init__(self, num_workers: int) -> None:
         self._enough = {Lost: RAISED_A_WORKER * num_workers, Restarted: RESTARTED_A_WORKER * num_workers}
         self._counts: Counter[type] = Counter()
+        self._furthest = 0
 
-    def forget(self) -> None:
-        """A round was learned."""
-        self._counts.clear()
+    def forget(self, round_number: int) -> None:
+        """That round was learned."""
+        if round_number > self._furthest:
+            self._furthest = round_number
+            self._counts.clear()
 
     def too_many(self, event: Lost | Restarted) -> int:
         """Count one more failure of this kind; how many they are when that is enough, else 0."""
@@ -46,14 +53,16 @@ def interrupted(round_number: int, run: Run) -> Interrupted:
     """The user stopped the run after so many rounds."""
     return Interrupted(
         f"stopped after round {round_number:,}; the checkpoint is in {run.checkpoints}",
-        resume=f"rayrnn train {run.path / RECIPE} --out {run.name} --resume{run.recipe.asks_for_trust}",
+        resume=command_line("rayrnn", "train", run.path / RECIPE, "--out", run.name, "--resume")
+        + run.recipe.asks_for_trust,
     )
 
 
-def unexpected(event: Lost | Restarted, times: int, run: Run) -> RunError:
-    """Workers fail again and again, in the same way."""
+def unexpected(event: Lost | Restarted, times: int, round_number: int, run: Run) -> RunError:
+    """Workers fail again and again, in the same way; `round_number` is the last one that was learned."""
     return RunError(
-        f"worker {event.worker} failed {times} times without a round between: {event.detail}\n"
+        f"the workers failed {times} times and came no further than round {round_number:,}; worker {event.worker}: "
+        f"{event.detail}\n"
         f"its traceback is in {run.log}; go on from the last checkpoint with --resume"
     )
 

@@ -164,6 +164,14 @@ class Evaluated:
 
 
 @dataclass(frozen=True)
+class Unmeasured:
+    """After a round the held-out part has no loss: nothing there has a target, or the answers are not finite."""
+
+    round: int
+    generation: int
+
+
+@dataclass(frozen=True)
 class Common:
     """What all members of a round hold alike."""
 
@@ -271,6 +279,7 @@ Event = (
     Started
     | RoundLearned
     | Evaluated
+    | Unmeasured
     | CheckpointPart
     | Finished
     | Failed

@@ -88,6 +88,8 @@ class Recorder:
         self._membership: list[Line] = []
         #: the checkpoints that are under way, by the generation of their round
         self._parts: dict[int, Parts] = {}
+        #: the newest generation whose checkpoint was complete: nothing older may come in its place
+        self._completed = 0
         #: the workers that are lost, and say no more
         self._lost: set[int] = set()
 
@@ -145,13 +147,14 @@ class Recorder:
 
     def log(self, text: str) -> None:
         """Add to what Ray and the workers said."""
-        with self._training_goes_on(), self._run.log.open("a", encoding="utf-8") as log:
-            log.write(text)
+        with self._training_goes_on():
+            self._run.append_log(text)
 
     def take_checkpoint_part(self, event: CheckpointPart) -> None:
-        """One worker's part of a checkpoint."""
+        """One worker's part of a checkpoint; one that comes when a newer checkpoint is complete is dropped."""
         # a round that was made again has another generation: parts of the two do not belong together
-        self._parts.setdefault(event.generation, {})[event.worker] = event
+        if event.generation > self._completed:
+            self._parts.setdefault(event.generation, {})[event.worker] = event
 
     def write_checkpoint(self) -> Checkpoint | None:
         """Write the oldest checkpoint that has become complete and return it; None when there is none.
@@ -166,7 +169,7 @@ class Recorder:
         generation = min(whole, default=None)
         if generation is None:
             return None
-        parts = self._parts[generation]
+        parts, self._completed = self._parts[generation], generation
         # what is older and still incomplete will never be complete
         self._parts = {later: rest for later, rest in self._parts.items() if later > generation}
         _check_agreement(parts)

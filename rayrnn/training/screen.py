@@ -16,7 +16,7 @@ from rayrnn.recipe import Recipe, task_of
 from rayrnn.recipe.sections import Averaging
 from rayrnn.training.messages import Evaluated, Joined, Lost, Membership, RoundLearned, WentOn
 from rayrnn.training.summary import Outline, Summary
-from rayrnn.wording import counted, size
+from rayrnn.wording import command_line, counted, harmless, size
 
 #: without a terminal one plain line is printed for each of so many parts of the run
 PLAIN_LINES = 50
@@ -24,6 +24,8 @@ PLAIN_LINES = 50
 QUIET_ROUNDS = 2
 #: a live line that changes more often than this is only flicker
 REFRESH_SECONDS = 0.2
+#: losses beyond are left out of the curve
+HIGHEST_SHOWN = 1e300
 
 
 class Reporter(Protocol):
@@ -85,12 +87,12 @@ class Screen:
 
     def say(self, message: str) -> None:
         """A line about what happens now."""
-        self._console.print(Text(message), soft_wrap=not self._console.is_terminal, highlight=False)
+        self._console.print(Text(harmless(message)), soft_wrap=not self._console.is_terminal, highlight=False)
 
     def warn(self, message: str) -> None:
         """A line that must be seen."""
         self._console.print(
-            Text(message, style="bold yellow"), soft_wrap=not self._console.is_terminal, highlight=False
+            Text(harmless(message), style="bold yellow"), soft_wrap=not self._console.is_terminal, highlight=False
         )
 
     def header(self, outline: Outline, *, data: str, encoding: str, run: str) -> None:
@@ -178,19 +180,26 @@ class Screen:
         """The curve of the loss, a small table, and what to type next."""
         if len(metrics) > 2:
             self._console.print(Text.from_ansi(curve(metrics, width=min(self._console.width, 100))))
-        self._facts(summary_rows(self._recipe, summary) | {"next": next_command(self._recipe, summary)})
+        rows = summary_rows(self._recipe, summary)
+        self._facts(rows)
+        self._fact("next", next_command(self._recipe, summary), width=max(map(len, rows)))
 
     def _facts(self, rows: dict[str, str]) -> None:
         """Names and values; in a file every one is a line, however long."""
         if not self._console.is_terminal:
-            width = max(map(len, rows))
             for name, value in rows.items():
-                self._console.print(Text(f"{name:<{width}}  {value}"), soft_wrap=True, highlight=False)
+                self._fact(name, value, width=max(map(len, rows)))
             return
         table = Table.grid(padding=(0, 2))
         for name, value in rows.items():
-            table.add_row(Text(name, style="bold cyan"), Text(value))
+            table.add_row(Text(name, style="bold cyan"), Text(harmless(value)))
         self._console.print(table)
+
+    def _fact(self, name: str, value: str, *, width: int) -> None:
+        """One name and its value, which the terminal may break but not we: a command is there to be copied."""
+        style = "bold cyan" if self._console.is_terminal else ""
+        text = Text.assemble((f"{name:<{width}}", style), "  ", harmless(value))
+        self._console.print(text, soft_wrap=True, highlight=False)
 
     @property
     def _next_round(self) -> int:
@@ -261,15 +270,17 @@ def went_on_words(event: WentOn) -> str:
 def next_command(recipe: Recipe, summary: Summary) -> str:
     """What the user will want to type now."""
     if task_of(recipe).generates:
-        return f"rayrnn generate {summary.run.name}{recipe.asks_for_trust}"
+        return command_line("rayrnn", "generate", summary.run.name) + recipe.asks_for_trust
     data = "" if recipe.data.held_out else " --data PATH"
-    return f"rayrnn evaluate {summary.run.name}{data}{recipe.asks_for_trust}"
+    return command_line("rayrnn", "evaluate", summary.run.name) + data + recipe.asks_for_trust
 
 
 def curve(metrics: list[dict[str, Any]], *, width: int) -> str:
     """The loss by round as text, with the held-out loss where there is one."""
-    learned = [(line["round"], line["loss"]) for line in metrics if line.get("loss") is not None]
-    held_out = [(line["round"], line["held_out_loss"]) for line in metrics if line.get("held_out_loss") is not None]
+    learned, held_out = (
+        [(line["round"], line[name]) for line in metrics if abs(line.get(name) or math.inf) < HIGHEST_SHOWN]
+        for name in ("loss", "held_out_loss")
+    )
     if not learned:
         return ""
     plotext.clear_figure()
@@ -289,7 +300,7 @@ def curve(metrics: list[dict[str, Any]], *, width: int) -> str:
 def round_values(lowest: float, highest: float, *, most: int) -> list[float]:
     """At most so many multiples of 1, 2 or 5 times a power of ten, between two values."""
     span = highest - lowest
-    if span <= 0:
+    if span <= 1e-300:  # no power of ten is smaller
         return [lowest]
     power = 10.0 ** math.floor(math.log10(span / most))
     step = next(power * factor for factor in (1, 2, 5, 10, 20) if span / (power * factor) <= most - 1)

@@ -17,11 +17,11 @@ from rayrnn.averaging.optimizer_state import reset_state
 from rayrnn.data.encoding import Encoding
 from rayrnn.data.order import Stream, make_plan, shared_out
 from rayrnn.data.sequences import Part
-from rayrnn.errors import RayrnnError
+from rayrnn.errors import RayrnnError, RunError
 from rayrnn.models.own import OwnNetwork
 from rayrnn.recipe import Recipe, task_of
 from rayrnn.runs.checkpoints import Checkpoint, Tensors, digest, pack
-from rayrnn.runs.model import build_network
+from rayrnn.runs.model import build_network, check_tensors
 from rayrnn.training.channel import Outbox
 from rayrnn.training.group import Group, Leaving, LeftBehind, lost_by
 from rayrnn.training.loop import (
@@ -34,7 +34,17 @@ from rayrnn.training.loop import (
     make_optimizer,
     task_to_learn,
 )
-from rayrnn.training.messages import CheckpointPart, Common, Evaluated, Event, Failed, Finished, Orders, Started
+from rayrnn.training.messages import (
+    CheckpointPart,
+    Common,
+    Evaluated,
+    Event,
+    Failed,
+    Finished,
+    Orders,
+    Started,
+    Unmeasured,
+)
 from rayrnn.training.notes import Average, Notes, held_out_accuracy, held_out_loss, round_learned, write_notes
 from rayrnn.training.placement import DrainWatch
 from rayrnn.training.progress import Progress
@@ -89,6 +99,38 @@ def _make_worker(coordinator: ActorHandle, number: int, orders: Orders, outbox: 
     return worker
 
 
+def make_averager(model: torch.nn.Module, optimizer: torch.optim.Optimizer, recipe: Recipe) -> Averager:
+    """What a recipe's workers average with."""
+    return Averager(
+        model,
+        optimizer,
+        outer=recipe.averaging.outer,
+        outer_learning_rate=recipe.averaging.outer_learning_rate,
+        outer_momentum=recipe.averaging.outer_momentum,
+        optimizer_state=recipe.averaging.optimizer_state,
+        wire=recipe.averaging.wire,
+    )
+
+
+def check_checkpoint(checkpoint: Checkpoint, network: torch.nn.Module, recipe: Recipe, *, where: str) -> None:
+    """See whether workers of this network and recipe can go on from a checkpoint.
+
+    Raises:
+        RunError: it has other tensors; names the file and the tensor.
+    """
+    averager = make_averager(network, make_optimizer(network, recipe.training), recipe)
+    check_tensors(checkpoint.model, network.state_dict(), where=f"{where}/model.safetensors")
+    check_tensors(checkpoint.outer, averager.outer.state(), where=f"{where}/outer.safetensors")
+    if not checkpoint.optimizers:
+        raise RunError(f"{where} cannot be used: it has no state of a worker, optimizer-000.safetensors")
+    due = averager.own_state()
+    for rank, state in enumerate(checkpoint.optimizers):
+        # what encoding has lost is taken where it is there
+        needed = {name: value for name, value in due.items() if name != "residual" or name in state}
+        found = {name: value for name, value in state.items() if name != "residual" or name in due}
+        check_tensors(found, needed, where=f"{where}/optimizer-{rank:03d}.safetensors")
+
+
 class Worker:
     """One model replica and its way through the rounds."""
 
@@ -104,15 +146,7 @@ class Worker:
         torch.manual_seed(recipe.seed)
         self._model = build_network(recipe, spec.encoding, spec.own).to(self._device)
         self._optimizer = make_optimizer(self._model, recipe.training)
-        self._averager = Averager(
-            self._model,
-            self._optimizer,
-            outer=recipe.averaging.outer,
-            outer_learning_rate=recipe.averaging.outer_learning_rate,
-            outer_momentum=recipe.averaging.outer_momentum,
-            optimizer_state=recipe.averaging.optimizer_state,
-            wire=recipe.averaging.wire,
-        )
+        self._averager = make_averager(self._model, self._optimizer, recipe)
         self._task = task_of(recipe)
         self._learned_task = task_to_learn(recipe, spec.encoding, self._device)
         self._settings = LearningSettings.of(recipe.training)
@@ -248,18 +282,20 @@ class Worker:
                     stopped=self._progress.reason == "broken",
                 )
             )
-            if evaluations and math.isfinite(held_out_loss(evaluations)):
+            if evaluations:
                 told.append(self._evaluated(evaluations, group.generation))
         if self._checkpoint_due(average):
             told.append(self._checkpoint_part(group))
         self._outbox.put(*told)
 
-    def _evaluated(self, evaluations: dict[int, Evaluation], generation: int) -> Evaluated:
-        best = self._progress.best_round == self._progress.round
+    def _evaluated(self, evaluations: dict[int, Evaluation], generation: int) -> Evaluated | Unmeasured:
+        best, loss = self._progress.best_round == self._progress.round, held_out_loss(evaluations)
+        if not math.isfinite(loss):
+            return Unmeasured(self._progress.round, generation)
         return Evaluated(
             round=self._progress.round,
             generation=generation,
-            held_out_loss=held_out_loss(evaluations),
+            held_out_loss=loss,
             held_out_accuracy=held_out_accuracy(evaluations) if self._task.right_or_wrong else None,
             model=pack(self._weights()) if best else None,
         )
@@ -286,7 +322,7 @@ class Worker:
         )
 
     def _end(self, *, spokesman: bool) -> Finished:
-        chosen = len(self._spec.held_out) or self._progress.reason == "broken"
+        chosen = self._progress.best_round or self._progress.reason == "broken"
         model = pack(self._weights()) if spokesman and not chosen else None
         return Finished(self._number, self._progress.reason, self._progress.round, model)
 

@@ -18,6 +18,7 @@ from rayrnn.data.sources import read
 from rayrnn.data.sources.csv_columns import layout_of
 from rayrnn.data.sources.csv_parsing import parse
 from rayrnn.data.sources.labels import Target
+from rayrnn.data.sources.source import Wanted
 from rayrnn.errors import DataError, RayrnnError, RecipeError
 from rayrnn.recipe.data_sections import CsvData
 from tests.asked import needs
@@ -412,7 +413,7 @@ def test_files_parsed_together_are_what_python_reads_from_each(files: list[list[
         csv.writer(text).writerows(lines)
         contents.append(text.getvalue().encode())
     data = CsvData(path="unused", categorical=(1,))
-    layout = layout_of(contents[0], "first", data, Target(needs("tagging")))
+    layout = layout_of(contents[0], "first", data, Target(needs("tagging")), Wanted(needs("tagging")))
     parsed = parse(contents, [str(number) for number in range(len(files))], layout)
     assert parsed.reasons == {}
     assert parsed.lengths.tolist() == [len(lines) for lines in files]

@@ -212,18 +212,28 @@ STORED = {
 @pytest.mark.parametrize(
     ("half", "key", "value", "message"),
     [
-        (None, None, [], "it holds no encoding with a version"),
+        (None, None, [], "should be an object"),
         (None, "version", 7, "its version is 7, this rayrnn reads 1"),
-        (None, "targets", None, '"targets" is None'),
-        (None, "per_step", "yes", "\"per_step\" is 'yes', no bool"),
-        (None, "ahead", 1.5, '"ahead" is 1.5, no int'),
-        ("inputs", "kind", "classes", "the kind of \"inputs\" is 'classes'; it can be symbols, numbers"),
-        ("inputs", "scaling", {"kind": "none", "shift": [0.0], "scale": []}, '"shift" has 1 numbers, "scale" 0'),
-        ("inputs", "scaling", {"kind": "none", "shift": ["x"], "scale": [1.0]}, '"shift" must be numbers'),
-        ("inputs", "categories", ["a"], '"categories" must be strings'),
-        ("inputs", "names", [1], '"names" must be strings'),
-        ("targets", "counts", [1.5, 2], '"counts" must be whole numbers'),
-        ("targets", "kind", "symbols", '"vocabulary" is None, no list'),
+        (None, "targets", None, 'key "targets" is None'),
+        (None, "per_step", "yes", "key \"per_step\" is 'yes'"),
+        (None, "ahead", 1.5, 'key "ahead" is 1.5'),
+        (None, "ahead", -1, 'key "ahead" is -1'),
+        (None, "behind", 0, 'key "behind" is 0'),
+        ("inputs", "kind", "classes", "expected tags: 'symbols', 'numbers'"),
+        ("inputs", "scaling", {"kind": "none", "shift": [0.0], "scale": []}, "shift has 1 numbers, scale 0"),
+        ("inputs", "scaling", {"kind": "none", "shift": [0.0], "scale": [0.0]}, 'scale.0" is 0.0'),
+        ("inputs", "scaling", {"kind": "none", "shift": ["x"], "scale": [1.0]}, "shift.0\" is 'x'"),
+        ("inputs", "scaling", {"kind": "log", "shift": [0.0], "scale": [1.0]}, "scaling.kind\" is 'log'"),
+        ("inputs", "categories", ["a"], "categories.0\" is 'a'"),
+        ("inputs", "categories", [["a", "a"]], "categories.0 has a word twice"),
+        ("inputs", "names", [1], 'names.0" is 1'),
+        ("inputs", "names", ["x", "y"], "there are 2 names, and scaling is of 1 features"),
+        ("inputs", "category_names", ["x", "y"], "there are 2 category_names for 1 columns"),
+        ("targets", "counts", [1.5, 2], 'counts.0" is 1.5'),
+        ("targets", "counts", [-1, 2], 'counts.0" is -1'),
+        ("targets", "counts", [1], "there are 1 counts for 2 classes"),
+        ("targets", "names", ["no", "no"], "names has a word twice"),
+        ("targets", "kind", "symbols", 'vocabulary": Field required'),
     ],
 )
 def test_a_damaged_encoding_is_told_with_its_file(
@@ -271,7 +281,7 @@ def test_from_text_to_minibatches_every_symbol_is_learned_once_an_epoch() -> Non
     sequences = gather(read(TextData(text=text, length=64), needs("language_model")), needs("language_model"))
     learned, held_out = split(sequences, 0.1, seed=1, last=True)
     encoding = fit_encoding(sequences, learned, task_named("language_model"), Choices())
-    plan = Plan(sequences.steps, learned, sequences.offsets, batch_size=7, seed=1)
+    plan = Plan(sequences.steps, learned, batch_size=7, seed=1)
     task = task_named("language_model")
     numbers = [plan.minibatch(number) for number in range(plan.minibatches_an_epoch)]
     minibatches = [task.minibatch(take(sequences, own), encoding) for own in numbers]

@@ -56,7 +56,7 @@ def epoch(sequences: Sequences) -> list[Minibatch]:
     numbers = np.arange(len(sequences))
     by_key = np.argsort(take(sequences, numbers)["key"].to_numpy(zero_copy_only=False))
     encoding = fit_encoding(sequences, numbers, task_named(TASK), Choices(), normalize="standardize")
-    plan = Plan(sequences.steps[by_key], numbers, np.array([0, len(numbers)]), batch_size=8, seed=1)
+    plan = Plan(sequences.steps[by_key], numbers, batch_size=8, seed=1)
     chosen = (by_key[plan.minibatch(number)] for number in range(plan.minibatches_an_epoch))
     return [task_named(TASK).minibatch(take(sequences, indices), encoding) for indices in chosen]
 

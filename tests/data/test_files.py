@@ -1,6 +1,7 @@
 """Files are found as a shell finds them, and shared out to tasks by their bytes."""
 
 import glob
+import gzip
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from pyarrow import fs
 
 from rayrnn.data.files import Listing, list_files, open_file_system, read_bytes
+from rayrnn.data.sources.csv_labels import lies_in_one_file
 from rayrnn.errors import DataError
 
 NAMES = ("a.csv", "b.csv", "ab.csv", "b.txt", "x/a.csv", "x/y/a.csv", "x[1].csv", "1/part-0.csv", "2/part-0.csv")
@@ -30,6 +32,71 @@ def directory(tmp_path: Path) -> Path:
 def test_a_pattern_finds_what_python_finds(directory: Path, pattern: str) -> None:
     expected = sorted(path for path in glob.glob(f"{directory}/{pattern}", recursive=True) if Path(path).is_file())
     assert list(list_files(f"{directory}/{pattern}").paths) == expected
+
+
+#: what directories are called that a pattern would read otherwise
+AWKWARD = ("proj [v2]", "[ab]", "a[", "]b[", "[!a]", "a*b", "what?", "**", "~x", "tab\there", "'quoted\" $HOME")
+
+
+@pytest.mark.parametrize("name", AWKWARD)
+def test_a_directory_may_be_called_anything_where_it_lies_above_or_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    files = tmp_path / name / name
+    files.mkdir(parents=True)
+    # what the names would match as patterns
+    for other in ("proj v/a.csv", "a/a.csv", "ab/a.csv", "acb/a.csv", "whats/a.csv", "b/b/a.csv"):
+        (tmp_path / other).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / other).write_text("wrong")
+    for file in ("a.csv", "b.csv", "c.txt"):
+        (files / file).write_text(file)
+    both = (f"{files}/a.csv", f"{files}/b.csv")
+    monkeypatch.chdir(files)
+    assert list_files("*.csv").paths == list_files("[ab].csv").paths == list_files("./?.csv").paths == both
+    assert list_files("a.csv").paths == both[:1]
+    assert list_files(".").paths == (*both, f"{files}/c.txt")
+    (tmp_path / "work").mkdir()
+    for here, where in ((files, str(files)), (tmp_path, f"./{name}/{name}"), (tmp_path / "work", f"../{name}/{name}")):
+        monkeypatch.chdir(here)
+        for found in (list_files(f"{where}/*.csv"), list_files((f"{where}/a.csv", f"{where}/b.csv"))):
+            assert [Path(path).resolve() for path in found.paths] == [Path(path) for path in both]
+        assert len(list_files(where)) == 3
+    assert list_files(f"file://{files}/*.csv").paths == both
+
+
+@pytest.mark.parametrize("name", AWKWARD)
+def test_one_file_of_labels_is_found_wherever_it_lies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    (folder / "labels.csv").write_text("a.csv,up\n")
+    monkeypatch.chdir(folder)
+    assert lies_in_one_file("labels.csv", endpoint=None)
+    assert lies_in_one_file(f"{folder}/labels.csv", endpoint=None)
+    assert not lies_in_one_file("label*.csv", endpoint=None)
+
+
+def test_what_is_there_as_it_is_written_is_no_pattern(directory: Path) -> None:
+    (directory / "x1.csv").write_text("another")
+    assert list_files(f"{directory}/x[1].csv").paths == (f"{directory}/x[1].csv",)
+    assert list_files(f"{directory}/x[0-9].csv").paths == (f"{directory}/x1.csv",)
+
+
+def test_a_pattern_that_matches_nothing_is_told_with_the_directory_it_was_looked_for_in(directory: Path) -> None:
+    with pytest.raises(DataError, match=r"no file matches .*\*\.pdf; 9 files lie in"):
+        list_files(f"{directory}/**/*.pdf")
+    with pytest.raises(DataError, match=r"there is no .*nowhere"):
+        list_files(f"{directory}/nowhere/*.csv")
+
+
+def test_a_home_of_nobody_is_a_name_like_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=r"there is no ~nobody-of-this-name/a\.csv"):
+        list_files("~nobody-of-this-name/a.csv")
+    (tmp_path / "~nobody-of-this-name").mkdir()
+    (tmp_path / "~nobody-of-this-name" / "a.csv").write_text("1")
+    assert len(list_files("~nobody-of-this-name/*.csv")) == 1
 
 
 def test_a_listing_knows_sizes_and_reads(directory: Path) -> None:
@@ -89,3 +156,28 @@ def test_a_store_that_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "nothing")
     with pytest.raises(DataError, match="s3://bucket/data cannot be listed"):
         list_files("s3://bucket/data", endpoint="http://127.0.0.1:9")
+
+
+def test_a_file_that_unpacks_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rayrnn.data.files.SMALL_BYTES", 2**20)
+    monkeypatch.setattr("rayrnn.data.files.PIECE_BYTES", 2**16)
+    for name, zeros in (("small.gz", 2**19), ("bomb.gz", 2**24)):
+        (tmp_path / name).write_bytes(gzip.compress(bytes(zeros)))
+    bomb, small = list_files(str(tmp_path / "bomb.gz")), list_files(str(tmp_path / "small.gz"))
+    assert read_bytes(small, 0) == bytes(2**19)
+    with pytest.raises(DataError, match=r"bomb\.gz has .* bytes and gives more than .*: it is too large"):
+        read_bytes(bomb, 0)
+
+
+@pytest.mark.parametrize("pattern", ["*a" * 30 + "*b", "*" + "[a-z]*" * 30 + "b", "*?a" * 20 + "/*" + "a*" * 20 + "b"])
+def test_a_pattern_with_many_wildcards_comes_to_an_end(tmp_path: Path, pattern: str) -> None:
+    for name in ("a" * 200, "ab" * 60, "a" * 100 + "c"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / ("a" * 200)).touch()
+        (tmp_path / f"{name}.txt").touch()
+    with pytest.raises(DataError, match="no file matches"):
+        list_files(str(tmp_path / pattern))
+    with pytest.raises(DataError, match=r"more than 3 of \*\*"):
+        list_files(str(tmp_path / ("**/a" * 4)))
+    found = list_files(str(tmp_path / "*a*a*a*c.*t*t"))
+    assert [Path(name).name for name in found.names] == ["a" * 100 + "c.txt"]

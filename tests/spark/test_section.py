@@ -7,9 +7,10 @@ import yaml
 from rayrnn_spark import SparkData
 from rayrnn_spark.source import load
 
-from rayrnn.errors import DataError, RecipeError
+from rayrnn.errors import DataError, RecipeError, UsageError
 from rayrnn.recipe import Recipe, validate_recipe
 from rayrnn.remote.upload import gather
+from rayrnn.runs.directory import check_trust
 
 
 def recipe(**data: Any) -> Recipe:
@@ -33,6 +34,22 @@ def test_settings_and_options_become_what_spark_writes() -> None:
 def test_the_stored_recipe_reads_back_the_same() -> None:
     written = recipe(format="jdbc", query="select 1", options={"url": "jdbc:derby:x"})
     assert validate_recipe(yaml.safe_load(written.to_yaml())) == written
+
+
+@pytest.mark.parametrize(
+    ("data", "key"),
+    [
+        ({"format": "csv", "path": "s", "config": {"spark.driver.extraJavaOptions": "-javaagent:evil.jar"}}, "config"),
+        ({"format": "sql", "query": "select java_method('java.lang.Runtime', 'getRuntime')"}, "query"),
+        ({"format": "jdbc", "table": "t", "options": {"url": "jdbc:h2:mem:;INIT=RUNSCRIPT FROM 'x'"}}, "options"),
+    ],
+)
+def test_somebody_elses_run_has_no_programs_run_without_trust(data: dict[str, Any], key: str) -> None:
+    with pytest.raises(UsageError, match=rf"the run has data\.{key} for spark, .*--trust"):
+        check_trust(recipe(**data), trusted=False, where="the run")
+    check_trust(recipe(**data), trusted=True, where="the run")
+    assert recipe(**data).asks_for_trust
+    check_trust(recipe(format="csv", path="s", options={"header": False}), trusted=False, where="the run")
 
 
 def test_held_out_sequences_may_be_another_table(spark: Any) -> None:

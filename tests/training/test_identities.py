@@ -1,5 +1,7 @@
 """What must be equal: averaging is plain training where it should be, and a resumed run is the run itself."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ from rayrnn.runs.checkpoints import read_checkpoint
 from rayrnn.runs.model import build_network
 from rayrnn.training.driver import train
 from rayrnn.training.loop import learning_rate, make_optimizer
-from tests.training.recipes import small
+from tests.training.recipes import small, words
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -39,7 +41,6 @@ def plainly_trained(recipe: Recipe, minibatches: int) -> Weights:
     plan = Plan(
         part.sequences.steps,
         part.indices,
-        part.sequences.offsets,
         batch_size=recipe.training.batch_size,
         seed=recipe.seed,
     )
@@ -105,3 +106,33 @@ def test_resumed_training_equals_uninterrupted_training_bit_for_bit(policy: str,
     assert (tmp_path / "whole" / "model.safetensors").read_bytes() == (
         tmp_path / "parts" / "model.safetensors"
     ).read_bytes()
+
+
+#: trains in a Ray of its own with so many CPUs
+ELSEWHERE = """
+import sys
+from pathlib import Path
+import ray
+from rich.console import Console
+from rayrnn.recipe import load_recipe
+from rayrnn.training.driver import train
+ray.init(address="local", num_cpus=int(sys.argv[1]), include_dashboard=False, log_to_driver=False)
+train(load_recipe(sys.argv[2]), out=sys.argv[3], console=Console(quiet=True))
+"""
+
+
+@pytest.mark.parametrize("cpus", [2, pytest.param(11, marks=pytest.mark.slow)])
+def test_a_run_that_is_resumed_where_there_are_other_cpus_goes_on_in_the_same_order(cpus: int, tmp_path: Path) -> None:
+    for number in range(20):
+        (tmp_path / f"{number:02}.txt").write_text(f"{number:06} " + words(4000, seed=number))
+    data = {"text": None, "path": f"{tmp_path}/*.txt", "length": 2, "held_out": 0}
+    settings: dict[str, dict[str, object]] = {"data": data, "training": {"batch_size": 1024}}
+
+    def recipe(rounds: int) -> Recipe:
+        return small(**settings, averaging={"workers": 1, "frequency": 8, "rounds": rounds})
+
+    whole = trained(recipe(6), tmp_path / "whole")
+    (tmp_path / "elsewhere.yaml").write_text(recipe(4).to_yaml())
+    command = [sys.executable, "-c", ELSEWHERE, str(cpus), str(tmp_path / "elsewhere.yaml"), str(tmp_path / "parts")]
+    subprocess.run(command, check=True, timeout=300)
+    assert_bit_equal(whole, trained(recipe(6), tmp_path / "parts", resume=True))

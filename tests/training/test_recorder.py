@@ -10,6 +10,7 @@ from rayrnn.runs.checkpoints import Tensors, pack
 from rayrnn.runs.directory import Run, create_run
 from rayrnn.training.messages import CheckpointPart, Common, Evaluated, Lost, RoundLearned
 from rayrnn.training.recorder import Recorder
+from tests.crashing import progress_of
 
 
 @pytest.fixture
@@ -36,15 +37,15 @@ def evaluated(number: int, loss: float, model: Tensors | None = None) -> Evaluat
     return Evaluated(number, number, loss, None, pack(model) if model else None)
 
 
-def part(worker: int, *, generation: int = 4, digest: str = "same") -> CheckpointPart:
+def part(worker: int, *, generation: int = 4, digest: str = "same", number: int = 4) -> CheckpointPart:
     return CheckpointPart(
-        round=4,
+        round=number,
         generation=generation,
         worker=worker,
         members=(0, 1),
         digest=digest,
         optimizer=pack({"moment": torch.full((1,), float(worker))}),
-        common=Common(pack({"weight": torch.ones(2)}), pack({}), {"round": 4}),
+        common=Common(pack({"weight": torch.ones(2)}), pack({}), progress_of(number)),
     )
 
 
@@ -96,6 +97,23 @@ def test_workers_that_hold_different_models_stop_the_run(run: Run) -> None:
     with pytest.raises(RunError, match="worker 1 and worker 0 hold different models"):
         recorder.write_checkpoint()
     assert not list(run.checkpoints.iterdir())
+
+
+@pytest.mark.parametrize("late", [1, 0])
+@pytest.mark.parametrize("old", [(4, 4), (4, 7), (6, 6), (8, 8)], ids=["older", "made again", "just before", "itself"])
+def test_a_late_part_of_an_older_checkpoint_changes_nothing(run: Run, late: int, old: tuple[int, int]) -> None:
+    recorder = Recorder(run, print)
+    number, generation = old
+    recorder.take_checkpoint_part(part(1 - late, number=number, generation=generation))
+    recorder.take_checkpoint_part(part(0, number=8, generation=8))
+    recorder.take_checkpoint_part(part(1, number=8, generation=8))
+    assert recorder.write_checkpoint() is not None
+    # it stalled after the vote, wakes now, and is the only one of its checkpoint that is not lost
+    recorder.take_membership(Lost(1 - late, "killed", "", 0.0))
+    recorder.take_checkpoint_part(part(late, number=number, generation=generation))
+    assert recorder.write_checkpoint() is None
+    assert [path.name for path in run.checkpoints.iterdir()] == ["round-000008"]
+    assert len(list((run.checkpoints / "round-000008").glob("optimizer-*"))) == 2
 
 
 def test_a_worker_that_is_late_may_still_send_its_part(run: Run) -> None:

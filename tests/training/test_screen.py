@@ -2,14 +2,19 @@
 
 import io
 import math
+import re
+import shlex
 import threading
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from rayrnn.runs.directory import Run, create_run
+from rayrnn.training.failures import interrupted
 from rayrnn.training.messages import Evaluated, Joined, Lost, RoundLearned, WentOn, WorkerRound, from_json, to_json
 from rayrnn.training.screen import Screen, curve, round_values
-from rayrnn.training.summary import Outline
+from rayrnn.training.summary import Outline, Summary
 from tests.training.recipes import small
 
 KILLED = Lost(worker=1, reason="killed", detail="its node was lost", time=0.0)
@@ -98,6 +103,24 @@ def test_in_a_file_every_fact_is_one_line_however_long() -> None:
         "stop",
     ]
     assert all(line == line.rstrip() for line in lines)
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+@pytest.mark.parametrize("name", ["runs/plain", "proj [v2]/my run", "it's" + 30 * " long", "[red]x[/red]"])
+def test_the_next_command_is_shown_in_one_piece_that_can_be_pasted(name: str, *, terminal: bool) -> None:
+    reporter, said = screen(terminal=terminal)
+    reporter.finish(Summary(Run(Path(name)), "finished", 3, 1.0, None, 0, 10.0, 1.0), [])
+    last = re.sub(r"\x1b\[[0-9;]*m", "", said.getvalue()).strip().splitlines()[-1]
+    assert shlex.split(last) == ["next", "rayrnn", "generate", name]
+
+
+@pytest.mark.parametrize("name", ["plain", "proj [v2]/my run", "it's", "$HOME;"])
+def test_the_command_that_goes_on_can_be_pasted(tmp_path: Path, name: str) -> None:
+    run = create_run(tmp_path / name)
+    run.write_recipe(small())
+    shown = str(interrupted(3, run)).rpartition("go on with: ")[2]
+    path = str(tmp_path / name)
+    assert shlex.split(shown) == ["rayrnn", "train", f"{path}/recipe.yaml", "--out", path, "--resume"]
 
 
 def test_the_last_line_has_the_last_evaluation() -> None:

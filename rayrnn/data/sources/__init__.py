@@ -13,7 +13,13 @@ __all__ = ["Source", "Wanted", "read"]
 
 
 def read(
-    data: Data, needs: Needs, *, where: str | None = None, labelled: bool = True, num_columns: int | None = None
+    data: Data,
+    needs: Needs,
+    *,
+    where: str | None = None,
+    labelled: bool = True,
+    num_columns: int | None = None,
+    column_names: tuple[str, ...] = (),
 ) -> ray.data.Dataset:
     """The sequences that `data` names, in the row schema (see rayrnn/data/rows.py).
 
@@ -21,6 +27,7 @@ def read(
         where: sequences of the same kind at another path (or table, or query) than the section's own.
         labelled: whether labels are wanted; without it they are left alone, whether they are there or not.
         num_columns: how many columns the model learned from, where no labels are wanted.
+        column_names: what the columns were called that a model learned from, where there is one and they had names.
 
     Raises:
         DataError: there are no sequences there, or they are malformed.
@@ -31,4 +38,4 @@ def read(
         source: Source = source_named(data.source, trusted=True)
     except ValueError as error:
         raise DataError(f"nothing here reads data.source {data.source!r}: {error}") from None
-    return source.read(data, Wanted(needs, where, labelled, num_columns))
+    return source.read(data, Wanted(needs, where, labelled, num_columns, column_names))

@@ -70,8 +70,7 @@ class Csv:
         target = Target(wanted.needs, data.classes, data.num_classes)
 
         def layout(content: bytes, origin: str) -> Layout:
-            labelled, num_columns = wanted.labelled, wanted.num_columns
-            return layout_of(content, origin, data, target, labelled=labelled, num_columns=num_columns)
+            return layout_of(content, origin, data, target, wanted)
 
         files = pa.table({"key": below_common(listing.paths), "path": listing.paths, "origin": listing.names})
         first = _first_layout(listing, data, layout)

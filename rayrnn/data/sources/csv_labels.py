@@ -9,9 +9,9 @@ import pyarrow as pa
 from pyarrow import fs
 
 from rayrnn.data.arrow_lists import ends, flat, unwrap, wrap
-from rayrnn.data.files import Listing, has_wildcard, open_file_system, read_bytes
+from rayrnn.data.files import Listing, open_file_system, read_bytes
 from rayrnn.data.rows import Label
-from rayrnn.data.sources.csv_columns import records
+from rayrnn.data.sources.csv_header import records
 from rayrnn.data.sources.labels import Target, sequence_labels
 from rayrnn.errors import DataError, RecipeError
 from rayrnn.recipe.data_sections import CsvData
@@ -22,7 +22,7 @@ Found = TypeVar("Found")
 def lies_in_one_file(where: str, *, endpoint: str | None) -> bool:
     """Whether `data.labels` is one file of lines, not a directory or pattern of label files."""
     filesystem, path = open_file_system(where, endpoint=endpoint)
-    return not has_wildcard(path) and filesystem.get_file_info(path).type == fs.FileType.File
+    return bool(filesystem.get_file_info(path).type == fs.FileType.File)
 
 
 def label_lines(data: CsvData, labels: Listing, paths: Sequence[str], target: Target) -> pa.Table:

@@ -17,7 +17,8 @@ import pyarrow.csv
 
 from rayrnn.data.arrow_lists import ends
 from rayrnn.data.rows import Label
-from rayrnn.data.sources.csv_columns import Layout, is_number, records, unique_names
+from rayrnn.data.sources.csv_columns import Layout
+from rayrnn.data.sources.csv_header import is_number, records, unique_names
 from rayrnn.data.sources.labels import Faults
 from rayrnn.errors import DataError
 from rayrnn.wording import counted

@@ -26,6 +26,8 @@ class Wanted:
     labelled: bool = True
     #: how many columns the model learned from, where labels are left alone
     num_columns: int | None = None
+    #: what the columns were called that the model learned from, where there is a model and they had names
+    column_names: tuple[str, ...] = ()
 
 
 class Source(HasSection, Protocol):

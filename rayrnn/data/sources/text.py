@@ -19,6 +19,8 @@ from rayrnn.wording import counted
 
 #: bytes of text that one task reads, at least
 TASK_BYTES = 16 * 2**20
+#: tasks that share the reading of small files
+FEWEST_TASKS = 16
 #: symbols in one block, about
 BLOCK_SYMBOLS = 16 * 2**20
 
@@ -68,11 +70,10 @@ def cut(name: str, text: str, length: int) -> Iterator[tuple[str, str]]:
 
 
 def _read_files(listing: Listing, length: int) -> tuple[list[Symbols], list[ray.ObjectRef]]:
-    """Every task gives its count first, then its blocks."""
-    num_cpus = int(ray.cluster_resources().get("CPU", 1))
+    """How much each task has seen, and all blocks, which depend on the files alone: a resumed run has the same."""
     shared = ray.put(listing)
     read_group = ray.remote(num_returns="streaming", **beside(listing.filesystem))(_read_group)
-    tasks = [read_group.remote(shared, group, length) for group in listing.groups(TASK_BYTES, fewest=num_cpus)]
+    tasks = [read_group.remote(shared, group, length) for group in listing.groups(TASK_BYTES, fewest=FEWEST_TASKS)]
     answers = [list(task) for task in tasks]
     counts = results([answer[-1] for answer in answers])
     return counts, [block for answer in answers for block in answer[:-1]]

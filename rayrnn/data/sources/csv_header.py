@@ -1,0 +1,205 @@
+"""What the columns of a CSV file are called, and which of them a recipe means: by its name, or by its place."""
+
+import csv
+import io
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from rayrnn.errors import DataError, RecipeError
+from rayrnn.recipe.data_sections import Column, CsvData, Place
+
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?(inf|infinity|nan)", re.ASCII | re.IGNORECASE)
+_PLACE = re.compile(r"-?\d+", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns of one file."""
+
+    origin: str
+    #: one for each: the header's, or what stands for one that is missing or not the only one of its kind
+    names: tuple[str, ...]
+    #: the cells of the line that names the columns, without blanks around; none where no line does
+    header: tuple[str, ...]
+    #: the last line that is skipped, whether it names the columns or not
+    skipped: tuple[str, ...]
+    #: the first step
+    first: tuple[str, ...]
+    #: the number of skipped lines
+    line: int
+
+    def find(self, column: Column) -> str:
+        """The name in `names` of the column that a recipe means. A name that is in the header wins over a place.
+
+        Raises:
+            DataError: there is none; or it is there twice, or may be a name as well as a place.
+            RecipeError: the recipe names columns, and no line of the file does.
+        """
+        if (name := self.look_up(column)) is not None:
+            return name
+        if isinstance(column, Place) or (_PLACE.fullmatch(column) and not self.header):
+            place = column.place if isinstance(column, Place) else column
+            raise DataError(f"there is no column {place} in {self.origin}: it has {len(self.names)}, {self._places()}")
+        raise self._unknown(column)
+
+    def look_up(self, column: Column) -> str | None:
+        """The same; None where there is no such column.
+
+        Raises:
+            DataError: it is there twice, or may be a name as well as a place.
+        """
+        if isinstance(column, Place):
+            return self._at(column.place)
+        if self.header.count(column) > 1:
+            places = " and ".join(f"{{place: {place}}}" for place, name in enumerate(self.header) if name == column)
+            raise DataError(
+                f"column {column!r} is there {self.header.count(column)} times in {self.origin}:{self.line}: "
+                f"write {places} for it in the recipe, whichever is meant"
+            )
+        if column in self.names and (self.header or _PLACE.fullmatch(column)):
+            return column
+        if not _PLACE.fullmatch(column) or self._at(int(column)) is None:
+            return None
+        if self._are_called_like(column):
+            raise DataError(
+                f"there is no column called {column} in {self.origin}:{self.line}; the columns are "
+                f"{', '.join(self.names)}: if the column at this place is meant, write {{place: {column}}}"
+            )
+        return self._at(int(column))
+
+    def is_by_place(self, column: Column) -> bool:
+        """Whether the recipe's word for a column is a place in this file."""
+        if isinstance(column, Place):
+            return True
+        return column not in self.header and bool(_PLACE.fullmatch(column)) and not self._are_called_like(column)
+
+    def _at(self, place: int) -> str | None:
+        return self.names[place] if -len(self.names) <= place < len(self.names) else None
+
+    def _places(self) -> str:
+        return f"0 .. {len(self.names) - 1}"
+
+    def _are_called_like(self, number: str) -> bool:
+        """Whether columns are called by numbers here, so that this one is rather a name than a place."""
+        return any(_PLACE.fullmatch(name) and (name[0] == "-") == (number[0] == "-") for name in self.header)
+
+    def _unknown(self, column: str) -> DataError | RecipeError:
+        """Why there is no column of this name."""
+        where = f"{self.origin}:{self.line}"
+        if self.header:
+            return DataError(f"there is no column {column!r} in {where}; the columns are {', '.join(self.names)}")
+        if self.line and column in self.skipped:
+            return self._uneven(column)
+        if self.line:
+            return DataError(
+                f"there is no column {column!r} in {where}, which begins {', '.join(self.skipped[:3])}: give the "
+                f"column's place, {self._places()}, or see whether data.skip_lines and data.delimiter are right"
+            )
+        if column in self.first:
+            return RecipeError(f"{self.origin}:1 holds the columns' names and is no step: set data.skip_lines: 1")
+        return RecipeError(
+            f"the recipe names column {column!r}, but with data.skip_lines: 0 no line names the columns "
+            f"({self.origin}:1 begins {', '.join(self.first[:3])}): give the column's place, {self._places()}, or set "
+            "data.skip_lines"
+        )
+
+    def _uneven(self, column: str) -> DataError:
+        """The line that names the columns has fewer or more cells than the first step."""
+        names, cells = len(self.skipped), len(self.first)
+        told = (
+            f"{self.origin}:{self.line} has {names} names ({', '.join(self.skipped)}), the first step has {cells} cells"
+        )
+        place, spare = self.skipped.index(column), cells - 1
+        if cells != names + 1:
+            return DataError(f"{told}: see whether data.delimiter is right, or give columns by place, {self._places()}")
+        why = "every step ends with a delimiter"
+        if self.first[-1]:
+            place, spare, why = place + 1, 0, "the first column has no name, as R writes it"
+        return DataError(
+            f"{told}; it seems that {why}. Give columns by place ({column!r} is {{place: {place}}}), and leave that "
+            f"one out with data.ignore: [{{place: {spare}}}]"
+        )
+
+
+def columns_of(content: bytes, origin: str, data: CsvData, named: Sequence[Column] = ()) -> Columns:
+    """The columns of a file.
+
+    Args:
+        named: all that the recipe names.
+
+    Raises:
+        DataError: the file cannot be read, or has no line left after `skip_lines`.
+    """
+    skipped, first = _first_lines(content, origin, data)
+    is_header = len(skipped) == len(first) and _names_columns(skipped, first, named)
+    names = unique_names(skipped) if is_header else tuple(map(str, range(len(first))))
+    return Columns(origin, names, skipped if is_header else (), skipped, first, data.skip_lines)
+
+
+def unique_names(header: Sequence[str]) -> tuple[str, ...]:
+    """A column without a name, or with one that another has, is called by its place, as a recipe writes it."""
+    stripped = [name.strip() for name in header]
+    return tuple(n if n and stripped.count(n) == 1 else _stand_in(p, stripped) for p, n in enumerate(stripped))
+
+
+def records(
+    content: bytes, origin: str, delimiter: str, *, skip_lines: int = 0, strict: bool = False
+) -> Iterator[tuple[int, list[str]]]:
+    """Every record of a file, its skipped lines too, with the line it begins at (1-based); careful and slow.
+
+    Args:
+        skip_lines: each is one record, whatever quotes it opens.
+        strict: refuse quotes that RFC 4180 does not know.
+
+    Raises:
+        DataError: the file is not UTF-8, or a record cannot be read; names file and line.
+    """
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{origin}: byte {error.start} is not UTF-8 text; save the file as UTF-8") from None
+    lines = io.StringIO(text, newline="")
+    line = 0
+    try:
+        for line in range(1, skip_lines + 1):
+            yield line, next(csv.reader([lines.readline()], delimiter=delimiter), [])
+        reader = csv.reader(lines, delimiter=delimiter, strict=strict)
+        line = skip_lines + 1
+        for record in reader:
+            yield line, record
+            line = skip_lines + reader.line_num + 1
+    except csv.Error as error:
+        unclosed = "unexpected end of data" in str(error)
+        raise DataError(f"{origin}:{line}: {'a quote is opened and never closed' if unclosed else error}") from None
+
+
+def is_number(cell: str) -> bool:
+    """Whether a cell's text is one that is read as a number."""
+    return _NUMBER.fullmatch(cell.strip(" \t")) is not None
+
+
+def _first_lines(content: bytes, origin: str, data: CsvData) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The cells of the last skipped line, if any, and of the first that is a step, without blanks around them."""
+    skipped: tuple[str, ...] = ()
+    for line, record in records(content, origin, data.delimiter, skip_lines=data.skip_lines):
+        cells = tuple(cell.strip() for cell in record)
+        if line > data.skip_lines and record:
+            return skipped, cells
+        skipped = cells
+    raise DataError(f"{origin} is empty" + (f" after data.skip_lines: {data.skip_lines}" if content.strip() else ""))
+
+
+def _names_columns(skipped: Sequence[str], first: Sequence[str], named: Sequence[Column]) -> bool:
+    """Whether the line before the first step names the columns. Numbers may be names, or a line that is no header."""
+    if not any(map(is_number, skipped)):
+        return bool(skipped)
+    words = (name and not is_number(name) and is_number(cell) for name, cell in zip(skipped, first, strict=True))
+    return any(words) or any(column in skipped for column in named)
+
+
+def _stand_in(place: int, others: Sequence[str]) -> str:
+    name = f"{{place: {place}}}"
+    while name in others:
+        name = f"({name})"
+    return name

@@ -1,0 +1,222 @@
+"""What the files of a run directory may hold: whoever reads one has it checked here first, for it may be anybody's."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import pydantic
+from pydantic import Field, StringConstraints
+
+from rayrnn.data.encoding import VERSION
+from rayrnn.errors import RunError
+from rayrnn.foreign import read_inside
+
+#: bytes of one JSON file; a vocabulary of a million words has some twenty
+MOST_JSON = 64 * 2**20
+#: of a count, so that sums of some stay exact in float64 and in 64 bits
+LARGEST = 2**53
+#: symbols, classes, or features
+MOST_NAMES = 10_000_000
+
+Count = Annotated[int, Field(ge=0, le=LARGEST)]
+Strings = Annotated[tuple[str, ...], Field(max_length=MOST_NAMES)]
+CHECKPOINT_FILE = r"(?:(?:model|outer|optimizer-\d+)\.safetensors|progress\.json)"
+
+
+class Stored(pydantic.BaseModel):
+    """A JSON object of a run: these keys and no others, each of its own type."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+Kind = TypeVar("Kind", bound=Stored)
+
+
+def read_stored(folder: Path, name: str, kind: type[Kind], *, what: str = "") -> Kind:
+    """One of the files of a run, through no link, checked.
+
+    Args:
+        what: the file as messages call it; without it its path.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        RunError: it cannot be read, or holds something else; names the file and the key.
+    """
+    try:
+        content = read_inside(folder, name, most=MOST_JSON)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise RunError(f"{what or folder / name} cannot be used: {error.strerror}") from None
+    return checked(content, kind, what or str(folder / name))
+
+
+def checked(content: bytes, kind: type[Kind], what: str) -> Kind:
+    """
+    Raises:
+        RunError: the JSON text `content` of the file `what` is none of this kind; names the key.
+    """
+    try:
+        return kind.model_validate_json(content)
+    except pydantic.ValidationError as error:
+        raise RunError(f"{what} cannot be used: {_faults(error)}") from None
+
+
+def _faults(error: pydantic.ValidationError) -> str:
+    """The first few, each with its key."""
+    faults = error.errors(include_url=False, include_context=False)
+    said = [_fault(fault) for fault in faults[:3]]
+    return "; ".join([*said, f"and {len(faults) - 3} more"] if len(faults) > 3 else said)
+
+
+def _fault(fault: Any) -> str:
+    key = ".".join(str(part) for part in fault["loc"])
+    reason = fault["msg"].removeprefix("Value error, ")
+    value = repr(fault["input"])
+    shown = "" if fault["type"] in ("missing", "json_invalid") or len(value) > 60 else f" is {value}"
+    return f'key "{key}"{shown}: {reason}' if key else reason
+
+
+class StoredSymbols(Stored):
+    """One symbol of a vocabulary."""
+
+    kind: Literal["symbols"]
+    vocabulary: Annotated[Strings, Field(min_length=1)]
+
+    @pydantic.model_validator(mode="after")
+    def _once(self) -> "StoredSymbols":
+        return _distinct(self, vocabulary=self.vocabulary)
+
+
+class StoredScaling(Stored):
+    """What is taken from every feature, and what it is then divided by."""
+
+    kind: Literal["none", "standardize", "min_max"]
+    shift: Annotated[tuple[float, ...], Field(max_length=MOST_NAMES)]
+    scale: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(max_length=MOST_NAMES)]
+
+    @pydantic.model_validator(mode="after")
+    def _as_many(self) -> "StoredScaling":
+        if len(self.shift) != len(self.scale):
+            raise ValueError(f"shift has {len(self.shift)} numbers, scale {len(self.scale)}")
+        return self
+
+
+class StoredNumbers(Stored):
+    """Features that are numbers, and categorical ones."""
+
+    kind: Literal["numbers"]
+    scaling: StoredScaling
+    categories: Annotated[tuple[Strings, ...], Field(max_length=MOST_NAMES)]
+    names: Strings
+    category_names: Strings
+
+    @pydantic.model_validator(mode="after")
+    def _fits_together(self) -> "StoredNumbers":
+        if self.names and len(self.names) != len(self.scaling.shift):
+            raise ValueError(f"there are {len(self.names)} names, and scaling is of {len(self.scaling.shift)} features")
+        if self.category_names and len(self.category_names) != len(self.categories):
+            raise ValueError(f"there are {len(self.category_names)} category_names for {len(self.categories)} columns")
+        if not self.scaling.shift and not any(self.categories):
+            raise ValueError("there is no feature")
+        return _distinct(self, **{f"categories.{place}": words for place, words in enumerate(self.categories)})
+
+
+class StoredClasses(Stored):
+    """One of some classes."""
+
+    kind: Literal["classes"]
+    names: Annotated[Strings, Field(min_length=1)]
+    counts: Annotated[tuple[Count, ...], Field(max_length=MOST_NAMES)]
+
+    @pydantic.model_validator(mode="after")
+    def _fits_together(self) -> "StoredClasses":
+        if self.counts and len(self.counts) != len(self.names):
+            raise ValueError(f"there are {len(self.counts)} counts for {len(self.names)} classes")
+        return _distinct(self, names=self.names)
+
+
+class StoredEncoding(Stored):
+    """vocabulary.json."""
+
+    version: int
+    inputs: Annotated[StoredSymbols | StoredNumbers, Field(discriminator="kind")]
+    targets: Annotated[StoredSymbols | StoredNumbers | StoredClasses, Field(discriminator="kind")]
+    per_step: bool
+    ahead: Annotated[int, Field(ge=0, le=2**31)]
+
+    @pydantic.field_validator("version")
+    @classmethod
+    def _known(cls, version: int) -> int:
+        if version != VERSION:
+            raise ValueError(f"its version is {version}, this rayrnn reads {VERSION}: train the run anew")
+        return version
+
+
+class StoredProgress(Stored):
+    """progress.json of a checkpoint."""
+
+    round: Count
+    sums: Count
+    cursor: Count
+    best_loss: float | None
+    best_round: Count
+    evaluations_without_better: Count
+    broken_rounds: Count
+    reason: Literal["", "finished", "interrupted", "no better", "broken"]
+
+    @pydantic.model_validator(mode="after")
+    def _fits_together(self) -> "StoredProgress":
+        if self.best_round > self.round:
+            raise ValueError(f"best_round is {self.best_round} of {self.round} rounds")
+        return self
+
+
+class StoredFile(Stored):
+    """What a manifest says of one file."""
+
+    bytes: Count
+    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+class StoredManifest(pydantic.RootModel[dict[str, StoredFile]], Stored):
+    """MANIFEST.json of a checkpoint."""
+
+    model_config = pydantic.ConfigDict(extra=None, strict=True, frozen=True)
+
+    @pydantic.model_validator(mode="after")
+    def _of_a_checkpoint(self) -> "StoredManifest":
+        if other := sorted(name for name in self.root if not re.fullmatch(CHECKPOINT_FILE, name)):
+            raise ValueError(f"{other[0]!r} is no file of a checkpoint")
+        if missing := sorted({"model.safetensors", "outer.safetensors", "progress.json"} - self.root.keys()):
+            raise ValueError(f"it lacks {', '.join(missing)}")
+        return self
+
+
+class StoredRound(Stored):
+    """One line of metrics.jsonl: what is read of it; the rest is for people."""
+
+    model_config = pydantic.ConfigDict(extra="ignore", strict=True, frozen=True, allow_inf_nan=True)
+
+    round: Annotated[int, Field(ge=1, le=LARGEST)]
+    loss: float | None = None
+    held_out_loss: float | None = None
+
+
+class StoredRecord(Stored):
+    """cluster.json: what is read of it."""
+
+    model_config = pydantic.ConfigDict(extra="ignore", strict=True, frozen=True)
+
+    job: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,200}-[0-9a-f]{8}$")]
+    out: Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=r"^[^\x00-\x1f\x7f]+$")]
+
+
+Whole = TypeVar("Whole", bound=Stored)
+
+
+def _distinct(whole: Whole, **lists: tuple[str, ...]) -> Whole:
+    for name, words in lists.items():
+        if len(set(words)) < len(words):
+            raise ValueError(f"{name} has a word twice")
+    return whole
