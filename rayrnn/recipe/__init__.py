@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import pydantic
 import yaml
@@ -64,8 +64,6 @@ class Recipe(Section):
         if faults := list(_faults(self)):
             raise ValueError("; ".join(faults))
         return self
-
-    suffixes: ClassVar[tuple[str, ...]] = (".yaml", ".yml")
 
     @property
     def named_code(self) -> tuple[str, ...]:
@@ -204,23 +202,18 @@ def shipped_recipes() -> dict[str, str]:
 def read_recipe(where: str | Path) -> tuple[str, str]:
     """What to call a recipe in messages, and its YAML text, from a file or a shipped recipe's name."""
     path = Path(where)
-    if path.suffix not in Recipe.suffixes and not path.exists():
-        shipped = shipped_recipes()
-        if str(where) in shipped:
-            return f"recipe {where}", shipped[str(where)]
-        raise RecipeError(
-            f"there is no recipe {str(where)!r}: neither a YAML file nor a shipped recipe"
-            f"{did_you_mean(str(where), shipped)}; shipped are {', '.join(shipped)}"
-        )
     try:
         return str(path), path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        known = ", ".join(shipped_recipes())
-        raise RecipeError(
-            f"there is no file {path}; give a YAML file, or the name of a shipped recipe: {known}"
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
+        shipped = shipped_recipes()
+    except (OSError, ValueError) as error:
         raise RecipeError(f"recipe {path} cannot be read: {error}") from None
+    if str(where) in shipped:
+        return f"recipe {where}", shipped[str(where)]
+    raise RecipeError(
+        f"there is no recipe {str(where)!r}: neither a YAML file nor a shipped recipe"
+        f"{did_you_mean(str(where), shipped)}; shipped are {', '.join(shipped)}"
+    )
 
 
 def _parse_yaml(text: str, origin: str) -> dict[str, Any]:
