@@ -29,6 +29,7 @@ from ray.exceptions import RayError
 
 from rayrnn.cluster import ray_internals
 from rayrnn.cluster.ray_internals import HeadUnavailable, NoAnswer
+from tests.repeating import again_and_again
 from tests.test_cli import run_rayrnn
 
 LOCAL = {
@@ -222,7 +223,7 @@ def test_the_reason_of_an_end_without_an_exception_is_one_line(ray_cluster: None
     ray.get(holding.ready.remote())
     ray.kill(holding)
     with pytest.raises(RayError) as caught:
-        ray.get(holding.ready.remote())
+        again_and_again(lambda: ray.get(holding.ready.remote()))
     reason = ray_internals.reason_of(caught.value)
     assert reason
     assert "\n" not in reason

@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import pydantic
 from pydantic import Field
@@ -68,8 +68,6 @@ class Recipe(Section):
         if faults := list(_faults(self)):
             raise ValueError("; ".join(faults))
         return self
-
-    suffixes: ClassVar[tuple[str, ...]] = (".yaml", ".yml")
 
     @property
     def named_code(self) -> tuple[str, ...]:
@@ -224,23 +222,18 @@ def shipped_recipes() -> dict[str, str]:
 def read_recipe(where: str | Path) -> tuple[str, str]:
     """What to call a recipe in messages, and its YAML text, from a file or a shipped recipe's name."""
     path = path_of(where)
-    if path.suffix not in Recipe.suffixes and not os.path.exists(path):
-        shipped = shipped_recipes()
-        if str(where) in shipped:
-            return f"recipe {where}", shipped[str(where)]
-        raise RecipeError(
-            f"there is no recipe {str(where)!r}: neither a YAML file nor a shipped recipe"
-            f"{did_you_mean(str(where), shipped)}; shipped are {', '.join(shipped)}"
-        )
     try:
         return str(path), read_plain(path, most=MOST_RECIPE).decode("utf-8")
     except FileNotFoundError:
-        known = ", ".join(shipped_recipes())
-        raise RecipeError(
-            f"there is no file {path}; give a YAML file, or the name of a shipped recipe: {known}"
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
+        shipped = shipped_recipes()
+    except (OSError, ValueError) as error:
         raise RecipeError(f"recipe {path} cannot be read: {error}") from None
+    if str(where) in shipped:
+        return f"recipe {where}", shipped[str(where)]
+    raise RecipeError(
+        f"there is no recipe {str(where)!r}: neither a YAML file nor a shipped recipe"
+        f"{did_you_mean(str(where), shipped)}; shipped are {', '.join(shipped)}"
+    )
 
 
 def _apply(values: dict[str, Any], override: str) -> None:

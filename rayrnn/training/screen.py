@@ -87,13 +87,11 @@ class Screen:
 
     def say(self, message: str) -> None:
         """A line about what happens now."""
-        self._console.print(Text(harmless(message)), soft_wrap=not self._console.is_terminal, highlight=False)
+        self._print(Text(harmless(message)))
 
     def warn(self, message: str) -> None:
         """A line that must be seen."""
-        self._console.print(
-            Text(harmless(message), style="bold yellow"), soft_wrap=not self._console.is_terminal, highlight=False
-        )
+        self._print(Text(harmless(message), style="bold yellow"))
 
     def header(self, outline: Outline, *, data: str, encoding: str, run: str) -> None:
         """What is about to be learned, where it goes, and how to stop and go on."""
@@ -139,7 +137,7 @@ class Screen:
         if self._live.is_started:
             self._draw(event)
         elif event.round % max(1, self._rounds // PLAIN_LINES) == 0 and event.round < self._rounds:
-            self._console.print(self._text(event), soft_wrap=True, highlight=False)
+            self._print(self._text(event))
 
     def membership(self, event: Membership) -> None:
         """A worker was lost, the others went on, or one joined: one line for what belongs together."""
@@ -173,7 +171,7 @@ class Screen:
             self._live.stop()
         elif self._last is not None and self._last.round == self._rounds and not self._ended:
             # what it came to is known only now
-            self._console.print(self._text(self._last), soft_wrap=True, highlight=False)
+            self._print(self._text(self._last))
         self._ended = True
 
     def finish(self, summary: Summary, metrics: list[dict[str, Any]]) -> None:
@@ -183,6 +181,10 @@ class Screen:
         rows = summary_rows(self._recipe, summary)
         self._facts(rows)
         self._fact("next", next_command(self._recipe, summary), width=max(map(len, rows)))
+
+    def _print(self, text: Text) -> None:
+        """A terminal breaks it between words; in a file it is one line."""
+        self._console.print(text, soft_wrap=not self._console.is_terminal, highlight=False)
 
     def _facts(self, rows: dict[str, str]) -> None:
         """Names and values; in a file every one is a line, however long."""

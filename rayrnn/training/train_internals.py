@@ -131,14 +131,15 @@ def adapted(worker_class: type) -> Iterator[None]:
     Args:
         worker_class: of a worker's process, in the place of Ray Train's RayTrainWorker.
     """
-    _Group._worker_cls = worker_class
-    barrier, shutdown = worker_group.SynchronizationActor, state._shutdown_sync_actor
+    barrier, shutdown, usual = worker_group.SynchronizationActor, state._shutdown_sync_actor, _Group._worker_cls
     worker_group.SynchronizationActor, state._shutdown_sync_actor = _NoBarrier, _pass_over
+    _Group._worker_cls = worker_class
     try:
         with environment(ALWAYS | {name: os.environ.get(name, value) for name, value in SETTINGS.items()}):
             yield
     finally:
         worker_group.SynchronizationActor, state._shutdown_sync_actor = barrier, shutdown
+        _Group._worker_cls = usual
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from rayrnn.training import channel
 from rayrnn.training.channel import Inbox, Outbox
 from rayrnn.training.coordinator import start_coordinator
 from rayrnn.training.messages import Batch, Event, News, NoRoom, Orders, Started
+from tests.repeating import again_and_again
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -62,7 +63,7 @@ def test_a_coordinator_that_is_dead_for_good_is_an_error() -> None:
     ray.get(coordinator.tell.remote())
     ray.kill(coordinator)
     with pytest.raises(ActorDiedError):
-        Inbox(coordinator).events()
+        again_and_again(Inbox(coordinator).events)
 
 
 def take(inbox: Inbox, count: int) -> list[Event]:
