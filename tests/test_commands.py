@@ -87,6 +87,7 @@ def test_a_terminal_that_is_closed_leaves_a_checkpoint_and_nothing_else(tmp_path
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # the tests may run under nohup
     ) as process:
         wait_for_rounds(tmp_path / "run" / "metrics.jsonl", 3)
         for _ in range(2):  # the kernel says it to all that belong to the terminal, and so does the shell

@@ -1,7 +1,6 @@
 """What is learned: one YAML file, validated, frozen, and stored with the run."""
 
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import resources
 from pathlib import Path
