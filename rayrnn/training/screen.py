@@ -280,7 +280,11 @@ def next_command(recipe: Recipe, summary: Summary) -> str:
 def curve(metrics: list[dict[str, Any]], *, width: int) -> str:
     """The loss by round as text, with the held-out loss where there is one."""
     learned, held_out = (
-        [(line["round"], line[name]) for line in metrics if abs(line.get(name) or math.inf) < HIGHEST_SHOWN]
+        [
+            (line["round"], loss)
+            for line in metrics
+            if (loss := line.get(name)) is not None and abs(loss) < HIGHEST_SHOWN
+        ]
         for name in ("loss", "held_out_loss")
     )
     if not learned:

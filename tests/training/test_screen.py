@@ -155,6 +155,8 @@ def test_the_curve_covers_the_rounds_that_had_a_loss() -> None:
     assert "100" in drawn
     assert "held out" in drawn
     assert curve([{"round": 1, "loss": None}], width=80) == ""
+    perfect = [{"round": number, "loss": max(0.0, 1 - number / 20)} for number in range(1, 41)]
+    assert "40" in curve(perfect, width=80), "a loss of 0 is one"
 
 
 def test_every_span_has_values() -> None:
