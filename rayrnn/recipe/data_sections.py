@@ -146,7 +146,7 @@ class StepData(Data):
 class CsvData(StepData):
     """CSV files: one file is one sequence, one line is one step."""
 
-    file_keys: ClassVar[tuple[str, ...]] = ("path", "held_out", "labels")
+    file_keys: ClassVar[tuple[str, ...]] = ("path", "held_out", "labels", "held_out_labels")
 
     source: Literal["csv"] = "csv"
     #: files, directories or glob patterns: local, s3://, gs:// or hdfs://
@@ -159,6 +159,8 @@ class CsvData(StepData):
     label_column: Column | tuple[Column, ...] | None = None
     #: a directory or glob of label files with the sequences' names, or one CSV of `file name,label` lines
     labels: str | None = None
+    #: the same for the sequences of `held_out`, where that is a path of its own: labels are never taken from other data
+    held_out_labels: str | None = None
     #: where a shorter label file lies along its sequence; the other steps have no label
     align: Literal["equal", "start", "end"] = "equal"
     #: the columns to learn from; without a word all but the label's
@@ -174,6 +176,10 @@ class CsvData(StepData):
     def _one_origin_of_labels(self) -> "CsvData":
         if self.label_column is not None and self.labels is not None:
             raise ValueError("give data.label_column or data.labels, one of the two")
+        if self.held_out_labels is not None and self.labels is None:
+            raise ValueError("data.held_out_labels goes with data.labels: give both, or set it to null")
+        if self.held_out_labels is not None and not isinstance(self.held_out, str):
+            raise ValueError("data.held_out_labels goes with a path in data.held_out: give one, or set it to null")
         if self.delimiter in '"\r\n':
             raise ValueError("data.delimiter cannot be a quote or a line end")
         return self
