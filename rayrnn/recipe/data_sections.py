@@ -104,6 +104,8 @@ class TextData(Data):
     text: str | None = None
     #: symbols in one sequence; 0 keeps every file whole
     length: int = Field(1000, ge=0, le=10**12)
+    #: `normalize` reads a carriage return, with a line feed behind it or alone, as one line feed; `keep` as it is
+    line_ends: Literal["normalize", "keep"] = "normalize"
 
     @pydantic.model_validator(mode="after")
     def _one_origin(self) -> "TextData":
@@ -155,6 +157,8 @@ class CsvData(StepData):
     skip_lines: int = Field(0, ge=0, le=10**9)
     #: between two columns; `tab` is a tabulator
     delimiter: Annotated[str, BeforeValidator(_one_character)] = Field(",", min_length=1, max_length=1)
+    #: what parts the whole of a number from its fraction
+    decimal: Literal[".", ","] = "."
     #: the label's column, by name or by place, `{place: -1}`; regression may name several
     label_column: Column | tuple[Column, ...] | None = None
     #: a directory or glob of label files with the sequences' names, or one CSV of `file name,label` lines

@@ -186,7 +186,7 @@ def _with_labels(part: _Part, files: pa.Table, reading: _Reading) -> _Part:
     files = files.take(pa.array(part.numbers))
     target = reading.layout.roles.target
     if reading.label_layout is None:
-        labels, reasons = labels_of_lines(files, target)
+        labels, reasons = labels_of_lines(files, target, reading.layout.decimal)
         return _Part(part.rows.append_column("label", labels), part.numbers, part.reasons | _of(part, reasons))
     origins = files["label_origin"].to_pylist()
     read = _read_files(files["label_path"].to_pylist(), origins, reading.label_layout, reading).usable()

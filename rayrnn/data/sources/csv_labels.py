@@ -13,6 +13,7 @@ from pyarrow import fs
 from rayrnn.data.arrow_lists import ends, flat, unwrap, wrap
 from rayrnn.data.files import Listing, list_files, open_file_system, read_bytes
 from rayrnn.data.rows import Label
+from rayrnn.data.sources.csv_dialect import number_of
 from rayrnn.data.sources.csv_header import records
 from rayrnn.data.sources.labels import Target, sequence_labels
 from rayrnn.data.sources.source import Wanted
@@ -153,12 +154,12 @@ def label_files(labels: Labels, sequences: Listing) -> pa.Table:
     )
 
 
-def labels_of_lines(lines: pa.Table, target: Target) -> tuple[pa.Array, dict[int, str]]:
+def labels_of_lines(lines: pa.Table, target: Target, decimal: str) -> tuple[pa.Array, dict[int, str]]:
     """What `label_lines` found -> one label a sequence, and what is wrong by sequence."""
     origins = lines["label_origin"].to_pylist()
     cells = lines["label"].to_pylist()
     if not target.needs.of_classes:
-        return _answers(cells, origins, target.needs.task)
+        return _answers(cells, origins, target.needs.task, decimal)
     labels, faults = sequence_labels(pa.array([c[0] for c in cells], pa.string()), np.arange(len(cells) + 1), target)
     return labels, {row: f"{origins[row]}: {fault.reason}" for row, fault in faults.items()}
 
@@ -194,11 +195,13 @@ def _by_name(path: str, known: Mapping[str, Found]) -> Found | None:
     return next((known[name] for name in spelt if name in known), None)
 
 
-def _answers(cells: Sequence[Sequence[str]], origins: Sequence[str], task: str) -> tuple[pa.Array, dict[int, str]]:
+def _answers(
+    cells: Sequence[Sequence[str]], origins: Sequence[str], task: str, decimal: str
+) -> tuple[pa.Array, dict[int, str]]:
     answers, reasons = [], {}
     for row, texts in enumerate(cells):
         try:
-            answers.append([float(text) for text in texts])
+            answers.append([number_of(text, decimal) for text in texts])
         except ValueError:
             answers.append([])
             reasons[row] = f"{origins[row]}: {', '.join(texts)!r} is no number; task {task} takes numbers"

@@ -81,8 +81,13 @@ def with_floats(steps: pa.Table, roles: Roles) -> pa.Table:
 
 
 def check_columns(schema: pa.Schema, names: Sequence[str]) -> None:
-    """Raise a DataError where a table lacks a column."""
+    """Raise a DataError where a table lacks a column, or has two of its name."""
     for name in names:
+        if (times := schema.names.count(name)) > 1:
+            raise DataError(
+                f"column {name!r} is there {times} times: give each a name of its own, leave all but one out of the "
+                "table, or leave them out of what is learned (data.ignore, or data.features without them)"
+            )
         if name not in schema.names:
             close = closest(name, schema.names)
             hint = f"; did you mean {close!r}?" if close else ""
