@@ -187,5 +187,8 @@ def _not_finite(values: np.ndarray, offsets: np.ndarray, names: Sequence[str]) -
 
 def _seen(value: np.float32) -> str:
     if np.isnan(value):
-        return "empty or not a number; every feature needs one at every step: fill it in, or leave the sequence out"
+        return (
+            "empty or not a number; every feature needs one at every step: fill it in, or leave the sequence out, or "
+            "the column (of data.features, or with data.ignore where there are none)"
+        )
     return f"{value}, which no network can learn from"

@@ -108,10 +108,10 @@ def _decode(content: bytes, name: str) -> str:
         return content.decode("utf-8").removeprefix("\N{BYTE ORDER MARK}")
     except UnicodeDecodeError as error:
         charset = "UTF-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "LATIN1"
+        pattern = "" if name.endswith(".txt") else f" with a pattern such as {posixpath.dirname(name) or '.'}/*.txt"
         raise DataError(
             f"{name} is not UTF-8: byte {error.start} is 0x{content[error.start]:02x}; convert the file "
-            f"(iconv -f {charset} -t UTF-8), or leave it out of data.path with a pattern such as "
-            f"{posixpath.dirname(name) or '.'}/*.txt"
+            f"(iconv -f {charset} -t UTF-8), or leave it out of data.path{pattern}"
         ) from None
 
 
