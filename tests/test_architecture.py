@@ -31,7 +31,7 @@ FLOOR_PLAN = """
     rayrnn.recipe.data_sections
     rayrnn.recipe.sections rayrnn.recipe.sources rayrnn.recipe.written
     rayrnn.recipe
-    rayrnn.data.files rayrnn.data.sources.source
+    rayrnn.data.files rayrnn.data.sources.csv_dialect rayrnn.data.sources.source
     rayrnn.data.sequences
     rayrnn.data.sources.csv_header rayrnn.data.sources.labels rayrnn.data.sources.text
     rayrnn.data.sources.tables

@@ -110,6 +110,22 @@ def test_held_out_sequences_of_their_own_are_the_ones_that_are_measured(tmp_path
     assert evaluate(run).metrics == evaluate(run, path=others).metrics
 
 
+def test_labels_beside_the_sequences_are_given_with_them(tmp_path: Path) -> None:
+    files = write_files(tmp_path / "files", wave)
+    others = write_files(tmp_path / "others", wave)
+    for place, kinds in (("kinds", "ab"), ("other_kinds", "ba")):
+        lines = [f"{number:02d}.csv,{kinds[number % 2]}\n" for number in range(30)]
+        (tmp_path / f"{place}.csv").write_text("".join(lines))
+    beside = {"labels": f"{tmp_path}/kinds.csv", "held_out_labels": f"{tmp_path}/other_kinds.csv"}
+    data = {"source": "csv", "path": str(files), "held_out": str(others)} | beside
+    run = make_run(tmp_path / "run", "classification", data)
+    right = evaluate(run, path=files).metrics["accuracy"]
+    for report in (evaluate(run), evaluate(run, path=files, labels=tmp_path / "other_kinds.csv")):
+        assert report.metrics["accuracy"] == pytest.approx(1 - right)  # type: ignore[operator]
+    with pytest.raises(UsageError, match=r"and no sequences that they belong to: give these too, --data PATH"):
+        evaluate(run, labels=tmp_path / "kinds.csv")
+
+
 def test_a_label_that_was_not_learned_is_named(classified: Run, tmp_path: Path) -> None:
     files = write_files(tmp_path / "files", lambda n, t: [*wave(n, t), "abx"[n % 3]])
     with pytest.raises(DataError, match=r"sequence '\d\d\.csv' has the label 'x'.*the 3 classes: a, b, c"):

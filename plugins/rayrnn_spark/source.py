@@ -135,6 +135,8 @@ def with_arrays(frame: "DataFrame") -> "DataFrame":
     from pyspark.sql.types import ArrayType
 
     for field in frame.schema.fields:
+        if frame.schema.names.count(field.name) > 1:  # nobody can say which is meant; whoever names it is told
+            continue
         column = functions.col("`" + field.name.replace("`", "``") + "`")
         if _is_vector(field.dataType):
             frame = frame.withColumn(field.name, _to_array(column))

@@ -157,8 +157,8 @@ def fetch(cached: Cached) -> list[ray.ObjectRef]:
             if tries == 1:
                 raise ClusterError(
                     f"Spark's executors do not give partition {partition} of {len(cached.executors)}: {reason}; where "
-                    "memory is short give them more of it, or make smaller partitions "
-                    "(spark.sql.files.maxPartitionBytes)"
+                    "memory is short give them more of it (data.memory), or make smaller partitions "
+                    "(spark.sql.files.maxPartitionBytes in data.config)"
                 )
             waiting.appendleft((partition, tries - 1))
             living = _living(cached.spark)

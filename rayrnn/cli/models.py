@@ -113,6 +113,9 @@ def evaluate(
     data: Annotated[
         str | None, typer.Option(metavar="PATH", help="Sequences with labels; without it those that were held out.")
     ] = None,
+    labels: Annotated[
+        str | None, typer.Option(metavar="PATH", help="Their labels, where these lie beside them, as data.labels says.")
+    ] = None,
     address: Annotated[
         str | None, typer.Option(help="A Ray cluster; without it the one `rayrnn up` started, or one of its own.")
     ] = None,
@@ -124,7 +127,7 @@ def evaluate(
     from rayrnn.runs.directory import open_run
 
     with console().status("measuring ..."):
-        report = measure(open_run(run, trust=trust), path=data, address=address)
+        report = measure(open_run(run, trust=trust), path=data, labels=labels, address=address)
     give(json.dumps(report.to_json(), ensure_ascii=False) if as_json else report.to_text(), nl=as_json)
 
 

@@ -11,7 +11,7 @@ from rayrnn.data.sequences import Part, Sequences, gather, split
 from rayrnn.data.sources import read
 from rayrnn.errors import DataError, RecipeError
 from rayrnn.recipe import Recipe, choices_of, needs_of, task_of
-from rayrnn.recipe.data_sections import StepData
+from rayrnn.recipe.data_sections import StepData, TextData
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def prepare(recipe: Recipe, data: ray.data.Dataset | None = None, *, encoding: E
     """
     needs = needs_of(recipe)
     sequences = gather(data if data is not None else read(recipe.data, needs), needs)
-    training, held_out = _parts(recipe, sequences)
+    training, held_out = _parts(recipe, sequences, can_cut=data is None)
     encoding = encoding or _fit(recipe, training, held_out)
     if not encoding.per_step and recipe.training.truncate:
         raise RecipeError(
@@ -52,18 +52,26 @@ def prepare(recipe: Recipe, data: ray.data.Dataset | None = None, *, encoding: E
     return Prepared("the dataset" if data is not None else recipe.data.describe(), training, held_out, encoding)
 
 
-def _parts(recipe: Recipe, sequences: Sequences) -> tuple[Part, Part]:
+def _parts(recipe: Recipe, sequences: Sequences, *, can_cut: bool) -> tuple[Part, Part]:
     share = recipe.data.held_out
     if isinstance(share, str):
         others = gather(read(recipe.data, needs_of(recipe), where=share), needs_of(recipe))
         return Part(sequences, np.arange(len(sequences))), Part(others, np.arange(len(others)))
     if share and len(sequences) == 1:
-        raise DataError(
-            f"there is one sequence, and data.held_out {share} of it cannot be kept apart: set data.held_out to 0, or "
-            "cut it into more sequences with a smaller data.length"
-        )
+        raise _undivided(recipe, sequences, can_cut=can_cut)
     learned, kept_out = split(sequences, share, seed=recipe.seed, last=task_of(recipe).holds_out_last)
     return Part(sequences, learned), Part(sequences, kept_out)
+
+
+def _undivided(recipe: Recipe, sequences: Sequences, *, can_cut: bool) -> DataError:
+    steps = int(sequences.steps[0])
+    shorter = (
+        f", or set data.length to {max(2, steps // 10)}" if isinstance(recipe.data, TextData) and steps > 3 else ""
+    )
+    return DataError(
+        f"there is one sequence, and data.held_out {recipe.data.held_out} of it cannot be kept apart: set data.held_out"
+        f" to 0 or to a path of its own, or give more sequences{shorter if can_cut else ''}"
+    )
 
 
 def _fit(recipe: Recipe, training: Part, held_out: Part) -> Encoding:

@@ -118,39 +118,52 @@ def _largest_errors(classes: Sequence[str], matrix: list[list[int]]) -> str:
 
 
 def evaluate(
-    run: Run, *, path: str | Path | None = None, data: ray.data.Dataset | None = None, address: str | None = None
+    run: Run,
+    *,
+    path: str | Path | None = None,
+    labels: str | Path | None = None,
+    data: ray.data.Dataset | None = None,
+    address: str | None = None,
 ) -> Report:
     """Measure a run's best model on what training held out; or on the sequences at `path`, or on those of `data`.
 
     Args:
         path: read as the run's own data was, labels and all.
+        labels: where the labels of those are, if they lie beside them (as in `data.labels`).
         data: a dataset of sequences in the row schema (see rayrnn/data/rows.py).
         address: the Ray cluster; without it the one `rayrnn up` started, or a local one.
 
     Raises:
-        UsageError: nothing was held out, and there is neither `path` nor `data`.
+        UsageError: nothing was held out, and there is neither `path` nor `data`; or `labels` go with nothing.
         DataError: the data cannot be read, or has no labels, or one that was not learned.
         RunError: the run has no usable model.
         ClusterError: there is no cluster at `address`.
     """
+    if labels is not None and path is None:
+        raise UsageError(
+            f"labels are given, {labels}, and no sequences that they belong to: give these too, --data PATH"
+        )
     model = trained(run)
     if path is None and data is None and not model.recipe.data.held_out:
         raise UsageError(
             f"{run.name} held nothing out (data.held_out: 0): give it sequences to be measured on, --data PATH"
         )
     with connect(address):
-        name, part = _part(model, path, data)
+        name, part = _part(model, path, labels, data)
         return _measure(model, part, name)
 
 
-def _part(model: Trained, path: str | Path | None, data: ray.data.Dataset | None) -> tuple[str, Part]:
+def _part(
+    model: Trained, path: str | Path | None, labels: str | Path | None, data: ray.data.Dataset | None
+) -> tuple[str, Part]:
     """The sequences to measure on, and their name."""
     recipe = model.recipe
     if data is None and path is None:
         return f"held out of {recipe.data.describe()}", prepare(recipe, encoding=model.encoding).held_out
     needs, name = needs_of(recipe), "the dataset"
     if data is None:
-        data, name = read(recipe.data, needs, where=str(path), column_names=model.encoding.column_names), str(path)
+        name, own = str(path), None if labels is None else str(labels)
+        data = read(recipe.data, needs, where=name, labels=own, column_names=model.encoding.column_names)
     sequences = gather(data, needs)
     return name, Part(sequences, np.arange(len(sequences)))
 

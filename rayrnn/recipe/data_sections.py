@@ -104,6 +104,8 @@ class TextData(Data):
     text: str | None = None
     #: symbols in one sequence; 0 keeps every file whole
     length: int = Field(1000, ge=0, le=10**12)
+    #: `normalize` reads a carriage return, with a line feed behind it or alone, as one line feed; `keep` as it is
+    line_ends: Literal["normalize", "keep"] = "normalize"
 
     @pydantic.model_validator(mode="after")
     def _one_origin(self) -> "TextData":
@@ -146,7 +148,7 @@ class StepData(Data):
 class CsvData(StepData):
     """CSV files: one file is one sequence, one line is one step."""
 
-    file_keys: ClassVar[tuple[str, ...]] = ("path", "held_out", "labels")
+    file_keys: ClassVar[tuple[str, ...]] = ("path", "held_out", "labels", "held_out_labels")
 
     source: Literal["csv"] = "csv"
     #: files, directories or glob patterns: local, s3://, gs:// or hdfs://
@@ -155,10 +157,14 @@ class CsvData(StepData):
     skip_lines: int = Field(0, ge=0, le=10**9)
     #: between two columns; `tab` is a tabulator
     delimiter: Annotated[str, BeforeValidator(_one_character)] = Field(",", min_length=1, max_length=1)
+    #: what parts the whole of a number from its fraction
+    decimal: Literal[".", ","] = "."
     #: the label's column, by name or by place, `{place: -1}`; regression may name several
     label_column: Column | tuple[Column, ...] | None = None
     #: a directory or glob of label files with the sequences' names, or one CSV of `file name,label` lines
     labels: str | None = None
+    #: the same for the sequences of `held_out`, where that is a path of its own: labels are never taken from other data
+    held_out_labels: str | None = None
     #: where a shorter label file lies along its sequence; the other steps have no label
     align: Literal["equal", "start", "end"] = "equal"
     #: the columns to learn from; without a word all but the label's
@@ -174,6 +180,10 @@ class CsvData(StepData):
     def _one_origin_of_labels(self) -> "CsvData":
         if self.label_column is not None and self.labels is not None:
             raise ValueError("give data.label_column or data.labels, one of the two")
+        if self.held_out_labels is not None and self.labels is None:
+            raise ValueError("data.held_out_labels goes with data.labels: give both, or set it to null")
+        if self.held_out_labels is not None and not isinstance(self.held_out, str):
+            raise ValueError("data.held_out_labels goes with a path in data.held_out: give one, or set it to null")
         if self.delimiter in '"\r\n':
             raise ValueError("data.delimiter cannot be a quote or a line end")
         return self

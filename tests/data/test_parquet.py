@@ -247,3 +247,28 @@ def test_csv_and_both_shapes_of_tables_give_the_same_sequences(ray_cluster: None
     from_csv, from_nested, from_steps = (contents(gather(dataset, needs("classification"))) for dataset in datasets)
     assert len(from_csv) == 270
     assert from_csv == from_nested == from_steps
+
+
+def test_a_column_that_is_there_twice_is_refused_where_it_is_used(ray_cluster: None, tmp_path: Path) -> None:
+    columns = [pa.array(["a", "a"]), pa.array([1, 2]), pa.array([5.0, 6.0]), pa.array([7.0, 8.0]), pa.array(["u", "u"])]
+    (tmp_path / "twice").mkdir()
+
+    def fault_with(names: list[str], **keys: Any) -> str:
+        pq.write_table(pa.Table.from_arrays(columns, names), tmp_path / "twice" / "a.parquet")
+        return fault("classification", tmp_path / "twice", **keys)
+
+    for names in (["id", "at", "x", "x", "kind"], ["id", "at", "x", "id", "kind"], ["id", "at", "x", "kind", "kind"]):
+        told = fault_with(names, **STEPS, label="kind")
+        assert "is there 2 times: give each a name of its own" in told
+    assert "column 'x' is there 2 times" in fault_with(["id", "at", "x", "x", "kind"], key="id", values="x")
+    keys: dict[str, Any] = STEPS | {"label": "kind"}
+    pq.write_table(pa.Table.from_arrays(columns, ["id", "at", "x", "y", "kind"]), tmp_path / "twice" / "a.parquet")
+    assert by_key("classification", tmp_path / "twice", **keys)["a"]["values"] == [[5, 7], [6, 8]]
+    pq.write_table(pa.Table.from_arrays(columns, ["id", "at", "x", "x", "kind"]), tmp_path / "twice" / "a.parquet")
+    with pytest.raises(DataError):
+        rows("classification", tmp_path / "twice", **keys, features=["x"])
+    columns.insert(2, pa.array([1.5, 2.5]))
+    names = ["id", "at", "good", "x", "x", "kind"]
+    pq.write_table(pa.Table.from_arrays(columns, names), tmp_path / "twice" / "a.parquet")
+    for more in ({"ignore": ["x"]}, {"features": ["good"]}):
+        assert by_key("classification", tmp_path / "twice", **keys, **more)["a"]["values"] == [[1.5], [2.5]]

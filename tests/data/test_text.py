@@ -49,6 +49,27 @@ def test_a_text_in_the_recipe_is_cut_like_a_file() -> None:
 
 
 @pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.parametrize(
+    ("content", "keys", "due"),
+    [
+        ("a\nb\n", {}, "a\nb\n"),
+        ("a\r\nb\r\n", {}, "a\nb\n"),
+        ("a\rb\r", {}, "a\nb\n"),
+        ("a\r\nb\rc\nd\r\r\n", {}, "a\nb\nc\nd\n\n"),
+        ("a\r\nb\r", {"line_ends": "keep"}, "a\r\nb\r"),
+        ("\N{BYTE ORDER MARK}a\r\nb\N{LINE SEPARATOR}", {}, "a\nb\N{LINE SEPARATOR}"),
+    ],
+)
+def test_a_line_ends_with_one_line_feed_whatever_system_wrote_it(
+    tmp_path: Path, content: str, keys: dict[str, Any], due: str
+) -> None:
+    (tmp_path / "a.txt").write_bytes(content.encode())
+    assert rows(path=f"{tmp_path}/a.txt", length=0, **keys) == [(f"{tmp_path}/a.txt:0", due + END)]
+    if not content.startswith("\N{BYTE ORDER MARK}"):
+        assert rows(text=content, length=0, **keys) == [("text:0", due + END)]
+
+
+@pytest.mark.usefixtures("ray_cluster")
 def test_a_directory_gives_all_its_files_in_the_order_of_their_paths(tmp_path: Path) -> None:
     for name in ("b.txt", "a.txt", "deep/er/c.md", "_part.py", ".hidden", ".git/config", "_SUCCESS"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

@@ -167,6 +167,25 @@ def test_a_database_is_read_over_jdbc(spark: Any, tmp_path: Path) -> None:
         assert [row["values"] for row in rows] == [[[1.5]], [[3.0], [4.0]]]
 
 
+def test_a_column_that_a_join_leaves_twice_is_refused_with_what_helps(spark: Any) -> None:
+    steps = spark.sql("select id % 2 as id, id as at, id * 1.5D as x from range(6)")
+    kinds = spark.sql("select id, concat('k', id) as kind from range(2)")
+    twice = steps.join(kinds, steps.id == kinds.id)
+    for features in (None, ["x"]):
+        with pytest.raises(DataError, match="column 'id' is there 2 times: give each a name of its own"):
+            sequences(twice, key="id", order_by="at", features=features, label="kind")
+    other = kinds.toDF("its_id", "kind")
+    for once in (steps.join(kinds, "id"), twice.drop(kinds.id), steps.join(other, steps.id == other.its_id)):
+        rows = rows_of(sequences(once, key="id", order_by="at", features=["x"], label="kind"))
+        assert [(row["values"], row["label"]) for row in rows] == [
+            ([[0], [3], [6]], "k0"),
+            ([[1.5], [4.5], [7.5]], "k1"),
+        ]
+    double = steps.join(kinds, "id").selectExpr("id", "at", "kind", "x", "x * 2 as x")
+    with pytest.raises(DataError, match="column 'x' is there 2 times"):
+        sequences(double, key="id", order_by="at", label="kind")
+
+
 def test_what_does_not_fit_is_said_without_a_stack_trace(spark: Any, tmp_path: Path) -> None:
     steps = spark.sql(STEPS)
     with pytest.raises(DataError, match=r"there is no column 'momet'; .*; did you mean 'moment'\?"):

@@ -5,7 +5,7 @@ import ray.data
 from rayrnn.data.rows import Needs
 from rayrnn.data.sequences import quiet_ray_data
 from rayrnn.data.sources.source import Source, Wanted
-from rayrnn.errors import DataError
+from rayrnn.errors import DataError, UsageError
 from rayrnn.recipe.data_sections import Data
 from rayrnn.recipe.sources import source_named
 
@@ -17,6 +17,7 @@ def read(
     needs: Needs,
     *,
     where: str | None = None,
+    labels: str | None = None,
     labelled: bool = True,
     num_columns: int | None = None,
     column_names: tuple[str, ...] = (),
@@ -25,11 +26,13 @@ def read(
 
     Args:
         where: sequences of the same kind at another path (or table, or query) than the section's own.
+        labels: where the labels of these are, if they lie beside them.
         labelled: whether labels are wanted; without it they are left alone, whether they are there or not.
         num_columns: how many columns the model learned from, where no labels are wanted.
         column_names: what the columns were called that a model learned from, where there is one and they had names.
 
     Raises:
+        UsageError: `labels` are given, and this source has none beside the sequences.
         DataError: there are no sequences there, or they are malformed.
     """
     quiet_ray_data()
@@ -38,4 +41,8 @@ def read(
         source: Source = source_named(data.source, trusted=True)
     except ValueError as error:
         raise DataError(f"nothing here reads data.source {data.source!r}: {error}") from None
-    return source.read(data, Wanted(needs, where, labelled, num_columns, column_names))
+    if labels is not None and "labels" not in type(data).model_fields:
+        raise UsageError(
+            f"data.source {data.source} has no labels beside the sequences, such as {labels}: they are read with these"
+        )
+    return source.read(data, Wanted(needs, where, labels, labelled, num_columns, column_names))

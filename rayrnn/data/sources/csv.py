@@ -16,12 +16,14 @@ from rayrnn.data.rows import Label
 from rayrnn.data.sequences import beside
 from rayrnn.data.sources.csv_columns import Layout, label_layout_of, layout_of
 from rayrnn.data.sources.csv_labels import (
+    Labels,
     aligned,
     below_common,
+    find_labels,
     label_files,
     label_lines,
     labels_of_lines,
-    lies_in_one_file,
+    without_labels,
 )
 from rayrnn.data.sources.csv_parsing import located, parse
 from rayrnn.data.sources.labels import Target
@@ -44,6 +46,8 @@ class _Reading:
     layout: Layout
     #: of the files that hold nothing but labels, where there are any
     label_layout: Layout | None
+    #: where the labels are that lie beside the sequences
+    labels: str
     align: str
     on_error: str
 
@@ -66,7 +70,9 @@ class Csv:
             DataError: there are no files, or the first of them does not fit the recipe.
             RecipeError: the recipe's columns contradict each other.
         """
-        listing, labels = _list(data, wanted)
+        listing = list_files(wanted.where or data.path, endpoint=data.endpoint)
+        labels = find_labels(data, wanted, listing) if wanted.labelled and wanted.needs.is_labelled else None
+        listing = without_labels(listing, data, wanted)
         target = Target(wanted.needs, data.classes, data.num_classes)
 
         def layout(content: bytes, origin: str) -> Layout:
@@ -75,7 +81,9 @@ class Csv:
         files = pa.table({"key": below_common(listing.paths), "path": listing.paths, "origin": listing.names})
         first = _first_layout(listing, data, layout)
         files, label_layout = _with_places_of_labels(files, listing, labels, data, target)
-        reading = _Reading(listing.filesystem, first, label_layout, data.align, data.on_error)
+        reading = _Reading(
+            listing.filesystem, first, label_layout, labels.where if labels else "", data.align, data.on_error
+        )
         groups = [files.take(pa.array(group)) for group in listing.groups(TASK_BYTES)]
         return ray.data.from_arrow(groups).map_batches(
             functools.partial(_read_group, reading=reading),
@@ -85,42 +93,18 @@ class Csv:
         )
 
 
-def _list(data: CsvData, wanted: Wanted) -> tuple[Listing, Listing | None]:
-    """The files of the sequences, and those of the labels where labels of their own files are wanted."""
-    labelled = wanted.labelled and wanted.needs.is_labelled
-    labels = _list_labels(data, labelled)
-    listing = _without(list_files(wanted.where or data.path, endpoint=data.endpoint), labels)
-    return listing, labels if labelled else None
-
-
 def _with_places_of_labels(
-    files: pa.Table, listing: Listing, labels: Listing | None, data: CsvData, target: Target
+    files: pa.Table, listing: Listing, labels: Labels | None, data: CsvData, target: Target
 ) -> tuple[pa.Table, Layout | None]:
     """Beside every file where its label is; and the layout of label files, where labels lie in such."""
     if labels is None:
         return files, None
-    if lies_in_one_file(str(data.labels), endpoint=data.endpoint):
-        return _beside(files, label_lines(data, labels, listing.paths, target)), None
-    files = _beside(files, label_files(data, labels, listing.paths))
-    return files, _first_layout(labels, data, lambda content, origin: label_layout_of(content, origin, data, target))
-
-
-def _list_labels(data: CsvData, labelled: bool) -> Listing | None:
-    if data.labels is None:
-        return None
-    try:
-        return list_files(data.labels, endpoint=data.endpoint)
-    except DataError:
-        if labelled:
-            raise
-        return None
-
-
-def _without(listing: Listing, labels: Listing | None) -> Listing:
-    """The sequences' files, where the labels lie in the same directory."""
-    others = set(labels.paths) if labels is not None else set()
-    kept = [number for number, path in enumerate(listing.paths) if path not in others]
-    return replace(listing, paths=tuple(listing.paths[number] for number in kept), sizes=listing.sizes[kept])
+    if labels.in_one_file:
+        return _beside(files, label_lines(labels, listing, data, target)), None
+    files = _beside(files, label_files(labels, listing))
+    return files, _first_layout(
+        labels.listing, data, lambda content, origin: label_layout_of(content, origin, data, target)
+    )
 
 
 def _first_layout(listing: Listing, data: CsvData, read: Callable[[bytes, str], Layout]) -> Layout:
@@ -157,7 +141,9 @@ def _read_group(files: pa.Table, reading: _Reading) -> pa.Table:
     """Read some files (columns key, path, origin, and where their labels are) within one task."""
     part = _read_files(files["path"].to_pylist(), files["origin"].to_pylist(), reading.layout, reading)
     if "label_origin" in files.column_names:
-        part = _with_labels(_Part(part.rows, part.numbers, _unlabelled(files) | part.reasons).usable(), files, reading)
+        part = _with_labels(
+            _Part(part.rows, part.numbers, _unlabelled(files, reading.labels) | part.reasons).usable(), files, reading
+        )
     return keyed(flat(files["key"]), part.rows, part.numbers, part.reasons, on_error=reading.on_error)
 
 
@@ -190,9 +176,9 @@ def _read_contents(
     return contents, {number: result for number, result in enumerate(results) if isinstance(result, str)}
 
 
-def _unlabelled(files: pa.Table) -> dict[int, str]:
+def _unlabelled(files: pa.Table, labels: str) -> dict[int, str]:
     missing = np.flatnonzero(files["label_origin"].is_null())
-    return {int(n): f"{files['origin'][int(n)]} has no label: data.labels has none for this file" for n in missing}
+    return {int(n): f"{files['origin'][int(n)]} has no label: {labels} has none for this file" for n in missing}
 
 
 def _with_labels(part: _Part, files: pa.Table, reading: _Reading) -> _Part:
@@ -200,7 +186,7 @@ def _with_labels(part: _Part, files: pa.Table, reading: _Reading) -> _Part:
     files = files.take(pa.array(part.numbers))
     target = reading.layout.roles.target
     if reading.label_layout is None:
-        labels, reasons = labels_of_lines(files, target)
+        labels, reasons = labels_of_lines(files, target, reading.layout.decimal)
         return _Part(part.rows.append_column("label", labels), part.numbers, part.reasons | _of(part, reasons))
     origins = files["label_origin"].to_pylist()
     read = _read_files(files["label_path"].to_pylist(), origins, reading.label_layout, reading).usable()

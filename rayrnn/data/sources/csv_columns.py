@@ -24,6 +24,10 @@ class Layout:
     #: a header says which column is which: other files may order them in another way
     by_name: bool
     roles: Roles
+    #: what parts the whole of a number from its fraction
+    decimal: str = "."
+    #: a last column that has no name and, as far as is known, no cell
+    spare: str | None = None
 
 
 def layout_of(content: bytes, origin: str, data: CsvData, target: Target, wanted: Wanted) -> Layout:
@@ -45,12 +49,15 @@ def layout_of(content: bytes, origin: str, data: CsvData, target: Target, wanted
         return found
 
     labels = resolve("data.label_column", _several(data.label_column)) if wanted.labelled else ()
-    others = {*labels, *_those_there(data.ignore, columns)}
+    spare = columns.spare if columns.spare not in _those_there(named, columns) else None
+    others = {*labels, *_those_there(data.ignore, columns), *({spare} if spare else ())}
     if not wanted.labelled:
         others |= _left_alone(data, columns, others, wanted.num_columns)
     features = resolve("data.features", data.features) if data.features is not None else ()
     if data.features is None:
         features = tuple(name for name in names if name not in others)
+        if columns.has_names_of_rows() and names[0] in features:
+            raise columns.uneven()
     words = resolve("data.categorical", data.categorical)
     roles = Roles(
         tuple(n for n in features if n not in words),
@@ -61,7 +68,7 @@ def layout_of(content: bytes, origin: str, data: CsvData, target: Target, wanted
     )
     _check(roles, words, origin)
     by_name = bool(columns.header) and (data.features is None or not all(map(columns.is_by_place, named)))
-    return Layout(origin, data.delimiter, data.skip_lines, names, by_name, roles)
+    return Layout(origin, data.delimiter, data.skip_lines, names, by_name, roles, data.decimal, spare)
 
 
 def label_layout_of(content: bytes, origin: str, data: CsvData, target: Target) -> Layout:
@@ -71,7 +78,8 @@ def label_layout_of(content: bytes, origin: str, data: CsvData, target: Target) 
     if len(names) > 1 and target.needs.of_classes:
         raise DataError(f"{origin} has {len(names)} columns; a label file has one (task {target.needs.task})")
     by_name = bool(columns.header)
-    return Layout(origin, data.delimiter, data.skip_lines, names, by_name, Roles((), (), names, target))
+    roles = Roles((), (), names, target)
+    return Layout(origin, data.delimiter, data.skip_lines, names, by_name, roles, data.decimal)
 
 
 def _several(columns: Column | tuple[Column, ...] | None) -> tuple[Column, ...]:

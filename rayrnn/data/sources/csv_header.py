@@ -6,11 +6,13 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from rayrnn.data.sources.csv_dialect import advice_on_delimiter, is_number
 from rayrnn.errors import DataError, RecipeError
 from rayrnn.recipe.data_sections import Column, CsvData, Place
 
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?(inf|infinity|nan)", re.ASCII | re.IGNORECASE)
 _PLACE = re.compile(r"-?\d+", re.ASCII)
+#: characters in one cell that are read, also in a column that nobody wants; Python's own limit is 131,072
+MOST_IN_A_CELL = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,14 @@ class Columns:
     first: tuple[str, ...]
     #: the number of skipped lines
     line: int
+    delimiter: str
+    decimal: str
+
+    @property
+    def spare(self) -> str | None:
+        """The name of a last column that every line seems to have only because it ends with a delimiter."""
+        is_spare = len(self.header) > 1 and not self.header[-1] and not self.first[-1]
+        return self.names[-1] if is_spare else None
 
     def find(self, column: Column) -> str:
         """The name in `names` of the column that a recipe means. A name that is in the header wins over a place.
@@ -87,10 +97,17 @@ class Columns:
     def _unknown(self, column: str) -> DataError | RecipeError:
         """Why there is no column of this name."""
         where = f"{self.origin}:{self.line}"
+        names, first = (self.delimiter.join(cells) for cells in (self.skipped or self.first, self.first))
+        if column not in (self.skipped or self.first) and (advice := advice_on_delimiter(names, first, column)):
+            also = "" if self.line else ", and data.skip_lines: 1"
+            return DataError(
+                f"there is no column {column!r} in {self.origin}:{max(self.line, 1)}, which begins {names[:60]}: "
+                f"{advice}{also}"
+            )
         if self.header:
             return DataError(f"there is no column {column!r} in {where}; the columns are {', '.join(self.names)}")
         if self.line and column in self.skipped:
-            return self._uneven(column)
+            return self.uneven(column)
         if self.line:
             return DataError(
                 f"there is no column {column!r} in {where}, which begins {', '.join(self.skipped[:3])}: give the "
@@ -104,21 +121,29 @@ class Columns:
             "data.skip_lines"
         )
 
-    def _uneven(self, column: str) -> DataError:
-        """The line that names the columns has fewer or more cells than the first step."""
+    def has_names_of_rows(self) -> bool:
+        """Whether the first column seems to hold names of rows, for which the header has no name, as R writes it."""
+        if self.header or len(self.first) != len(self.skipped) + 1 or len(self.skipped) < 2:
+            return False
+        return not any(is_number(name, self.decimal) for name in self.skipped)
+
+    def uneven(self, column: str = "") -> DataError:
+        """The line that names the columns has fewer or more cells than the first step.
+
+        Args:
+            column: one that a recipe calls by its name there.
+        """
         names, cells = len(self.skipped), len(self.first)
         told = (
             f"{self.origin}:{self.line} has {names} names ({', '.join(self.skipped)}), the first step has {cells} cells"
         )
-        place, spare = self.skipped.index(column), cells - 1
         if cells != names + 1:
             return DataError(f"{told}: see whether data.delimiter is right, or give columns by place, {self._places()}")
-        why = "every step ends with a delimiter"
-        if self.first[-1]:
-            place, spare, why = place + 1, 0, "the first column has no name, as R writes it"
+        given = f" ({column!r} is {{place: {self.skipped.index(column) + 1}}})" if column else ""
         return DataError(
-            f"{told}; it seems that {why}. Give columns by place ({column!r} is {{place: {place}}}), and leave that "
-            f"one out with data.ignore: [{{place: {spare}}}]"
+            f"{told}; it seems that the first column has no name, as R writes names of rows. Give columns by place"
+            f"{given}, and leave that one out with data.ignore: [{{place: 0}}], or name all that are learned in "
+            "data.features"
         )
 
 
@@ -132,9 +157,14 @@ def columns_of(content: bytes, origin: str, data: CsvData, named: Sequence[Colum
         DataError: the file cannot be read, or has no line left after `skip_lines`.
     """
     skipped, first = _first_lines(content, origin, data)
-    is_header = len(skipped) == len(first) and _names_columns(skipped, first, named)
-    names = unique_names(skipped) if is_header else tuple(map(str, range(len(first))))
-    return Columns(origin, names, skipped if is_header else (), skipped, first, data.skip_lines)
+    header = skipped
+    # every step ends with a delimiter, and the header does not
+    if len(first) == len(skipped) + 1 and not first[-1] and (len(skipped) > 1 or any(c in skipped for c in named)):
+        header = (*skipped, "")
+    is_header = len(header) == len(first) and _names_columns(header, first, named, data.decimal)
+    names = unique_names(header) if is_header else tuple(map(str, range(len(first))))
+    header = header if is_header else ()
+    return Columns(origin, names, header, skipped, first, data.skip_lines, data.delimiter, data.decimal)
 
 
 def unique_names(header: Sequence[str]) -> tuple[str, ...]:
@@ -160,6 +190,7 @@ def records(
     except UnicodeDecodeError as error:
         raise DataError(f"{origin}: byte {error.start} is not UTF-8 text; save the file as UTF-8") from None
     lines = io.StringIO(text, newline="")
+    csv.field_size_limit(max(csv.field_size_limit(), MOST_IN_A_CELL))
     line = 0
     try:
         for line in range(1, skip_lines + 1):
@@ -174,11 +205,6 @@ def records(
         raise DataError(f"{origin}:{line}: {'a quote is opened and never closed' if unclosed else error}") from None
 
 
-def is_number(cell: str) -> bool:
-    """Whether a cell's text is one that is read as a number."""
-    return _NUMBER.fullmatch(cell.strip(" \t")) is not None
-
-
 def _first_lines(content: bytes, origin: str, data: CsvData) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The cells of the last skipped line, if any, and of the first that is a step, without blanks around them."""
     skipped: tuple[str, ...] = ()
@@ -190,11 +216,13 @@ def _first_lines(content: bytes, origin: str, data: CsvData) -> tuple[tuple[str,
     raise DataError(f"{origin} is empty" + (f" after data.skip_lines: {data.skip_lines}" if content.strip() else ""))
 
 
-def _names_columns(skipped: Sequence[str], first: Sequence[str], named: Sequence[Column]) -> bool:
+def _names_columns(skipped: Sequence[str], first: Sequence[str], named: Sequence[Column], decimal: str) -> bool:
     """Whether the line before the first step names the columns. Numbers may be names, or a line that is no header."""
-    if not any(map(is_number, skipped)):
+    if not any(is_number(name, decimal) for name in skipped):
         return bool(skipped)
-    words = (name and not is_number(name) and is_number(cell) for name, cell in zip(skipped, first, strict=True))
+    words = (
+        name and not is_number(name) and is_number(cell, decimal) for name, cell in zip(skipped, first, strict=True)
+    )
     return any(words) or any(column in skipped for column in named)
 
 

@@ -1,7 +1,9 @@
 """Labels that lie beside the sequences: a directory of label files, or one file of `file name,label` lines."""
 
 import posixpath
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -9,23 +11,87 @@ import pyarrow as pa
 from pyarrow import fs
 
 from rayrnn.data.arrow_lists import ends, flat, unwrap, wrap
-from rayrnn.data.files import Listing, open_file_system, read_bytes
+from rayrnn.data.files import Listing, list_files, open_file_system, read_bytes
 from rayrnn.data.rows import Label
+from rayrnn.data.sources.csv_dialect import number_of
 from rayrnn.data.sources.csv_header import records
 from rayrnn.data.sources.labels import Target, sequence_labels
-from rayrnn.errors import DataError, RecipeError
+from rayrnn.data.sources.source import Wanted
+from rayrnn.errors import DataError, RecipeError, UsageError
 from rayrnn.recipe.data_sections import CsvData
+from rayrnn.wording import counted
 
 Found = TypeVar("Found")
 
 
-def lies_in_one_file(where: str, *, endpoint: str | None) -> bool:
-    """Whether `data.labels` is one file of lines, not a directory or pattern of label files."""
-    filesystem, path = open_file_system(where, endpoint=endpoint)
-    return bool(filesystem.get_file_info(path).type == fs.FileType.File)
+@dataclass(frozen=True)
+class Labels:
+    """Where the labels of one data set are."""
+
+    #: as the user wrote it
+    where: str
+    listing: Listing
+    #: one file of lines, not a directory or pattern of label files
+    in_one_file: bool
 
 
-def label_lines(data: CsvData, labels: Listing, paths: Sequence[str], target: Target) -> pa.Table:
+def find_labels(data: CsvData, wanted: Wanted, sequences: Listing) -> Labels | None:
+    """The labels that belong to these sequences; none where a column has them.
+
+    Raises:
+        UsageError: labels are given for these sequences, and a column has those that were learned.
+        DataError: they are not there; or only those of other sequences are known.
+    """
+    if wanted.labels is not None and data.labels is None:
+        column = "are not learned" if data.label_column is None else "come from data.label_column"
+        raise UsageError(f"labels are given, {wanted.labels}, but in this recipe they {column}: leave them out")
+    where = _own_labels(data, wanted, sequences)
+    if where is None:
+        return None
+    filesystem, path = open_file_system(where, endpoint=data.endpoint)
+    in_one_file = filesystem.get_file_info(path).type == fs.FileType.File
+    return Labels(where, list_files(where, endpoint=data.endpoint), in_one_file)
+
+
+def _own_labels(data: CsvData, wanted: Wanted, sequences: Listing) -> str | None:
+    """
+    Raises:
+        DataError: these sequences have none of their own, and those of the recipe are of others.
+    """
+    if wanted.labels is not None or data.labels is None or wanted.where is None:
+        return wanted.labels or data.labels
+    if data.held_out_labels is not None and _are_among(sequences, str(data.held_out), data):
+        return data.held_out_labels
+    if _are_among(sequences, data.path, data):
+        return data.labels
+    raise DataError(
+        f"{wanted.where} is not among the sequences of data.path, whose labels are {data.labels}, and labels of other "
+        "sequences are never used: say where its own are, with data.held_out_labels in a recipe, with --labels for "
+        "`rayrnn evaluate`"
+    )
+
+
+def _are_among(sequences: Listing, where: str | tuple[str, ...], data: CsvData) -> bool:
+    """Whether all these files are found at an address of the recipe too."""
+    try:
+        others = list_files(where, endpoint=data.endpoint)
+    except DataError:  # the files that a run has learned may be gone
+        return False
+    here, there = ({(one.prefix, posixpath.normpath(path)) for path in one.paths} for one in (sequences, others))
+    return here <= there
+
+
+def without_labels(sequences: Listing, data: CsvData, wanted: Wanted) -> Listing:
+    """The sequences' files alone, where label files lie in the same directory."""
+    labels: set[str] = set()
+    for where in filter(None, (data.labels, data.held_out_labels, wanted.labels)):
+        with suppress(DataError):  # those that these sequences need are there
+            labels |= set(list_files(where, endpoint=data.endpoint).paths)
+    kept = [number for number, path in enumerate(sequences.paths) if path not in labels]
+    return replace(sequences, paths=tuple(sequences.paths[number] for number in kept), sizes=sequences.sizes[kept])
+
+
+def label_lines(labels: Labels, sequences: Listing, data: CsvData, target: Target) -> pa.Table:
     """The line of every sequence in a file of `file name,label` lines.
 
     A file name may be given with as many of its directories as it takes to tell it from others, and without its
@@ -36,54 +102,64 @@ def label_lines(data: CsvData, labels: Listing, paths: Sequence[str], target: Ta
     """
     if target.needs.label is Label.CLASSES:
         raise RecipeError(
-            f"data.labels: {data.labels} gives one label a sequence; task {target.needs.task} takes one a step, from "
+            f"{labels.where} gives one label a sequence; task {target.needs.task} takes one a step, from "
             "data.label_column or from a directory of label files"
         )
     lines: dict[str, tuple[int, list[str]]] = {}
-    origin = labels.names[0]
-    for line, record in records(read_bytes(labels, 0), origin, data.delimiter, strict=True):
+    origin = labels.listing.names[0]
+    for line, record in records(read_bytes(labels.listing, 0), origin, data.delimiter, strict=True):
         if len(record) == 1 or (len(record) > 2 and target.needs.of_classes):
             raise DataError(f"{origin}:{line}: {len(record)} columns; each line is a file name and its label")
         if record:
-            lines[record[0].strip()] = line, [cell.strip() for cell in record[1:]]
-    found = [_by_name(path, lines) for path in paths]
+            name, *cells = (cell.strip() for cell in record)
+            before, known = lines.setdefault(name, (line, cells))
+            if known != cells:
+                raise DataError(
+                    f"{origin}:{line}: {name} has another label in line {before}: leave one of the two lines out, or "
+                    "tell two files of one name apart by their directories"
+                )
+    found = _one_each(sequences, lines, lambda entry: f"{origin}:{entry[0]}")
     if all(entry is None for entry in found):
-        raise DataError(f"{labels.names[0]} names none of the {len(paths)} sequences, such as {paths[0]}")
+        raise DataError(f"{origin} names none of the {counted(len(found), 'sequence')}, such as {sequences.names[0]}")
     return pa.table(
         {
             "label": pa.array([entry and entry[1] for entry in found], pa.list_(pa.string())),
-            "label_origin": [f"{labels.names[0]}:{entry[0]}" if entry else None for entry in found],
+            "label_origin": [f"{origin}:{entry[0]}" if entry else None for entry in found],
         }
     )
 
 
-def label_files(data: CsvData, labels: Listing, paths: Sequence[str]) -> pa.Table:
+def label_files(labels: Labels, sequences: Listing) -> pa.Table:
     """The label file of every sequence: the one with its name, or with its name but for the suffix; where label files
     lie in directories, with these too.
 
     Returns:
         `label_path` and `label_origin`, null where there is none.
     """
-    names = below_common(labels.paths)
+    listing = labels.listing
+    names = below_common(listing.paths)
     stems = {posixpath.splitext(name)[0]: number for number, name in enumerate(names)}
     places = (stems if len(stems) == len(names) else {}) | {name: number for number, name in enumerate(names)}
-    found = [_by_name(path, places) for path in paths]
+    found = _one_each(sequences, places, lambda number: listing.names[number])
     if all(number is None for number in found):
-        raise DataError(f"{data.labels} has no label file for any of the {len(paths)} sequences, such as {paths[0]}")
+        raise DataError(
+            f"{labels.where} has no label file for any of the {counted(len(found), 'sequence')}, such as "
+            f"{sequences.names[0]}"
+        )
     return pa.table(
         {
-            "label_path": [None if number is None else labels.paths[number] for number in found],
-            "label_origin": [None if number is None else labels.names[number] for number in found],
+            "label_path": [None if number is None else listing.paths[number] for number in found],
+            "label_origin": [None if number is None else listing.names[number] for number in found],
         }
     )
 
 
-def labels_of_lines(lines: pa.Table, target: Target) -> tuple[pa.Array, dict[int, str]]:
+def labels_of_lines(lines: pa.Table, target: Target, decimal: str) -> tuple[pa.Array, dict[int, str]]:
     """What `label_lines` found -> one label a sequence, and what is wrong by sequence."""
     origins = lines["label_origin"].to_pylist()
     cells = lines["label"].to_pylist()
     if not target.needs.of_classes:
-        return _answers(cells, origins, target.needs.task)
+        return _answers(cells, origins, target.needs.task, decimal)
     labels, faults = sequence_labels(pa.array([c[0] for c in cells], pa.string()), np.arange(len(cells) + 1), target)
     return labels, {row: f"{origins[row]}: {fault.reason}" for row, fault in faults.items()}
 
@@ -94,19 +170,38 @@ def below_common(paths: Sequence[str]) -> list[str]:
     return [path[len(directory) :].lstrip("/") for path in paths]
 
 
+def _one_each(sequences: Listing, known: Mapping[str, Found], origin: Callable[[Found], str]) -> list[Found | None]:
+    """What is known by each file's name.
+
+    Raises:
+        DataError: two files would have the same.
+    """
+    found = [_by_name(path, known) for path in sequences.paths]
+    takers: dict[str, str] = {}
+    for name, entry in zip(sequences.names, found, strict=True):
+        if entry is not None and (other := takers.setdefault(origin(entry), name)) != name:
+            raise DataError(
+                f"{origin(entry)} would be the label of two sequences, {other} and {name}: name labels with as many of "
+                "the directories as it takes to tell the sequences apart"
+            )
+    return found
+
+
 def _by_name(path: str, known: Mapping[str, Found]) -> Found | None:
-    """What is known by a file's name with the most of its directories, or else by that without the suffix."""
+    """What is known by a file's name with the most of its directories, with its suffix or else without."""
     parts = path.split("/")
     names = ["/".join(parts[start:]) for start in range(len(parts))]
-    names += [posixpath.splitext(name)[0] for name in names]
-    return next((known[name] for name in names if name in known), None)
+    spelt = (spelling for name in names for spelling in (name, posixpath.splitext(name)[0]))
+    return next((known[name] for name in spelt if name in known), None)
 
 
-def _answers(cells: Sequence[Sequence[str]], origins: Sequence[str], task: str) -> tuple[pa.Array, dict[int, str]]:
+def _answers(
+    cells: Sequence[Sequence[str]], origins: Sequence[str], task: str, decimal: str
+) -> tuple[pa.Array, dict[int, str]]:
     answers, reasons = [], {}
     for row, texts in enumerate(cells):
         try:
-            answers.append([float(text) for text in texts])
+            answers.append([number_of(text, decimal) for text in texts])
         except ValueError:
             answers.append([])
             reasons[row] = f"{origins[row]}: {', '.join(texts)!r} is no number; task {task} takes numbers"

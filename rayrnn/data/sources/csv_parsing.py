@@ -18,10 +18,11 @@ import pyarrow.csv
 from rayrnn.data.arrow_lists import ends
 from rayrnn.data.rows import Label
 from rayrnn.data.sources.csv_columns import Layout
-from rayrnn.data.sources.csv_header import is_number, records, unique_names
+from rayrnn.data.sources.csv_dialect import advice_on_cell, is_number
+from rayrnn.data.sources.csv_header import records, unique_names
 from rayrnn.data.sources.labels import Faults
 from rayrnn.errors import DataError
-from rayrnn.wording import counted
+from rayrnn.wording import counted, shortened
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -135,9 +136,10 @@ def _header(file: _File, layout: Layout) -> tuple[tuple[str, ...], str]:
         cells = next(csv.reader([file.header.decode("utf-8")], delimiter=layout.delimiter), [])
     except (UnicodeDecodeError, csv.Error):
         return (), "the line that names the columns is not UTF-8 text; leave other files than CSV out of data.path"
-    names = unique_names(cells)
-    if sorted(names) == sorted(layout.names):
-        return names, ""
+    # the second: only the steps end with a delimiter
+    for names in (unique_names([*cells, ""]), unique_names(cells)):
+        if sorted(names) == sorted(layout.names):
+            return names, ""
     here = ", ".join(name if name.isprintable() else repr(name) for name in names)
     return names, f"the columns are {here}; those of {layout.origin} are {', '.join(layout.names)}"
 
@@ -173,18 +175,22 @@ def _read(body: bytes, names: Sequence[str], layout: Layout) -> pa.Table:
         pyarrow.csv.ReadOptions(use_threads=False, block_size=min(len(body) + 1, 2**31 - 1), column_names=list(names)),
         pyarrow.csv.ParseOptions(delimiter=layout.delimiter, newlines_in_values=b'"' in body, ignore_empty_lines=False),
         pyarrow.csv.ConvertOptions(
-            column_types=schema, include_columns=schema.names, null_values=[""], strings_can_be_null=True
+            column_types=schema,
+            include_columns=schema.names,
+            null_values=[""],
+            strings_can_be_null=True,
+            decimal_point=layout.decimal,
         ),
     )
 
 
 def _schema(layout: Layout) -> pa.Schema:
-    """The columns that have a role."""
+    """The columns that have a role, and one that must be empty."""
     roles = layout.roles
     answers = pa.float32() if roles.target.needs.label is Label.NUMBERS else pa.string()
     kinds = dict.fromkeys(roles.labels, answers)
     kinds |= dict.fromkeys(roles.numbers, pa.float32()) | dict.fromkeys(roles.words, pa.string())
-    return pa.schema(kinds)
+    return pa.schema(kinds | ({layout.spare: pa.null()} if layout.spare else {}))
 
 
 def _count_lines(body: bytes) -> int:
@@ -214,7 +220,11 @@ def _first_fault(file: _File, names: Sequence[str], layout: Layout) -> str | Non
     try:
         for line, record in _records(file.content.rstrip(b"\r\n"), file.origin, layout, strict=True):
             if line > layout.skip_lines and (reason := _fault_of(record, names, numeric, layout)):
-                at_start = line == 1 and numeric and not any(is_number(record[p]) for p in numeric if p < len(record))
+                at_start = (
+                    line == 1
+                    and numeric
+                    and not any(is_number(record[p], layout.decimal) for p in numeric if p < len(record))
+                )
                 hint = "; if this line names the columns, set data.skip_lines: 1" if at_start else ""
                 return f"{file.origin}:{line}: {reason}{hint}"
     except DataError as error:
@@ -233,12 +243,18 @@ def _fault_of(record: Sequence[str], names: Sequence[str], numeric: Sequence[int
     if len(record) != len(names):
         due = "1 is due" if len(names) == 1 else f"{len(names)} are due"
         return f"{counted(len(record), 'column')} where {due} (as {layout.origin} has)"
+    if layout.spare and (cell := record[names.index(layout.spare)]):
+        return (
+            f"column {layout.spare} has no name, and holds {shortened(cell)}: name it in the line that names the "
+            f"columns, or leave it out with data.ignore: [{layout.spare}]"
+        )
     for place in numeric:
-        if record[place] and not is_number(record[place]):
-            return (
-                f"column {names[place]!r} is {record[place]!r}, which is no number; list it in data.categorical, "
-                "leave it out of data.features, or see whether data.delimiter is right"
+        if record[place] and not is_number(record[place], layout.decimal):
+            is_label = names[place] in layout.roles.labels
+            advice = advice_on_cell(
+                record[place], decimal=layout.decimal, delimiter=layout.delimiter, is_label=is_label
             )
+            return f"column {names[place]!r} is {shortened(record[place])}, which is no number; {advice}"
     return None
 
 

@@ -50,10 +50,9 @@ def grouping_of(data: TableData, needs: Needs, schema: pa.Schema, *, labelled: b
     for name in features:
         kind = schema.field(name).type
         if name not in data.categorical and not is_number(kind.value_type if depth(kind) == 1 else kind):
-            raise DataError(
-                f"column {name!r} holds {kind}, no numbers: list it in data.categorical, or leave it out of "
-                f"data.features"
-            )
+            words = "" if kinds.is_nested(kind) else "list it in data.categorical, or "
+            out = f"with data.ignore: [{name}]" if data.features is None else "of data.features"
+            raise DataError(f"column {name!r} holds {kind}, no numbers: {words}leave it out {out}")
     roles = Roles(
         numbers=tuple(name for name in features if name not in data.categorical),
         words=tuple(name for name in features if name in data.categorical),

@@ -22,6 +22,8 @@ class Wanted:
     needs: Needs
     #: sequences of the same kind at another path (or table, or query) than the section's own
     where: str | None = None
+    #: where the labels of these sequences are, if they lie beside them and the section does not say where
+    labels: str | None = None
     #: without it labels are left alone, whether they are there or not
     labelled: bool = True
     #: how many columns the model learned from, where labels are left alone

@@ -81,8 +81,13 @@ def with_floats(steps: pa.Table, roles: Roles) -> pa.Table:
 
 
 def check_columns(schema: pa.Schema, names: Sequence[str]) -> None:
-    """Raise a DataError where a table lacks a column."""
+    """Raise a DataError where a table lacks a column, or has two of its name."""
     for name in names:
+        if (times := schema.names.count(name)) > 1:
+            raise DataError(
+                f"column {name!r} is there {times} times: give each a name of its own, leave all but one out of the "
+                "table, or leave them out of what is learned (data.ignore, or data.features without them)"
+            )
         if name not in schema.names:
             close = closest(name, schema.names)
             hint = f"; did you mean {close!r}?" if close else ""
@@ -182,5 +187,8 @@ def _not_finite(values: np.ndarray, offsets: np.ndarray, names: Sequence[str]) -
 
 def _seen(value: np.float32) -> str:
     if np.isnan(value):
-        return "empty or not a number; every feature needs one at every step: fill it in, or leave the sequence out"
+        return (
+            "empty or not a number; every feature needs one at every step: fill it in, or leave the sequence out, or "
+            "the column (of data.features, or with data.ignore where there are none)"
+        )
     return f"{value}, which no network can learn from"

@@ -51,9 +51,9 @@ class Text:
         """
         path = wanted.where or data.path
         if path is not None:
-            counts, blocks = _read_files(list_files(path, endpoint=data.endpoint), data.length)
+            counts, blocks = _read_files(list_files(path, endpoint=data.endpoint), data)
         else:
-            text = str(data.text)
+            text = _lines(str(data.text), data)
             counts, blocks = [Symbols(1, len(text))], [ray.put(_table(cut("text", text, data.length)))]
         _check_enough(counts, "data.text" if path is None else path, data.length)
         return ray.data.from_arrow_refs(blocks)
@@ -69,24 +69,24 @@ def cut(name: str, text: str, length: int) -> Iterator[tuple[str, str]]:
         yield f"{name}:{number}", text[start : start + length + 1]
 
 
-def _read_files(listing: Listing, length: int) -> tuple[list[Symbols], list[ray.ObjectRef]]:
+def _read_files(listing: Listing, data: TextData) -> tuple[list[Symbols], list[ray.ObjectRef]]:
     """How much each task has seen, and all blocks, which depend on the files alone: a resumed run has the same."""
     shared = ray.put(listing)
     read_group = ray.remote(num_returns="streaming", **beside(listing.filesystem))(_read_group)
-    tasks = [read_group.remote(shared, group, length) for group in listing.groups(TASK_BYTES, fewest=FEWEST_TASKS)]
+    tasks = [read_group.remote(shared, group, data) for group in listing.groups(TASK_BYTES, fewest=FEWEST_TASKS)]
     answers = [list(task) for task in tasks]
     counts = results([answer[-1] for answer in answers])
     return counts, [block for answer in answers for block in answer[:-1]]
 
 
-def _read_group(listing: Listing, group: np.ndarray, length: int) -> Iterator[pa.Table | Symbols]:
+def _read_group(listing: Listing, group: np.ndarray, data: TextData) -> Iterator[pa.Table | Symbols]:
     """The blocks of some files, then how much text was in them."""
     rows: list[tuple[str, str]] = []
     total = pending = 0
     for number in group:
-        text = _decode(read_bytes(listing, number), listing.names[number])
+        text = _lines(_decode(read_bytes(listing, number), listing.names[number]), data)
         total += len(text)
-        for row in cut(listing.names[number], text, length):
+        for row in cut(listing.names[number], text, data.length):
             rows.append(row)
             pending += len(row[1])
             if pending >= BLOCK_SYMBOLS:
@@ -96,15 +96,22 @@ def _read_group(listing: Listing, group: np.ndarray, length: int) -> Iterator[pa
     yield Symbols(len(group), total)
 
 
+def _lines(text: str, data: TextData) -> str:
+    """The text as files of any system are learned: each line ends with one line feed."""
+    if data.line_ends == "keep" or "\r" not in text:
+        return text
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
 def _decode(content: bytes, name: str) -> str:
     try:
         return content.decode("utf-8").removeprefix("\N{BYTE ORDER MARK}")
     except UnicodeDecodeError as error:
         charset = "UTF-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "LATIN1"
+        pattern = "" if name.endswith(".txt") else f" with a pattern such as {posixpath.dirname(name) or '.'}/*.txt"
         raise DataError(
             f"{name} is not UTF-8: byte {error.start} is 0x{content[error.start]:02x}; convert the file "
-            f"(iconv -f {charset} -t UTF-8), or leave it out of data.path with a pattern such as "
-            f"{posixpath.dirname(name) or '.'}/*.txt"
+            f"(iconv -f {charset} -t UTF-8), or leave it out of data.path{pattern}"
         ) from None
 
 
