@@ -22,7 +22,8 @@ FLOOR_PLAN = """
     rayrnn.models.graves_lstm rayrnn.models.own rayrnn.models.state
     rayrnn.averaging.optimizer_state rayrnn.averaging.outer
     rayrnn.models.cells rayrnn.averaging.compression rayrnn.data.arrow_lists rayrnn.data.vocabulary
-    rayrnn.models.contract rayrnn.models.network rayrnn.averaging.averager rayrnn.data.rows
+    rayrnn.models.contract rayrnn.models.network rayrnn.averaging.averager rayrnn.data.words
+    rayrnn.data.rows
     rayrnn.data.encoding
     rayrnn.data.batches
     rayrnn.tasks.losses rayrnn.tasks.metrics
@@ -33,7 +34,8 @@ FLOOR_PLAN = """
     rayrnn.recipe
     rayrnn.data.files rayrnn.data.sources.csv_dialect rayrnn.data.sources.source
     rayrnn.data.sequences
-    rayrnn.data.sources.csv_header rayrnn.data.sources.labels rayrnn.data.sources.text
+    rayrnn.data.sources.csv_blanks rayrnn.data.sources.labels rayrnn.data.sources.text
+    rayrnn.data.sources.csv_header
     rayrnn.data.sources.tables
     rayrnn.data.sources.csv_columns rayrnn.data.sources.grouping
     rayrnn.data.sources.csv_labels rayrnn.data.sources.csv_parsing

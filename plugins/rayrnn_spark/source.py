@@ -125,7 +125,7 @@ def sequences_of(frame: "DataFrame", data: TableData, needs: Needs, *, labelled:
             columns, names = data.columns(labelled=labelled), data.names(labelled=labelled)
             check_columns(schema, columns)
             steps = to_blocks(_numbered(frame, data.key, columns))
-            convert = functools.partial(_renamed, names={"key": "key"} | names, words=data.categorical)
+            convert = functools.partial(_renamed, names={"key": "key"} | names, data=data)
     return steps.map_batches(convert, batch_size=None, batch_format="pyarrow")
 
 
@@ -165,8 +165,10 @@ def _brought_together(frame: "DataFrame", grouping: Grouping) -> "DataFrame":
     """The steps of a sequence in one partition, beside each other and in order."""
     from pyspark.sql import functions
 
-    nowhere = functions.raise_error(functions.lit(f"column {grouping.key!r} (data.key) is null in a row"))
-    keyed = functions.coalesce(_column(grouping.key).cast("string"), nowhere)
+    nowhere = functions.raise_error(functions.lit(f"column {grouping.key!r} (data.key) is empty in a row"))
+    name = functions.regexp_replace(_column(grouping.key).cast("string"), r"(?U)^\s+|\s+$", "")
+    nameless = name.isNull() | name.isin("", *grouping.roles.target.missing)
+    keyed = functions.when(nameless, nowhere).otherwise(name)
     steps = frame.select(*[(keyed if name == grouping.key else _column(name)).alias(name) for name in grouping.columns])
     partitions = max(_FEWEST_PARTITIONS, frame.rdd.getNumPartitions())
     together = steps.repartition(partitions, _column(grouping.key))
@@ -191,7 +193,7 @@ def _column(name: str) -> Any:
     return functions.col("`" + name.replace("`", "``") + "`")
 
 
-def _renamed(rows: pa.Table, names: dict[str, str], words: Sequence[str]) -> pa.Table:
+def _renamed(rows: pa.Table, names: dict[str, str], data: TableData) -> pa.Table:
     """Rows of sequences in the order of their keys: Spark's own order may differ from one time to the next."""
-    renamed = rows_of_sequences(rows, names, words)
+    renamed = rows_of_sequences(rows, names, data.categorical, data.no_value)
     return renamed.sort_by("key")

@@ -16,6 +16,7 @@ from rayrnn.data.encoding import Encoding, Numbers, Scaling, Survey, Symbols, la
 from rayrnn.data.rows import Needs, feature_names
 from rayrnn.data.sequences import Sequences, results
 from rayrnn.data.vocabulary import Vocabulary, add_counts, count_characters, count_words
+from rayrnn.errors import DataError
 from rayrnn.tasks import Choices, Task
 
 #: a word that the training part holds only once is learned as the unknown one, so that there is something to learn
@@ -61,7 +62,8 @@ def _count_categories(table: pa.Table) -> tuple[dict[str, int], ...]:
         return ()
     items = unwrap(flat(table["categories"]))[1]
     words, width = items.flatten(), items.type.list_size
-    return tuple(count_words(words.take(pa.array(np.arange(place, len(words), width)))) for place in range(width))
+    columns = (words.take(pa.array(np.arange(place, len(words), width))) for place in range(width))
+    return tuple({word: count for word, count in count_words(column).items() if word} for column in columns)
 
 
 def _count_labels(table: pa.Table) -> dict[str, int]:
@@ -169,7 +171,7 @@ def fit_encoding(
 
     Raises:
         DataError: a label is not among the classes (names it and its sequence), there is one class only, or there is
-            nothing to forecast.
+            nothing to forecast; or a categorical column is empty everywhere.
     """
     needs = task.needs(choices)
     found = survey(sequences, train_indices, held_out, needs)
@@ -178,6 +180,7 @@ def fit_encoding(
     scaling = Scaling.none(0)
     if "values" in found.schema.names:
         scaling = fit_scaling(sequences.blocks, sequences.offsets, train_indices, kind=normalize)
+    _check_words(found)
     inputs = Numbers(
         scaling,
         categories=tuple(tuple(sorted(column)) for column in found.categories),
@@ -185,6 +188,18 @@ def fit_encoding(
         category_names=feature_names(found.schema, "categories"),
     )
     return task.encoding(inputs, found, choices)
+
+
+def _check_words(found: Survey) -> None:
+    """
+    Raises:
+        DataError: a categorical column holds no word at all.
+    """
+    names = feature_names(found.schema, "categories")
+    for place, words in enumerate(found.categories):
+        if not words:
+            name = f"column {names[place]!r}" if names else f"categorical column {place}"
+            raise DataError(f"{name} is empty in every sequence that is learned: leave it out of the features")
 
 
 def _vocabulary(counts: dict[str, int], needs: Needs) -> Vocabulary:

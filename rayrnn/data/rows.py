@@ -4,8 +4,8 @@
     text         string                                      its steps: characters,
     symbols      list<string>                                or words (whole numbers are words too),
     values       list<fixed_size_list<float32, F>>           or F numbers each,
-    categories   list<fixed_size_list<string, C>>            and / or C words of categorical columns each
-    label        string                                      one class a sequence, null = none
+    categories   list<fixed_size_list<string, C>>            and / or C words of categorical columns each, "" = none
+    label        string                                      one class a sequence, null (NaN, "") = none
                  list<string>                                one class a step, null = none
                  fixed_size_list<float32, O>                 O numbers a sequence, NaN = none
                  list<fixed_size_list<float32, O>>           O numbers a step, NaN = none
@@ -24,6 +24,7 @@ import pyarrow.compute as pc
 import pyarrow.types as kinds
 
 from rayrnn.data.arrow_lists import depth, ends, flat, numbers, side_by_side, unwrap, wrap
+from rayrnn.data.words import texts_of
 from rayrnn.errors import DataError
 
 _KEY = b"rayrnn.features"
@@ -115,7 +116,7 @@ def canonical(table: pa.Table, needs: Needs, *, labelled: bool) -> pa.Table:
         DataError: a column is missing or holds something else; names the column, or the sequence and its step.
     """
     _check_columns(table.column_names, needs, labelled)
-    keys = flat(table["key"]).cast(pa.string()).fill_null("")
+    keys = texts_of(flat(table["key"])).fill_null("")
     columns = {"key": keys}
     for name in CONTENTS:
         if name in table.column_names:
@@ -181,9 +182,10 @@ def _text(cells: pa.Array, keys: pa.Array) -> pa.Array:
 def _symbols(cells: pa.Array, keys: pa.Array) -> pa.Array:
     if depth(cells.type) != 1:
         raise DataError(f"column `symbols` holds {cells.type}; every row must be a list of words or of whole numbers")
-    sizes, words = unwrap(cells)
+    sizes, items = unwrap(cells)
+    words = _words(items, "symbols")
     _check_no_nulls("symbols", words, sizes, keys)
-    return wrap(_words(words, "symbols"), sizes)
+    return wrap(words, sizes)
 
 
 def _values(cells: pa.Array, keys: pa.Array) -> pa.Array:
@@ -239,12 +241,12 @@ def _items(name: str, cells: pa.Array, depths: tuple[int, ...]) -> tuple[np.ndar
 
 
 def _words(cells: pa.Array, name: str) -> pa.Array:
-    """Strings; whole numbers as their digits, also where a table keeps them as 1.0."""
+    """Strings, null where there is no value; whole numbers as their digits, also where a table keeps them as 1.0."""
     try:
         if kinds.is_floating(cells.type):
-            cells = cells.cast(pa.int64())
-        return cells.cast(pa.string())
-    except pa.ArrowInvalid as error:
+            cells = pc.if_else(pc.is_nan(cells), pa.scalar(None, cells.type), cells).cast(pa.int64())
+        return texts_of(cells)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise DataError(f"column `{name}` holds {cells.type}, not words or whole numbers: {error}") from None
 
 
@@ -281,7 +283,7 @@ def _check_sizes(name: str, sizes: np.ndarray, steps: np.ndarray, keys: pa.Array
 def _check_no_nulls(name: str, items: pa.Array, sizes: np.ndarray, keys: pa.Array) -> None:
     if items.null_count:
         step = int(np.flatnonzero(np.asarray(items.is_null()))[0])
-        raise DataError(f"{_place(step, sizes, keys)}: `{name}` is null")
+        raise DataError(f"{_place(step, sizes, keys)}: `{name}` is empty; every step needs one")
 
 
 def _place(step: int, sizes: np.ndarray, keys: pa.Array) -> str:

@@ -24,6 +24,13 @@ def _fraction_or_path(value: object) -> object:
     return fraction
 
 
+def _with_nulls(value: object) -> object:
+    """In YAML the word null is no text: here it stands for itself."""
+    if not isinstance(value, list | tuple):
+        return value
+    return [word for part in value for word in (("null", "Null", "NULL") if part is None else (part,))]
+
+
 def _types_in(annotation: Any) -> Iterator[Any]:
     yield annotation
     for part in get_args(annotation):
@@ -126,6 +133,8 @@ class StepData(Data):
     num_classes: Annotated[int, Field(gt=0, le=10**6)] | None = None
     #: the labels by name, in the order of the network's outputs; without either they are those of all sequences
     classes: tuple[str, ...] | None = None
+    #: words that stand where there is no value, beside null, NaN and an empty cell, such as [NA, null, -999]
+    missing: Annotated[tuple[str, ...], BeforeValidator(_with_nulls)] = ("NaN", "nan", "NaT")
     #: forecasting: the target is the sequence itself so many steps ahead; 0 = the labels are the target
     horizon: int = Field(0, ge=0, le=10**9)
     #: fitted once over the training part, kept with the run
@@ -135,6 +144,11 @@ class StepData(Data):
     def class_names(self) -> tuple[str, ...] | None:
         """The classes by name, where they are given."""
         return self.classes if self.num_classes is None else tuple(map(str, range(self.num_classes)))
+
+    @property
+    def no_value(self) -> tuple[str, ...]:
+        """The words that stand where there is no value; one that names a class is a label."""
+        return tuple(word for word in self.missing if word not in (self.classes or ()))
 
     @pydantic.model_validator(mode="after")
     def _one_kind_of_class(self) -> "StepData":

@@ -206,7 +206,7 @@ def test_without_a_label_column_there_is_no_label(ray_cluster: None, tmp_path: P
         ('1,"2,0\n3,4,0\n', "bad.csv:1: a quote is opened and never closed"),
         (b"\0\x01\x02", "bad.csv:1: 1 column where 3 are due"),
         ("", "bad.csv is empty; a sequence needs at least one line"),
-        (" \n", "bad.csv:1: 1 column where 3 are due"),
+        (" \n", "bad.csv is empty; a sequence needs at least one line"),
         (b"1,2,0\n\xff,2,0\n", "bad.csv: byte 6 is not UTF-8 text"),
         ("1,2,0\n3,4,7\n", "bad.csv:2: the label is '7', which is no whole number in 0 .. 1 (data.num_classes: 2)"),
         ("1,2,0\n3,4,1\n", "bad.csv:2: the label changes from '0' to '1': classification takes one label a sequence"),
@@ -410,7 +410,8 @@ def test_files_parsed_together_are_what_python_reads_from_each(files: list[list[
     contents = []
     for lines in files:
         text = io.StringIO(newline="")
-        csv.writer(text).writerows(lines)
+        # unquoted, the blanks around a cell would not count
+        csv.writer(text, quoting=csv.QUOTE_NONNUMERIC).writerows(lines)
         contents.append(text.getvalue().encode())
     data = CsvData(path="unused", categorical=(1,))
     layout = layout_of(contents[0], "first", data, Target(needs("tagging")), Wanted(needs("tagging")))

@@ -192,7 +192,7 @@ def test_a_label_that_is_not_there_is_told_before_all_else(ray_cluster: None, tm
         ({"x": ["1", "2"]}, "column 'x' holds string, no numbers: list it in data.categorical"),
         ({"kind": ["up", "down"]}, "sequence 'a', at 2: the label changes from 'up' to 'down'"),
         ({"kind": ["up", "sideways"]}, "sequence 'a', at 2: the label is 'sideways', which is not among data.classes"),
-        ({"id": ["a", None]}, "column 'id' (data.key) is null in 1 rows"),
+        ({"id": ["a", None]}, "column 'id' (data.key) is empty in 1 rows"),
     ],
 )
 def test_a_fault_in_a_step_table_is_told_with_its_sequence_and_place(

@@ -201,7 +201,7 @@ def test_faults_that_a_source_found_end_the_run_with_the_first_few(capfd: pytest
         ({"key": ["a"], "text": [1]}, "language_model", "column `text` holds int64, not strings"),
         ({"key": ["a"], "symbols": ["x"]}, "language_model", "column `symbols` holds string; every row must be a list"),
         ({"key": ["a"], "symbols": [[1.5]]}, "language_model", "column `symbols` holds double, not words"),
-        ({"key": ["a"], "symbols": [["x", None]]}, "language_model", "sequence 'a', step 1: `symbols` is null"),
+        ({"key": ["a"], "symbols": [["x", None]]}, "language_model", "sequence 'a', step 1: `symbols` is empty"),
         (
             {"key": ["a"], "values": [["x"]], "label": [1]},
             "classification",

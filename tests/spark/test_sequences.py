@@ -192,7 +192,7 @@ def test_what_does_not_fit_is_said_without_a_stack_trace(spark: Any, tmp_path: P
         sequences(steps, key="series", order_by="momet")
     with pytest.raises(DataError, match=r"column 'word' holds string, no numbers: list it in data.categorical"):
         sequences(steps, key="series", order_by="moment", label="class")
-    with pytest.raises(DataError, match=r"^Spark: column 'series' \(data.key\) is null in a row$"):
+    with pytest.raises(DataError, match=r"^Spark: column 'series' \(data.key\) is empty in a row$"):
         sequences(steps.selectExpr("nullif(series, 'k3') series", "moment", "first"), key="series", order_by="moment")
     with pytest.raises(DataError, match="sequence 'k0', moment 0: two steps have this place"):
         rows_of(sequences(steps.union(steps), key="series", order_by="moment", features=["first"], label="class"))

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from rayrnn.data.sources.csv_blanks import without_blanks_around
 from rayrnn.data.sources.csv_dialect import advice_on_delimiter, is_number
 from rayrnn.errors import DataError, RecipeError
 from rayrnn.recipe.data_sections import Column, CsvData, Place
@@ -178,6 +179,8 @@ def records(
 ) -> Iterator[tuple[int, list[str]]]:
     """Every record of a file, its skipped lines too, with the line it begins at (1-based); careful and slow.
 
+    The cells are without the blanks around them, but for those of the skipped lines.
+
     Args:
         skip_lines: each is one record, whatever quotes it opens.
         strict: refuse quotes that RFC 4180 does not know.
@@ -195,7 +198,8 @@ def records(
     try:
         for line in range(1, skip_lines + 1):
             yield line, next(csv.reader([lines.readline()], delimiter=delimiter), [])
-        reader = csv.reader(lines, delimiter=delimiter, strict=strict)
+        steps = io.StringIO(without_blanks_around(lines.read(), delimiter), newline="")
+        reader = csv.reader(steps, delimiter=delimiter, strict=strict)
         line = skip_lines + 1
         for record in reader:
             yield line, record

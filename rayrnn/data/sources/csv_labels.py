@@ -4,6 +4,7 @@ import posixpath
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from math import nan
 from typing import TypeVar
 
 import numpy as np
@@ -111,7 +112,7 @@ def label_lines(labels: Labels, sequences: Listing, data: CsvData, target: Targe
         if len(record) == 1 or (len(record) > 2 and target.needs.of_classes):
             raise DataError(f"{origin}:{line}: {len(record)} columns; each line is a file name and its label")
         if record:
-            name, *cells = (cell.strip() for cell in record)
+            name, *cells = record
             before, known = lines.setdefault(name, (line, cells))
             if known != cells:
                 raise DataError(
@@ -159,7 +160,7 @@ def labels_of_lines(lines: pa.Table, target: Target, decimal: str) -> tuple[pa.A
     origins = lines["label_origin"].to_pylist()
     cells = lines["label"].to_pylist()
     if not target.needs.of_classes:
-        return _answers(cells, origins, target.needs.task, decimal)
+        return _answers(cells, origins, target, decimal)
     labels, faults = sequence_labels(pa.array([c[0] for c in cells], pa.string()), np.arange(len(cells) + 1), target)
     return labels, {row: f"{origins[row]}: {fault.reason}" for row, fault in faults.items()}
 
@@ -196,15 +197,15 @@ def _by_name(path: str, known: Mapping[str, Found]) -> Found | None:
 
 
 def _answers(
-    cells: Sequence[Sequence[str]], origins: Sequence[str], task: str, decimal: str
+    cells: Sequence[Sequence[str]], origins: Sequence[str], target: Target, decimal: str
 ) -> tuple[pa.Array, dict[int, str]]:
     answers, reasons = [], {}
     for row, texts in enumerate(cells):
         try:
-            answers.append([number_of(text, decimal) for text in texts])
+            answers.append([nan if text in ("", *target.missing) else number_of(text, decimal) for text in texts])
         except ValueError:
             answers.append([])
-            reasons[row] = f"{origins[row]}: {', '.join(texts)!r} is no number; task {task} takes numbers"
+            reasons[row] = f"{origins[row]}: {', '.join(texts)!r} is no number; task {target.needs.task} takes numbers"
         if len(texts) != len(cells[0]):
             reasons[row] = f"{origins[row]}: {len(texts)} numbers where {origins[0]} has {len(cells[0])}"
     return pa.array(answers, pa.list_(pa.float32())), reasons

@@ -17,6 +17,7 @@ import pyarrow.csv
 
 from rayrnn.data.arrow_lists import ends
 from rayrnn.data.rows import Label
+from rayrnn.data.sources.csv_blanks import without_blanks
 from rayrnn.data.sources.csv_columns import Layout
 from rayrnn.data.sources.csv_dialect import advice_on_cell, is_number
 from rayrnn.data.sources.csv_header import records, unique_names
@@ -107,7 +108,7 @@ def _split(number: int, origin: str, content: bytes, layout: Layout) -> _File:
     for _ in range(layout.skip_lines):
         end = content.find(b"\n", start) + 1 or len(content)
         header, start = content[start:end].rstrip(b"\r\n"), end
-    body = content[start:].rstrip(b"\r\n")
+    body = without_blanks(content[start:], layout.delimiter).rstrip(b"\r\n")
     return _File(number, origin, content, header, body + b"\n" if body else b"")
 
 
@@ -177,7 +178,7 @@ def _read(body: bytes, names: Sequence[str], layout: Layout) -> pa.Table:
         pyarrow.csv.ConvertOptions(
             column_types=schema,
             include_columns=schema.names,
-            null_values=[""],
+            null_values=["", *layout.roles.target.missing],
             strings_can_be_null=True,
             decimal_point=layout.decimal,
         ),
@@ -248,8 +249,9 @@ def _fault_of(record: Sequence[str], names: Sequence[str], numeric: Sequence[int
             f"column {layout.spare} has no name, and holds {shortened(cell)}: name it in the line that names the "
             f"columns, or leave it out with data.ignore: [{layout.spare}]"
         )
+    no_value = ("", *layout.roles.target.missing)
     for place in numeric:
-        if record[place] and not is_number(record[place], layout.decimal):
+        if record[place] not in no_value and not is_number(record[place], layout.decimal):
             is_label = names[place] in layout.roles.labels
             advice = advice_on_cell(
                 record[place], decimal=layout.decimal, delimiter=layout.delimiter, is_label=is_label

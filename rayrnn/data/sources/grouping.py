@@ -11,7 +11,8 @@ import pyarrow.types as kinds
 from rayrnn.data.arrow_lists import depth, flat
 from rayrnn.data.rows import Needs
 from rayrnn.data.sources.labels import Fault, Faults, Target, first_faults
-from rayrnn.data.sources.tables import Roles, check_columns, keyed, rows_of_steps
+from rayrnn.data.sources.tables import Roles, check_columns, keyed, rows_of_steps, with_words
+from rayrnn.data.words import words
 from rayrnn.errors import DataError
 from rayrnn.recipe.data_sections import TableData
 
@@ -57,14 +58,14 @@ def grouping_of(data: TableData, needs: Needs, schema: pa.Schema, *, labelled: b
         numbers=tuple(name for name in features if name not in data.categorical),
         words=tuple(name for name in features if name in data.categorical),
         labels=() if label is None else (label,),
-        target=Target(needs, data.classes, data.num_classes),
+        target=Target(needs, data.classes, data.num_classes, data.no_value),
     )
     return Grouping(data.key, data.order_by, roles)
 
 
 def into_buckets(steps: pa.Table, grouping: Grouping, num_buckets: int) -> list[pa.Table]:
     """Split steps so that all of one sequence are in the same bucket, whichever table they come from."""
-    encoded = flat(steps[grouping.key]).cast(pa.string()).fill_null("").dictionary_encode()
+    encoded = words(flat(steps[grouping.key])).fill_null("").dictionary_encode()
     # not Python's own hash of a string, which differs from process to process
     buckets = np.array([zlib.crc32(key.encode()) % num_buckets for key in encoded.dictionary.to_pylist()], np.int64)
     bucket_of_step = buckets[np.asarray(encoded.indices)]
@@ -78,8 +79,10 @@ def group(steps: pa.Table, grouping: Grouping) -> pa.Table:
         rows of sequences in the order of their keys; `fault` says why one cannot be used: a step without a key, without
         a place in the order or with the same as another, or a cell that does not fit.
     """
-    given = steps.filter(flat(steps[grouping.key]).is_valid())
-    codes, keys = _ranked(flat(given[grouping.key]).cast(pa.string()))
+    steps = with_words(steps, grouping.roles)
+    names = words(flat(steps[grouping.key]), grouping.roles.target.missing)
+    given = steps.filter(names.is_valid())
+    codes, keys = _ranked(names.drop_null())
     order = pa.table({"key": codes, "order": flat(given[grouping.order_by])})
     ordered = given.take(pc.sort_indices(order, sort_keys=[("key", "ascending"), ("order", "ascending")]))
     offsets = np.concatenate([[0], np.cumsum(np.bincount(codes, minlength=len(keys)))])
@@ -92,7 +95,7 @@ def group(steps: pa.Table, grouping: Grouping) -> pa.Table:
 def _with_keyless(rows: pa.Table, num_keyless: int, name: str) -> pa.Table:
     if not num_keyless:
         return rows
-    fault = pa.table({"key": [""], "fault": [f"column {name!r} (data.key) is null in {num_keyless} rows"]})
+    fault = pa.table({"key": [""], "fault": [f"column {name!r} (data.key) is empty in {num_keyless} rows"]})
     return pa.concat_tables([rows, fault], promote_options="default").combine_chunks()
 
 

@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from rayrnn.data.arrow_lists import flat, wrap
 from rayrnn.data.rows import Needs
+from rayrnn.data.words import texts_of
 
 
 class Fault(NamedTuple):
@@ -36,6 +36,8 @@ class Target:
     needs: Needs
     classes: tuple[str, ...] | None = None
     num_classes: int | None = None
+    #: words that stand where there is no value, of labels as of all other columns
+    missing: tuple[str, ...] = ()
 
     def outside(self) -> str:
         """The end of the sentence about a label that is not among the classes."""
@@ -82,9 +84,9 @@ def first_faults(bad_steps: np.ndarray, offsets: np.ndarray, reasons: Iterable[s
 def _classes(
     cells: pa.Array | pa.ChunkedArray, offsets: np.ndarray, target: Target
 ) -> tuple[np.ndarray, pa.Array, Faults]:
-    """The class of every step as a place (-1 = no label) in an array of the classes found, without spaces around."""
-    encoded = flat(pc.cast(cells, pa.string())).dictionary_encode()
-    texts = [text.strip() for text in encoded.dictionary.to_pylist()]
+    """The class of every step as a place (-1 = no label) in an array of the classes found."""
+    encoded = texts_of(flat(cells)).dictionary_encode()
+    texts = ["" if text in target.missing else text for text in encoded.dictionary.to_pylist()]
     meanings = [_meaning(text, target) if text else None for text in texts]
     classes = list(dict.fromkeys(meaning for meaning in meanings if meaning is not None))
     place = {meaning: number for number, meaning in enumerate(classes)}

@@ -190,7 +190,7 @@ def _read(pieces: pa.Table, columns: list[str], filesystem: fs.FileSystem) -> It
 
 def _renamed(pieces: pa.Table, data: ParquetData, *, labelled: bool, filesystem: fs.FileSystem) -> Iterator[pa.Table]:
     for first, table in _read(pieces, data.columns(labelled=labelled), filesystem):
-        rows = rows_of_sequences(table, data.names(labelled=labelled), data.categorical)
+        rows = rows_of_sequences(table, data.names(labelled=labelled), data.categorical, data.no_value)
         if data.key is None:
             numbers = range(first["first_row"], first["first_row"] + len(rows))
             rows = rows.add_column(0, "key", pa.array([f"{first['name']}:{number}" for number in numbers], pa.string()))

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from rayrnn.data.arrow_lists import depth, flat, is_list, numbers, side_by_side, unwrap, wrap
 from rayrnn.data.rows import Label, with_feature_names
 from rayrnn.data.sources.labels import Faults, Target, first_faults, sequence_labels, step_labels
+from rayrnn.data.words import missing_numbers, present, texts_of, words
 from rayrnn.errors import DataError
 from rayrnn.wording import closest
 
@@ -48,26 +48,41 @@ def rows_of_steps(steps: pa.Table, offsets: np.ndarray, roles: Roles) -> tuple[p
     return with_feature_names(rows, {"values": names, "categories": roles.words}) if roles.are_named else rows, faults
 
 
-def rows_of_sequences(table: pa.Table, names: Mapping[str, str], words: Sequence[str] = ()) -> pa.Table:
+def rows_of_sequences(
+    table: pa.Table, names: Mapping[str, str], categorical: Sequence[str] = (), missing: Sequence[str] = ()
+) -> pa.Table:
     """Give the columns of a table that has one row a sequence the names they have in the row schema.
 
     Args:
         names: the row schema's name -> the table's.
-        words: categorical columns, each a list with one word a step; they become `categories`.
+        categorical: columns that are lists with one word a step each; they become `categories`.
+        missing: words that stand where there is no value.
 
     Raises:
         DataError: a column is missing, or categorical columns disagree about the number of steps.
     """
-    check_columns(table.schema, [*names.values(), *words])
-    columns = {name: table[column] for name, column in names.items()}
-    if words:
-        lists = [unwrap(flat(table[name])) for name in words]
+    check_columns(table.schema, [*names.values(), *categorical])
+    columns = {name: flat(table[column]) for name, column in names.items()}
+    for name in {"key", "symbols", "label"} & columns.keys():
+        columns[name] = present(columns[name], missing)
+    if categorical:
+        lists = [unwrap(flat(table[name])) for name in categorical]
         sizes = lists[0][0]
-        for name, (others, _) in zip(words, lists, strict=True):
+        for name, (others, _) in zip(categorical, lists, strict=True):
             for row in np.flatnonzero(others != sizes):
-                raise DataError(f"row {row}: column {name!r} has {others[row]} words, {words[0]!r} has {sizes[row]}")
-        columns["categories"] = wrap(_abreast([pc.cast(items, pa.string()) for _, items in lists]), sizes)
+                raise DataError(
+                    f"row {row}: column {name!r} has {others[row]} words, {categorical[0]!r} has {sizes[row]}"
+                )
+        columns["categories"] = wrap(_abreast([words(items, missing) for _, items in lists]), sizes)
     return pa.table(columns)
+
+
+def with_words(steps: pa.Table, roles: Roles) -> pa.Table:
+    """The same steps, whose words (and labels that are classes) have no blanks around, and are null without a value."""
+    for name in (*roles.words, *(roles.labels if roles.target.needs.of_classes else ())):
+        cells = words(flat(steps[name]), roles.target.missing)
+        steps = steps.set_column(steps.column_names.index(name), name, cells)
+    return steps
 
 
 def with_floats(steps: pa.Table, roles: Roles) -> pa.Table:
@@ -117,14 +132,17 @@ def keyed(keys: pa.Array, rows: pa.Table, places: np.ndarray, reasons: Mapping[i
 
 def _inputs(steps: pa.Table, offsets: np.ndarray, roles: Roles) -> tuple[dict[str, pa.Array], tuple[str, ...], Faults]:
     """What the network reads, the names of its numbers, and what is wrong."""
-    values, names = _matrix(steps, roles.numbers)
+    values, names = _matrix(steps, roles.numbers, roles.target.missing)
     faults = _not_finite(values, offsets, names)
-    words = [flat(pc.cast(steps[name], pa.string())).fill_null("") for name in roles.words]
-    if len(words) == 1 and not roles.numbers:
-        return {"symbols": wrap(words[0], np.diff(offsets))}, names, faults
+    texts = [texts_of(flat(steps[name])) for name in roles.words]
+    if len(texts) == 1 and not roles.numbers:
+        empty = np.flatnonzero(np.asarray(texts[0].is_null()))
+        why = f"column {roles.words[0]!r} is empty; every step needs a symbol: fill it in, or leave the sequence out"
+        faults = first_faults(empty, offsets, [why] * len(empty)) | faults
+        return {"symbols": wrap(texts[0].fill_null(""), np.diff(offsets))}, names, faults
     columns = {"values": _rows(values, offsets)} if roles.numbers else {}
-    if words:
-        columns["categories"] = wrap(_abreast(words), np.diff(offsets))
+    if texts:
+        columns["categories"] = wrap(_abreast([text.fill_null("") for text in texts]), np.diff(offsets))
     return columns, names, faults
 
 
@@ -136,7 +154,7 @@ def _abreast(words: Sequence[pa.Array]) -> pa.FixedSizeListArray:
 
 def _labels(steps: pa.Table, offsets: np.ndarray, roles: Roles) -> tuple[pa.Array, Faults]:
     if roles.target.needs.label is Label.NUMBERS:
-        answers, names = _matrix(steps, roles.labels)
+        answers, names = _matrix(steps, roles.labels, roles.target.missing)
         faults = _not_finite(np.where(np.isinf(answers), answers, 0), offsets, names)
         return _rows(answers, offsets), faults
     cells = steps[roles.labels[0]]
@@ -145,7 +163,7 @@ def _labels(steps: pa.Table, offsets: np.ndarray, roles: Roles) -> tuple[pa.Arra
     return sequence_labels(cells, offsets, roles.target)
 
 
-def _matrix(steps: pa.Table, names: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
+def _matrix(steps: pa.Table, names: Sequence[str], missing: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
     """Numeric columns side by side: float32 [S, numbers], NaN where a cell is empty; and each number's name.
 
     A column of lists is as many numbers as its longest list has: `name[0]`, `name[1]` ...
@@ -156,7 +174,10 @@ def _matrix(steps: pa.Table, names: Sequence[str]) -> tuple[np.ndarray, tuple[st
         part = _lists(cells) if is_list(cells.type) else numbers(cells)[:, None]
         parts.append(part)
         called += [f"{name}[{place}]" for place in range(part.shape[1])] if is_list(cells.type) else [name]
-    return np.concatenate(parts, axis=1), tuple(called)
+    matrix = np.concatenate(parts, axis=1)
+    if absent := missing_numbers(missing):
+        matrix[np.isin(matrix, absent)] = np.nan
+    return matrix, tuple(called)
 
 
 def _lists(cells: pa.Array) -> np.ndarray:

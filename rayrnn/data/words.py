@@ -1,0 +1,68 @@
+"""Cells as words: without the blanks around them, and null where they hold no value."""
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.types as kinds
+
+from rayrnn.data.arrow_lists import depth, unwrap, wrap
+
+
+def words(cells: pa.Array, missing: Sequence[str] = ()) -> pa.Array:
+    """Cells of any type -> strings. Null, NaN, nothing but blanks, and the words `missing` are null.
+
+    Whole numbers are their digits, also where a table keeps them as 1.0.
+
+    Raises:
+        pa.ArrowInvalid: they cannot be words.
+    """
+    texts = pc.utf8_trim_whitespace(texts_of(cells))
+    absent = pc.is_in(texts, value_set=pa.array(["", *missing], pa.string()))
+    return pc.if_else(absent, pa.scalar(None, pa.string()), texts)
+
+
+def texts_of(cells: pa.Array) -> pa.Array:
+    """Cells of any type -> strings with their blanks; null, NaN and the empty text are null."""
+    if kinds.is_dictionary(cells.type):
+        cells = cells.cast(cells.type.value_type)
+    if kinds.is_floating(cells.type):
+        cells = pc.if_else(pc.is_nan(cells), pa.scalar(None, cells.type), cells)
+        return pc.replace_substring_regex(cells.cast(pa.float64()).cast(pa.string()), r"\.0$", "")
+    texts = cells.cast(pa.string())
+    return pc.if_else(pc.equal(texts, ""), pa.scalar(None, pa.string()), texts)
+
+
+def present(cells: pa.Array, missing: Sequence[str]) -> pa.Array:
+    """Cells, or lists of them, as they are; but words without blanks around and null where they hold no value."""
+    if depth(cells.type) == 1 and _are_words(cells.type.value_type):
+        sizes, items = unwrap(cells)
+        return wrap(words(items, missing), sizes)
+    if _are_words(cells.type):
+        return words(cells, missing)
+    if numbers := missing_numbers(missing):
+        return _without(cells, numbers)
+    return cells
+
+
+def missing_numbers(missing: Sequence[str]) -> list[float]:
+    """Those of the words that are numbers: such as -999, for a column of numbers."""
+    numbers = []
+    for word in missing:
+        try:
+            numbers.append(float(word))
+        except ValueError:
+            continue
+    return numbers
+
+
+def _are_words(kind: pa.DataType) -> bool:
+    kind = kind.value_type if kinds.is_dictionary(kind) else kind
+    return bool(kinds.is_string(kind) or kinds.is_large_string(kind))
+
+
+def _without(cells: pa.Array, numbers: Sequence[float]) -> pa.Array:
+    if not (kinds.is_integer(cells.type) or kinds.is_floating(cells.type)):
+        return cells
+    absent = pc.is_in(cells.cast(pa.float64(), safe=False), value_set=pa.array(numbers, pa.float64()))
+    return pc.if_else(absent, pa.scalar(None, cells.type), cells)
