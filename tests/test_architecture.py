@@ -22,7 +22,7 @@ FLOOR_PLAN = """
     rayrnn.models.graves_lstm rayrnn.models.own rayrnn.models.state
     rayrnn.averaging.optimizer_state rayrnn.averaging.outer
     rayrnn.models.cells rayrnn.averaging.compression rayrnn.data.arrow_lists rayrnn.data.vocabulary
-    rayrnn.models.contract rayrnn.models.network rayrnn.averaging.averager rayrnn.data.words
+    rayrnn.models.contract rayrnn.models.network rayrnn.averaging.averager rayrnn.data.narrowing rayrnn.data.words
     rayrnn.data.rows
     rayrnn.data.encoding
     rayrnn.data.batches

@@ -47,12 +47,12 @@ def side_by_side(items: np.ndarray | pa.Array, width: int) -> pa.FixedSizeListAr
 
 
 def numbers(items: pa.Array) -> np.ndarray:
-    """Numbers, null becoming NaN: float32."""
-    return np.asarray(items.cast(pa.float32(), safe=False).to_numpy(zero_copy_only=False), np.float32)
+    """Numbers, null becoming NaN: float64, for they are narrowed once they are scaled."""
+    return np.asarray(items.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False), np.float64)
 
 
 def matrix(items: pa.Array) -> np.ndarray:
-    """fixed_size_list<float32, W> [S], without nulls -> float32 [S, W]."""
+    """fixed_size_list<float64, W> [S], without nulls -> float64 [S, W]."""
     return numbers(items.flatten()).reshape(len(items), items.type.list_size)
 
 

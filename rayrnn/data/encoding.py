@@ -4,7 +4,7 @@ Fitted once over the data, kept with the run. S steps of all sequences together,
 O numbers to predict, V classes.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
@@ -43,9 +43,10 @@ class Scaling:
 
     def apply(self, values: np.ndarray) -> np.ndarray:
         """Scale values [..., F]; computed in float64, returned as float32."""
-        if self.kind == "none":
-            return values
-        return np.asarray((values - np.array(self.shift)) / np.array(self.scale), np.float32)
+        with np.errstate(over="ignore"):  # who calls finds what float32 does not hold
+            if self.kind == "none":
+                return np.asarray(values, np.float32)
+            return np.asarray((values - np.array(self.shift)) / np.array(self.scale), np.float32)
 
     def undo(self, scaled: np.ndarray) -> np.ndarray:
         """The inverse of `apply`, in float64."""
@@ -127,7 +128,7 @@ class Numbers:
         Features that have names may stand in another order than the ones that were learned, among others.
 
         Raises:
-            DataError: the rows hold something else than the ones that were learned.
+            DataError: the rows hold something else than the ones that were learned, or what float32 does not hold.
         """
         parts = [self._scaled(rows)] if self.scaling.width else []
         if self.categories:
@@ -136,10 +137,16 @@ class Numbers:
 
     def of_labels(self, rows: pa.Table) -> tuple[np.ndarray, np.ndarray]:
         """What rows are labelled with (each, or each of their steps), and where: float32 [N or S, O], bool."""
-        labels = flat(rows["label"])
-        values = matrix(unwrap(labels)[1] if depth(labels.type) == 2 else labels)
+        values = self.labels(rows)
         there = np.isfinite(values).all(axis=1)
-        return self.scaling.apply(np.where(there[:, None], values, np.float32(0))), there
+        narrowed = self.scaling.apply(np.where(there[:, None], values, 0.0))
+        _check_held(values, narrowed, ["the label"] * self.size)
+        return narrowed, there
+
+    def labels(self, rows: pa.Table) -> np.ndarray:
+        """The same in the data's own units, NaN where there is none: float64 [N or S, O]."""
+        labels = flat(rows["label"])
+        return matrix(unwrap(labels)[1] if depth(labels.type) == 2 else labels)
 
     def unknown(self, count: int) -> tuple[np.ndarray, np.ndarray]:
         """So many answers that nobody knows, as `of_labels` would give them."""
@@ -151,7 +158,7 @@ class Numbers:
 
     def answers(self, outputs: np.ndarray) -> dict[str, pa.Array]:
         """What the outputs [N, O] say, in the data's units."""
-        values = self.in_own_units(outputs).astype(np.float32)
+        values = self.in_own_units(outputs)
         if self.size == 1:
             return {"prediction": pa.array(values[:, 0])}
         return {"prediction": side_by_side(values.reshape(-1), self.size)}
@@ -162,7 +169,9 @@ class Numbers:
         values = values if places is None else values[:, places]
         if values.shape[1] != self.scaling.width:
             raise DataError(f"the sequences have {values.shape[1]} features, the model learned {self.scaling.width}")
-        return self.scaling.apply(values)
+        narrowed = self.scaling.apply(values)
+        _check_held(values, narrowed, self.names or [f"feature {place}" for place in range(self.scaling.width)])
+        return narrowed
 
     def _one_hots(self, rows: pa.Table) -> list[np.ndarray]:
         items = unwrap(_column(rows, "categories"))[1]
@@ -379,6 +388,20 @@ def _column(rows: pa.Table, name: str) -> pa.Array:
         have = ", ".join(rows.column_names)
         raise DataError(f"the model learned sequences of {name}; these have no such column, only {have}")
     return flat(rows[name])
+
+
+def _check_held(values: np.ndarray, narrowed: np.ndarray, names: Sequence[str]) -> None:
+    """
+    Raises:
+        DataError: a number is beyond what float32 holds, in which networks compute.
+    """
+    if np.isfinite(narrowed).all():
+        return
+    step, place = np.argwhere(~np.isfinite(narrowed))[0]
+    raise DataError(
+        f"{names[place]} is {values[step, place]:g}, which is more than float32 holds, in which networks compute: "
+        "make it smaller before (by another unit, or its logarithm), or leave it out"
+    )
 
 
 def _one_hot(words: pa.Array, known: tuple[str, ...]) -> np.ndarray:

@@ -13,12 +13,15 @@ import ray
 
 from rayrnn.data.arrow_lists import flat, is_list, matrix, unwrap
 from rayrnn.data.encoding import Encoding, Numbers, Scaling, Survey, Symbols, labels_of
+from rayrnn.data.narrowing import lost_in_float32
 from rayrnn.data.rows import Needs, feature_names
 from rayrnn.data.sequences import Sequences, results
 from rayrnn.data.vocabulary import Vocabulary, add_counts, count_characters, count_words
 from rayrnn.errors import DataError
 from rayrnn.tasks import Choices, Task
 
+#: as messages call numbers to predict
+LABEL = "the label"
 #: a word that the training part holds only once is learned as the unknown one, so that there is something to learn
 RARE = 2
 
@@ -85,7 +88,9 @@ def _merge(schema: pa.Schema, surveys: list[Survey]) -> Survey:
     )
 
 
-def fit_scaling(blocks: Sequence[ray.ObjectRef], offsets: np.ndarray, indices: np.ndarray, *, kind: str) -> Scaling:
+def fit_scaling(
+    blocks: Sequence[ray.ObjectRef], offsets: np.ndarray, indices: np.ndarray, *, kind: str, names: Sequence[str] = ()
+) -> Scaling:
     """Look once at the values of some sequences, a Ray task a block; `none` looks at nothing but their width.
 
     A feature that never changes gets scale 1.
@@ -94,6 +99,10 @@ def fit_scaling(blocks: Sequence[ray.ObjectRef], offsets: np.ndarray, indices: n
         blocks: tables with a column `values`.
         offsets: int64 [blocks + 1], the number of every block's first sequence.
         indices: the numbers of the sequences to look at.
+        names: the features', where they have names.
+
+    Raises:
+        DataError: a feature's values are too large.
     """
     if kind == "none":
         return Scaling.none(results([ray.remote(_num_features).remote(blocks[0])])[0])
@@ -105,8 +114,28 @@ def fit_scaling(blocks: Sequence[ray.ObjectRef], offsets: np.ndarray, indices: n
     if kind == "standardize":
         shift, scale = moments.mean, np.sqrt(moments.squares / moments.count)
     else:
-        shift, scale = moments.lowest, moments.highest - moments.lowest
-    return Scaling(kind, tuple(shift.tolist()), tuple(np.where(constant, 1.0, scale).tolist()))
+        with np.errstate(over="ignore"):
+            shift, scale = moments.lowest, moments.highest - moments.lowest
+    # what is so small that its square is 0 is left as it is
+    scale = np.where(constant | (scale == 0), 1.0, scale)
+    _check_scalable(shift, scale, moments, names)
+    return Scaling(kind, tuple(shift.tolist()), tuple(scale.tolist()))
+
+
+def _check_scalable(shift: np.ndarray, scale: np.ndarray, moments: "Moments", names: Sequence[str]) -> None:
+    """
+    Raises:
+        DataError: the values of a feature are so large that sums of them are infinite.
+    """
+    for place in np.flatnonzero(~(np.isfinite(shift) & np.isfinite(scale))).tolist():
+        raise DataError(
+            f"{_called(names, place)} is between {moments.lowest[place]:g} and {moments.highest[place]:g}, too large "
+            "to be scaled: make it smaller before (by another unit, or its logarithm), or leave it out"
+        )
+
+
+def _called(names: Sequence[str], place: int) -> str:
+    return f"column {names[place]!r}" if names else f"feature {place}"
 
 
 @dataclass(frozen=True)
@@ -123,8 +152,9 @@ class Moments:
 
 def moments_of(values: np.ndarray) -> Moments:
     """Look at values [S, F], S at least 1."""
-    mean = values.mean(axis=0, dtype=np.float64)
-    squares = np.square(values - mean).sum(axis=0)
+    with np.errstate(over="ignore", invalid="ignore"):  # what becomes infinite is told of
+        mean = values.mean(axis=0, dtype=np.float64)
+        squares = np.square(values - mean).sum(axis=0)
     return Moments(len(values), mean, squares, values.min(axis=0).astype(float), values.max(axis=0).astype(float))
 
 
@@ -134,14 +164,11 @@ def merge(one: Moments, other: Moments) -> Moments:
     Source: Chan, Golub, LeVeque: Updating formulae and a pairwise algorithm for computing sample variances, 1979.
     """
     count = one.count + other.count
-    delta = other.mean - one.mean
-    return Moments(
-        count,
-        one.mean + delta * (other.count / count),
-        one.squares + other.squares + np.square(delta) * (one.count * other.count / count),
-        np.minimum(one.lowest, other.lowest),
-        np.maximum(one.highest, other.highest),
-    )
+    with np.errstate(over="ignore", invalid="ignore"):
+        delta = other.mean - one.mean
+        mean = one.mean + delta * (other.count / count)
+        squares = one.squares + other.squares + np.square(delta) * (one.count * other.count / count)
+    return Moments(count, mean, squares, np.minimum(one.lowest, other.lowest), np.maximum(one.highest, other.highest))
 
 
 def _moments(table: pa.Table, rows: np.ndarray) -> Moments:
@@ -179,7 +206,8 @@ def fit_encoding(
         return task.encoding(Symbols(_vocabulary(found.symbols, needs)), found, choices)
     scaling = Scaling.none(0)
     if "values" in found.schema.names:
-        scaling = fit_scaling(sequences.blocks, sequences.offsets, train_indices, kind=normalize)
+        names = feature_names(found.schema, "values")
+        scaling = fit_scaling(sequences.blocks, sequences.offsets, train_indices, kind=normalize, names=names)
     _check_words(found)
     inputs = Numbers(
         scaling,
@@ -200,6 +228,49 @@ def _check_words(found: Survey) -> None:
         if not words:
             name = f"column {names[place]!r}" if names else f"categorical column {place}"
             raise DataError(f"{name} is empty in every sequence that is learned: leave it out of the features")
+
+
+def losses(sequences: Sequences, encoding: Encoding) -> list[str]:
+    """What to know about numbers that were told apart where the sequences lie, and are not by a network.
+
+    Raises:
+        DataError: a number is beyond what float32 holds, in which networks compute.
+    """
+    look = ray.remote(_lost)
+    found: dict[str, tuple[float, float]] = {}
+    for lost in results([look.remote(block, encoding) for block in sequences.blocks]):
+        found = lost | found
+    said = [
+        f"column {name!r} holds whole numbers such as {one} and {other}, which are one in float64, in which they are "
+        "scaled: take something off before, or cut the column in two"
+        for name, (one, other) in sequences.lost.items()
+    ]
+    scaled = isinstance(encoding.inputs, Numbers) and encoding.inputs.scaling.kind != "none"
+    way_out = "leave out what lies far off, or cut the column in two" if scaled else "set data.normalize: standardize"
+    return said + [
+        f"{name} holds numbers such as {one!r} and {other!r}, which are one in float32, in which networks compute: "
+        + ("take something off before" if name == LABEL else way_out)
+        for name, (one, other) in found.items()
+    ]
+
+
+def _lost(table: pa.Table, encoding: Encoding) -> dict[str, tuple[float, float]]:
+    """The columns of one block that have such numbers, and two of each."""
+    found = {}
+    if isinstance(encoding.inputs, Numbers) and "values" in table.column_names:
+        scaling, names = encoding.inputs.scaling, feature_names(table.schema, "values")
+        narrowed = encoding.inputs.read(table)[:, : scaling.width]
+        values = matrix(unwrap(flat(table["values"]))[1])
+        for place, scale in enumerate(scaling.scale):
+            if pair := lost_in_float32(values[:, place], narrowed[:, place], scale):
+                found[_called(names, place)] = pair
+    if isinstance(encoding.targets, Numbers) and "label" in table.column_names:
+        values, narrowed = encoding.targets.labels(table), encoding.targets.of_labels(table)[0]
+        there = np.isfinite(values).all(axis=1)
+        for place in range(encoding.targets.size):
+            if pair := lost_in_float32(values[there, place], narrowed[there, place], 1.0):
+                found[LABEL] = pair
+    return found
 
 
 def _vocabulary(counts: dict[str, int], needs: Needs) -> Vocabulary:

@@ -6,7 +6,7 @@ import numpy as np
 import ray.data
 
 from rayrnn.data.encoding import Encoding
-from rayrnn.data.fitting import fit_encoding
+from rayrnn.data.fitting import fit_encoding, losses
 from rayrnn.data.sequences import Part, Sequences, gather, split
 from rayrnn.data.sources import read
 from rayrnn.errors import DataError, RecipeError
@@ -23,6 +23,8 @@ class Prepared:
     training: Part
     held_out: Part
     encoding: Encoding
+    #: what the user should know of the data
+    notes: tuple[str, ...] = ()
 
     @property
     def skipped(self) -> tuple[str, ...]:
@@ -41,15 +43,21 @@ def prepare(recipe: Recipe, data: ray.data.Dataset | None = None, *, encoding: E
         DataError: the data cannot be read, or has nothing to learn from.
         RecipeError: the recipe asks of these labels what they cannot give.
     """
-    needs = needs_of(recipe)
+    needs, notes = needs_of(recipe), list[str]()
     sequences = gather(data if data is not None else read(recipe.data, needs), needs)
     training, held_out = _parts(recipe, sequences, can_cut=data is None)
-    encoding = encoding or _fit(recipe, training, held_out)
+    if encoding is None:
+        encoding = _fit(recipe, training, held_out)
+        # said once: a run that goes on learns what it learned
+        for part in {id(part.sequences): part.sequences for part in (training, held_out)}.values():
+            notes += losses(part, encoding)
     if not encoding.per_step and recipe.training.truncate:
         raise RecipeError(
             f"training.truncate is {recipe.training.truncate}, but a sequence has one label, at its end: set it to 0"
         )
-    return Prepared("the dataset" if data is not None else recipe.data.describe(), training, held_out, encoding)
+    return Prepared(
+        "the dataset" if data is not None else recipe.data.describe(), training, held_out, encoding, tuple(notes)
+    )
 
 
 def _parts(recipe: Recipe, sequences: Sequences, *, can_cut: bool) -> tuple[Part, Part]:

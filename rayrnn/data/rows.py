@@ -3,12 +3,12 @@
     key          string                                      names the sequence
     text         string                                      its steps: characters,
     symbols      list<string>                                or words (whole numbers are words too),
-    values       list<fixed_size_list<float32, F>>           or F numbers each,
+    values       list<fixed_size_list<float64, F>>           or F numbers each,
     categories   list<fixed_size_list<string, C>>            and / or C words of categorical columns each, "" = none
     label        string                                      one class a sequence, null (NaN, "") = none
                  list<string>                                one class a step, null = none
-                 fixed_size_list<float32, O>                 O numbers a sequence, NaN = none
-                 list<fixed_size_list<float32, O>>           O numbers a step, NaN = none
+                 fixed_size_list<float64, O>                 O numbers a sequence, NaN = none
+                 list<fixed_size_list<float64, O>>           O numbers a step, NaN = none
 
 A source may add `fault` or `skipped`: why a row, whose other columns are null, cannot be used (`keyed` in tables.py).
 """
@@ -24,10 +24,12 @@ import pyarrow.compute as pc
 import pyarrow.types as kinds
 
 from rayrnn.data.arrow_lists import depth, ends, flat, numbers, side_by_side, unwrap, wrap
+from rayrnn.data.narrowing import lost_in_float64
 from rayrnn.data.words import texts_of
 from rayrnn.errors import DataError
 
 _KEY = b"rayrnn.features"
+_LOST = b"rayrnn.lost"
 CONTENTS = ("text", "symbols", "values", "categories")
 REASONS = ("fault", "skipped")
 SYMBOLS = pa.list_(pa.string())
@@ -81,6 +83,29 @@ def with_feature_names(rows: pa.Table, names: Mapping[str, Sequence[str]]) -> pa
         for field in rows.schema
     ]
     return pa.Table.from_arrays(rows.columns, schema=pa.schema(fields))
+
+
+def with_lost(table: pa.Table, lost: Mapping[str, tuple[str, str]]) -> pa.Table:
+    """The same table, which knows of which columns some numbers are not told apart any more, and two of each."""
+    return table.replace_schema_metadata({_LOST: json.dumps(dict(lost))} if lost else None)
+
+
+def lost_before(table: pa.Table) -> dict[str, tuple[str, str]]:
+    """What `with_lost` said of a table."""
+    stored = json.loads((table.schema.metadata or {}).get(_LOST, b"{}"))
+    return {name: (one, other) for name, (one, other) in stored.items()}
+
+
+def lost_of_rows(rows: pa.Table) -> dict[str, tuple[str, str]]:
+    """The same of a source's rows, and what their own whole numbers and decimals lose when they become canonical."""
+    lost = lost_before(rows)
+    for name in {"values", "label"} & set(rows.column_names):
+        cells = flat(rows[name])
+        while depth(cells.type):
+            cells = unwrap(cells)[1]
+        if not kinds.is_string(cells.type) and (pair := lost_in_float64(cells)):
+            lost[name] = pair
+    return lost
 
 
 def feature_names(schema: pa.Schema, column: str) -> tuple[str, ...]:
@@ -251,14 +276,14 @@ def _words(cells: pa.Array, name: str) -> pa.Array:
 
 
 def _matrix(name: str, items: pa.Array, sizes: np.ndarray, keys: pa.Array) -> np.ndarray:
-    """Numbers, or equally long lists of numbers (a null one becomes NaN) -> float32 [items, numbers]."""
+    """Numbers, or equally long lists of numbers (a null one becomes NaN) -> float64 [items, numbers]."""
     try:
         if depth(items.type) == 0:
             return numbers(items).reshape(-1, 1)
         there = np.asarray(items.is_valid())
         widths, values = unwrap(items)
         _check_widths(name, np.where(there, widths, widths[there][:1]) if there.any() else widths, sizes, keys)
-        matrix = np.full((len(items), int(widths[there][0]) if there.any() else 1), np.nan, np.float32)
+        matrix = np.full((len(items), int(widths[there][0]) if there.any() else 1), np.nan)
         matrix[there] = numbers(values).reshape(-1, matrix.shape[1])
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         raise DataError(f"column `{name}` holds {items.type}, not numbers") from None

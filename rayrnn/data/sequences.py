@@ -22,6 +22,7 @@ from rayrnn.data.rows import (
     all_skipped,
     canonical,
     feature_names,
+    lost_of_rows,
     raise_faults,
     step_counts,
 )
@@ -127,6 +128,8 @@ class Sequences:
     num_dropped: int = 0
     #: why rows were left out that the source could not read (`on_error: skip`)
     skipped: tuple[str, ...] = ()
+    #: column -> two of its numbers that became one on the way here
+    lost: dict[str, tuple[str, str]] = field(default_factory=dict)
     fetched: Blocks = field(default_factory=Blocks, repr=False, compare=False)
 
     def __len__(self) -> int:
@@ -171,6 +174,7 @@ def gather(dataset: ray.data.Dataset, needs: Needs) -> Sequences:
         schema=_common_schema([finding for finding, _ in kept]),
         num_dropped=num_dropped,
         skipped=skipped,
+        lost={name: pair for finding in findings for name, pair in finding.lost.items()},
     )
 
 
@@ -213,6 +217,7 @@ class _Finding:
     num_dropped: int = 0
     faults: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
+    lost: dict[str, tuple[str, str]] = field(default_factory=dict)
 
 
 def _convert(table: pa.Table, needs: Needs) -> tuple[_Finding, pa.Table]:
@@ -221,7 +226,7 @@ def _convert(table: pa.Table, needs: Needs) -> tuple[_Finding, pa.Table]:
     for name in REASONS:
         if name in table.column_names:
             table = table.filter(table[name].is_null()).drop_columns([name])
-    nothing = pa.table({})
+    nothing, lost = pa.table({}), lost_of_rows(table)
     if faults or not len(table):
         return _Finding(faults=tuple(faults), skipped=tuple(skipped)), nothing
     try:
@@ -229,7 +234,7 @@ def _convert(table: pa.Table, needs: Needs) -> tuple[_Finding, pa.Table]:
     except DataError as error:
         return _Finding(faults=(str(error),)), nothing
     first_key = rows["key"][0].as_py() if len(rows) else ""
-    finding = _Finding(needs.steps(rows), rows.schema, first_key, num_dropped, (), tuple(skipped))
+    finding = _Finding(needs.steps(rows), rows.schema, first_key, num_dropped, (), tuple(skipped), lost)
     return finding, rows.combine_chunks()
 
 

@@ -3,7 +3,8 @@
     key            string                      the sequence's name
     label          string                      the likeliest class, where the answer is one
     probabilities  struct<CLASS: float32 ...>  of every class
-    prediction     float32                     a number; fixed_size_list<float32, O> where the answer has O
+    prediction     float32                     a number (float64 where it was scaled); fixed_size_list<..., O> where
+                                               the answer has O
 
 With an answer a step, label, probabilities and prediction are lists with an item a step. A sequence without steps has
 none of them.

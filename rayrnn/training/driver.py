@@ -276,6 +276,8 @@ class Driver:
         self._screen.header(
             outline, data=self._prepared.name, encoding=self._prepared.encoding.describe(), run=self._run.name
         )
+        for note in self._prepared.notes:
+            self._screen.warn(note)
         if skipped := self._prepared.skipped:
             listed = self._run.write_skipped(skipped)
             self._screen.warn(f"{len(skipped):,} sequences could not be read and are left out; {listed} says why")

@@ -60,7 +60,7 @@ def test_values_are_lists_of_fixed_width_so_that_no_python_object_is_made_for_a_
 ) -> None:
     write(tmp_path, {"a.csv": PLAIN})
     schema = read(CsvData(path=str(tmp_path)), needs("classification")).materialize().schema().base_schema
-    assert schema.field("values").type == pa.list_(pa.list_(pa.float32(), 3))
+    assert schema.field("values").type == pa.list_(pa.list_(pa.float64(), 3))
 
 
 def test_files_in_several_directories_keep_these_in_their_keys(ray_cluster: None, tmp_path: Path) -> None:

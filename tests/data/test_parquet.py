@@ -102,7 +102,7 @@ def test_a_step_table_comes_out_the_same_however_its_rows_lie(ray_cluster: None,
     assert found[0] == found[1]
     assert sorted(found[0], key=int) == [str(number) for number in range(100)]
     values = np.array(found[0]["42"]["values"])
-    np.testing.assert_array_equal(values, np.stack([table["x"], table["y"]], 1)[840:860].astype(np.float32))
+    np.testing.assert_array_equal(values, np.stack([table["x"], table["y"]], 1)[840:860])
     assert found[0]["42"]["label"] == [str(place % 3) for place in range(20)]
 
 

@@ -120,7 +120,7 @@ def test_sequences_without_a_class_are_dropped_from_classification() -> None:
 def test_values_of_every_list_type_become_the_same(kind: pa.DataType) -> None:
     values = pa.array([[[1, 2], [3, 4], [5, 6]], [[7, 8]]], pa.list_(pa.list_(pa.int64()))).cast(kind)
     table = canonical(pa.table({"key": ["a", "b"], "values": values}), needs("regression"), labelled=False)
-    assert table.schema.field("values").type == pa.list_(pa.list_(pa.float32(), 2))
+    assert table.schema.field("values").type == pa.list_(pa.list_(pa.float64(), 2))
     assert table["values"].to_pylist() == [[[1, 2], [3, 4], [5, 6]], [[7, 8]]]
 
 
@@ -164,7 +164,7 @@ def test_whole_numbers_are_words_and_labels_are_strings() -> None:
 def test_one_answer_a_sequence_may_be_a_bare_number() -> None:
     source = dataset({"key": ["a", "b"], "values": [[1.0], [2.0]], "label": [3, None]})
     sequences = gather(source, needs("regression"))
-    assert sequences.schema.field("label").type == pa.list_(pa.float32(), 1)
+    assert sequences.schema.field("label").type == pa.list_(pa.float64(), 1)
     first, second = (row["label"] for row in taken(sequences, [0, 1]))
     assert first == [3]
     assert np.isnan(second).all()

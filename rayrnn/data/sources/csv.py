@@ -1,9 +1,9 @@
 """CSV files, one a sequence and one line a step, -> rows of the row schema, by Ray tasks that read many files each."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +12,7 @@ from pyarrow import fs
 
 from rayrnn.data.arrow_lists import flat
 from rayrnn.data.files import Listing, list_files, read_bytes
-from rayrnn.data.rows import Label
+from rayrnn.data.rows import Label, with_lost
 from rayrnn.data.sequences import beside
 from rayrnn.data.sources.csv_columns import Layout, label_layout_of, layout_of
 from rayrnn.data.sources.csv_labels import (
@@ -131,10 +131,12 @@ class _Part:
     rows: pa.Table
     numbers: np.ndarray
     reasons: dict[int, str]
+    #: column -> two whole numbers that are not told apart any more
+    lost: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
     def usable(self) -> "_Part":
         good = ~np.isin(self.numbers, list(self.reasons))
-        return _Part(self.rows.filter(pa.array(good)), self.numbers[good], self.reasons)
+        return replace(self, rows=self.rows.filter(pa.array(good)), numbers=self.numbers[good])
 
 
 def _read_group(files: pa.Table, reading: _Reading) -> pa.Table:
@@ -142,9 +144,10 @@ def _read_group(files: pa.Table, reading: _Reading) -> pa.Table:
     part = _read_files(files["path"].to_pylist(), files["origin"].to_pylist(), reading.layout, reading)
     if "label_origin" in files.column_names:
         part = _with_labels(
-            _Part(part.rows, part.numbers, _unlabelled(files, reading.labels) | part.reasons).usable(), files, reading
+            replace(part, reasons=_unlabelled(files, reading.labels) | part.reasons).usable(), files, reading
         )
-    return keyed(flat(files["key"]), part.rows, part.numbers, part.reasons, on_error=reading.on_error)
+    rows = keyed(flat(files["key"]), part.rows, part.numbers, part.reasons, on_error=reading.on_error)
+    return with_lost(rows, part.lost)
 
 
 def _read_files(paths: list[str], origins: list[str], layout: Layout, reading: _Reading) -> _Part:
@@ -152,7 +155,7 @@ def _read_files(paths: list[str], origins: list[str], layout: Layout, reading: _
     parsed = parse(contents, origins, layout)
     rows, faults = rows_of_steps(parsed.steps, parsed.offsets, layout.roles)
     reasons = parsed.reasons | located(faults, parsed, contents, origins, layout)
-    return _Part(rows, parsed.files, reasons | unreadable)
+    return _Part(rows, parsed.files, reasons | unreadable, parsed.lost)
 
 
 def _read_contents(
@@ -187,16 +190,18 @@ def _with_labels(part: _Part, files: pa.Table, reading: _Reading) -> _Part:
     target = reading.layout.roles.target
     if reading.label_layout is None:
         labels, reasons = labels_of_lines(files, target, reading.layout.decimal)
-        return _Part(part.rows.append_column("label", labels), part.numbers, part.reasons | _of(part, reasons))
+        rows = part.rows.append_column("label", labels)
+        return replace(part, rows=rows, reasons=part.reasons | _of(part, reasons))
     origins = files["label_origin"].to_pylist()
     read = _read_files(files["label_path"].to_pylist(), origins, reading.label_layout, reading).usable()
     rows, labels = part.rows.take(pa.array(read.numbers)), flat(read.rows["label"])
-    both = _Part(rows, part.numbers[read.numbers], part.reasons | _of(part, read.reasons))
+    numbers, reasons = part.numbers[read.numbers], part.reasons | _of(part, read.reasons)
+    both = _Part(rows, numbers, reasons, {**read.lost, **part.lost})
     if target.needs.label is Label.CLASS:
         return replace(both, rows=rows.append_column("label", labels))
     rows, mismatched = aligned(rows, labels, reading.align)
     reasons = {row: f"{origins[read.numbers[row]]}: {reason}" for row, reason in mismatched.items()}
-    return _Part(rows, both.numbers, both.reasons | _of(both, reasons))
+    return replace(both, rows=rows, reasons=both.reasons | _of(both, reasons))
 
 
 def _of(part: _Part, reasons: dict[int, str]) -> dict[int, str]:

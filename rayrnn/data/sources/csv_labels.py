@@ -208,7 +208,7 @@ def _answers(
             reasons[row] = f"{origins[row]}: {', '.join(texts)!r} is no number; task {target.needs.task} takes numbers"
         if len(texts) != len(cells[0]):
             reasons[row] = f"{origins[row]}: {len(texts)} numbers where {origins[0]} has {len(cells[0])}"
-    return pa.array(answers, pa.list_(pa.float32())), reasons
+    return pa.array(answers, pa.list_(pa.float64())), reasons
 
 
 def aligned(rows: pa.Table, labels: pa.ListArray, how: str) -> tuple[pa.Table, dict[int, str]]:

@@ -7,15 +7,18 @@ single file, which is then read carefully to name the line at fault.
 
 import csv
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 
-from rayrnn.data.arrow_lists import ends
+from rayrnn.data.arrow_lists import ends, flat
+from rayrnn.data.narrowing import lost_in_float64
 from rayrnn.data.rows import Label
 from rayrnn.data.sources.csv_blanks import without_blanks
 from rayrnn.data.sources.csv_columns import Layout
@@ -38,6 +41,8 @@ class Parsed:
     lengths: np.ndarray
     #: file -> `origin:line: reason`
     reasons: dict[int, str]
+    #: column -> two whole numbers that are one in float64
+    lost: dict[str, tuple[str, str]]
 
     @property
     def offsets(self) -> np.ndarray:
@@ -60,6 +65,7 @@ class _Part(NamedTuple):
     steps: pa.Table | None
     lengths: list[int]
     reason: str = ""
+    lost: Mapping[str, tuple[str, str]] = MappingProxyType({})
 
 
 def parse(contents: Sequence[bytes], origins: Sequence[str], layout: Layout) -> Parsed:
@@ -84,6 +90,7 @@ def parse(contents: Sequence[bytes], origins: Sequence[str], layout: Layout) -> 
         files=np.array([file.number for part in parsed for file in part.files], np.int64),
         lengths=np.array([length for part in parsed for length in part.lengths], np.int64),
         reasons={part.files[0].number: part.reason for part in parts if part.steps is None},
+        lost={name: pair for part in parsed for name, pair in part.lost.items()},
     )
 
 
@@ -154,7 +161,7 @@ def _parse_together(files: Sequence[_File], names: Sequence[str], layout: Layout
         error = str(fault)
     lengths = [_count_lines(file.body) for file in files]
     if steps is not None and len(steps) == sum(lengths) and not _has_blank_line(body) and _are_closed(files):
-        yield _Part(files, steps, lengths)
+        yield _Part(files, steps, lengths, lost=_lost(body, steps, names, layout))
         return
     if len(files) > 1:
         middle = len(files) // 2
@@ -163,13 +170,28 @@ def _parse_together(files: Sequence[_File], names: Sequence[str], layout: Layout
         return
     reason = _first_fault(files[0], names, layout)
     if reason is None and steps is not None:
-        yield _Part(files, steps, [len(steps)])
+        yield _Part(files, steps, [len(steps)], lost=_lost(body, steps, names, layout))
     else:
         yield _Part(files, None, [], reason or f"{files[0].origin}: {error}")
 
 
-def _read(body: bytes, names: Sequence[str], layout: Layout) -> pa.Table:
-    schema = _schema(layout)
+def _lost(body: bytes, steps: pa.Table, names: Sequence[str], layout: Layout) -> dict[str, tuple[str, str]]:
+    """The columns that have whole numbers which are one in float64, and two of each."""
+    numbers = [field.name for field in steps.schema if field.type == pa.float64()]
+    large = [name for name in numbers if len(steps) and _is_large(steps[name])]
+    if not large:
+        return {}
+    texts = _read(body, names, layout, pa.schema(dict.fromkeys(large, pa.string())))
+    found = {name: lost_in_float64(flat(texts[name])) for name in large}
+    return {name: pair for name, pair in found.items() if pair}
+
+
+def _is_large(numbers: pa.ChunkedArray) -> bool:
+    return any(end is not None and abs(end) >= 2**53 for end in pc.min_max(numbers).as_py().values())
+
+
+def _read(body: bytes, names: Sequence[str], layout: Layout, schema: pa.Schema | None = None) -> pa.Table:
+    schema = schema or _schema(layout)
     return pyarrow.csv.read_csv(
         pa.BufferReader(body),
         # one block: the columns come in one piece
@@ -188,9 +210,9 @@ def _read(body: bytes, names: Sequence[str], layout: Layout) -> pa.Table:
 def _schema(layout: Layout) -> pa.Schema:
     """The columns that have a role, and one that must be empty."""
     roles = layout.roles
-    answers = pa.float32() if roles.target.needs.label is Label.NUMBERS else pa.string()
+    answers = pa.float64() if roles.target.needs.label is Label.NUMBERS else pa.string()
     kinds = dict.fromkeys(roles.labels, answers)
-    kinds |= dict.fromkeys(roles.numbers, pa.float32()) | dict.fromkeys(roles.words, pa.string())
+    kinds |= dict.fromkeys(roles.numbers, pa.float64()) | dict.fromkeys(roles.words, pa.string())
     return pa.schema(kinds | ({layout.spare: pa.null()} if layout.spare else {}))
 
 
@@ -217,7 +239,7 @@ def _has_blank_line(body: bytes) -> bool:
 
 def _first_fault(file: _File, names: Sequence[str], layout: Layout) -> str | None:
     """Read one file record by record and say what is wrong with the first bad one."""
-    numeric = [place for place, name in enumerate(names) if _schema_type(name, layout) == pa.float32()]
+    numeric = [place for place, name in enumerate(names) if _schema_type(name, layout) == pa.float64()]
     try:
         for line, record in _records(file.content.rstrip(b"\r\n"), file.origin, layout, strict=True):
             if line > layout.skip_lines and (reason := _fault_of(record, names, numeric, layout)):

@@ -9,9 +9,9 @@ import pyarrow.compute as pc
 import pyarrow.types as kinds
 
 from rayrnn.data.arrow_lists import depth, flat
-from rayrnn.data.rows import Needs
+from rayrnn.data.rows import Label, Needs, lost_before, with_lost
 from rayrnn.data.sources.labels import Fault, Faults, Target, first_faults
-from rayrnn.data.sources.tables import Roles, check_columns, keyed, rows_of_steps, with_words
+from rayrnn.data.sources.tables import Roles, check_columns, joined, keyed, rows_of_steps, with_words
 from rayrnn.data.words import words
 from rayrnn.errors import DataError
 from rayrnn.recipe.data_sections import TableData
@@ -50,10 +50,12 @@ def grouping_of(data: TableData, needs: Needs, schema: pa.Schema, *, labelled: b
     check_columns(schema, [*features, *data.categorical])
     for name in features:
         kind = schema.field(name).type
-        if name not in data.categorical and not is_number(kind.value_type if depth(kind) == 1 else kind):
+        if name not in data.categorical and not _holds_numbers(kind):
             words = "" if kinds.is_nested(kind) else "list it in data.categorical, or "
             out = f"with data.ignore: [{name}]" if data.features is None else "of data.features"
             raise DataError(f"column {name!r} holds {kind}, no numbers: {words}leave it out {out}")
+    if label is not None and needs.label is Label.NUMBERS and not _holds_numbers(schema.field(label).type):
+        raise DataError(f"column {label!r} (data.label) holds {schema.field(label).type}; {needs.task} takes numbers")
     roles = Roles(
         numbers=tuple(name for name in features if name not in data.categorical),
         words=tuple(name for name in features if name in data.categorical),
@@ -72,14 +74,21 @@ def into_buckets(steps: pa.Table, grouping: Grouping, num_buckets: int) -> list[
     return [steps.take(pa.array(np.flatnonzero(bucket_of_step == bucket))) for bucket in range(num_buckets)]
 
 
-def group(steps: pa.Table, grouping: Grouping) -> pa.Table:
+def group(*pieces: pa.Table, grouping: Grouping) -> pa.Table:
     """Bring the steps of every sequence together and in order.
+
+    Args:
+        pieces: together all steps of these sequences.
 
     Returns:
         rows of sequences in the order of their keys; `fault` says why one cannot be used: a step without a key, without
         a place in the order or with the same as another, or a cell that does not fit.
     """
-    steps = with_words(steps, grouping.roles)
+    steps = joined(pieces, grouping.roles)
+    return with_lost(_grouped(with_words(steps, grouping.roles), grouping), lost_before(steps))
+
+
+def _grouped(steps: pa.Table, grouping: Grouping) -> pa.Table:
     names = words(flat(steps[grouping.key]), grouping.roles.target.missing)
     given = steps.filter(names.is_valid())
     codes, keys = _ranked(names.drop_null())
@@ -128,6 +137,10 @@ def _reasons(
         sequence: f"sequence {keys[sequence].as_py()!r}, {place(sequence, fault)}: {fault.reason}"
         for sequence, fault in faults.items()
     }
+
+
+def _holds_numbers(kind: pa.DataType) -> bool:
+    return is_number(kind.value_type if depth(kind) == 1 else kind)
 
 
 def is_number(kind: pa.DataType) -> bool:

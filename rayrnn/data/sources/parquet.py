@@ -21,7 +21,7 @@ from rayrnn.data.sequences import beside, results
 from rayrnn.data.sources.csv_labels import below_common
 from rayrnn.data.sources.grouping import Grouping, group, grouping_of, into_buckets, is_number
 from rayrnn.data.sources.source import Wanted
-from rayrnn.data.sources.tables import check_columns, rows_of_sequences, with_floats
+from rayrnn.data.sources.tables import check_columns, joined, rows_of_sequences
 from rayrnn.errors import DataError
 from rayrnn.recipe.data_sections import ParquetData
 
@@ -210,10 +210,10 @@ def _brought_together(pieces: pa.Table, filesystem: fs.FileSystem, grouping: Gro
 
 
 def _split(pieces: pa.Table, filesystem: fs.FileSystem, grouping: Grouping, num_buckets: int) -> list[pa.Table]:
-    tables = [with_floats(table, grouping.roles) for _, table in _read(pieces, grouping.columns, filesystem)]
-    return into_buckets(pa.concat_tables(tables, promote_options="permissive"), grouping, num_buckets)
+    tables = [table for _, table in _read(pieces, grouping.columns, filesystem)]
+    return into_buckets(joined(tables, grouping.roles), grouping, num_buckets)
 
 
 def _group(grouping: Grouping, *bucket: pa.Table) -> tuple[pa.Table, int]:
-    rows = group(pa.concat_tables(bucket, promote_options="permissive"), grouping)
+    rows = group(*bucket, grouping=grouping)
     return rows, len(rows)

@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 
 from rayrnn.data.arrow_lists import depth, flat, is_list, numbers, side_by_side, unwrap, wrap
-from rayrnn.data.rows import Label, with_feature_names
+from rayrnn.data.narrowing import lost_in_float64
+from rayrnn.data.rows import Label, lost_before, with_feature_names, with_lost
 from rayrnn.data.sources.labels import Faults, Target, first_faults, sequence_labels, step_labels
 from rayrnn.data.words import missing_numbers, present, texts_of, words
 from rayrnn.errors import DataError
@@ -28,6 +29,12 @@ class Roles:
     target: Target
     #: whether the columns have names, not only places
     are_named: bool = True
+
+    @property
+    def all_numbers(self) -> tuple[str, ...]:
+        """The columns that hold numbers, labels too."""
+        of_numbers = self.target.needs.label is Label.NUMBERS
+        return tuple(dict.fromkeys([*self.numbers, *(self.labels if of_numbers else ())]))
 
 
 def rows_of_steps(steps: pa.Table, offsets: np.ndarray, roles: Roles) -> tuple[pa.Table, Faults]:
@@ -85,14 +92,32 @@ def with_words(steps: pa.Table, roles: Roles) -> pa.Table:
     return steps
 
 
-def with_floats(steps: pa.Table, roles: Roles) -> pa.Table:
-    """The same steps, whose numbers are float32: tables of other number types can be joined then."""
-    for name in roles.numbers:
-        kind = pa.float32()
+def joined(pieces: Sequence[pa.Table], roles: Roles) -> pa.Table:
+    """All steps in one table, their numbers as float64, whatever types of numbers the pieces have.
+
+    It knows which columns have numbers that are one in float64 (`rows.with_lost`).
+    """
+    lost = [lost_before(piece) | _lost(piece, roles) for piece in pieces]
+    steps = pa.concat_tables([_with_floats(piece, roles) for piece in pieces], promote_options="permissive")
+    return with_lost(steps, {name: pair for found in lost for name, pair in found.items()})
+
+
+def _with_floats(steps: pa.Table, roles: Roles) -> pa.Table:
+    for name in roles.all_numbers:
+        kind = pa.float64()
         for _ in range(depth(steps.schema.field(name).type)):
             kind = pa.list_(kind)
         steps = steps.set_column(steps.column_names.index(name), name, steps[name].cast(kind, safe=False))
     return steps
+
+
+def _lost(steps: pa.Table, roles: Roles) -> dict[str, tuple[str, str]]:
+    lost = {}
+    for name in roles.all_numbers:
+        cells = flat(steps[name])
+        if pair := lost_in_float64(unwrap(cells)[1] if depth(cells.type) else cells):
+            lost[name] = pair
+    return lost
 
 
 def check_columns(schema: pa.Schema, names: Sequence[str]) -> None:
@@ -164,11 +189,11 @@ def _labels(steps: pa.Table, offsets: np.ndarray, roles: Roles) -> tuple[pa.Arra
 
 
 def _matrix(steps: pa.Table, names: Sequence[str], missing: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Numeric columns side by side: float32 [S, numbers], NaN where a cell is empty; and each number's name.
+    """Numeric columns side by side: float64 [S, numbers], NaN where a cell is empty; and each number's name.
 
     A column of lists is as many numbers as its longest list has: `name[0]`, `name[1]` ...
     """
-    parts, called = [np.zeros((len(steps), 0), np.float32)], []
+    parts, called = [np.zeros((len(steps), 0))], []
     for name in names:
         cells = flat(steps[name])
         part = _lists(cells) if is_list(cells.type) else numbers(cells)[:, None]
@@ -182,13 +207,13 @@ def _matrix(steps: pa.Table, names: Sequence[str], missing: Sequence[str]) -> tu
 
 def _lists(cells: pa.Array) -> np.ndarray:
     sizes, items = unwrap(cells)
-    matrix = np.full((len(cells), int(sizes.max(initial=1))), np.nan, np.float32)
+    matrix = np.full((len(cells), int(sizes.max(initial=1))), np.nan)
     matrix[np.arange(matrix.shape[1]) < sizes[:, None]] = numbers(items)
     return matrix
 
 
 def _rows(values: np.ndarray, offsets: np.ndarray) -> pa.ListArray:
-    """float32 [S, W] -> list<fixed_size_list<float32, W>> [N]."""
+    """float64 [S, W] -> list<fixed_size_list<float64, W>> [N]."""
     return wrap(side_by_side(values.reshape(-1), values.shape[1]), np.diff(offsets))
 
 
@@ -206,7 +231,7 @@ def _not_finite(values: np.ndarray, offsets: np.ndarray, names: Sequence[str]) -
     return first_faults(bad_steps, offsets, reasons)
 
 
-def _seen(value: np.float32) -> str:
+def _seen(value: np.float64) -> str:
     if np.isnan(value):
         return (
             "empty or not a number; every feature needs one at every step: fill it in, or leave the sequence out, or "
