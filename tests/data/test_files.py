@@ -11,8 +11,11 @@ from hypothesis import strategies as st
 from pyarrow import fs
 
 from rayrnn.data.files import Listing, list_files, open_file_system, read_bytes
-from rayrnn.data.sources.csv_labels import lies_in_one_file
+from rayrnn.data.sources.csv_labels import find_labels
+from rayrnn.data.sources.source import Wanted
 from rayrnn.errors import DataError
+from rayrnn.recipe.data_sections import CsvData
+from tests.asked import needs
 
 NAMES = ("a.csv", "b.csv", "ab.csv", "b.txt", "x/a.csv", "x/y/a.csv", "x[1].csv", "1/part-0.csv", "2/part-0.csv")
 
@@ -72,9 +75,11 @@ def test_one_file_of_labels_is_found_wherever_it_lies(
     folder.mkdir()
     (folder / "labels.csv").write_text("a.csv,up\n")
     monkeypatch.chdir(folder)
-    assert lies_in_one_file("labels.csv", endpoint=None)
-    assert lies_in_one_file(f"{folder}/labels.csv", endpoint=None)
-    assert not lies_in_one_file("label*.csv", endpoint=None)
+    for labels, in_one_file in (("labels.csv", True), (f"{folder}/labels.csv", True), ("label*.csv", False)):
+        data = CsvData(path=str(folder), labels=labels)
+        found = find_labels(data, Wanted(needs("classification")), list_files(data.path))
+        assert found is not None
+        assert found.in_one_file == in_one_file
 
 
 def test_what_is_there_as_it_is_written_is_no_pattern(directory: Path) -> None:
