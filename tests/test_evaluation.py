@@ -21,6 +21,7 @@ from rayrnn.prediction.evaluate import Report, evaluate
 from rayrnn.recipe import task_of
 from rayrnn.runs.directory import Run
 from rayrnn.runs.model import load_network
+from rayrnn.tasks.metrics import Metrics
 from tests.asked import needs
 from tests.tasks.segments import segment
 from tests.untrained import make_run, outputs_of, wave, write_files
@@ -208,3 +209,27 @@ def test_the_report_is_json_that_any_reader_takes() -> None:
     values = json.loads(json.dumps(report.to_json()), parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
     assert (values["sequences"], values["classes"], values["r2"]) == (20, ["a", "b"], None)
     assert values["confusion_matrix"] == [[1, 0], [0, 1]]
+
+
+def test_answers_that_are_not_finite_leave_no_loss_behind_and_are_said(classified: Run, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", "classification", classified.recipe.data.model_dump(mode="json"))
+    parameters = load_network(run).state_dict()
+    run.write_model({name: torch.full_like(tensor, math.nan) for name, tensor in parameters.items()})
+    report = evaluate(run)
+    assert "loss           none: some of the network's answers are not finite" in report.to_text()
+    assert json.loads(json.dumps(report.to_json(), allow_nan=False))["loss"] is None
+
+
+def test_one_minibatch_without_a_loss_is_not_left_out_of_the_mean() -> None:
+    parts = [Metrics({}) for _ in range(3)]
+    for part, loss in zip(parts, (2.0, math.nan, 4.0), strict=True):
+        part.add_loss(torch.tensor(loss), torch.tensor(2))
+    assert parts[0].loss == 1
+    parts[0].merge([parts[2]])
+    assert (parts[0].loss, parts[0].num_targets) == (1.5, 4)
+    parts[0].merge([parts[1]])
+    assert math.isnan(parts[0].loss)
+    assert parts[0].num_targets == 6
+    empty = Metrics({})
+    empty.merge([parts[1]])
+    assert (math.isnan(empty.loss), empty.num_targets) == (True, 2)

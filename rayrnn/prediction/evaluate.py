@@ -54,8 +54,9 @@ class Report:
     num_left_out: int = 0
 
     def to_json(self) -> dict[str, Any]:
-        """What `rayrnn evaluate --json` prints; a number that does not exist (R2 of one answer) is null."""
-        finite = {name: None if _is_nan(value) else value for name, value in self.metrics.items()}
+        """What `rayrnn evaluate --json` prints; a number that does not exist (R2 of one answer, the loss of answers
+        that are not finite) is null."""
+        finite = {name: value if _is_there(value) else None for name, value in self.metrics.items()}
         values = {
             "data": self.data,
             "task": self.task,
@@ -69,7 +70,7 @@ class Report:
 
     def to_text(self) -> str:
         """What `rayrnn evaluate` prints."""
-        lines = [("data", self._describe_data()), ("loss", f"{self._show('loss')} {self.unit}")]
+        lines = [("data", self._describe_data()), ("loss", self._describe_loss())]
         scores = [name for name, value in self.metrics.items() if name != "loss" and not isinstance(value, list)]
         lines += [(_TITLES.get(name, name.replace("_", " ")), self._show(name)) for name in scores]
         text = "".join(f"{title:<{_TITLE_WIDTH}}{value}\n" for title, value in lines)
@@ -83,13 +84,18 @@ class Report:
             f"{self.padding_share:.1%} padding"
         )
 
+    def _describe_loss(self) -> str:
+        if _is_there(self.metrics["loss"]):
+            return f"{self._show('loss')} {self.unit}"
+        return "none: some of the network's answers are not finite, and what follows means little"
+
     def _show(self, name: str) -> str:
         value = self.metrics[name]
         return f"{value:.4f}" if name in ("accuracy", "macro_f1") else f"{value:.5g}"
 
 
-def _is_nan(value: object) -> bool:
-    return isinstance(value, float) and math.isnan(value)
+def _is_there(value: object) -> bool:
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _confusions(classes: Sequence[str], matrix: list[list[int]]) -> str:

@@ -4,6 +4,7 @@ B batch, T time, V symbols or classes, N targets that count.
 """
 
 import copy
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import cast
@@ -24,27 +25,31 @@ class Metrics:
 
     def __init__(self, scores: Mapping[str, Metric]) -> None:
         self._loss = _alone(MeanMetric().set_dtype(torch.float64))
+        #: targets in minibatches whose loss is NaN, which MeanMetric leaves out
+        self._num_broken = 0
         self.scores = {name: _alone(score) for name, score in scores.items()}
 
     @property
     def num_targets(self) -> int:
         """How many targets were counted."""
-        return int(cast(torch.Tensor, self._loss.weight))
+        return int(cast(torch.Tensor, self._loss.weight)) + self._num_broken
 
     @property
     def loss(self) -> float:
-        """The mean loss a target.
+        """The mean loss a target; NaN where that of one minibatch is.
 
         Raises:
             DataError: nothing was counted.
         """
         if not self.num_targets:
             raise DataError("there is nothing to measure: no sequence here has a target; give sequences with labels")
-        return float(self._loss.compute())
+        return math.nan if self._num_broken else float(self._loss.compute())
 
     def add_loss(self, loss_sum: torch.Tensor, num_targets: torch.Tensor) -> None:
         """Count the losses of some targets."""
-        if num_targets:
+        if loss_sum.isnan():
+            self._num_broken += int(num_targets)
+        elif num_targets:
             self._loss.update(loss_sum.double() / num_targets, weight=num_targets)
 
     def value(self, name: str) -> float:
@@ -55,9 +60,12 @@ class Metrics:
         """Add what other workers counted for the same task."""
         for other in others:
             if not self.num_targets:
-                self._loss, self.scores = copy.deepcopy((other._loss, other.scores))
+                self._loss, self._num_broken, self.scores = copy.deepcopy(
+                    (other._loss, other._num_broken, other.scores)
+                )
             elif other.num_targets:
                 self._loss.merge_state(other._loss)
+                self._num_broken += other._num_broken
                 for name, score in self.scores.items():
                     score.merge_state(other.scores[name])
 

@@ -56,7 +56,10 @@ class Progress:
 
         Args:
             early_stopping: evaluations without a better loss that end the run; 0 never does.
+            loss: where it is not finite, there is none: nothing was compared.
         """
+        if not math.isfinite(loss):
+            return replace(self, sums=self.sums + 1)
         if loss < self.best_loss:
             return replace(
                 self, sums=self.sums + 1, best_loss=loss, best_round=self.round, evaluations_without_better=0

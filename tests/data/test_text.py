@@ -43,6 +43,17 @@ def test_length_zero_keeps_a_text_whole_and_marks_its_end() -> None:
     assert list(cut("t", "", 0)) == []
 
 
+@pytest.mark.parametrize("text", ["a" * 100, "ä" * 25])
+def test_a_sequence_that_is_too_long_for_arrow_is_refused_with_a_length_that_is_not(
+    monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setattr("rayrnn.data.sources.text.MOST_BYTES", 100)
+    for length in (0, len(text)):
+        with pytest.raises(DataError, match=rf"{len(text)} symbols in one.* set data\.length to less than {len(text)}"):
+            list(cut("t", text, length))
+    assert len(list(cut("t", text, len(text) - 2))) == 2
+
+
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_text_in_the_recipe_is_cut_like_a_file() -> None:
     assert rows(text="abcdefgh", length=3) == [("text:0", "abcd"), ("text:1", "defg"), ("text:2", "gh")]

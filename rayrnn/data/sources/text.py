@@ -21,6 +21,8 @@ from rayrnn.wording import counted
 TASK_BYTES = 16 * 2**20
 #: tasks that share the reading of small files
 FEWEST_TASKS = 16
+#: bytes of one sequence, at most: Arrow counts those of a block of strings in 32 bits
+MOST_BYTES = 2**31 - 2**27
 #: symbols in one block, about
 BLOCK_SYMBOLS = 16 * 2**20
 
@@ -60,7 +62,17 @@ class Text:
 
 
 def cut(name: str, text: str, length: int) -> Iterator[tuple[str, str]]:
-    """Yield the sequences of one text with their keys; a rest of one symbol, which has no step, is left out."""
+    """Yield the sequences of one text with their keys; a rest of one symbol, which has no step, is left out.
+
+    Raises:
+        DataError: one of them is longer than a sequence may be.
+    """
+    most = MOST_BYTES // (1 if text.isascii() else 4)
+    if (longest := min(len(text), length or len(text))) >= most:
+        raise DataError(
+            f"{name} has {longest:,} symbols in one sequence, more than fit into one: set data.length to less than "
+            f"{most:,}"
+        )
     if length == 0:
         if text:
             yield f"{name}:0", text + END
