@@ -4,6 +4,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from rayrnn.cluster import packages
 from rayrnn.cluster.cluster_file import read_cluster_file
 from rayrnn.cluster.launcher import HostPackages, launch_config
 from rayrnn.cluster.on_host import install
-from rayrnn.cluster.on_host.facts import end_processes, members
+from rayrnn.cluster.on_host.facts import end_processes, members, users
 
 SHIPPED = Path(__file__).parent.parent / "cluster.yaml"
 WHEEL = "rayrnn-0.1.0-py3-none-any.whl"
@@ -141,34 +143,96 @@ def lack(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
     monkeypatch.setattr("rayrnn.cluster.packages.version", found)
 
 
-WRITES = "import sys, time; file = open(sys.argv[1], 'w'); print(flush=True); time.sleep(600)"
+PROGRAM = "import sys, time; files = [open(path, 'a') for path in sys.argv[1:]]; print(flush=True); time.sleep(600)"
 READS = "import sys, time; file = open(sys.argv[1]); print(flush=True); time.sleep(600)"
 HAS_A_CHILD = "env -i sleep 600 & echo $!; wait"
 
 
-def test_the_processes_of_a_ray_are_those_that_are_marked_or_write_there_and_their_children(tmp_path: Path) -> None:
-    (tmp_path / "ray").mkdir()
-    log = str(tmp_path / "ray" / "log")
-    marked = os.environ | {"RAY_TMPDIR": str(tmp_path)}
-    commands = [
-        (["sh", "-c", HAS_A_CHILD], marked),
-        ([sys.executable, "-c", WRITES, log], dict(os.environ)),
-        ([sys.executable, "-c", READS, log], dict(os.environ)),
-    ]
-    (tmp_path / "ray" / "log").touch()
-    started = [subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) for command, env in commands]
-    said = [process.stdout.readline().strip() for process in started]
-    parent, writer, reader = (process.pid for process in started)
-    try:
-        assert members(str(tmp_path)) == sorted([parent, int(said[0]), writer])
-        assert end_processes(str(tmp_path)) == []
-        assert [process.wait(timeout=60) for process in started[:2]] == [-signal.SIGTERM, -signal.SIGTERM]
-        assert started[2].poll() is None, "who only reads a log is nobody's"
-        assert reader not in members(str(tmp_path))
-    finally:
-        for process in started:
-            process.kill()
-            process.wait()
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where a Ray has its files."""
+    (tmp_path / "ray" / "logs").mkdir(parents=True)
+    (tmp_path / "ray" / "logs" / "raylet.out").touch()
+    return tmp_path
+
+
+@contextmanager
+def running(*command: str, **environment: str) -> Iterator[int]:
+    """A process that has begun."""
+    with subprocess.Popen(command, env=os.environ | environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        yield process.pid
+        process.kill()
+
+
+def titled(title: str) -> tuple[str, ...]:
+    """A program that has its title, or its command, from somewhere else."""
+    shown = "import os, sys; os.execv(sys.executable, [sys.argv[1], '-c', *sys.argv[2:]])"
+    return (sys.executable, "-c", shown, title, PROGRAM)
+
+
+def at(place: str) -> tuple[str, ...]:
+    """A program of Ray's own, as it is started."""
+    path = Path(place)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(PROGRAM)
+    return (sys.executable, str(path))
+
+
+@pytest.mark.parametrize(
+    "title", ["ray::IDLE", "ray::RayTrainWorker.run", "gcs_server", "/a/b/raylet", "ray-dashboard-X"]
+)
+def test_a_process_with_a_title_of_ray_and_a_log_is_of_that_ray(folder: Path, title: str) -> None:
+    with running(*titled(title), f"{folder}/ray/logs/log") as process:
+        assert members(str(folder)) == [process]
+        assert members(str(folder / "other")) == []
+
+
+@pytest.mark.parametrize("program", ["_private/log_monitor", "dashboard/dashboard", "_private/workers/default_worker"])
+def test_a_program_of_ray_with_a_log_is_of_that_ray(folder: Path, program: str) -> None:
+    with running(*at(f"{folder}/site-packages/ray/{program}.py"), f"{folder}/ray/logs/log") as process:
+        assert members(str(folder)) == [process]
+
+
+def test_what_a_worker_has_started_is_of_its_ray(folder: Path) -> None:
+    with running(sys.executable, "-c", PROGRAM, f"{folder}/ray/logs/worker.log", RAY_RAYLET_PID="1") as process:
+        assert members(str(folder)) == [process]
+
+
+@pytest.mark.parametrize(
+    ("command", "environment"),
+    [
+        ((sys.executable, "-c", PROGRAM, "{}/logs/python-core-driver-01_2.log", "{}/logs/events"), {}),
+        ((sys.executable, "-c", PROGRAM, "{}/logs/python-core-driver-01_2.log"), {"RAY_TMPDIR": "{}/.."}),
+        ((*titled("jupyter"), "{}/logs/java-core-driver-01_2.log"), {}),
+        ((sys.executable, "-c", PROGRAM, "{}/logs/notes"), {}),
+        ((sys.executable, "-c", READS, "{}/logs/raylet.out"), {}),
+        ((*titled("ray::IDLE"), "{}-of-another"), {}),
+    ],
+    ids=["joined", "joined, with Ray's folder", "a notebook", "an editor", "a reader", "another Ray"],
+)
+def test_a_program_that_only_uses_a_ray_or_looks_at_it_is_not_of_it(
+    folder: Path, command: tuple[str, ...], environment: dict[str, str]
+) -> None:
+    place = f"{folder}/ray"
+    words = [word.replace("{}", place) for word in command]
+    settings = {name: str(Path(value.replace("{}", place)).resolve()) for name, value in environment.items()}
+    with running(*words, **settings) as process:
+        assert members(str(folder)) == []
+        joined = [user["process"] for user in users(str(folder))]
+        assert joined == ([process] if "core-driver" in str(command) else [])
+        assert end_processes(str(folder)) == []
+        assert Path(f"/proc/{process}").exists()
+
+
+def test_the_processes_of_a_ray_and_their_children_end(folder: Path) -> None:
+    with running("sh", "-c", HAS_A_CHILD, RAY_TMPDIR=str(folder)) as parent:
+        found = members(str(folder))
+        assert parent in found
+        assert len(found) == 2
+        assert end_processes(str(folder)) == []
+        assert members(str(folder)) == []
 
 
 def test_a_process_that_ignores_being_asked_is_made_to_end(tmp_path: Path) -> None:

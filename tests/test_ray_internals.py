@@ -160,6 +160,10 @@ def test_a_value_in_the_heads_store_is_replaced_read_and_removed(address: str) -
     assert ray_internals.read_head_store(address, "a test", ["other", "key"]) == [b"two"]
     ray_internals.remove_from_head_store("a test", "key")
     assert ray_internals.read_head_store(address, "a test", ["key"]) == []
+    assert ray_internals.get_from_head_store("a test", "key") is None
+    ray_internals.leave_in_head_store(address, "a test", {"key": b"from outside"})
+    assert ray_internals.get_from_head_store("a test", "key") == b"from outside"
+    ray_internals.remove_from_head_store("a test", "key")
 
 
 def test_each_nodes_free_resources_are_known(ray_cluster: None) -> None:

@@ -1,6 +1,7 @@
 """The commands about clusters: up, down, status, attach, doctor."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,10 +9,12 @@ import typer
 
 from rayrnn.cli.completion import complete_recipe, complete_yaml
 from rayrnn.cli.runs import Trust, show_there
-from rayrnn.cli.talk import console, escape, give
+from rayrnn.cli.talk import confirm, console, escape, give, say
 
 if TYPE_CHECKING:
+    from rayrnn.cluster.cluster_file import ClusterFile
     from rayrnn.cluster.plan import UpOptions
+    from rayrnn.cluster.status import ClusterStatus, LiveRun
 
 
 def up(
@@ -97,7 +100,7 @@ def _up_hosts(file: Path, options: "UpOptions", *, yes: bool, dry_run: bool) -> 
         planned = plan_up(cluster, options)
     show_plan(console(), planned)
     planned.refuse()
-    if not dry_run and (yes or typer.confirm("bring it up?", err=True)):
+    if not dry_run and confirm("bring it up?", yes=yes):
         with console().status("bringing the hosts up") as status:
             verification = bring_up(planned, say=lambda line: status.update(escape(line.strip()[:90])))
         show_verification(console(), cluster, verification)
@@ -111,14 +114,21 @@ def down(
             autocompletion=complete_yaml,
         ),
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before hosts are touched.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask, also where it is in use.")] = False,
 ) -> None:
-    """End what `rayrnn up` started, and nothing else."""
+    """End what `rayrnn up` started, and nothing else; runs write a checkpoint first."""
     if file is not None:
         _down_hosts(file, yes=yes)
         return
-    from rayrnn.cluster.local_head import stop_head
+    from rayrnn.cluster.ending import stop_runs, users_of
+    from rayrnn.cluster.local_head import running_head, stop_head
 
+    head = running_head()
+    users = users_of(head.address if head else None)
+    if users:
+        jobs = [job.job for job in users.jobs]
+        if not _see_off(users, lambda: stop_runs(users.address, jobs), yes=yes):
+            return
     with console().status("ending Ray on this machine"):
         was_there = stop_head()
     console().print("rayrnn is down" if was_there else "nothing to end: `rayrnn up` has started nothing here")
@@ -127,15 +137,53 @@ def down(
 def _down_hosts(file: Path, *, yes: bool) -> None:
     from rayrnn.cluster.bring_up import take_down
     from rayrnn.cluster.cluster_file import read_cluster_file
+    from rayrnn.cluster.ending import stop_runs_there
     from rayrnn.cluster.show import show_cluster_file
+    from rayrnn.cluster.ssh import shell_of_head
 
     cluster = read_cluster_file(file)
     show_cluster_file(console(), cluster)
-    if yes or typer.confirm("take it down?", err=True):
-        with console().status("taking the hosts down") as status:
-            ended = take_down(cluster, say=lambda line: status.update(escape(line.strip()[:90])))
-        where = f": ended on {', '.join(ended)}" if ended else ""
-        console().print(f"{cluster.name} is down{where}")
+    users = _users_of_hosts(cluster)
+    if users:
+        if not _see_off(users, lambda: stop_runs_there(shell_of_head(cluster), cluster.name), yes=yes):
+            return
+    elif not confirm("take it down?", yes=yes):
+        return
+    with console().status("taking the hosts down") as status:
+        ended = take_down(cluster, say=lambda line: status.update(escape(line.strip()[:90])))
+    where = f": ended on {', '.join(ended)}" if ended else ""
+    console().print(f"{cluster.name} is down{where}")
+
+
+def _users_of_hosts(cluster: "ClusterFile") -> "ClusterStatus | None":
+    """Who uses it, as far as the head can say that: it may be down, or have another rayrnn or none."""
+    from rayrnn.cluster.ending import users_there
+    from rayrnn.cluster.ssh import Unreachable, shell_of_head
+    from rayrnn.errors import ClusterError
+
+    try:
+        with console().status("looking who uses it"):
+            return users_there(shell_of_head(cluster), cluster.name)
+    except Unreachable:
+        return None  # `take_down` names it
+    except ClusterError:
+        say("note: who uses the cluster is not known: its head has no rayrnn that could say it")
+        return None
+
+
+def _see_off(users: "ClusterStatus", stop: "Callable[[], tuple[LiveRun, ...]]", *, yes: bool) -> bool:
+    """Have those who use a cluster know that it ends, if the user wants that; whether it is to end."""
+    from rayrnn.cluster.ending import PATIENCE
+    from rayrnn.cluster.show import show_users
+
+    show_users(console(), users)
+    if not confirm("end it all the same?", yes=yes):
+        return False
+    with console().status("waiting for the runs to finish their round and write a checkpoint"):
+        left = stop()
+    for run in left:
+        say(f"note: {run.run} has not ended within {PATIENCE:g} s; it can go on from its newest checkpoint")
+    return True
 
 
 def attach(file: Annotated[Path, typer.Argument(help="The cluster file.", autocompletion=complete_yaml)]) -> None:

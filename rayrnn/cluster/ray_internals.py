@@ -142,6 +142,19 @@ def remove_from_head_store(space: str, key: str) -> None:
     _internal_kv_del(key, namespace=space)
 
 
+def get_from_head_store(space: str, key: str) -> bytes | None:
+    """A value, where there is one; this process has joined the cluster."""
+    value: bytes | None = _internal_kv_get(key, namespace=space)
+    return value
+
+
+def leave_in_head_store(address: str, space: str, values: Mapping[str, bytes]) -> None:
+    """Replace values by their keys; this process need not have joined the cluster."""
+    client = GcsClient(address=address)
+    for key, value in values.items():
+        client.internal_kv_put(key.encode(), value, True, namespace=space.encode())
+
+
 def read_head_store(address: str, space: str, keys: Iterable[str]) -> list[bytes]:
     """Those of the values that are there, in the order of their keys; this process need not have joined the cluster."""
     client = GcsClient(address=address)

@@ -85,8 +85,16 @@ class Shell:
             ClusterError: it failed; says its last words.
         """
         program = Path(facts.__file__).read_text(encoding="utf-8")
-        said = self.run(f"exec python3 - {shlex.join([verb, *arguments])}", input=program, timeout=timeout)
-        return json.loads(said.splitlines()[-1])
+        return self.answer(f"exec python3 - {shlex.join([verb, *arguments])}", input=program, timeout=timeout)
+
+    def answer(self, script: str, *, input: str = "", timeout: float | None = None) -> Any:
+        """What a script prints last, a line of JSON.
+
+        Raises:
+            Unreachable: there is no way to the host.
+            ClusterError: it failed; says its last words.
+        """
+        return json.loads(self.run(script, input=input, timeout=timeout).splitlines()[-1])
 
     def enter(self, cluster: str) -> None:
         """Become a shell on the host, whose commands find the Ray of a cluster and show it the token."""
