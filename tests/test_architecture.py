@@ -48,7 +48,7 @@ FLOOR_PLAN = """
     rayrnn.cluster.cluster_file rayrnn.cluster.local_head
     rayrnn.cluster.connection rayrnn.cluster.kuberay rayrnn.cluster.launcher rayrnn.cluster.ssh
     rayrnn.cluster rayrnn.cluster.inspection rayrnn.cluster.status
-    rayrnn.cluster.ending rayrnn.cluster.on_host.verify rayrnn.cluster.plan
+    rayrnn.cluster.ending rayrnn.cluster.holding rayrnn.cluster.on_host.verify rayrnn.cluster.plan
     rayrnn.cluster.bring_up rayrnn.cluster.doctor
     rayrnn.cluster.show
     rayrnn.runs.schema

@@ -1,5 +1,6 @@
 """What lands on a host: rayrnn with the packages of this machine, once, and by the host's own pip."""
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -15,7 +16,7 @@ from rayrnn_spark.hosts import SPARK, spark_packages
 from rayrnn.cluster import packages
 from rayrnn.cluster.cluster_file import read_cluster_file
 from rayrnn.cluster.launcher import HostPackages, launch_config
-from rayrnn.cluster.on_host import install
+from rayrnn.cluster.on_host import facts, install
 from rayrnn.cluster.on_host.facts import end_processes, members, users
 
 SHIPPED = Path(__file__).parent.parent / "cluster.yaml"
@@ -233,6 +234,48 @@ def test_the_processes_of_a_ray_and_their_children_end(folder: Path) -> None:
         assert len(found) == 2
         assert end_processes(str(folder)) == []
         assert members(str(folder)) == []
+
+
+def on_host(home: Path, *words: str) -> None:
+    command = [sys.executable, facts.__file__, *words]
+    environment = {"HOME": str(home), "PATH": os.environ["PATH"]}
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+
+
+def bring_token(home: Path, cluster: str, text: str = "secret") -> None:
+    """What `rayrnn up` does on a host of this home."""
+    on_host(home, "claim", cluster, hashlib.sha256(text.encode()).hexdigest())
+    (home / ".ray").mkdir(exist_ok=True)
+    (home / ".ray" / "auth_token").write_text(text)
+
+
+def test_the_token_of_a_home_goes_with_the_last_cluster_that_uses_it(tmp_path: Path) -> None:
+    token, key = tmp_path / ".ray" / "auth_token", tmp_path / "ray_bootstrap_key.pem"
+    for cluster in ("rayrnn-test-one", "rayrnn-test-two", "rayrnn-test-one"):
+        bring_token(tmp_path, cluster)
+    key.touch()
+    on_host(tmp_path, "end", "rayrnn-test-one")
+    on_host(tmp_path, "end", "rayrnn-test-one")
+    assert token.exists()
+    assert key.exists()
+    on_host(tmp_path, "end", "rayrnn-test-two")
+    assert not token.exists()
+    assert not key.exists()
+
+
+def test_a_token_that_was_there_before_or_is_used_by_a_head_of_the_user_stays(tmp_path: Path) -> None:
+    token = tmp_path / ".ray" / "auth_token"
+    token.parent.mkdir()
+    token.write_text("of the user")
+    bring_token(tmp_path, "rayrnn-test-one", "of the user")
+    on_host(tmp_path, "end", "rayrnn-test-one")
+    assert token.read_text() == "of the user"
+    token.unlink()
+    bring_token(tmp_path, "rayrnn-test-one")
+    (tmp_path / ".local/state/rayrnn").mkdir(parents=True)
+    (tmp_path / ".local/state/rayrnn/head.json").write_text('{"folder": "/tmp/rayrnn-head-of-the-user"}')
+    on_host(tmp_path, "end", "rayrnn-test-one")
+    assert token.exists()
 
 
 def test_a_process_that_ignores_being_asked_is_made_to_end(tmp_path: Path) -> None:

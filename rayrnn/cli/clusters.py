@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -89,6 +90,7 @@ def _print_manifest(file: Path | None) -> None:
 def _up_hosts(file: Path, options: "UpOptions", *, yes: bool, dry_run: bool) -> None:
     from rayrnn.cluster.bring_up import bring_up
     from rayrnn.cluster.cluster_file import read_cluster_file
+    from rayrnn.cluster.holding import held
     from rayrnn.cluster.launcher import check_this_machine
     from rayrnn.cluster.plan import plan_up
     from rayrnn.cluster.show import show_cluster_file, show_plan, show_verification
@@ -96,14 +98,15 @@ def _up_hosts(file: Path, options: "UpOptions", *, yes: bool, dry_run: bool) -> 
     cluster = read_cluster_file(file)
     show_cluster_file(console(), cluster)
     check_this_machine(cluster)
-    with console().status("looking at the hosts"):
-        planned = plan_up(cluster, options)
-    show_plan(console(), planned)
-    planned.refuse()
-    if not dry_run and confirm("bring it up?", yes=yes):
-        with console().status("bringing the hosts up") as status:
-            verification = bring_up(planned, say=lambda line: status.update(escape(line.strip()[:90])))
-        show_verification(console(), cluster, verification)
+    with held(cluster) if not dry_run else nullcontext():
+        with console().status("looking at the hosts"):
+            planned = plan_up(cluster, options)
+        show_plan(console(), planned)
+        planned.refuse()
+        if not dry_run and confirm("bring it up?", yes=yes):
+            with console().status("bringing the hosts up") as status:
+                verification = bring_up(planned, say=lambda line: status.update(escape(line.strip()[:90])))
+            show_verification(console(), cluster, verification)
 
 
 def down(
@@ -137,22 +140,28 @@ def down(
 def _down_hosts(file: Path, *, yes: bool) -> None:
     from rayrnn.cluster.bring_up import take_down
     from rayrnn.cluster.cluster_file import read_cluster_file
-    from rayrnn.cluster.ending import stop_runs_there
+    from rayrnn.cluster.holding import held
     from rayrnn.cluster.show import show_cluster_file
-    from rayrnn.cluster.ssh import shell_of_head
 
     cluster = read_cluster_file(file)
     show_cluster_file(console(), cluster)
-    users = _users_of_hosts(cluster)
-    if users:
-        if not _see_off(users, lambda: stop_runs_there(shell_of_head(cluster), cluster.name), yes=yes):
+    with held(cluster):
+        if not _may_end(cluster, yes=yes):
             return
-    elif not confirm("take it down?", yes=yes):
-        return
-    with console().status("taking the hosts down") as status:
-        ended = take_down(cluster, say=lambda line: status.update(escape(line.strip()[:90])))
+        with console().status("taking the hosts down") as status:
+            ended = take_down(cluster, say=lambda line: status.update(escape(line.strip()[:90])))
     where = f": ended on {', '.join(ended)}" if ended else ""
     console().print(f"{cluster.name} is down{where}")
+
+
+def _may_end(cluster: "ClusterFile", *, yes: bool) -> bool:
+    from rayrnn.cluster.ending import stop_runs_there
+    from rayrnn.cluster.ssh import shell_of_head
+
+    users = _users_of_hosts(cluster)
+    if users is None:
+        return confirm("take it down?", yes=yes)
+    return _see_off(users, lambda: stop_runs_there(shell_of_head(cluster), cluster.name), yes=yes)
 
 
 def _users_of_hosts(cluster: "ClusterFile") -> "ClusterStatus | None":

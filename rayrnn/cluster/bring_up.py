@@ -75,9 +75,10 @@ def bring_up(plan: UpPlan, say: Say) -> Verification:
     text = yaml.safe_dump(launch_config(file, host_packages, addresses), sort_keys=False)
     given = folder / "launch.yaml"
     same = given.exists() and given.read_text(encoding="utf-8") == text
-    # Ray never tries a host again whose setup has failed once
     failed = folder / "failed"
-    restart = _must_restart(plan, host_packages) or (failed.exists() and not options.no_restart)
+    why = why_restart(plan, host_packages, failed=failed.exists())
+    refuse_restart(plan, why)
+    restart = bool(why) or not (plan.head_runs_ray if plan.chosen else options.no_restart)
     if restart or not same or not all(host.runs_ray for host in plan.chosen):
         if restart:
             shutil.rmtree(folder / "ray", ignore_errors=True)  # what the launcher remembers of an earlier cluster
@@ -87,9 +88,12 @@ def bring_up(plan: UpPlan, say: Say) -> Verification:
         if plan.chosen and not restart:
             shell_of(file, plan.chosen[0].address).ask("add_workers", file.name, *addresses[1:])
         run_launcher("up", file, given, say, _options(plan, restart=restart))
-    failed.touch()
-    verification = verify_hosts(file, addresses, say)
-    failed.unlink()
+    try:
+        verification = verify_hosts(file, addresses, say)
+    except ClusterError:
+        failed.touch()
+        raise
+    failed.unlink(missing_ok=True)
     verification.was_up = not restart
     return verification
 
@@ -155,14 +159,35 @@ def verify_hosts(file: ClusterFile, addresses: tuple[str, ...], say: Say) -> Ver
     return verification
 
 
-def _must_restart(plan: UpPlan, host_packages: HostPackages) -> bool:
-    """Whether no Ray runs on the head, or one that lacks something of what is to be installed."""
-    if not plan.chosen or not plan.chosen[0].runs_ray:
-        return True
-    if plan.options.no_restart or plan.options.python:
-        return False
+def why_restart(plan: UpPlan, host_packages: HostPackages, *, failed: bool) -> str:
+    """Why the Ray that runs on the head has to be started again; empty where none runs, or that can stay.
+
+    Args:
+        failed: the last `up` found that a host had not joined or was not able to do its part.
+    """
+    if not plan.head_runs_ray or plan.options.no_restart:
+        return ""
+    if failed:
+        return "a host did not do its part after the last `rayrnn up`, and Ray never tries such a host again"
     facts = plan.chosen[0].facts
-    return facts["build"] != host_packages.build or not set(host_packages.packages) <= set(facts["installed"])
+    same = facts["build"] == host_packages.build and set(host_packages.packages) <= set(facts["installed"])
+    return "" if same or plan.options.python else "it runs another rayrnn than this machine's, or lacks a package"
+
+
+def refuse_restart(plan: UpPlan, why: str) -> None:
+    """Have nobody's Ray started again below them.
+
+    Raises:
+        ClusterError: it would be; names the programs that use it.
+    """
+    users = [(host.address, user) for host in plan.chosen for user in host.facts.get("users", [])]
+    if why and users:
+        listed = "\n".join(f"  process {user['process']} on {where}: {user['command'][:200]}" for where, user in users)
+        down = command_line("rayrnn", "down", plan.file.path)
+        raise ClusterError(
+            f"the cluster's Ray has to be started again ({why}), and it is in use:\n{listed}\n"
+            f"wait for them; or `{down}`, which lets runs write a checkpoint first; or --no-restart"
+        )
 
 
 def _token_file(folder: Path) -> Path:
@@ -176,10 +201,9 @@ def _token_file(folder: Path) -> Path:
 
 
 def _claim_tokens(plan: UpPlan) -> None:
-    """Where there is no token yet, the one that comes now will go with the cluster."""
-    digest = token_digest()
-    bare = [host for host in plan.chosen if host.facts["token"]["sha256"] is None]
-    for answer in side_by_side(bare, lambda host: shell_of(plan.file, host.address).ask("claim", str(digest))):
+    """Where there is no token yet, the one that comes now will go with the last cluster that uses it."""
+    name, digest = plan.file.name, str(token_digest())
+    for answer in side_by_side(plan.chosen, lambda host: shell_of(plan.file, host.address).ask("claim", name, digest)):
         if isinstance(answer, ClusterError):
             raise answer
 

@@ -64,7 +64,10 @@ def users_there(head: Shell, cluster: str) -> ClusterStatus | None:
         ClusterError: what is installed there cannot say it.
     """
     answer = head.answer(f"exec python3 -m rayrnn.cluster.ending users {shlex.quote(cluster)}")
-    return None if answer is None else ClusterStatus.from_json(answer)
+    try:
+        return None if answer is None else ClusterStatus.from_json(answer)
+    except (LookupError, TypeError):
+        raise ClusterError(f"{head.address} answers as another rayrnn would") from None
 
 
 def stop_runs_there(head: Shell, cluster: str) -> tuple[LiveRun, ...]:

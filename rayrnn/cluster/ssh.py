@@ -48,9 +48,15 @@ class Shell:
     options: tuple[str, ...]
 
     def command(self, script: str, *, terminal: bool = False) -> list[str]:
-        """The ssh command that runs a script there, in a login shell that finds rayrnn first."""
+        """The ssh command that runs a script there, in a login shell that finds rayrnn first.
+
+        Without a terminal, stdout has what the script prints and nothing of what the user's own settings say there.
+        """
         inside = f"PATH={HOST_PATH}; {script}"
-        return ["ssh", *(["-t"] * terminal), *self.options, self.target, f"bash --login -c {shlex.quote(inside)}"]
+        if terminal:
+            return ["ssh", "-t", *self.options, self.target, _login_shell(inside)]
+        outside = f"exec 3>&1 1>&2; exec {_login_shell(f'exec 1>&3 3>&-; {inside}')}"
+        return ["ssh", *self.options, self.target, f"bash -c {shlex.quote(outside)}"]
 
     def run(self, script: str, *, input: str = "", timeout: float | None = None) -> str:
         """Run a script there; its stdout.
@@ -94,7 +100,11 @@ class Shell:
             Unreachable: there is no way to the host.
             ClusterError: it failed; says its last words.
         """
-        return json.loads(self.run(script, input=input, timeout=timeout).splitlines()[-1])
+        said = self.run(script, input=input, timeout=timeout)
+        try:
+            return json.loads(said.splitlines()[-1])
+        except (IndexError, ValueError):
+            raise ClusterError(f"{self.address} has said what is no answer of rayrnn's:\n{last_lines(said)}") from None
 
     def enter(self, cluster: str) -> None:
         """Become a shell on the host, whose commands find the Ray of a cluster and show it the token."""
@@ -105,6 +115,10 @@ class Shell:
     def _how(self) -> str:
         key = self.options[:2] if self.options[0] == "-i" else ()
         return shlex.join(["ssh", *key, self.target])
+
+
+def _login_shell(script: str) -> str:
+    return f"bash --login -c {shlex.quote(script)}"
 
 
 def _settings(cluster: str) -> str:

@@ -28,7 +28,9 @@ PROGRAM = ".rayrnn/on_host.py"
 INSTALLER = ".rayrnn/install.py"
 VENV = ".rayrnn/venv"
 WHEELS = ".rayrnn/wheels"
+#: the token of this home comes from rayrnn: its SHA-256; and the clusters that use it, for hosts may share their home
 CLAIM = ".rayrnn/token"
+CLUSTERS = ".rayrnn/clusters"
 #: of a head, its runs by their jobs
 RUNS = ".rayrnn/runs"
 #: copies of other hosts' runs
@@ -129,10 +131,16 @@ def address(other: str) -> None:
         print(probe.getsockname()[0])
 
 
-def claim(token: str) -> None:
-    """Remember that the token (its SHA-256) comes from rayrnn, and goes with it."""
-    os.makedirs(os.path.dirname(at_home(CLAIM)), exist_ok=True)
-    with open(at_home(CLAIM), "w") as file:
+def claim(name: str, token: str) -> None:
+    """Remember that the token of this home is used by the cluster, and, where it is not there yet, comes from rayrnn.
+
+    The token is named by its SHA-256. It goes with the last cluster that uses it.
+    """
+    os.makedirs(at_home(CLUSTERS), exist_ok=True)
+    if _token()["sha256"] is None:
+        with open(at_home(CLAIM), "w") as file:
+            file.write(token)
+    with open(at_home(CLUSTERS, name), "w") as file:
         file.write(token)
     print("{}")
 
@@ -158,15 +166,30 @@ def end(name: str) -> int:
     if f'"folder": "{folder}"' in (_read(record_of_head()) or ""):
         os.unlink(record_of_head())
     shutil.rmtree(folder, ignore_errors=True)
-    claimed = _read(at_home(CLAIM))
-    gone = [*LEFT_ON_HEAD, CLAIM]
-    if claimed and _token()["sha256"] == claimed:
-        gone.append(TOKEN)
-    for file in gone:
+    for file in _of_no_other_cluster(name):
         with suppress(FileNotFoundError):
             os.unlink(at_home(file))
     print(json.dumps({"ended": was_there, "left": left}))
     return 1 if left else 0
+
+
+def _of_no_other_cluster(name: str) -> list[str]:
+    """What this home has for this cluster alone, now that it ends."""
+    own = os.path.join(CLUSTERS, name)
+    others = [other for other in _names_in(at_home(CLUSTERS)) if other != name]
+    if others:
+        return [own]
+    claimed = _read(at_home(CLAIM))
+    # a head that `rayrnn up` has started on this machine, for its user, shows the same token
+    is_ours = claimed and _token()["sha256"] == claimed and not os.path.exists(record_of_head())
+    return [own, *LEFT_ON_HEAD, CLAIM, *([TOKEN] if is_ours else [])]
+
+
+def _names_in(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
 
 
 def at_home(*names: str) -> str:
@@ -236,7 +259,7 @@ def java_version(home: str) -> int | None:
 
 def folder_of(name: str) -> str:
     """Short, as the paths of Ray's sockets must be."""
-    short = name if re.match(r"[\w.-]{1,16}$", name) else hashlib.sha256(name.encode()).hexdigest()[:16]
+    short = name if re.fullmatch(r"[A-Za-z0-9_.-]{1,16}", name) else hashlib.sha256(name.encode()).hexdigest()[:16]
     return "/tmp/rayrnn-" + short
 
 
