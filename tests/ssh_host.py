@@ -43,12 +43,11 @@ class SshHost:
     def head(self) -> Head:
         return find_head(self.file)
 
-    def known_by(self, known_hosts: Path, *names: str) -> None:
-        """Have a file of known hosts name its key."""
-        known_hosts.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        kind, key, *_ = self.host_key.with_suffix(".pub").read_text().split()
-        with known_hosts.open("a") as file:
-            file.write(f"{','.join(names or (ADDRESS,))} {kind} {key}\n")
+    @property
+    def fingerprint(self) -> str:
+        """Of its key, as ssh-keygen says it."""
+        command = ["ssh-keygen", "-lf", str(self.host_key)]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[1]
 
     def change_key(self) -> None:
         """From now on it shows another."""

@@ -123,7 +123,8 @@ def test_hosts_that_are_not_reached_are_named_before_anything_is_touched(home: P
     for host in ("head.invalid", "worker.invalid"):
         assert f"{host}: {host} is not reached by `ssh -i {home}/.ssh/id_ed25519 ubuntu@{host}`" in ended.stderr
     assert "Traceback" not in ended.stderr
-    assert sorted(path.name for path in home.iterdir()) == [".ssh", "cluster.yaml"]
+    files = {path.relative_to(home).as_posix() for path in home.rglob("*") if path.is_file()}
+    assert files == {".ssh/id_ed25519", "cluster.yaml", ".local/state/rayrnn/held/rayrnn"}
 
 
 @pytest.mark.parametrize("name", ["../..", "keep", "../../../keep"])

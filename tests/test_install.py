@@ -105,7 +105,9 @@ def test_hosts_get_a_java_even_where_this_machine_has_its_own(monkeypatch: pytes
 
 def test_the_launcher_is_told_what_to_install(tmp_path: Path) -> None:
     file = read_cluster_file(SHIPPED)
-    host_packages = HostPackages(tmp_path / "token", tmp_path / WHEEL, "b1", ("ray==2.60.0", "pyspark==3.5.7"))
+    host_packages = HostPackages(
+        tmp_path / "token", tmp_path / WHEEL, "b1", ("ray==2.60.0", "pyspark==3.5.7"), tmp_path
+    )
     config = launch_config(file, host_packages, file.hosts)
     wheel = f"~/.rayrnn/wheels/b1/{WHEEL}"
     assert (
@@ -118,7 +120,7 @@ def test_the_launcher_is_told_what_to_install(tmp_path: Path) -> None:
 
 def test_ray_on_the_hosts_starts_with_what_the_programs_of_sources_want(tmp_path: Path) -> None:
     file = read_cluster_file(SHIPPED)
-    config = launch_config(file, HostPackages(tmp_path / "token", tmp_path / WHEEL, "b1", ()), file.hosts)
+    config = launch_config(file, HostPackages(tmp_path / "token", tmp_path / WHEEL, "b1", (), tmp_path), file.hosts)
     for part in ("head_start_ray_commands", "worker_start_ray_commands"):
         assert ' PYSPARK_PYTHON="$HOME/.rayrnn/venv/bin/python3" ' in config[part][-1]
 
@@ -126,7 +128,7 @@ def test_ray_on_the_hosts_starts_with_what_the_programs_of_sources_want(tmp_path
 def test_with_a_python_of_the_hosts_nothing_is_installed(tmp_path: Path) -> None:
     file = read_cluster_file(SHIPPED)
     host_packages = HostPackages(
-        tmp_path / "token", tmp_path / WHEEL, "b1", ("ray==2.60.0",), "/opt/python/bin/python3"
+        tmp_path / "token", tmp_path / WHEEL, "b1", ("ray==2.60.0",), tmp_path, "/opt/python/bin/python3"
     )
     config = launch_config(file, host_packages, file.hosts)
     assert config["setup_commands"][-1] == "python3 ~/.rayrnn/install.py point ~/.rayrnn/venv /opt/python/bin/python3"

@@ -65,7 +65,7 @@ def test_the_launcher_starts_all_that_are_chosen(tmp_path: Path, more: str) -> N
     """With `min_workers: 0` Ray would start none of them before there is work for it."""
     path = tmp_path / "cluster.yaml"
     path.write_text(SHIPPED.read_text() + more)
-    host_packages = HostPackages(tmp_path / "token", tmp_path / "rayrnn.whl", "b1", ("ray==2.60.0",))
+    host_packages = HostPackages(tmp_path / "token", tmp_path / "rayrnn.whl", "b1", ("ray==2.60.0",), tmp_path)
     for hosts in ((HEAD, SECOND), (HEAD, FIRST, SECOND)):
         config = launch_config(read_cluster_file(path), host_packages, hosts)
         assert config["provider"]["worker_ips"] == list(hosts[1:])
@@ -121,7 +121,9 @@ RESTARTS = [
 def test_a_ray_that_is_in_use_is_never_started_again(
     tmp_path: Path, build: str, options: UpOptions, failed: bool, restarts: bool
 ) -> None:
-    packages = HostPackages(tmp_path / "token", tmp_path / "rayrnn.whl", "b1", ("ray==2.60.0",), options.python)
+    packages = HostPackages(
+        tmp_path / "token", tmp_path / "rayrnn.whl", "b1", ("ray==2.60.0",), tmp_path, options.python
+    )
     about = {"rays": [{"ours": True}], "build": build, "installed": ["ray==2.60.0"]}
     for users in ([], [{"process": 12, "command": "python notebook.py"}]):
         head = Host(HEAD, None, about | {"users": users})

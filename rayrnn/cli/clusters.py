@@ -18,6 +18,15 @@ if TYPE_CHECKING:
     from rayrnn.cluster.status import ClusterStatus, LiveRun
 
 
+AcceptNewHosts = Annotated[
+    bool,
+    typer.Option(
+        "--accept-new-hosts",
+        help="Take the SSH keys of hosts that are not known yet for the right ones, and show them.",
+    ),
+]
+
+
 def up(
     file: Annotated[
         Path | None,
@@ -41,6 +50,7 @@ def up(
     python: Annotated[
         str | None, typer.Option(metavar="PATH", help="The hosts' Python that has rayrnn: nothing is installed there.")
     ] = None,
+    accept_new_hosts: AcceptNewHosts = False,
     kubernetes: Annotated[
         bool, typer.Option("--kubernetes", help="Only print the same cluster for KubeRay, as YAML.")
     ] = False,
@@ -52,6 +62,8 @@ def up(
     if file is not None:
         from rayrnn.cluster.plan import UpOptions
 
+        if accept_new_hosts:
+            _accept_new_hosts(file)
         _up_hosts(file, UpOptions(python, min_workers, max_workers, no_restart), yes=yes, dry_run=dry_run)
         return
     from rayrnn.cluster.local_head import HeadOptions, start_head
@@ -63,6 +75,19 @@ def up(
         head, is_new = start_head(options)
         status = read_status(head.address)
     show_started(console(), status, is_new=is_new, ignored=not is_new and options != HeadOptions())
+
+
+def _accept_new_hosts(file: Path) -> None:
+    from rayrnn.cluster.cluster_file import read_cluster_file
+    from rayrnn.cluster.launcher import check_this_machine
+    from rayrnn.cluster.ssh import accept_new_hosts
+
+    cluster = read_cluster_file(file)
+    check_this_machine(cluster)
+    with console().status("asking the hosts for their keys"):
+        accepted = accept_new_hosts(cluster)
+    for address, key in accepted:
+        say(f"accepted: {address} {key}")
 
 
 def _bytes_of(memory: str | None) -> int | None:
@@ -216,6 +241,7 @@ def doctor(
         typer.Option(help="What is to be trained, for the CPUs that it needs.", autocompletion=complete_recipe),
     ] = None,
     python: Annotated[str | None, typer.Option(metavar="PATH", help="The hosts' Python that has rayrnn.")] = None,
+    accept_new_hosts: AcceptNewHosts = False,
     trust: Trust = False,
 ) -> None:
     """Check that everything is there for rayrnn to work, and name what is not with its fix."""
@@ -226,6 +252,8 @@ def doctor(
     from rayrnn.runs.layout import is_stored
 
     wanted = load_recipe(recipe, [], trusted=trust or not is_stored(recipe)) if recipe else None
+    if accept_new_hosts and file is not None:
+        _accept_new_hosts(file)
     with console().status("looking"):
         found = diagnose(file, python=python, recipe=wanted)
     console(stderr=False).print(hosts_table(found.hosts), highlight=False)

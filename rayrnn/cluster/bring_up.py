@@ -14,8 +14,9 @@ import yaml
 
 from rayrnn.cluster.cluster_file import ClusterFile
 from rayrnn.cluster.environment import ensure_token
+from rayrnn.cluster.host_keys import HostKey, known_keys, lookup_name, write_checking_ssh
 from rayrnn.cluster.inspection import token_digest
-from rayrnn.cluster.launcher import HostPackages, launch_config, run_launcher
+from rayrnn.cluster.launcher import CHECKED, HostPackages, launch_config, run_launcher
 from rayrnn.cluster.local_head import cluster_folder
 from rayrnn.cluster.packages import build_wheel, packages_for_hosts
 from rayrnn.cluster.plan import UpPlan, addresses_of
@@ -70,11 +71,13 @@ def bring_up(plan: UpPlan, say: Say) -> Verification:
     folder = cluster_folder(file.name)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     wheel, build = build_wheel(folder)
-    host_packages = HostPackages(_token_file(folder), wheel, build, packages_for_hosts(), options.python)
+    checked = folder / CHECKED
+    host_packages = HostPackages(_token_file(folder), wheel, build, packages_for_hosts(), checked, options.python)
     addresses = addresses_of(plan)
+    new_keys = bool(addresses) and write_checking_ssh(checked, _names_and_keys(plan, addresses))
     text = yaml.safe_dump(launch_config(file, host_packages, addresses), sort_keys=False)
     given = folder / "launch.yaml"
-    same = given.exists() and given.read_text(encoding="utf-8") == text
+    same = not new_keys and given.exists() and given.read_text(encoding="utf-8") == text
     failed = folder / "failed"
     why = why_restart(plan, host_packages, failed=failed.exists())
     refuse_restart(plan, why)
@@ -198,6 +201,17 @@ def _token_file(folder: Path) -> Path:
     path = folder / "auth_token"
     replace_durably(path, os.environ["RAY_AUTH_TOKEN"].encode(), mode=0o600)
     return path
+
+
+def _names_and_keys(plan: UpPlan, addresses: tuple[str, ...]) -> list[tuple[list[str], list[HostKey]]]:
+    """Of the chosen hosts, which are all known: what they are called, here and among each other, and their keys."""
+    found = []
+    for host, address in zip(plan.chosen, addresses, strict=True):
+        listed, called = (shell_of(plan.file, name) for name in (host.address, address))
+        ours = [lookup_name(shell.target, shell.options) for shell in (listed, called)]
+        names = list(dict.fromkeys([host.address, address, *ours]))
+        found.append((names, known_keys(listed.target, listed.options)))
+    return found
 
 
 def _claim_tokens(plan: UpPlan) -> None:

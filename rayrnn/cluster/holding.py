@@ -24,23 +24,39 @@ SIGN_SECONDS = 10.0
 SILENT_SECONDS = 60
 #: for the head to hear that the command has ended
 END_SECONDS = 5.0
-#: any Python 3 runs this on the head: its arguments are the cluster, who holds it, and for how long without a sign
+#: any Python 3 runs this on the head: its arguments are the cluster, who holds it, and for how long without a sign.
+#: It leaves nothing there; the file that it has locked may have lost its name to the one before.
 HOLD = """
 import fcntl, json, os, select, socket, sys
 place = os.path.expanduser("~/.rayrnn/held")
-os.makedirs(place, exist_ok=True)
-with open(os.path.join(place, sys.argv[1] + "@" + socket.gethostname()), "a+") as file:
+path = os.path.join(place, sys.argv[1] + "@" + socket.gethostname())
+linked = False
+while not linked:
+    try:
+        os.makedirs(place, exist_ok=True)
+        file = open(path, "a+")
+    except FileNotFoundError:
+        continue
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         file.seek(0)
         print(json.dumps({"held_by": file.read()}))
         sys.exit()
+    linked = os.fstat(file.fileno()).st_nlink > 0
+try:
     file.truncate(0)
     file.write(sys.argv[2])
     file.flush()
     print(json.dumps({"held_by": None}), flush=True)
     while select.select([0], [], [], float(sys.argv[3]))[0] and os.read(0, 100):
+        pass
+finally:
+    os.unlink(path)
+    try:
+        os.rmdir(place)
+        os.rmdir(os.path.dirname(place))
+    except OSError:
         pass
 """
 

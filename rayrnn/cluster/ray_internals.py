@@ -330,7 +330,11 @@ def cloud_login(config: Mapping[str, Any]) -> dict[str, Any]:
     return auth
 
 
-def ssh_options(key: str | None, *, proxy_command: str | None, timeout: int) -> tuple[str, ...]:
-    """What the launcher gives to ssh, but asking nobody and saying little."""
-    options = SSHOptions(key, ProxyCommand=proxy_command, LogLevel="ERROR", BatchMode="yes")
+def ssh_options(key: str | None, *, timeout: int, **others: str | None) -> tuple[str, ...]:
+    """What the launcher gives to ssh, but asking nobody and saying little.
+
+    Args:
+        others: options of ssh, in the place of the launcher's; None leaves one to ssh.
+    """
+    options = SSHOptions(key, **{"LogLevel": "ERROR", "BatchMode": "yes"} | others)
     return tuple(options.to_ssh_options_list(timeout=timeout))

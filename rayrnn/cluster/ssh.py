@@ -14,6 +14,8 @@ from ray.autoscaler.sdk import get_head_node_ip
 
 from rayrnn.cluster.cluster_file import ClusterFile
 from rayrnn.cluster.environment import quiet_ray, settings_for_hosts
+from rayrnn.cluster.host_keys import HostKey, KeyFault, accept, find_fault, known_hosts_files
+from rayrnn.cluster.local_head import cluster_folder
 from rayrnn.cluster.on_host import facts
 from rayrnn.cluster.ray_internals import cloud_login, ssh_options
 from rayrnn.errors import ClusterError
@@ -35,6 +37,14 @@ RSYNC_VANISHED = 24
 
 class Unreachable(ClusterError):
     """A host does not answer over SSH, or the link broke in the middle."""
+
+
+class UntrustedHost(Unreachable):
+    """ssh does not talk to a host whose key is not known, or is another than before."""
+
+    def __init__(self, address: str, fault: KeyFault) -> None:
+        super().__init__(f"{address} is not talked to: {fault.what}; {fault.fix}")
+        self.fault = fault
 
 
 @dataclass(frozen=True)
@@ -78,6 +88,8 @@ class Shell:
         except subprocess.TimeoutExpired:
             raise Unreachable(f"{self.address} has not answered for {timeout:g} s: does it hang?") from None
         if ended.returncode == SSH_FAILED:
+            if fault := find_fault(self.target, self.options):
+                raise UntrustedHost(self.address, fault)
             raise Unreachable(f"{self.address} is not reached by `{self._how()}`: {last_line(ended.stderr)}")
         if ended.returncode:
             raise ClusterError(f"{self.address} could not do its part:\n{last_lines(ended.stderr or ended.stdout)}")
@@ -140,10 +152,32 @@ def shell_of(file: ClusterFile, address: str, auth: dict[str, Any] | None = None
     key = auth.get("ssh_private_key")
     options = ssh_options(
         str(path_of(key)) if key else None,
-        proxy_command=auth.get("ssh_proxy_command"),
         timeout=CONNECT_SECONDS,
+        ProxyCommand=auth.get("ssh_proxy_command"),
+        **_host_key_options(file),
     )
     return Shell(address, f"{auth['ssh_user']}@{address}", options)
+
+
+def _host_key_options(file: ClusterFile) -> dict[str, str | None]:
+    """Which hosts ssh talks to: those whose keys are known; of a cloud's new machines, those that stay the same."""
+    if file.hosts:
+        files = {"UserKnownHostsFile": None, "GlobalKnownHostsFile": known_hosts_files()}
+        return {"StrictHostKeyChecking": "yes"} | files
+    folder = cluster_folder(file.name)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return {"StrictHostKeyChecking": "accept-new", "UserKnownHostsFile": f'"{folder / "known_hosts"}"'}
+
+
+def accept_new_hosts(file: ClusterFile) -> list[tuple[str, HostKey]]:
+    """Take the keys of hosts that are not known yet for the right ones; which hosts, and which keys."""
+
+    def accept_one(address: str) -> HostKey | None:
+        shell = shell_of(file, address)
+        return accept(shell.target, shell.options)
+
+    keys = side_by_side(file.hosts, accept_one)
+    return [(address, key) for address, key in zip(file.hosts, keys, strict=True) if key]
 
 
 def shell_of_head(file: ClusterFile) -> Shell:

@@ -31,6 +31,8 @@ WHEELS = ".rayrnn/wheels"
 #: the token of this home comes from rayrnn: its SHA-256; and the clusters that use it, for hosts may share their home
 CLAIM = ".rayrnn/token"
 CLUSTERS = ".rayrnn/clusters"
+#: of a head, the ssh with which it reaches the other hosts, and their keys, by clusters
+CHECKED = ".rayrnn/ssh"
 #: of a head, its runs by their jobs
 RUNS = ".rayrnn/runs"
 #: copies of other hosts' runs
@@ -166,6 +168,7 @@ def end(name: str) -> int:
     if f'"folder": "{folder}"' in (_read(record_of_head()) or ""):
         os.unlink(record_of_head())
     shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(at_home(CHECKED, name), ignore_errors=True)
     for file in _of_no_other_cluster(name):
         with suppress(FileNotFoundError):
             os.unlink(at_home(file))
