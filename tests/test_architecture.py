@@ -48,9 +48,10 @@ FLOOR_PLAN = """
     rayrnn.cluster.capacity rayrnn.cluster.on_host rayrnn.cluster.programs rayrnn.cluster.ray_internals
     rayrnn.cluster.environment rayrnn.cluster.packages rayrnn.cluster.sessions
     rayrnn.cluster.cluster_file rayrnn.cluster.local_head
+    rayrnn.cluster.host_keys
     rayrnn.cluster.connection rayrnn.cluster.kuberay rayrnn.cluster.launcher rayrnn.cluster.ssh
     rayrnn.cluster rayrnn.cluster.inspection rayrnn.cluster.status
-    rayrnn.cluster.on_host.verify rayrnn.cluster.plan
+    rayrnn.cluster.ending rayrnn.cluster.holding rayrnn.cluster.on_host.verify rayrnn.cluster.plan
     rayrnn.cluster.bring_up rayrnn.cluster.doctor
     rayrnn.cluster.show
     rayrnn.runs.schema

@@ -40,6 +40,22 @@ def test_an_own_key_of_local_clusters_is_taken(tmp_path: Path) -> None:
         ),
         ("type: local", "kind: local", "provider:", 'key "provider.type" is missing'),
         ("cluster_name: rayrnn", "cluster_name: 3", "cluster_name:", "3 is not of type 'string'"),
+        *(
+            ("cluster_name: rayrnn", f"cluster_name: {name!r}", "cluster_name:", f"{name!r} is no plain name")
+            for name in (
+                "../..",
+                "..",
+                "/tmp/x",
+                "a/b",
+                "-rf",
+                "",
+                "a b",
+                "a;b",
+                ".hidden",
+                "\u00e9t\u00e9",
+                "a" * 65,
+            )
+        ),
         ("provider:", "max_workers: -1\nprovider:", "max_workers:", "-1 is less than the minimum"),
         ("worker_ips: [", "worker_ips: {", "worker_ips:", "not valid YAML"),
         ("provider:", "head_node: {a: 1}\nprovider:", "head_node:", '"head_node" is unknown'),
@@ -107,7 +123,23 @@ def test_hosts_that_are_not_reached_are_named_before_anything_is_touched(home: P
     for host in ("head.invalid", "worker.invalid"):
         assert f"{host}: {host} is not reached by `ssh -i {home}/.ssh/id_ed25519 ubuntu@{host}`" in ended.stderr
     assert "Traceback" not in ended.stderr
-    assert sorted(path.name for path in home.iterdir()) == [".ssh", "cluster.yaml"]
+    files = {path.relative_to(home).as_posix() for path in home.rglob("*") if path.is_file()}
+    assert files == {".ssh/id_ed25519", "cluster.yaml", ".local/state/rayrnn/held/rayrnn"}
+
+
+@pytest.mark.parametrize("name", ["../..", "keep", "../../../keep"])
+def test_down_removes_no_folder_that_a_clusters_name_leads_to(home: Path, name: str) -> None:
+    for place in ("keep", ".local/state/rayrnn/keep", ".local/state/rayrnn/clusters/other"):
+        (home / place).mkdir(parents=True)
+    absolute = str(home / name) if name == "keep" else name
+    path = home / "cluster.yaml"
+    path.write_text(SHIPPED.read_text().replace("cluster_name: rayrnn", f"cluster_name: {absolute}"))
+    ended = run_rayrnn("down", str(path), "--yes", home=home)
+    assert ended.returncode == 4
+    assert "is no plain name" in ended.stderr
+    assert {"keep", ".local/state/rayrnn/keep", ".local/state/rayrnn/clusters/other"} <= {
+        place.relative_to(home).as_posix() for place in home.rglob("*")
+    }
 
 
 def test_down_names_the_hosts_that_are_not_reached(home: Path) -> None:

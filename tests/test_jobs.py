@@ -4,13 +4,14 @@ import io
 import json
 import subprocess
 import sys
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from rayrnn.errors import DataError, Interrupted, RunError
+from rayrnn.errors import DataError, Interrupted, RunError, UsageError
 from rayrnn.recipe import Recipe, validate_recipe
 from rayrnn.remote.fetch import Record, load_record, new_job_name, path_on_head
 from rayrnn.remote.job import SPEC, JobSpec
@@ -19,7 +20,7 @@ from rayrnn.remote.screen_log import ScreenLog, show, summary_of
 from rayrnn.remote.server import is_running
 from rayrnn.remote.upload import LIMIT, gather
 from rayrnn.runs.checkpoints import Checkpoint, newest_checkpoint, write_checkpoint
-from rayrnn.runs.directory import Run, create_run
+from rayrnn.runs.directory import Run, create_run, taken
 from rayrnn.training.messages import Culprit, Evaluated, Lost
 from rayrnn.training.screen import Screen
 from rayrnn.training.summary import Summary
@@ -236,6 +237,28 @@ def test_a_run_that_is_fetched_writes_through_no_link(tmp_path: Path) -> None:
     assert ended.returncode == 2, ended.stderr
     assert "run/screen.jsonl is a link to" in ended.stderr
     assert (tmp_path / "outside").read_text() == "mine"
+
+
+def test_two_runs_on_clusters_do_not_go_into_one_directory(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(UNREACHABLE)
+    with taken(tmp_path / "run", small(), resume=False):
+        ended = run_rayrnn("train", "recite", "--cluster", "c.yaml", "--out", "run", home=tmp_path)
+        assert ended.returncode == 2, ended.stderr
+        assert "run is being trained by another process" in ended.stderr
+
+
+def test_a_run_that_was_trained_between_two_looks_at_its_directory_is_not_written_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = Run.held
+
+    def late(run: Run) -> AbstractContextManager[None]:
+        run.write_recipe(small())  # by another process, which has ended meanwhile
+        return held(run)
+
+    monkeypatch.setattr(Run, "held", late)
+    with pytest.raises(UsageError, match="holds a run already"), taken(tmp_path / "run", small(), resume=False):
+        pytest.fail("two runs in one directory")
 
 
 def test_a_head_that_cannot_be_reached_is_a_cluster_error(tmp_path: Path) -> None:

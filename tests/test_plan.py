@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 
+from rayrnn.cluster.bring_up import refuse_restart, why_restart
 from rayrnn.cluster.capacity import places
 from rayrnn.cluster.cluster_file import read_cluster_file
 from rayrnn.cluster.inspection import Host
 from rayrnn.cluster.launcher import HostPackages, launch_config
 from rayrnn.cluster.on_host import facts
-from rayrnn.cluster.plan import UpOptions, choose, plan_up
-from rayrnn.errors import UsageError
+from rayrnn.cluster.plan import UpOptions, UpPlan, choose, plan_up
+from rayrnn.errors import ClusterError, UsageError
 from tests.test_cli import run_rayrnn
 
 SHIPPED = Path(__file__).parent.parent / "cluster.yaml"
@@ -64,7 +65,7 @@ def test_the_launcher_starts_all_that_are_chosen(tmp_path: Path, more: str) -> N
     """With `min_workers: 0` Ray would start none of them before there is work for it."""
     path = tmp_path / "cluster.yaml"
     path.write_text(SHIPPED.read_text() + more)
-    host_packages = HostPackages(tmp_path / "token", tmp_path / "rayrnn.whl", "b1", ("ray==2.60.0",))
+    host_packages = HostPackages(tmp_path / "token", tmp_path / "rayrnn.whl", "b1", ("ray==2.60.0",), tmp_path)
     for hosts in ((HEAD, SECOND), (HEAD, FIRST, SECOND)):
         config = launch_config(read_cluster_file(path), host_packages, hosts)
         assert config["provider"]["worker_ips"] == list(hosts[1:])
@@ -103,6 +104,37 @@ def test_down_asks_hosts_that_are_away_only_where_they_had_something_of_the_clus
         ended = run_rayrnn("down", str(SHIPPED), "--yes", home=tmp_path, PATH=f"{tmp_path}/bin:/usr/bin:/bin")
         assert ended.returncode == exit_code, ended.stderr
         assert (f"{SECOND} is not reached" in ended.stderr) == bool(exit_code)
+
+
+#: what makes `up` start a Ray again that runs: the build on the head, the options, the mark of an `up` that failed
+RESTARTS = [
+    ("b1", UpOptions(), False, False),
+    ("b2", UpOptions(), False, True),
+    ("b2", UpOptions(no_restart=True), False, False),
+    ("b2", UpOptions(python="/usr/bin/python3"), False, False),
+    ("b1", UpOptions(), True, True),
+    ("b1", UpOptions(no_restart=True), True, False),
+]
+
+
+@pytest.mark.parametrize(("build", "options", "failed", "restarts"), RESTARTS)
+def test_a_ray_that_is_in_use_is_never_started_again(
+    tmp_path: Path, build: str, options: UpOptions, failed: bool, restarts: bool
+) -> None:
+    packages = HostPackages(
+        tmp_path / "token", tmp_path / "rayrnn.whl", "b1", ("ray==2.60.0",), tmp_path, options.python
+    )
+    about = {"rays": [{"ours": True}], "build": build, "installed": ["ray==2.60.0"]}
+    for users in ([], [{"process": 12, "command": "python notebook.py"}]):
+        head = Host(HEAD, None, about | {"users": users})
+        plan = UpPlan(read_cluster_file(SHIPPED), options, [head], [], [head])
+        why = why_restart(plan, packages, failed=failed)
+        assert bool(why) == restarts
+        if restarts and users:
+            with pytest.raises(ClusterError, match=r"in use:\n  process 12 on 192\.0\.2\.10: python notebook"):
+                refuse_restart(plan, why)
+        else:
+            refuse_restart(plan, why)
 
 
 def test_what_fits_on_a_host_is_bounded_by_what_it_has_least_of() -> None:

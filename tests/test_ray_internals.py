@@ -160,6 +160,10 @@ def test_a_value_in_the_heads_store_is_replaced_read_and_removed(address: str) -
     assert ray_internals.read_head_store(address, "a test", ["other", "key"]) == [b"two"]
     ray_internals.remove_from_head_store("a test", "key")
     assert ray_internals.read_head_store(address, "a test", ["key"]) == []
+    assert ray_internals.get_from_head_store("a test", "key") is None
+    ray_internals.leave_in_head_store(address, "a test", {"key": b"from outside"})
+    assert ray_internals.get_from_head_store("a test", "key") == b"from outside"
+    ray_internals.remove_from_head_store("a test", "key")
 
 
 def test_each_nodes_free_resources_are_known(ray_cluster: None) -> None:
@@ -325,11 +329,16 @@ def test_a_login_is_what_the_launcher_takes_for_one(tmp_path: Path, monkeypatch:
 
 
 def test_ssh_gets_the_key_first_and_a_time_to_connect() -> None:
-    options = ray_internals.ssh_options("/key", proxy_command=None, timeout=7)
+    options = ray_internals.ssh_options("/key", timeout=7, ProxyCommand=None)
     assert options[:2] == ("-i", "/key")
     assert {"ConnectTimeout=7s", "BatchMode=yes", "LogLevel=ERROR"} <= set(options)
-    assert ray_internals.ssh_options(None, proxy_command="nc", timeout=7)[0] != "-i"
-    assert "ProxyCommand=nc" in ray_internals.ssh_options(None, proxy_command="nc", timeout=7)
+    assert ray_internals.ssh_options(None, timeout=7)[0] != "-i"
+    assert "ProxyCommand=nc" in ray_internals.ssh_options(None, timeout=7, ProxyCommand="nc")
+    # the launcher checks no host's key: rayrnn/cluster/host_keys.py knows its calls by this
+    assert "StrictHostKeyChecking=no" in ray_internals.ssh_options(None, timeout=7)
+    checking = ray_internals.ssh_options(None, timeout=7, StrictHostKeyChecking="yes", UserKnownHostsFile=None)
+    assert "StrictHostKeyChecking=yes" in checking
+    assert not [option for option in checking if option.startswith("UserKnownHostsFile")]
 
 
 def test_the_launcher_reads_these_settings_from_the_environment() -> None:

@@ -16,6 +16,7 @@ import pytest
 import ray
 
 from rayrnn.cluster import status
+from rayrnn.cluster.ending import stop_runs
 from rayrnn.cluster.on_host import verify
 from rayrnn.cluster.ssh import side_by_side
 from rayrnn.cluster.status import Heartbeat
@@ -276,6 +277,24 @@ def test_a_run_tells_the_head_of_itself_and_takes_it_back(ray_cluster: None) -> 
     heartbeat.end()
     assert status.read_runs(address, [job]) == ()
     assert told == []
+
+
+def test_a_run_hears_that_it_is_to_stop_and_the_next_of_its_program_does_not(ray_cluster: None) -> None:
+    address, job = ray.get_runtime_context().gcs_address, ray.get_runtime_context().get_job_id()
+    first = Heartbeat("runs/small", rounds=5, workers=2, warn=lambda _: None)
+    first.beat(1, [0])
+    wait_until(lambda: status.read_runs(address, [job]))
+    assert not first.stop_asked
+    assert [run.run for run in stop_runs(address, [job], patience=0)] == ["runs/small"]
+    first.beat(2, [0])
+    wait_until(lambda: first.stop_asked)
+    first.end()
+    assert stop_runs(address, ["no job"], patience=0) == ()
+    second = Heartbeat("runs/small", rounds=5, workers=2, warn=lambda _: None)
+    second.beat(1, [0])
+    wait_until(lambda: status.read_runs(address, [job]) and not second.unanswered_seconds)
+    second.end()
+    assert not second.stop_asked
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """The commands about clusters: up, down, status, attach, doctor."""
 
 import json
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,10 +10,21 @@ import typer
 
 from rayrnn.cli.completion import complete_recipe, complete_yaml
 from rayrnn.cli.runs import Trust, show_there
-from rayrnn.cli.talk import console, escape, give
+from rayrnn.cli.talk import confirm, console, escape, give, say
 
 if TYPE_CHECKING:
+    from rayrnn.cluster.cluster_file import ClusterFile
     from rayrnn.cluster.plan import UpOptions
+    from rayrnn.cluster.status import ClusterStatus, LiveRun
+
+
+AcceptNewHosts = Annotated[
+    bool,
+    typer.Option(
+        "--accept-new-hosts",
+        help="Take the SSH keys of hosts that are not known yet for the right ones, and show them.",
+    ),
+]
 
 
 def up(
@@ -37,6 +50,7 @@ def up(
     python: Annotated[
         str | None, typer.Option(metavar="PATH", help="The hosts' Python that has rayrnn: nothing is installed there.")
     ] = None,
+    accept_new_hosts: AcceptNewHosts = False,
     kubernetes: Annotated[
         bool, typer.Option("--kubernetes", help="Only print the same cluster for KubeRay, as YAML.")
     ] = False,
@@ -48,6 +62,8 @@ def up(
     if file is not None:
         from rayrnn.cluster.plan import UpOptions
 
+        if accept_new_hosts:
+            _accept_new_hosts(file)
         _up_hosts(file, UpOptions(python, min_workers, max_workers, no_restart), yes=yes, dry_run=dry_run)
         return
     from rayrnn.cluster.local_head import HeadOptions, start_head
@@ -59,6 +75,19 @@ def up(
         head, is_new = start_head(options)
         status = read_status(head.address)
     show_started(console(), status, is_new=is_new, ignored=not is_new and options != HeadOptions())
+
+
+def _accept_new_hosts(file: Path) -> None:
+    from rayrnn.cluster.cluster_file import read_cluster_file
+    from rayrnn.cluster.launcher import check_this_machine
+    from rayrnn.cluster.ssh import accept_new_hosts
+
+    cluster = read_cluster_file(file)
+    check_this_machine(cluster)
+    with console().status("asking the hosts for their keys"):
+        accepted = accept_new_hosts(cluster)
+    for address, key in accepted:
+        say(f"accepted: {address} {key}")
 
 
 def _bytes_of(memory: str | None) -> int | None:
@@ -86,6 +115,7 @@ def _print_manifest(file: Path | None) -> None:
 def _up_hosts(file: Path, options: "UpOptions", *, yes: bool, dry_run: bool) -> None:
     from rayrnn.cluster.bring_up import bring_up
     from rayrnn.cluster.cluster_file import read_cluster_file
+    from rayrnn.cluster.holding import held
     from rayrnn.cluster.launcher import check_this_machine
     from rayrnn.cluster.plan import plan_up
     from rayrnn.cluster.show import show_cluster_file, show_plan, show_verification
@@ -93,14 +123,15 @@ def _up_hosts(file: Path, options: "UpOptions", *, yes: bool, dry_run: bool) -> 
     cluster = read_cluster_file(file)
     show_cluster_file(console(), cluster)
     check_this_machine(cluster)
-    with console().status("looking at the hosts"):
-        planned = plan_up(cluster, options)
-    show_plan(console(), planned)
-    planned.refuse()
-    if not dry_run and (yes or typer.confirm("bring it up?", err=True)):
-        with console().status("bringing the hosts up") as status:
-            verification = bring_up(planned, say=lambda line: status.update(escape(line.strip()[:90])))
-        show_verification(console(), cluster, verification)
+    with held(cluster) if not dry_run else nullcontext():
+        with console().status("looking at the hosts"):
+            planned = plan_up(cluster, options)
+        show_plan(console(), planned)
+        planned.refuse()
+        if not dry_run and confirm("bring it up?", yes=yes):
+            with console().status("bringing the hosts up") as status:
+                verification = bring_up(planned, say=lambda line: status.update(escape(line.strip()[:90])))
+            show_verification(console(), cluster, verification)
 
 
 def down(
@@ -111,14 +142,21 @@ def down(
             autocompletion=complete_yaml,
         ),
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before hosts are touched.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask, also where it is in use.")] = False,
 ) -> None:
-    """End what `rayrnn up` started, and nothing else."""
+    """End what `rayrnn up` started, and nothing else; runs write a checkpoint first."""
     if file is not None:
         _down_hosts(file, yes=yes)
         return
-    from rayrnn.cluster.local_head import stop_head
+    from rayrnn.cluster.ending import stop_runs, users_of
+    from rayrnn.cluster.local_head import running_head, stop_head
 
+    head = running_head()
+    users = users_of(head.address if head else None)
+    if users:
+        jobs = [job.job for job in users.jobs]
+        if not _see_off(users, lambda: stop_runs(users.address, jobs), yes=yes):
+            return
     with console().status("ending Ray on this machine"):
         was_there = stop_head()
     console().print("rayrnn is down" if was_there else "nothing to end: `rayrnn up` has started nothing here")
@@ -127,15 +165,59 @@ def down(
 def _down_hosts(file: Path, *, yes: bool) -> None:
     from rayrnn.cluster.bring_up import take_down
     from rayrnn.cluster.cluster_file import read_cluster_file
+    from rayrnn.cluster.holding import held
     from rayrnn.cluster.show import show_cluster_file
 
     cluster = read_cluster_file(file)
     show_cluster_file(console(), cluster)
-    if yes or typer.confirm("take it down?", err=True):
+    with held(cluster):
+        if not _may_end(cluster, yes=yes):
+            return
         with console().status("taking the hosts down") as status:
             ended = take_down(cluster, say=lambda line: status.update(escape(line.strip()[:90])))
-        where = f": ended on {', '.join(ended)}" if ended else ""
-        console().print(f"{cluster.name} is down{where}")
+    where = f": ended on {', '.join(ended)}" if ended else ""
+    console().print(f"{cluster.name} is down{where}")
+
+
+def _may_end(cluster: "ClusterFile", *, yes: bool) -> bool:
+    from rayrnn.cluster.ending import stop_runs_there
+    from rayrnn.cluster.ssh import shell_of_head
+
+    users = _users_of_hosts(cluster)
+    if users is None:
+        return confirm("take it down?", yes=yes)
+    return _see_off(users, lambda: stop_runs_there(shell_of_head(cluster), cluster.name), yes=yes)
+
+
+def _users_of_hosts(cluster: "ClusterFile") -> "ClusterStatus | None":
+    """Who uses it, as far as the head can say that: it may be down, or have another rayrnn or none."""
+    from rayrnn.cluster.ending import users_there
+    from rayrnn.cluster.ssh import Unreachable, shell_of_head
+    from rayrnn.errors import ClusterError
+
+    try:
+        with console().status("looking who uses it"):
+            return users_there(shell_of_head(cluster), cluster.name)
+    except Unreachable:
+        return None  # `take_down` names it
+    except ClusterError:
+        say("note: who uses the cluster is not known: its head has no rayrnn that could say it")
+        return None
+
+
+def _see_off(users: "ClusterStatus", stop: "Callable[[], tuple[LiveRun, ...]]", *, yes: bool) -> bool:
+    """Have those who use a cluster know that it ends, if the user wants that; whether it is to end."""
+    from rayrnn.cluster.ending import PATIENCE
+    from rayrnn.cluster.show import show_users
+
+    show_users(console(), users)
+    if not confirm("end it all the same?", yes=yes):
+        return False
+    with console().status("waiting for the runs to finish their round and write a checkpoint"):
+        left = stop()
+    for run in left:
+        say(f"note: {run.run} has not ended within {PATIENCE:g} s; it can go on from its newest checkpoint")
+    return True
 
 
 def attach(file: Annotated[Path, typer.Argument(help="The cluster file.", autocompletion=complete_yaml)]) -> None:
@@ -159,6 +241,7 @@ def doctor(
         typer.Option(help="What is to be trained, for the CPUs that it needs.", autocompletion=complete_recipe),
     ] = None,
     python: Annotated[str | None, typer.Option(metavar="PATH", help="The hosts' Python that has rayrnn.")] = None,
+    accept_new_hosts: AcceptNewHosts = False,
     trust: Trust = False,
 ) -> None:
     """Check that everything is there for rayrnn to work, and name what is not with its fix."""
@@ -169,6 +252,8 @@ def doctor(
     from rayrnn.runs.layout import is_stored
 
     wanted = load_recipe(recipe, [], trusted=trust or not is_stored(recipe)) if recipe else None
+    if accept_new_hosts and file is not None:
+        _accept_new_hosts(file)
     with console().status("looking"):
         found = diagnose(file, python=python, recipe=wanted)
     console(stderr=False).print(hosts_table(found.hosts), highlight=False)

@@ -40,6 +40,22 @@ def say_error(message: str) -> None:
     say(f" {message}")
 
 
+def confirm(question: str, *, yes: bool) -> bool:
+    """Ask, unless the user has said yes already.
+
+    Raises:
+        UsageError: nobody can answer.
+    """
+    from rayrnn.errors import UsageError
+
+    try:
+        return yes or typer.confirm(question, err=True)
+    except typer.Abort:
+        if sys.stdin.isatty():
+            raise
+        raise UsageError(f"nobody can answer {question!r} here: nothing was done; --yes answers it") from None
+
+
 def give(text: str, *, nl: bool = True) -> None:
     """Put data on stdout: a file or another program gets it as it is, a terminal without control characters."""
     # with `color` nothing is taken out of what goes to a file

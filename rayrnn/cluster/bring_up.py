@@ -14,8 +14,9 @@ import yaml
 
 from rayrnn.cluster.cluster_file import ClusterFile
 from rayrnn.cluster.environment import ensure_token
+from rayrnn.cluster.host_keys import HostKey, known_keys, lookup_name, write_checking_ssh
 from rayrnn.cluster.inspection import token_digest
-from rayrnn.cluster.launcher import HostPackages, launch_config, run_launcher
+from rayrnn.cluster.launcher import CHECKED, HostPackages, launch_config, run_launcher
 from rayrnn.cluster.local_head import cluster_folder
 from rayrnn.cluster.packages import build_wheel, packages_for_hosts
 from rayrnn.cluster.plan import UpPlan, addresses_of
@@ -70,14 +71,17 @@ def bring_up(plan: UpPlan, say: Say) -> Verification:
     folder = cluster_folder(file.name)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     wheel, build = build_wheel(folder)
-    host_packages = HostPackages(_token_file(folder), wheel, build, packages_for_hosts(), options.python)
+    checked = folder / CHECKED
+    host_packages = HostPackages(_token_file(folder), wheel, build, packages_for_hosts(), checked, options.python)
     addresses = addresses_of(plan)
+    new_keys = bool(addresses) and write_checking_ssh(checked, _names_and_keys(plan, addresses))
     text = yaml.safe_dump(launch_config(file, host_packages, addresses), sort_keys=False)
     given = folder / "launch.yaml"
-    same = given.exists() and given.read_text(encoding="utf-8") == text
-    # Ray never tries a host again whose setup has failed once
+    same = not new_keys and given.exists() and given.read_text(encoding="utf-8") == text
     failed = folder / "failed"
-    restart = _must_restart(plan, host_packages) or (failed.exists() and not options.no_restart)
+    why = why_restart(plan, host_packages, failed=failed.exists())
+    refuse_restart(plan, why)
+    restart = bool(why) or not (plan.head_runs_ray if plan.chosen else options.no_restart)
     if restart or not same or not all(host.runs_ray for host in plan.chosen):
         if restart:
             shutil.rmtree(folder / "ray", ignore_errors=True)  # what the launcher remembers of an earlier cluster
@@ -87,9 +91,12 @@ def bring_up(plan: UpPlan, say: Say) -> Verification:
         if plan.chosen and not restart:
             shell_of(file, plan.chosen[0].address).ask("add_workers", file.name, *addresses[1:])
         run_launcher("up", file, given, say, _options(plan, restart=restart))
-    failed.touch()
-    verification = verify_hosts(file, addresses, say)
-    failed.unlink()
+    try:
+        verification = verify_hosts(file, addresses, say)
+    except ClusterError:
+        failed.touch()
+        raise
+    failed.unlink(missing_ok=True)
     verification.was_up = not restart
     return verification
 
@@ -155,14 +162,35 @@ def verify_hosts(file: ClusterFile, addresses: tuple[str, ...], say: Say) -> Ver
     return verification
 
 
-def _must_restart(plan: UpPlan, host_packages: HostPackages) -> bool:
-    """Whether no Ray runs on the head, or one that lacks something of what is to be installed."""
-    if not plan.chosen or not plan.chosen[0].runs_ray:
-        return True
-    if plan.options.no_restart or plan.options.python:
-        return False
+def why_restart(plan: UpPlan, host_packages: HostPackages, *, failed: bool) -> str:
+    """Why the Ray that runs on the head has to be started again; empty where none runs, or that can stay.
+
+    Args:
+        failed: the last `up` found that a host had not joined or was not able to do its part.
+    """
+    if not plan.head_runs_ray or plan.options.no_restart:
+        return ""
+    if failed:
+        return "a host did not do its part after the last `rayrnn up`, and Ray never tries such a host again"
     facts = plan.chosen[0].facts
-    return facts["build"] != host_packages.build or not set(host_packages.packages) <= set(facts["installed"])
+    same = facts["build"] == host_packages.build and set(host_packages.packages) <= set(facts["installed"])
+    return "" if same or plan.options.python else "it runs another rayrnn than this machine's, or lacks a package"
+
+
+def refuse_restart(plan: UpPlan, why: str) -> None:
+    """Have nobody's Ray started again below them.
+
+    Raises:
+        ClusterError: it would be; names the programs that use it.
+    """
+    users = [(host.address, user) for host in plan.chosen for user in host.facts.get("users", [])]
+    if why and users:
+        listed = "\n".join(f"  process {user['process']} on {where}: {user['command'][:200]}" for where, user in users)
+        down = command_line("rayrnn", "down", plan.file.path)
+        raise ClusterError(
+            f"the cluster's Ray has to be started again ({why}), and it is in use:\n{listed}\n"
+            f"wait for them; or `{down}`, which lets runs write a checkpoint first; or --no-restart"
+        )
 
 
 def _token_file(folder: Path) -> Path:
@@ -175,11 +203,21 @@ def _token_file(folder: Path) -> Path:
     return path
 
 
+def _names_and_keys(plan: UpPlan, addresses: tuple[str, ...]) -> list[tuple[list[str], list[HostKey]]]:
+    """Of the chosen hosts, which are all known: what they are called, here and among each other, and their keys."""
+    found = []
+    for host, address in zip(plan.chosen, addresses, strict=True):
+        listed, called = (shell_of(plan.file, name) for name in (host.address, address))
+        ours = [lookup_name(shell.target, shell.options) for shell in (listed, called)]
+        names = list(dict.fromkeys([host.address, address, *ours]))
+        found.append((names, known_keys(listed.target, listed.options)))
+    return found
+
+
 def _claim_tokens(plan: UpPlan) -> None:
-    """Where there is no token yet, the one that comes now will go with the cluster."""
-    digest = token_digest()
-    bare = [host for host in plan.chosen if host.facts["token"]["sha256"] is None]
-    for answer in side_by_side(bare, lambda host: shell_of(plan.file, host.address).ask("claim", str(digest))):
+    """Where there is no token yet, the one that comes now will go with the last cluster that uses it."""
+    name, digest = plan.file.name, str(token_digest())
+    for answer in side_by_side(plan.chosen, lambda host: shell_of(plan.file, host.address).ask("claim", name, digest)):
         if isinstance(answer, ClusterError):
             raise answer
 

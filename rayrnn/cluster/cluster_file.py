@@ -19,6 +19,8 @@ from rayrnn.wording import did_you_mean, line_of, path_of, shortened
 Keys = Sequence[str | int]
 #: of a cluster file
 MOST_BYTES = 2**20
+#: a name that folders and files can be called by, on every host
+PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 #: keys that Ray refuses where the hosts are listed by hand
 NOT_FOR_LOCAL = ("available_node_types", "head_node", "worker_nodes")
 
@@ -111,6 +113,7 @@ def _faults(config: dict[str, Any]) -> Iterator[tuple[Keys, str]]:
         broken = True
         yield from _describe(error)
     if not broken:
+        yield from _name_faults(config)
         yield from _provider_faults(config)
         yield from _ssh_faults(config)
 
@@ -126,6 +129,16 @@ def _describe(error: jsonschema.ValidationError) -> Iterator[tuple[Keys, str]]:
         yield from ((keys, f"key {_dotted([*keys, key])} is missing") for key in missing)
     else:
         yield keys, f"key {_dotted(keys)}: {error.message}"
+
+
+def _name_faults(config: dict[str, Any]) -> Iterator[tuple[Keys, str]]:
+    """What is written, and removed, for a cluster lies in folders of its name."""
+    name = config["cluster_name"]
+    if not PLAIN_NAME.fullmatch(name):
+        what = (
+            f'key "cluster_name": {shortened(name)} is no plain name: give it at most 64 letters, digits, . _ and -, '
+        )
+        yield ["cluster_name"], f"{what}the first a letter, a digit or _"
 
 
 def _provider_faults(config: dict[str, Any]) -> Iterator[tuple[Keys, str]]:

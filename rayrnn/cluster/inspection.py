@@ -13,7 +13,7 @@ from rayrnn.cluster.cluster_file import ClusterFile
 from rayrnn.cluster.environment import token_path
 from rayrnn.cluster.launcher import is_ip_address
 from rayrnn.cluster.programs import sources_on_hosts
-from rayrnn.cluster.ssh import Unreachable, shell_of, side_by_side
+from rayrnn.cluster.ssh import Unreachable, UntrustedHost, shell_of, side_by_side
 from rayrnn.errors import ClusterError
 from rayrnn.wording import GIBIBYTE, gibibytes
 
@@ -42,6 +42,8 @@ class Host:
     facts: dict[str, Any]
     #: seconds that its clock is ahead of this machine's, at least
     clock: float = 0.0
+    #: what to do about it, where nothing is known
+    fix: str = "start the host, or mend the address, the user or the key in the cluster file"
 
     @property
     def runs_ray(self) -> bool:
@@ -77,6 +79,8 @@ def _ask(file: ClusterFile, address: str, python: str, names: list[str], before:
     started = time.time()
     try:
         facts = shell_of(file, address).ask("facts", file.name, python, port, *names, timeout=SURVEY_SECONDS)
+    except UntrustedHost as error:
+        return Host(address, error.fault.what, {}, fix=error.fault.fix)
     except Unreachable as error:
         return Host(address, str(error), {})
     except ClusterError as error:
@@ -117,8 +121,7 @@ def check(hosts: Sequence[Host], *, token: str | None, python: str | None = None
     findings: list[Finding] = []
     for number, host in enumerate(hosts):
         if host.unreachable:
-            fix = "start the host, or mend the address, the user or the key in the cluster file"
-            findings.append(Finding(host.address, host.unreachable, fix))
+            findings.append(Finding(host.address, host.unreachable, host.fix))
             continue
         findings += [*_python(host, python), *_room(host, python), *_other_rays(host), *_names(host, hosts)]
         findings += [*_token(host, token), *_clock(host)]

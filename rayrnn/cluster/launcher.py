@@ -38,6 +38,8 @@ VENV = f"~/{facts.VENV}"
 HOST_PYTHON = f"$HOME/{facts.VENV}/bin/python3"
 TOKEN = f"~/{facts.TOKEN}"
 WHEELS = f"~/{facts.WHEELS}"
+#: in the cluster's folder here: the ssh that checks keys, and the keys
+CHECKED = "ssh"
 #: seconds until the head gives up a host that does not answer over SSH, and between two looks at its hosts
 AUTOSCALER = {"AUTOSCALER_NODE_START_WAIT_S": "60", "AUTOSCALER_UPDATE_INTERVAL_S": "2"}
 
@@ -83,6 +85,7 @@ def run_launcher(
     environment = os.environ | {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONUNBUFFERED": "1"}
     if file.provider == "local":
         environment = FOR_HOSTS | {"RAY_TMPDIR": str(given.parent), "TMPDIR": str(given.parent)} | environment
+        environment["PATH"] = os.pathsep.join([str(given.parent / CHECKED), environment.get("PATH", os.defpath)])
     with subprocess.Popen(
         [*command, "--log-style=pretty", "--log-color=false"],
         env=environment,
@@ -131,6 +134,8 @@ class HostPackages:
     build: str
     #: what is installed with it, as pip takes it
     packages: tuple[str, ...]
+    #: the folder of the ssh with which the head reaches the others, and their keys
+    checked: Path
     #: a Python on the hosts that has rayrnn already; then nothing is installed
     python: str | None = None
 
@@ -153,6 +158,7 @@ def launch_config(file: ClusterFile, host_packages: HostPackages, hosts: tuple[s
         ON_HOST: facts.__file__,
         INSTALL: install.__file__,
         **({} if host_packages.python else {wheel: str(host_packages.wheel)}),
+        **{f"{_checked(file)}/{name}": str(host_packages.checked / name) for name in ("ssh", "known_hosts") if hosts},
     }
     config["setup_commands"] = [
         *(config.get("setup_commands") or []),
@@ -165,6 +171,10 @@ def launch_config(file: ClusterFile, host_packages: HostPackages, hosts: tuple[s
     return config
 
 
+def _checked(file: ClusterFile) -> str:
+    return f"~/{facts.CHECKED}/{file.name}"
+
+
 def _what_to_install(host_packages: HostPackages, wheel: str) -> str:
     if host_packages.python:
         return f"point {VENV} {shlex.quote(host_packages.python)}"
@@ -174,6 +184,7 @@ def _what_to_install(host_packages: HostPackages, wheel: str) -> str:
 def _start_command(command: str, file: ClusterFile, hosts: tuple[str, ...], *, is_head: bool) -> str:
     """One of the commands that start Ray: with the token, in rayrnn's Python, ending nobody else's Ray."""
     name = shlex.quote(file.name)
+    first = f"{_checked(file)}:" if is_head and hosts else ""
     if re.search(r"\bray stop\b", command):
         return f"python3 {ON_HOST} clear {name}"
     if not re.search(r"\bray start\b", command):
@@ -196,7 +207,7 @@ def _start_command(command: str, file: ClusterFile, hosts: tuple[str, ...], *, i
     return (
         # Ray's launcher says OMP_NUM_THREADS=1, and every worker would learn with one thread
         f"unset OMP_NUM_THREADS; folder=$(python3 {ON_HOST} folder {name}) || exit 1; ulimit -n $(ulimit -Hn); "
-        f"export PATH={VENV}/bin:$PATH {programs} RAY_TMPDIR=$folder {exports}; "
+        f"export PATH={first}{VENV}/bin:$PATH {programs} RAY_TMPDIR=$folder {exports}; "
         f"{started}"
     )
 

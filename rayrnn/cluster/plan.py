@@ -45,6 +45,11 @@ class UpPlan:
         """The addresses of those that are listed, and are not to be part of it."""
         return [host.address for host in self.hosts if host not in self.chosen]
 
+    @property
+    def head_runs_ray(self) -> bool:
+        """Whether this cluster's Ray runs on the head already."""
+        return bool(self.chosen) and self.chosen[0].runs_ray
+
     def refuse(self) -> None:
         """Go no further where something is in the way.
 

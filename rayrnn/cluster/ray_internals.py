@@ -142,6 +142,19 @@ def remove_from_head_store(space: str, key: str) -> None:
     _internal_kv_del(key, namespace=space)
 
 
+def get_from_head_store(space: str, key: str) -> bytes | None:
+    """A value, where there is one; this process has joined the cluster."""
+    value: bytes | None = _internal_kv_get(key, namespace=space)
+    return value
+
+
+def leave_in_head_store(address: str, space: str, values: Mapping[str, bytes]) -> None:
+    """Replace values by their keys; this process need not have joined the cluster."""
+    client = GcsClient(address=address)
+    for key, value in values.items():
+        client.internal_kv_put(key.encode(), value, True, namespace=space.encode())
+
+
 def read_head_store(address: str, space: str, keys: Iterable[str]) -> list[bytes]:
     """Those of the values that are there, in the order of their keys; this process need not have joined the cluster."""
     client = GcsClient(address=address)
@@ -317,7 +330,11 @@ def cloud_login(config: Mapping[str, Any]) -> dict[str, Any]:
     return auth
 
 
-def ssh_options(key: str | None, *, proxy_command: str | None, timeout: int) -> tuple[str, ...]:
-    """What the launcher gives to ssh, but asking nobody and saying little."""
-    options = SSHOptions(key, ProxyCommand=proxy_command, LogLevel="ERROR", BatchMode="yes")
+def ssh_options(key: str | None, *, timeout: int, **others: str | None) -> tuple[str, ...]:
+    """What the launcher gives to ssh, but asking nobody and saying little.
+
+    Args:
+        others: options of ssh, in the place of the launcher's; None leaves one to ssh.
+    """
+    options = SSHOptions(key, **{"LogLevel": "ERROR", "BatchMode": "yes"} | others)
     return tuple(options.to_ssh_options_list(timeout=timeout))

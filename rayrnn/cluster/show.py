@@ -76,6 +76,16 @@ def show_status(console: Console, status: ClusterStatus) -> None:
         console.print(Group("", _runs(status.runs)), highlight=False)
 
 
+def show_users(console: Console, status: ClusterStatus) -> None:
+    """Say who uses a cluster that is to end, and what becomes of them."""
+    console.print(Text("the cluster is in use", style="bold yellow"))
+    console.print(_jobs(status.jobs), highlight=False)
+    if status.runs:
+        console.print(Group("", _runs(status.runs)), highlight=False)
+        console.print("runs finish their round and write a checkpoint first")
+    console.print("programs that `rayrnn up` has not started are not ended; their Ray is gone then")
+
+
 def _nodes(nodes: tuple[Node, ...]) -> Table:
     shown = table("host", "state", "CPUs", "GPUs", "memory, GiB", "objects, GiB")
     for node in nodes:

@@ -14,6 +14,8 @@ from ray.autoscaler.sdk import get_head_node_ip
 
 from rayrnn.cluster.cluster_file import ClusterFile
 from rayrnn.cluster.environment import quiet_ray, settings_for_hosts
+from rayrnn.cluster.host_keys import HostKey, KeyFault, accept, find_fault, known_hosts_files
+from rayrnn.cluster.local_head import cluster_folder
 from rayrnn.cluster.on_host import facts
 from rayrnn.cluster.ray_internals import cloud_login, ssh_options
 from rayrnn.errors import ClusterError
@@ -37,6 +39,14 @@ class Unreachable(ClusterError):
     """A host does not answer over SSH, or the link broke in the middle."""
 
 
+class UntrustedHost(Unreachable):
+    """ssh does not talk to a host whose key is not known, or is another than before."""
+
+    def __init__(self, address: str, fault: KeyFault) -> None:
+        super().__init__(f"{address} is not talked to: {fault.what}; {fault.fix}")
+        self.fault = fault
+
+
 @dataclass(frozen=True)
 class Shell:
     """The way to one host, by the address that the cluster file names."""
@@ -48,9 +58,15 @@ class Shell:
     options: tuple[str, ...]
 
     def command(self, script: str, *, terminal: bool = False) -> list[str]:
-        """The ssh command that runs a script there, in a login shell that finds rayrnn first."""
+        """The ssh command that runs a script there, in a login shell that finds rayrnn first.
+
+        Without a terminal, stdout has what the script prints and nothing of what the user's own settings say there.
+        """
         inside = f"PATH={HOST_PATH}; {script}"
-        return ["ssh", *(["-t"] * terminal), *self.options, self.target, f"bash --login -c {shlex.quote(inside)}"]
+        if terminal:
+            return ["ssh", "-t", *self.options, self.target, _login_shell(inside)]
+        outside = f"exec 3>&1 1>&2; exec {_login_shell(f'exec 1>&3 3>&-; {inside}')}"
+        return ["ssh", *self.options, self.target, f"bash -c {shlex.quote(outside)}"]
 
     def run(self, script: str, *, input: str = "", timeout: float | None = None) -> str:
         """Run a script there; its stdout.
@@ -72,6 +88,8 @@ class Shell:
         except subprocess.TimeoutExpired:
             raise Unreachable(f"{self.address} has not answered for {timeout:g} s: does it hang?") from None
         if ended.returncode == SSH_FAILED:
+            if fault := find_fault(self.target, self.options):
+                raise UntrustedHost(self.address, fault)
             raise Unreachable(f"{self.address} is not reached by `{self._how()}`: {last_line(ended.stderr)}")
         if ended.returncode:
             raise ClusterError(f"{self.address} could not do its part:\n{last_lines(ended.stderr or ended.stdout)}")
@@ -85,8 +103,20 @@ class Shell:
             ClusterError: it failed; says its last words.
         """
         program = Path(facts.__file__).read_text(encoding="utf-8")
-        said = self.run(f"exec python3 - {shlex.join([verb, *arguments])}", input=program, timeout=timeout)
-        return json.loads(said.splitlines()[-1])
+        return self.answer(f"exec python3 - {shlex.join([verb, *arguments])}", input=program, timeout=timeout)
+
+    def answer(self, script: str, *, input: str = "", timeout: float | None = None) -> Any:
+        """What a script prints last, a line of JSON.
+
+        Raises:
+            Unreachable: there is no way to the host.
+            ClusterError: it failed; says its last words.
+        """
+        said = self.run(script, input=input, timeout=timeout)
+        try:
+            return json.loads(said.splitlines()[-1])
+        except (IndexError, ValueError):
+            raise ClusterError(f"{self.address} has said what is no answer of rayrnn's:\n{last_lines(said)}") from None
 
     def enter(self, cluster: str) -> None:
         """Become a shell on the host, whose commands find the Ray of a cluster and show it the token."""
@@ -97,6 +127,10 @@ class Shell:
     def _how(self) -> str:
         key = self.options[:2] if self.options[0] == "-i" else ()
         return shlex.join(["ssh", *key, self.target])
+
+
+def _login_shell(script: str) -> str:
+    return f"bash --login -c {shlex.quote(script)}"
 
 
 def _settings(cluster: str) -> str:
@@ -118,10 +152,32 @@ def shell_of(file: ClusterFile, address: str, auth: dict[str, Any] | None = None
     key = auth.get("ssh_private_key")
     options = ssh_options(
         str(path_of(key)) if key else None,
-        proxy_command=auth.get("ssh_proxy_command"),
         timeout=CONNECT_SECONDS,
+        ProxyCommand=auth.get("ssh_proxy_command"),
+        **_host_key_options(file),
     )
     return Shell(address, f"{auth['ssh_user']}@{address}", options)
+
+
+def _host_key_options(file: ClusterFile) -> dict[str, str | None]:
+    """Which hosts ssh talks to: those whose keys are known; of a cloud's new machines, those that stay the same."""
+    if file.hosts:
+        files = {"UserKnownHostsFile": None, "GlobalKnownHostsFile": known_hosts_files()}
+        return {"StrictHostKeyChecking": "yes"} | files
+    folder = cluster_folder(file.name)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return {"StrictHostKeyChecking": "accept-new", "UserKnownHostsFile": f'"{folder / "known_hosts"}"'}
+
+
+def accept_new_hosts(file: ClusterFile) -> list[tuple[str, HostKey]]:
+    """Take the keys of hosts that are not known yet for the right ones; which hosts, and which keys."""
+
+    def accept_one(address: str) -> HostKey | None:
+        shell = shell_of(file, address)
+        return accept(shell.target, shell.options)
+
+    keys = side_by_side(file.hosts, accept_one)
+    return [(address, key) for address, key in zip(file.hosts, keys, strict=True) if key]
 
 
 def shell_of_head(file: ClusterFile) -> Shell:

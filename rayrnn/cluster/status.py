@@ -1,6 +1,7 @@
 """What a cluster has, who uses it, and the runs that train on it now."""
 
 import json
+import threading
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -17,6 +18,8 @@ from rayrnn.cluster.local_head import load_head
 from rayrnn.cluster.ray_internals import (
     NodeResources,
     Row,
+    get_from_head_store,
+    leave_in_head_store,
     put_in_head_store,
     read_head_store,
     read_tables,
@@ -48,9 +51,9 @@ class LiveRun:
 
 
 class Heartbeat:
-    """What a run's driver tells the head now and then; it goes with the driver's job, however that ends.
+    """What a run's driver tells the head now and then, and whether somebody there wants the run to end.
 
-    The head may be away: nobody waits for it here.
+    It goes with the driver's job, however that ends. The head may be away: nobody waits for it here.
 
     Args:
         warn: takes what the user must know.
@@ -63,6 +66,7 @@ class Heartbeat:
         self._warn = warn
         self._job = ray.get_runtime_context().get_job_id()
         self._told = 0.0
+        self._stop = threading.Event()
         # a head that is away is told again; any other error ends the telling, and the run goes on
         self._teller = NewestOnly(_tell, name="heartbeat", on_death=self._say_dead)
 
@@ -70,6 +74,11 @@ class Heartbeat:
     def unanswered_seconds(self) -> float:
         """How long the head has been silent; 0 when it answered."""
         return self._teller.busy_seconds
+
+    @property
+    def stop_asked(self) -> bool:
+        """Whether `ask_to_stop` was called, here or elsewhere."""
+        return self._stop.is_set()
 
     def is_due(self) -> bool:
         """Whether it is time to tell again."""
@@ -80,12 +89,21 @@ class Heartbeat:
         self._told = time.monotonic()
         now = LiveRun(self._job, self._run, round_number, self._rounds, tuple(members), self._workers)
         value = json.dumps(asdict(now)).encode()
-        self._teller.put(lambda: put_in_head_store(SPACE, self._job, value))
+        self._teller.put(lambda: self._talk(value))
 
     def end(self) -> None:
-        """The run is over."""
-        self._teller.put(lambda: remove_from_head_store(SPACE, self._job))
+        """The run is over, and all that it leaves is written."""
+        self._teller.put(self._forget)
         self._teller.close(END_SECONDS)
+
+    def _talk(self, value: bytes) -> None:
+        put_in_head_store(SPACE, self._job, value)
+        if get_from_head_store(SPACE, _stop_key(self._job)) is not None:
+            self._stop.set()
+
+    def _forget(self) -> None:
+        remove_from_head_store(SPACE, self._job)
+        remove_from_head_store(SPACE, _stop_key(self._job))
 
     def _say_dead(self, error: Exception) -> None:
         self._warn(f"`rayrnn status` does not see this run any more: {type(error).__name__}: {error}")
@@ -94,6 +112,15 @@ class Heartbeat:
 def _tell(words: Callable[[], None]) -> None:
     with suppress(RayError, RuntimeError):  # the head is away for a moment
         words()
+
+
+def _stop_key(job: str) -> str:
+    return f"stop-{job}"
+
+
+def ask_to_stop(address: str, jobs: Iterable[str]) -> None:
+    """Have the runs of these jobs finish their round, write a checkpoint and end; also one that is just starting."""
+    leave_in_head_store(address, SPACE, {_stop_key(job): b"1" for job in jobs})
 
 
 def read_runs(address: str, jobs: Iterable[str]) -> tuple[LiveRun, ...]:

@@ -1,6 +1,5 @@
 """Listens to a job on the head over a link that may break, and asks the head about its jobs."""
 
-import json
 import queue
 import shlex
 import subprocess
@@ -173,8 +172,7 @@ def ask(head: Head, *question: str) -> dict[str, Any]:
     Raises:
         RayrnnError: the answer is an error.
     """
-    said = head.run(f"exec python3 -m rayrnn.remote.server {shlex.join(question)}")
-    answer: dict[str, Any] = json.loads(said.splitlines()[-1])
+    answer: dict[str, Any] = head.shell.answer(f"exec python3 -m rayrnn.remote.server {shlex.join(question)}")
     if "error" in answer:
         raise error_of(answer["exit_code"])(answer["error"])
     return answer

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from filelock import FileLock
 
 from rayrnn.cluster import connect
 from rayrnn.cluster.connection import find_cluster
@@ -45,14 +46,15 @@ def submit(job: str) -> dict[str, Any]:
         ClusterError: it runs already, or Ray could not start it.
     """
     folder = job_folder(job)
-    if is_running(job):
-        raise ClusterError(f"the run {job} is being trained already; `rayrnn logs` follows it")
-    for name in (PID, SCREEN):
-        (folder / name).unlink(missing_ok=True)
     submission = f"{job}-{time.time_ns() // 1_000_000:x}"
     entrypoint = f"exec {shlex.quote(sys.executable)} -m rayrnn.remote.job {shlex.quote(job)}"
-    with connect(_address()):
-        ended = asyncio.run(start_job(submission, entrypoint, (folder / PID).exists))
+    with FileLock(folder / "lock"):  # two machines may go on with one run
+        if is_running(job):
+            raise ClusterError(f"the run {job} is being trained already; `rayrnn logs` follows it")
+        for name in (PID, SCREEN):
+            (folder / name).unlink(missing_ok=True)
+        with connect(_address()):
+            ended = asyncio.run(start_job(submission, entrypoint, (folder / PID).exists))
     if ended is not None and not (folder / SCREEN).exists():
         raise ClusterError(f"Ray could not start the job {submission}: {ended}")
     return {"submission": submission}

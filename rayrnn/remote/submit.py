@@ -18,7 +18,7 @@ from rayrnn.remote.follow import ALIVE, Listener, ask, error_of, find_run, runs_
 from rayrnn.remote.job import PID, SPEC, WORK, JobSpec
 from rayrnn.remote.screen_log import Word, show, summary_of
 from rayrnn.remote.upload import OUTSIDE, Upload, gather
-from rayrnn.runs.directory import Run, create_run, has_run, open_run, resumable
+from rayrnn.runs.directory import Run, create_run, has_run, open_run, taken
 from rayrnn.runs.layout import RECIPE, SCREEN, refuse_links
 from rayrnn.terminal import Terminal
 from rayrnn.training.driver import stop_requests
@@ -29,7 +29,7 @@ from rayrnn.wording import command_line, path_of, shortened
 #: seconds without the head before this side gives up; the run goes on without it
 PATIENCE = 600.0
 #: what the head is asked before anything travels: whether the run is on, and which rayrnn is there
-GREET = f"""mkdir -p {RUNS}/{{job}}/{WORK} && cd {RUNS}/{{job}} && if {ALIVE}; then echo running; fi
+GREET = f"""mkdir -p {RUNS}/{{job}}/{WORK} && cd {RUNS}/{{job}} && if {ALIVE}; then echo running; else echo free; fi
 python3 -c "from importlib.metadata import version as v; print(v('rayrnn'), v('ray'))" || echo none"""
 #: a polite kill: the driver finishes its round; a second one stops at once
 STOP = f"cd {RUNS}/{{job}} && if {ALIVE}; then kill -TERM $(cat {PID}); fi"
@@ -55,16 +55,17 @@ def train_on_cluster(
         how it ended; None where it was left alone.
 
     Raises:
+        UsageError: another process trains into `out`.
         RayrnnError: the one that the run ended with, or that kept it from starting.
     """
     head = find_head(read_cluster_file(file))
     path = path_of(out) if out is not None else Path("runs") / recipe.name
     upload = gather(recipe)
-    run = resumable(path, recipe) if resume and has_run(path) else create_run(path)
-    record = load_record(run) or Record(new_job_name(path.name), path_on_head(path))
-    remote = RemoteRun(head, record, run, recipe, console or Terminal(stderr=True), patience)
-    remote.dispatch(upload, resume=resume)
-    return remote.follow(detach=detach)
+    with taken(path, recipe, resume=resume) as run:
+        record = load_record(run) or Record(new_job_name(path.name), path_on_head(path))
+        remote = RemoteRun(head, record, run, recipe, console or Terminal(stderr=True), patience)
+        remote.dispatch(upload, resume=resume)
+        return remote.follow(detach=detach)
 
 
 def follow_run(run: str, file: Path | None, *, trust: bool = False, console: Console | None = None) -> Summary | None:
@@ -135,10 +136,11 @@ class RemoteRun:
         Raises:
             ClusterError: the head cannot be reached, has another rayrnn, or Ray does not take the job.
         """
-        job, where = shlex.quote(self._record.job), f"{RUNS}/{self._record.job}"
+        job = shlex.quote(self._record.job)
+        where = f"{RUNS}/{self._record.job}"
         self._greet(self._head.run(GREET.format(job=job)).split())
         spec = JobSpec(upload.recipe.model_dump(mode="json"), self._record.out, resume, version("rayrnn"))
-        self._head.run(f"cat > {where}/{SPEC}", input=spec.to_json())
+        self._head.run(f"cat > {shlex.quote(where)}/{SPEC}", input=spec.to_json())
         if upload.num_bytes:
             self._screen.say(f"sending {upload} ...")
         if upload.inside:
@@ -192,7 +194,7 @@ class RemoteRun:
 
     def _greet(self, answer: list[str]) -> None:
         ours, up = [version("rayrnn"), version("ray")], command_line("rayrnn", "up", self._head.file.path)
-        if "running" in answer:
+        if answer[0] == "running":
             raise ClusterError(f"this run is being trained already: {self._how_to_find()}")
         if answer[-1] == "none":
             raise ClusterError(f"there is no rayrnn on the head {self._head.target}: `{up}` installs it")

@@ -16,7 +16,7 @@ from rayrnn.durable import replace_durably
 from rayrnn.errors import RayrnnError, RunError, UsageError
 from rayrnn.recipe import Recipe
 from rayrnn.runs.checkpoints import MANIFEST, newest_round, round_of
-from rayrnn.runs.directory import Run, create_run, has_run, resumable
+from rayrnn.runs.directory import Run, resumable, taken
 from rayrnn.runs.layout import IDENTITY, LOCK, RECIPE, UNSENT, belongs
 from rayrnn.runs.store import Store, is_address
 from rayrnn.wording import path_of
@@ -243,9 +243,7 @@ def landed(out: str | Path, recipe: Recipe, *, resume: bool, warn: Callable[[str
         RunError: the store could not be written at the end.
     """
     if not is_address(out):
-        path = path_of(out)
-        run = resumable(path, recipe) if resume and has_run(path) else create_run(path)
-        with run.held():
+        with taken(path_of(out), recipe, resume=resume) as run:
             yield run
         return
     store = Store(str(out))

@@ -215,14 +215,33 @@ def create_run(path: Path) -> Run:
             f"{path} is no directory of this machine; a run can be written to a directory, or without --cluster to an "
             "address that begins with s3://, gs:// or hdfs://"
         )
-    if has_run(path):
-        raise UsageError(f"{path} holds a run already: continue it with --resume, or choose another --out")
+    _refuse_run(path)
     try:
         refuse_links(path)
         (path / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:  # a name may have a NUL
         raise UsageError(f"the run cannot be written to {path}: {error}") from None
     return Run(path)
+
+
+def _refuse_run(path: Path) -> None:
+    if has_run(path):
+        raise UsageError(f"{path} holds a run already: continue it with --resume, or choose another --out")
+
+
+@contextmanager
+def taken(path: Path, recipe: Recipe, *, resume: bool) -> Iterator[Run]:
+    """The run at `path`, a new one or (with `resume`) the one that is there, while no other process can train it.
+
+    Raises:
+        UsageError: there is a run (without `resume`) or one of another recipe, the place cannot be written, something
+            in it is a link, or another process trains it.
+    """
+    run = resumable(path, recipe) if resume and has_run(path) else create_run(path)
+    with run.held():
+        if not resume:
+            _refuse_run(path)  # another process may have trained there between the two looks
+        yield run
 
 
 def has_run(path: Path) -> bool:

@@ -222,6 +222,7 @@ class Driver:
         #: the generation of the newest round, and of the newest evaluation, that was told of
         self._generations: dict[type, int] = {}
         self._has_said_unmeasured = False
+        self._has_said_stop = False
         self._started = False
         self._last: RoundLearned | None = None
         self._finished: Finished | None = None
@@ -237,6 +238,13 @@ class Driver:
         self._give_spec()
         self._screen_header(num_workers)
         try:
+            self._learn(num_workers)
+            return self._conclude()
+        finally:
+            self._heartbeat.end()  # who has asked the run to stop waits for this
+
+    def _learn(self, num_workers: int) -> None:
+        try:
             with stop_requests(self._request_stop):
                 self._screen.say("starting the workers ...")
                 self._pool.start(num_workers)
@@ -244,8 +252,6 @@ class Driver:
         finally:
             self._screen.stop()
             self._recorder.close()
-            self._heartbeat.end()
-        return self._conclude()
 
     def _restore(self, *, resume: bool) -> None:
         checkpoint, damages = newest_checkpoint(self._run.checkpoints)
@@ -307,6 +313,10 @@ class Driver:
         self._write_checkpoints()
         if self._heartbeat.is_due():
             self._heartbeat.beat(self._last.round if self._last else self._progress.round, self._inbox.members)
+        if self._heartbeat.stop_asked and not self._has_said_stop:
+            self._has_said_stop = True
+            self._screen.warn("the cluster is being taken down: finishing the round, then a checkpoint")
+            self._inbox.give(stop=True)
         if self._heartbeat.unanswered_seconds > HEAD_SECONDS:
             self._give_up(headless(HEAD_SECONDS))
         if self._inbox.silent_seconds > COORDINATOR_SECONDS and not self._home.answers():

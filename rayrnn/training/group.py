@@ -19,7 +19,6 @@ import torch
 from ray.actor import ActorHandle
 from ray.exceptions import RayError
 
-from rayrnn.errors import RunError
 from rayrnn.training.gloo import Links, all_gather, all_reduce, connect
 from rayrnn.training.messages import Answer, Lost, Member, Report, View, Word
 
@@ -27,6 +26,10 @@ from rayrnn.training.messages import Answer, Lost, Member, Report, View, Word
 TELL_SECONDS = 1.0
 
 State = dict[str, Any]
+
+
+class Replaced(Exception):
+    """Another process has this worker's number: it was cut off, and Ray took it for dead. Nobody waits for this one."""
 
 
 class Leaving(Exception):
@@ -114,7 +117,7 @@ class Group:
             admit: those who wait may join here; False between two sums of a round, where the state is half of one.
 
         Raises:
-            RunError: Ray has replaced this worker.
+            Replaced: Ray has replaced this worker.
         """
         astray = admit and self._astray()
         if self._agreed and not astray and not (admit and self._change_ahead):
@@ -135,7 +138,7 @@ class Group:
 
         Raises:
             LeftBehind: the others went on without this worker.
-            RunError: Ray has replaced this worker.
+            Replaced: Ray has replaced this worker.
         """
         return self._agree(lambda links: all_reduce(links, flat))
 
@@ -148,7 +151,7 @@ class Group:
 
         Raises:
             LeftBehind: the others went on without this worker.
-            RunError: Ray has replaced this worker.
+            Replaced: Ray has replaced this worker.
         """
         parts = [own.clone() for _ in range(self.size)]
         return parts if self._agree(lambda links: all_gather(links, own, parts)) else None
@@ -204,7 +207,7 @@ class Group:
     def _ask(self, word: Word, *, waited: float = 0.0, state: tuple[ray.ObjectRef, ...] = ()) -> Answer:
         answer: Answer = ray.get(self._coordinator.report.remote(self._report(word, waited, state)))
         if answer.replaced:
-            raise RunError(f"worker {self._member.number} was replaced by Ray while it did not answer")
+            raise Replaced(f"worker {self._member.number} was replaced by Ray while it did not answer")
         return answer
 
     def _enter(self, answer: Answer) -> None:

@@ -23,7 +23,7 @@ from rayrnn.recipe import Recipe, task_of
 from rayrnn.runs.checkpoints import Checkpoint, Tensors, digest, pack
 from rayrnn.runs.model import build_network, check_tensors
 from rayrnn.training.channel import Outbox
-from rayrnn.training.group import Group, Leaving, LeftBehind, lost_by
+from rayrnn.training.group import Group, Leaving, LeftBehind, Replaced, lost_by
 from rayrnn.training.loop import (
     Evaluation,
     LearningSettings,
@@ -68,7 +68,8 @@ class WorkerSpec:
 def train_worker(config: dict[str, Any]) -> None:
     """Ray Train's entry: `config["coordinator"]` knows what to learn, `config["number"]` says which worker this is.
 
-    A user's mistake ends the run, by way of the driver; any other exception makes Ray Train replace this worker.
+    A user's mistake ends the run, by way of the driver; any other exception makes Ray Train replace this worker, unless
+    it has done so already.
     """
     coordinator, number = config["coordinator"], int(config["number"])
     # this process may be here before the data is read
@@ -86,6 +87,8 @@ def train_worker(config: dict[str, Any]) -> None:
         raise
     try:
         worker.train()
+    except Replaced:
+        pass  # the run goes on without this process, as it has for a while
     except RayrnnError as error:
         outbox.put(Failed(number, error))
     outbox.finish()

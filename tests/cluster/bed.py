@@ -35,7 +35,7 @@ from typing import Any
 
 import psutil
 
-from tests.cluster.disk import ROOT, make_disk, make_packages
+from tests.cluster.disk import ROOT, make_disk, make_known_hosts, make_packages
 
 #: the system's folder for files that a restart leaves alone: it hides nothing a host must see
 PLACE = Path("/var/tmp")
@@ -263,8 +263,10 @@ class Bed:
         names = ("alder", "birch", "cedar")
         self.hosts = [Host(self, name, f"192.0.2.{number}") for number, name in enumerate(names, start=10)]
         make_packages(self.folder, with_rayrnn=with_rayrnn)
-        for host in (self.laptop, *self.hosts):
-            make_disk(self.folder, host.name, {host.name: host.address for host in (self.laptop, *self.hosts)})
+        addresses = {host.name: host.address for host in (self.laptop, *self.hosts)}
+        for name in addresses:
+            make_disk(self.folder, name, addresses)
+        make_known_hosts(self.folder, addresses)
         self._top: subprocess.Popen[bytes] | None = None
         self._init = 0
 

@@ -49,6 +49,13 @@ def make_disk(bed: Path, name: str, addresses: dict[str, str]) -> None:
         (disk / "home" / ".ssh" / "authorized_keys").write_text(key.read_text())
 
 
+def make_known_hosts(bed: Path, addresses: dict[str, str]) -> None:
+    """The laptop's user has logged in on every host before."""
+    keys = {host: (bed / "hosts" / host / "host_key.pub").read_text() for host in addresses}
+    lines = [f"{address},{host} {keys[host].strip()}\n" for host, address in addresses.items()]
+    (bed / "hosts" / "laptop" / "home" / ".ssh" / "known_hosts").write_text("".join(lines))
+
+
 def _make_key(path: Path) -> None:
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", str(path)], check=True)
     assert sys.platform == "linux"

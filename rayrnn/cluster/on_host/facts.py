@@ -28,7 +28,11 @@ PROGRAM = ".rayrnn/on_host.py"
 INSTALLER = ".rayrnn/install.py"
 VENV = ".rayrnn/venv"
 WHEELS = ".rayrnn/wheels"
+#: the token of this home comes from rayrnn: its SHA-256; and the clusters that use it, for hosts may share their home
 CLAIM = ".rayrnn/token"
+CLUSTERS = ".rayrnn/clusters"
+#: of a head, the ssh with which it reaches the other hosts, and their keys, by clusters
+CHECKED = ".rayrnn/ssh"
 #: of a head, its runs by their jobs
 RUNS = ".rayrnn/runs"
 #: copies of other hosts' runs
@@ -39,6 +43,11 @@ TOKEN = ".ray/auth_token"
 LEFT_ON_HEAD = ("ray_bootstrap_key.pem", "ray_bootstrap_config.yaml")
 #: the processes that no Ray node can do without
 RAY = ("gcs_server", "raylet")
+#: what the titles and the commands of Ray's other processes have in them; a program that has joined has none of it
+RAY_TITLES = re.compile(r"(ray::|ray-dashboard-)")
+RAY_PROGRAMS = re.compile(r"/ray/(_private|dashboard|autoscaler)/[\w/]+\.py\0|\0io\.ray\.")
+#: Ray names the log of a program that uses it so
+OF_A_USER = "-core-driver-"
 #: prints the versions of all packages that a Python has
 VERSIONS = """
 import importlib.metadata as m, json, sys
@@ -82,6 +91,7 @@ def facts(name: str, python: str, ports: str, *others: str) -> None:
                 "disk": {place: _size(place)[1] for place in (at_home(), "/tmp")},
                 "busy_ports": [int(port) for port in ports.split(",") if port and _is_busy(int(port))],
                 "rays": _rays(folder_of(name)),
+                "users": users(folder_of(name)),
                 "token": _token(),
                 "java": {"home": os.environ.get("JAVA_HOME"), "version": java_version(os.environ.get("JAVA_HOME", ""))},
                 "folder_is_free": _is_free(folder_of(name)),
@@ -123,10 +133,16 @@ def address(other: str) -> None:
         print(probe.getsockname()[0])
 
 
-def claim(token: str) -> None:
-    """Remember that the token (its SHA-256) comes from rayrnn, and goes with it."""
-    os.makedirs(os.path.dirname(at_home(CLAIM)), exist_ok=True)
-    with open(at_home(CLAIM), "w") as file:
+def claim(name: str, token: str) -> None:
+    """Remember that the token of this home is used by the cluster, and, where it is not there yet, comes from rayrnn.
+
+    The token is named by its SHA-256. It goes with the last cluster that uses it.
+    """
+    os.makedirs(at_home(CLUSTERS), exist_ok=True)
+    if _token()["sha256"] is None:
+        with open(at_home(CLAIM), "w") as file:
+            file.write(token)
+    with open(at_home(CLUSTERS, name), "w") as file:
         file.write(token)
     print("{}")
 
@@ -152,15 +168,31 @@ def end(name: str) -> int:
     if f'"folder": "{folder}"' in (_read(record_of_head()) or ""):
         os.unlink(record_of_head())
     shutil.rmtree(folder, ignore_errors=True)
-    claimed = _read(at_home(CLAIM))
-    gone = [*LEFT_ON_HEAD, CLAIM]
-    if claimed and _token()["sha256"] == claimed:
-        gone.append(TOKEN)
-    for file in gone:
+    shutil.rmtree(at_home(CHECKED, name), ignore_errors=True)
+    for file in _of_no_other_cluster(name):
         with suppress(FileNotFoundError):
             os.unlink(at_home(file))
     print(json.dumps({"ended": was_there, "left": left}))
     return 1 if left else 0
+
+
+def _of_no_other_cluster(name: str) -> list[str]:
+    """What this home has for this cluster alone, now that it ends."""
+    own = os.path.join(CLUSTERS, name)
+    others = [other for other in _names_in(at_home(CLUSTERS)) if other != name]
+    if others:
+        return [own]
+    claimed = _read(at_home(CLAIM))
+    # a head that `rayrnn up` has started on this machine, for its user, shows the same token
+    is_ours = claimed and _token()["sha256"] == claimed and not os.path.exists(record_of_head())
+    return [own, *LEFT_ON_HEAD, CLAIM, *([TOKEN] if is_ours else [])]
+
+
+def _names_in(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
 
 
 def at_home(*names: str) -> str:
@@ -179,18 +211,23 @@ def record_of_head() -> str:
 
 
 def members(folder: str) -> list[int]:
-    """Every process whose environment names `folder` as Ray's, or that writes there for Ray, and all their children.
+    """Every process of the Ray that has its files in `folder`, and all their children.
 
-    Each process of a Ray has its log there: a mark that stays when its parent is dead and its title has overwritten its
-    environment. This process itself is none.
+    One is known by its environment, which names the folder, or by its title or command and a log that it writes there:
+    a title may have overwritten the environment, and a parent may be dead. A program that has joined that Ray (a
+    training, a notebook) writes there too and is none, unless the Ray itself has started it. Nor is this process.
     """
     parents = {process: parent for process in _processes() if (parent := _living_parent(process)) is not None}
-    family = {
-        process for process in parents if _folder_of(process) == folder or _writes_into(process, folder + "/ray/")
-    }
+    family = {process for process in parents if _is_of_ray(process, folder)}
     while born := {child for child, parent in parents.items() if parent in family} - family:
         family |= born
     return sorted(family - {os.getpid()})
+
+
+def users(folder: str) -> list[dict[str, Any]]:
+    """The programs on this host that have joined the Ray in `folder`, or that it runs as jobs."""
+    found = [process for process in _processes() if any(OF_A_USER in log for log in _logs(process, folder))]
+    return [{"process": process, "command": _command(process).replace("\0", " ").strip()} for process in found]
 
 
 def end_processes(folder: str) -> list[int]:
@@ -225,7 +262,7 @@ def java_version(home: str) -> int | None:
 
 def folder_of(name: str) -> str:
     """Short, as the paths of Ray's sockets must be."""
-    short = name if re.match(r"[\w.-]{1,16}$", name) else hashlib.sha256(name.encode()).hexdigest()[:16]
+    short = name if re.fullmatch(r"[A-Za-z0-9_.-]{1,16}", name) else hashlib.sha256(name.encode()).hexdigest()[:16]
     return "/tmp/rayrnn-" + short
 
 
@@ -280,7 +317,7 @@ def _rays(folder: str) -> list[dict[str, Any]]:
     """Ray's own processes on this host, whoever started them."""
     found = []
     for process in _processes():
-        name = os.path.basename((_read(f"/proc/{process}/cmdline") or "").split("\0")[0])
+        name = os.path.basename(_command(process).split("\0")[0])
         if name in RAY:
             user = os.stat(f"/proc/{process}").st_uid
             found.append({"process": process, "name": name, "user": user, "ours": _folder_of(process) == folder})
@@ -293,8 +330,12 @@ def _processes() -> list[int]:
 
 def _folder_of(process: int) -> str | None:
     """The folder that its environment names as Ray's."""
-    found = re.search(r"(?:^|\0)RAY_TMPDIR=([^\0]*)", _read(f"/proc/{process}/environ") or "")
-    return found.group(1) if found else None
+    return _environment(process).get("RAY_TMPDIR")
+
+
+def _environment(process: int) -> dict[str, str]:
+    settings = (_read(f"/proc/{process}/environ") or "").split("\0")
+    return {name: value for name, _, value in (setting.partition("=") for setting in settings)}
 
 
 def _living_parent(process: int) -> int | None:
@@ -303,15 +344,36 @@ def _living_parent(process: int) -> int | None:
     return int(fields[1]) if fields and fields[0] != "Z" else None
 
 
-def _writes_into(process: int, place: str) -> bool:
+def _is_of_ray(process: int, folder: str) -> bool:
+    logs, environment = _logs(process, folder), _environment(process)
+    if "RAY_RAYLET_PID" in environment:  # a raylet has started it, or one of its workers
+        return environment.get("RAY_TMPDIR") == folder or bool(logs)
+    if any(OF_A_USER in log for log in logs):
+        return False
+    return environment.get("RAY_TMPDIR") == folder or (bool(logs) and _has_name_of_ray(_command(process)))
+
+
+def _has_name_of_ray(command: str) -> bool:
+    name = os.path.basename(command.split("\0", maxsplit=1)[0])
+    return name in RAY or bool(RAY_TITLES.match(command) or RAY_PROGRAMS.search(command))
+
+
+def _logs(process: int, folder: str) -> list[str]:
+    """The files of the Ray in `folder` that a process writes."""
+    found = []
     with suppress(OSError):
         for file in os.listdir(f"/proc/{process}/fd"):
             link = f"/proc/{process}/fd/{file}"
             with suppress(OSError):
+                path = os.readlink(link)
                 # the link's own mode says whether the file is open for writing
-                if os.readlink(link).startswith(place) and os.lstat(link).st_mode & 0o200:
-                    return True
-    return False
+                if path.startswith(folder + "/ray/") and os.lstat(link).st_mode & 0o200:
+                    found.append(path)
+    return found
+
+
+def _command(process: int) -> str:
+    return _read(f"/proc/{process}/cmdline") or ""
 
 
 def _read(path: str) -> str | None:
