@@ -87,7 +87,7 @@ class Heartbeat:
         self._teller.put(lambda: remove_from_head_store(SPACE, self._job))
         self._teller.close(END_SECONDS)
 
-    def _say_dead(self, error: Exception) -> None:
+    def _say_dead(self, error: BaseException) -> None:
         self._warn(f"`rayrnn status` does not see this run any more: {type(error).__name__}: {error}")
 
 

@@ -18,6 +18,7 @@ import torch
 from ray.exceptions import ObjectStoreFullError, RayError
 from rich.console import Console
 
+from rayrnn.background import deaths_told
 from rayrnn.cluster import connect
 from rayrnn.cluster.status import Heartbeat
 from rayrnn.data.prepare import Prepared, prepare
@@ -136,7 +137,7 @@ def train(
     screen = screen or Screen(console or Terminal(file=lasting(sys.stderr)), recipe)
     out = out if out is not None else Path("runs") / recipe.name
     check_trust(recipe, trusted=trust or network is not None or not resume, where=str(out))
-    with landed(out, recipe, resume=resume, warn=screen.warn, take_over=take_over) as run, _told(run):
+    with landed(out, recipe, resume=resume, warn=screen.warn, take_over=take_over) as run, _told(run, screen):
         run.trusted = True  # its code is the one that this recipe names
         if on_written is not None:
             run.tell(on_written)
@@ -156,13 +157,21 @@ def train(
 
 
 @contextmanager
-def _told(run: Run) -> Iterator[None]:
-    """
+def _told(run: Run, screen: Reporter) -> Iterator[None]:
+    """Have the run say so when a thread dies for which nothing else is foreseen.
+
     Raises:
         RunError: in the place of an error that nobody foresaw, whose traceback is in the run's log then.
     """
+
+    def tell(words: str, trace: str) -> None:
+        with suppress(OSError):
+            run.append_log(trace)
+        screen.warn(f"{words}; its traceback is in {run.log}")
+
     try:
-        yield
+        with deaths_told(tell):
+            yield
     except RayrnnError:
         raise
     except Exception as error:
