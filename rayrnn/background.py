@@ -2,10 +2,35 @@
 
 import threading
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+
+
+@contextmanager
+def deaths_told(tell: Callable[[str, str], None]) -> Iterator[None]:
+    """Inside, `tell` hears of any thread of this process that ends by an exception, also of those of other libraries.
+
+    Args:
+        tell: takes one sentence, and the traceback.
+    """
+
+    def hear(death: threading.ExceptHookArgs) -> None:
+        if death.exc_type is SystemExit or death.exc_value is None:
+            return
+        name = death.thread.name if death.thread is not None else "unknown"
+        words = next(iter(str(death.exc_value).splitlines()), "")[:500]
+        trace = "".join(traceback.format_exception(death.exc_value))
+        tell(f"the thread {name!r} has died: {death.exc_type.__name__}: {words}", trace)
+
+    before, threading.excepthook = threading.excepthook, hear
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 class NewestOnly(Generic[T]):
@@ -15,7 +40,7 @@ class NewestOnly(Generic[T]):
     and what is asked for later is not done.
     """
 
-    def __init__(self, work: Callable[[T], None], *, name: str, on_death: Callable[[Exception], None]) -> None:
+    def __init__(self, work: Callable[[T], None], *, name: str, on_death: Callable[[BaseException], None]) -> None:
         self._work = work
         self._on_death = on_death
         self._asked: list[T] = []
@@ -50,7 +75,7 @@ class NewestOnly(Generic[T]):
             while (asked := self._take()) is not None:
                 self._work(asked[0])
                 self._since = None
-        except Exception as error:
+        except BaseException as error:
             self._on_death(error)
         finally:
             self._since = None

@@ -56,8 +56,9 @@ FLOOR_PLAN = """
     rayrnn.cluster.show
     rayrnn.runs.schema
     rayrnn.runs.checkpoints rayrnn.runs.store
-    rayrnn.runs.directory
-    rayrnn.runs.copies rayrnn.runs.model
+    rayrnn.runs.directory rayrnn.runs.lease
+    rayrnn.runs.mirror rayrnn.runs.model
+    rayrnn.runs.copies
     rayrnn.training rayrnn.training.loop rayrnn.training.messages rayrnn.training.placement rayrnn.training.progress
     rayrnn.training.train_actor
     rayrnn.training.channel rayrnn.training.coordinator rayrnn.training.gloo rayrnn.training.notes

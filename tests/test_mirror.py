@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from rayrnn.errors import RunError, UsageError
-from rayrnn.runs import copies
+from rayrnn.runs import mirror as mirroring
 from rayrnn.runs.checkpoints import Checkpoint, newest_checkpoint, write_checkpoint
-from rayrnn.runs.copies import Mirror
 from rayrnn.runs.directory import Run
+from rayrnn.runs.mirror import Mirror
 from rayrnn.runs.store import Store
 from tests.crashing import checkpoint
 from tests.s3_store import Store as Server
@@ -142,7 +142,7 @@ def test_the_store_has_a_complete_checkpoint_at_every_moment(
 def test_a_new_checkpoint_is_copied_because_the_run_tells_of_it(
     store: Watched, run: Run, warnings: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(copies, "GROWING_SECONDS", 1000.0)  # nobody comes by without a word
+    monkeypatch.setattr(mirroring, "GROWING_SECONDS", 1000.0)  # nobody comes by without a word
     mirror = Mirror(run, store, warnings.append)
     wait_for(lambda: "recipe.yaml" in store.sizes())
     learn(run, 1)

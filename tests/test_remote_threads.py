@@ -21,7 +21,7 @@ from rayrnn.cluster.on_host import verify
 from rayrnn.cluster.ssh import side_by_side
 from rayrnn.cluster.status import Heartbeat
 from rayrnn.errors import ClusterError
-from rayrnn.remote import replica
+from rayrnn.remote import follow, replica
 from rayrnn.remote.fetch import Fetcher, Record
 from rayrnn.remote.follow import Listener
 from rayrnn.remote.replica import Replica, kept_folder
@@ -113,6 +113,14 @@ def test_what_a_run_says_is_heard_to_its_end(tmp_path: Path) -> None:
 def test_a_reader_that_fails_ends_the_listening_with_its_reason(tmp_path: Path) -> None:
     with pytest.raises(ClusterError, match="could not be read: UnicodeDecodeError"):
         listen("printf '\\377\\n'; sleep 60", tmp_path / "screen.jsonl")
+
+
+@pytest.mark.parametrize("end", ["kill -9 $$", "exit 137", "exit 255"])
+def test_a_link_that_is_killed_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str) -> None:
+    monkeypatch.setattr(follow, "RETRY_SECONDS", 0.01)
+    mark = tmp_path / "second"
+    twice = f"if [ -e {mark} ]; then {say('end')}; else touch {mark}; {say('say')}; {end}; fi"
+    assert listen(twice, tmp_path / "screen.jsonl") == [{"word": "say"}, {"word": "end"}]
 
 
 def say(*names: str) -> str:

@@ -15,6 +15,7 @@ from rich.console import Console
 
 import rayrnn
 from rayrnn.errors import UsageError
+from rayrnn.runs import lease
 from rayrnn.runs.checkpoints import newest_name, read_checkpoint, write_checkpoint
 from rayrnn.runs.copies import folder_for, landed
 from rayrnn.runs.directory import open_run
@@ -33,6 +34,7 @@ RAYRNN = (sys.executable, "-m", "rayrnn.cli")
 def address(s3_environment: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """An empty place in a real store, for a machine that has seen nothing yet."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setattr(lease, "SETTLE_SECONDS", 0.1)
     return f"s3://{s3_environment.bucket}/runs/{tmp_path.name}"
 
 

@@ -27,7 +27,7 @@ from raydp.spark.ray_cluster_master import RAYDP_SPARK_MASTER_SUFFIX, RayDPSpark
 
 from rayrnn.errors import ClusterError
 
-_SECONDS_TO_START = 180.0
+SECONDS_TO_START = 180.0
 _SECONDS_TO_STOP = 20.0
 
 
@@ -44,7 +44,7 @@ class Spark(SparkCluster):  # type: ignore[misc]  # raydp has no types
     def __init__(self, name: str, settings: Mapping[str, str], java: Path, log: Path) -> None:
         self._java = java
         self._log = log
-        self._gateway = None
+        self._gateway: Any = None
         self._spark_master_handle: Any = None
         executors, cores = int(settings["spark.executor.instances"]), int(settings["spark.executor.cores"])
         self._executors_to_come = executors
@@ -103,7 +103,7 @@ class Spark(SparkCluster):  # type: ignore[misc]  # raydp has no types
         self._spark_master_handle = master
         silence = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         try:
-            ray.get(master.start_up.remote(silence), timeout=_SECONDS_TO_START)
+            ray.get(master.start_up.remote(silence), timeout=SECONDS_TO_START)
         except BaseException as error:
             ray.kill(master)
             if isinstance(error, Exception):
@@ -116,19 +116,19 @@ class Spark(SparkCluster):  # type: ignore[misc]  # raydp has no types
         _forget_gateway()
         # what Spark prints while it starts is nothing for the screen
         self._gateway = launch_gateway(settings, {"stdout": log, "stderr": log})
-        with _bounded(self._gateway), _own_interrupt_handler():
+        with bounded(self._gateway.proc), _own_interrupt_handler():
             context = SparkContext(conf=settings, gateway=self._gateway)
         # where Java dies, pyspark's thread beside it would print a stack trace
         context._accumulatorServer.handle_error = lambda *_: None
         return SparkSession(context)
 
     def _wait_for_executors(self) -> None:
-        give_up = time.monotonic() + _SECONDS_TO_START
+        give_up = time.monotonic() + SECONDS_TO_START
         context = self._spark_session.sparkContext._jsc.sc()
         # the driver counts as one
         while (there := context.getExecutorMemoryStatus().size() - 1) < self._executors_to_come:
             if time.monotonic() > give_up:
-                raise self._failure(f"has {there} of {self._executors_to_come} executors after {_SECONDS_TO_START:g} s")
+                raise self._failure(f"has {there} of {self._executors_to_come} executors after {SECONDS_TO_START:g} s")
             time.sleep(0.1)
 
     def _failure(self, what: str) -> ClusterError:
@@ -152,9 +152,9 @@ def _environment(java: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _bounded(gateway: object) -> Iterator[None]:
+def bounded(process: "subprocess.Popen[bytes]") -> Iterator[None]:
     """A driver that waits for ever (for a name that no host resolves, for one) is ended after a while."""
-    timer = threading.Timer(_SECONDS_TO_START, gateway.proc.kill)  # type: ignore[attr-defined]
+    timer = threading.Timer(SECONDS_TO_START, process.kill)
     timer.daemon = True
     timer.start()
     try:

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from rayrnn.background import deaths_told
 from rayrnn.cli import clusters, models, runs
 from rayrnn.cli.talk import say, say_error
 from rayrnn.errors import Interrupted, RayrnnError
@@ -36,7 +37,8 @@ def main() -> None:
             signal.signal(number, _interrupt)
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
-        app(arguments, prog_name="rayrnn")
+        with deaths_told(lambda words, _: say(words)):
+            app(arguments, prog_name="rayrnn")
     except RayrnnError as error:
         if "--debug" in sys.argv:
             say(_traceback(error))

@@ -58,6 +58,10 @@ def train(
     detach: Annotated[
         bool, typer.Option("--detach", help="With --cluster: leave when the workers learn; `rayrnn logs` comes back.")
     ] = False,
+    take_over: Annotated[
+        bool,
+        typer.Option("--take-over", help="With --resume, in a store: go on where another machine trains; it stops."),
+    ] = False,
     trust: Trust = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print how it ended as one JSON object.")] = False,
 ) -> None:
@@ -70,6 +74,8 @@ def train(
     stored = is_stored(recipe)
     loaded = load_recipe(recipe, overrides or [], trusted=trust or not stored)
     check_trust(loaded, trusted=trust or not (stored or resume), where=out if out and resume else recipe)
+    if take_over and (cluster is not None or not resume):
+        raise UsageError("--take-over goes with --resume, for a run in a store; a cluster's runs are in none")
     if cluster is not None:
         train_there(loaded, cluster, out=out, resume=resume, detach=detach, address=address, as_json=as_json)
         return
@@ -77,7 +83,7 @@ def train(
         raise UsageError("--detach goes with --cluster: a run on this machine ends with its command")
     from rayrnn.training.driver import train as train_recipe
 
-    outcome = train_recipe(loaded, out=out, resume=resume, address=address, trust=trust)
+    outcome = train_recipe(loaded, out=out, resume=resume, address=address, trust=trust, take_over=take_over)
     if as_json:
         give(json.dumps(outcome.to_json()))
 

@@ -105,7 +105,7 @@ class Heartbeat:
         remove_from_head_store(SPACE, self._job)
         remove_from_head_store(SPACE, _stop_key(self._job))
 
-    def _say_dead(self, error: Exception) -> None:
+    def _say_dead(self, error: BaseException) -> None:
         self._warn(f"`rayrnn status` does not see this run any more: {type(error).__name__}: {error}")
 
 

@@ -135,7 +135,7 @@ class Fetcher:
             self._fetch_checkpoint(checkpoint)
             remove_old(self._run.checkpoints)
 
-    def _say_dead(self, error: Exception) -> None:
+    def _say_dead(self, error: BaseException) -> None:
         self._warn(f"no checkpoint is fetched any more until the run ends: {type(error).__name__}: {error}")
 
     def _fetch_checkpoint(self, name: str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rayrnn.cluster.on_host.facts import RUNS
-from rayrnn.cluster.ssh import SSH_FAILED, Head
+from rayrnn.cluster.ssh import Head
 from rayrnn.errors import ClusterError, DataError, Interrupted, RayrnnError, RunError, UsageError
 from rayrnn.remote.job import PID
 from rayrnn.remote.screen_log import Transcript, Word, word_of, words_of
@@ -67,7 +67,7 @@ class Listener:
                         broken_since = None
                         mended()
                     yield self._take(line) if line else None
-            if link.returncode != SSH_FAILED:
+            if not _is_broken(link.returncode):
                 return
             if broken_since is None:
                 broken_since = time.monotonic()
@@ -91,6 +91,11 @@ class Listener:
             yield None
 
 
+def _is_broken(returncode: int | None) -> bool:
+    """Whether a link ended before what it listens to: the way failed, or a signal ended one of its two ends."""
+    return returncode is None or returncode < 0 or returncode > 128  # SSH_FAILED is 255
+
+
 class _Link:
     """One ssh process, read by a thread so that the caller is never stuck."""
 
@@ -104,7 +109,7 @@ class _Link:
             encoding="utf-8",
             start_new_session=True,
         )
-        self._lines: queue.Queue[str | Exception | None] = queue.Queue()
+        self._lines: queue.Queue[str | BaseException | None] = queue.Queue()
         self.said = ""
         self.returncode: int | None = None
         # whatever it dies of is raised by `lines`
@@ -126,7 +131,7 @@ class _Link:
             if line is None:
                 self.returncode = self._process.wait()
                 return
-            if isinstance(line, Exception):
+            if isinstance(line, BaseException):
                 raise ClusterError(f"what the run says could not be read: {type(line).__name__}: {line}") from line
             yield line
 
@@ -139,7 +144,7 @@ class _Link:
                     self._lines.put(line)
             self.said = self._process.stderr.read()
             self._lines.put(None)
-        except Exception as error:
+        except BaseException as error:
             self._lines.put(error)
 
     def __enter__(self) -> "_Link":

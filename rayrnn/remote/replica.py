@@ -85,7 +85,7 @@ class Replica:
             self._has_warned = True
             self._warn(f"no other host keeps a copy of the run ({fault}): if the head's disk is lost, so is the run")
 
-    def _say_dead(self, error: Exception) -> None:
+    def _say_dead(self, error: BaseException) -> None:
         self._warn(f"no other host gets copies of the run any more: {type(error).__name__}: {error}")
 
 

@@ -300,7 +300,7 @@ def ask_to_stop(head: Head, job: str, warn: Callable[[str], None]) -> None:
         head.run(STOP.format(job=shlex.quote(job)))
     except ClusterError as error:
         warn(f"the run was not told to stop: {error}")
-    except Exception as error:  # of a thread, whose end nobody would see
+    except BaseException as error:  # of a thread, whose end nobody would see
         warn(f"the run was not told to stop: {type(error).__name__}: {error}")
 
 

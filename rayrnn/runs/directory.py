@@ -46,11 +46,17 @@ class Run:
         self.path = path
         self.address = address
         self.trusted = trusted
+        #: why nobody may go on with it: its address is another's now
+        self.failure: RunError | None = None
         self._listeners: list[Callable[[], None]] = []
 
     def tell(self, listener: Callable[[], None]) -> None:
         """Have `listener` called whenever a file of the run is there anew; logs and metrics grow without a word."""
         self._listeners.append(listener)
+
+    def fail(self, failure: RunError) -> None:
+        """Have whoever trains the run end with this; from any thread."""
+        self.failure = failure
 
     @property
     def name(self) -> str:

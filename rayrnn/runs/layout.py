@@ -13,6 +13,7 @@ runs/<name>/
   cluster.json, screen.jsonl   of a run on a cluster: where it is, and what it said
   .lock                        held by the process that trains
   .unsent                      of a directory that stands for an address: the store may lack something
+  lease.json                   in a store alone: who owns the address, see rayrnn/runs/lease.py
 """
 
 import os
@@ -35,6 +36,9 @@ SCREEN = "screen.jsonl"
 CHECKPOINTS = "checkpoints"
 LOCK = ".lock"
 UNSENT = ".unsent"
+LEASE = "lease.json"
+#: where the files of a store come first
+FETCHED = ".fetched"
 
 #: of rsync, between a broken link and the next attempt
 PARTIAL = ".rsync-partial"
@@ -86,4 +90,4 @@ def refuse_links(folder: Path) -> None:
 def _is_written(name: str) -> bool:
     """Files are written under a name of their own first, `.recipe.yaml.unfinished`."""
     whole = name.removeprefix(".").removesuffix(".unfinished")
-    return name in (CHECKPOINTS, LOCK, UNSENT, PARTIAL) or belongs(whole)
+    return name in (CHECKPOINTS, LOCK, UNSENT, FETCHED, PARTIAL) or belongs(whole)

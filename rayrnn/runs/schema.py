@@ -212,6 +212,32 @@ class StoredRecord(Stored):
     out: Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=r"^[^\x00-\x1f\x7f]+$")]
 
 
+Attempt = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
+#: seconds since 1970, of a year that a date can have
+Moment = Annotated[int, Field(ge=0, le=2**36)]
+
+
+class StoredLease(Stored):
+    """lease.json of a store."""
+
+    attempt: Attempt
+    user: Annotated[str, StringConstraints(max_length=100)]
+    host: Annotated[str, StringConstraints(max_length=200)]
+    process: Count
+    since: Moment
+    #: signs of life: whoever sees it rise sees that the owner lives
+    beats: Count
+    #: the owner has ended
+    over: bool
+
+
+class StoredUnsent(Stored):
+    """.unsent of a directory that stands for an address."""
+
+    attempt: Attempt
+    sent: Annotated[int, Field(ge=-1, le=LARGEST)]
+
+
 Whole = TypeVar("Whole", bound=Stored)
 
 

@@ -49,6 +49,17 @@ class Store:
         with self._told("read"), self._filesystem.open_input_stream(self._path(name), compression=None) as stream:
             return bytes(stream.read())
 
+    def find(self, name: str, *, most: int) -> bytes | None:
+        """The first `most` bytes of a file; None where there is none."""
+        with self._told("read"):
+            if self._filesystem.get_file_info(self._path(name)).type != fs.FileType.File:
+                return None
+            try:
+                with self._filesystem.open_input_stream(self._path(name), compression=None) as stream:
+                    return bytes(stream.read(most))
+            except FileNotFoundError:  # it has gone meanwhile
+                return None
+
     def write(self, name: str, content: bytes) -> None:
         """Put this in the place of a file, which is there whole or not at all."""
         with self._told("written"):

@@ -18,6 +18,7 @@ import torch
 from ray.exceptions import ObjectStoreFullError, RayError
 from rich.console import Console
 
+from rayrnn.background import deaths_told
 from rayrnn.cluster import connect
 from rayrnn.cluster.status import Heartbeat
 from rayrnn.data.prepare import Prepared, prepare
@@ -107,6 +108,7 @@ def train(
     on_written: Callable[[], None] | None = None,
     network: Callable[..., object] | None = None,
     trust: bool = False,
+    take_over: bool = False,
 ) -> Summary:
     """Train `recipe` on a Ray cluster and leave everything in a run directory.
 
@@ -120,10 +122,11 @@ def train(
         network: a network of your own (see rayrnn/models/contract.py) in the place of the recipe's: a class of
             torch.nn.Module, or a function that makes one, defined at the top of a module. `model.options` are for it.
         trust: with `resume`: the code that the run names and that is not rayrnn's may be imported and run.
+        take_over: with `resume`, in a store: go on also where another machine trains the run; that one stops.
 
     Raises:
-        UsageError: `out` holds a run (without resume), another process trains it, or `resume` does not fit the
-            stored recipe.
+        UsageError: `out` holds a run (without resume), another process or machine trains it, or `resume` does not fit
+            the stored recipe.
         RecipeError: the network is not there, or does not keep the contract.
         DataError: the data cannot be read.
         ClusterError: no cluster, or one too small for the workers.
@@ -134,7 +137,7 @@ def train(
     screen = screen or Screen(console or Terminal(file=lasting(sys.stderr)), recipe)
     out = out if out is not None else Path("runs") / recipe.name
     check_trust(recipe, trusted=trust or network is not None or not resume, where=str(out))
-    with landed(out, recipe, resume=resume, warn=screen.warn) as run, _told(run):
+    with landed(out, recipe, resume=resume, warn=screen.warn, take_over=take_over) as run, _told(run, screen):
         run.trusted = True  # its code is the one that this recipe names
         if on_written is not None:
             run.tell(on_written)
@@ -154,13 +157,21 @@ def train(
 
 
 @contextmanager
-def _told(run: Run) -> Iterator[None]:
-    """
+def _told(run: Run, screen: Reporter) -> Iterator[None]:
+    """Have the run say so when a thread dies for which nothing else is foreseen.
+
     Raises:
         RunError: in the place of an error that nobody foresaw, whose traceback is in the run's log then.
     """
+
+    def tell(words: str, trace: str) -> None:
+        with suppress(OSError):
+            run.append_log(trace)
+        screen.warn(f"{words}; its traceback is in {run.log}")
+
     try:
-        yield
+        with deaths_told(tell):
+            yield
     except RayrnnError:
         raise
     except Exception as error:
@@ -311,6 +322,8 @@ class Driver:
             if self._is_news(event):
                 self._handle(event)
         self._write_checkpoints()
+        if self._run.failure is not None:
+            self._give_up(self._run.failure)
         if self._heartbeat.is_due():
             self._heartbeat.beat(self._last.round if self._last else self._progress.round, self._inbox.members)
         if self._heartbeat.stop_asked and not self._has_said_stop:

@@ -1,10 +1,12 @@
 """Spark is refused, with the sum, where it would wait for ever."""
 
+import signal
+import subprocess
 from pathlib import Path
 
 import pytest
 import ray
-from rayrnn_spark import spark_session
+from rayrnn_spark import launch, spark_session
 from rayrnn_spark.preflight import check_names, check_room, executors_that_fit, parse_memory, unresolved
 
 from rayrnn.errors import ClusterError, UsageError
@@ -58,6 +60,12 @@ def test_memory_without_a_number_or_a_unit_is_refused(memory: str) -> None:
 def test_hosts_are_known_by_name_or_named() -> None:
     assert unresolved(["localhost", "no-such-host.invalid"]) == ["no-such-host.invalid"]
     check_names()
+
+
+def test_a_java_that_never_answers_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "SECONDS_TO_START", 0.1)
+    with subprocess.Popen(["sleep", "600"]) as java, launch.bounded(java):
+        assert java.wait(timeout=60) == -signal.SIGKILL
 
 
 def test_java_home_that_does_not_serve_stops_a_session_before_it_starts(

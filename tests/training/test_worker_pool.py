@@ -101,6 +101,20 @@ def test_a_pool_that_is_closed_cancels_its_runs_and_waits_for_their_threads(monk
     assert told == []
 
 
+def test_a_place_that_cannot_be_given_back_keeps_no_other_from_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    given_back: list[object] = []
+
+    def give_back(place: object) -> None:
+        given_back.append(place)
+        raise ValueError("chosen")
+
+    monkeypatch.setattr(worker_pool, "remove_placement_group", give_back)
+    with pool([], most=2) as workers:
+        for number in (0, 1):
+            workers.see_request(number, f"place {number}")  # type: ignore[arg-type]
+    assert given_back == ["place 0", "place 1"]
+
+
 def test_early_workers_leave_a_cpu_of_every_node_to_those_who_read(monkeypatch: pytest.MonkeyPatch) -> None:
     run, told = Endless([]), []
     monkeypatch.setattr(worker_pool, "Solo", run)
