@@ -20,7 +20,12 @@ import ray._private.state as ray_state
 import ray._private.worker as ray_worker
 import ray.autoscaler
 from ray._private.grpc_utils import init_grpc_channel
-from ray._private.ray_constants import DEBUG_AUTOSCALING_STATUS, KV_HEAD_NODE_ID_KEY, KV_NAMESPACE_JOB
+from ray._private.ray_constants import (
+    DEBUG_AUTOSCALING_STATUS,
+    GLOBAL_GRPC_OPTIONS,
+    KV_HEAD_NODE_ID_KEY,
+    KV_NAMESPACE_JOB,
+)
 from ray._raylet import GcsClient  # type: ignore[attr-defined]
 from ray.autoscaler._private.command_runner import SSHOptions
 from ray.autoscaler._private.commands import _bootstrap_config
@@ -68,7 +73,8 @@ def version_of_head(address: str, *, timeout: float) -> str:
     Raises:
         HeadUnavailable: no such answer came within `timeout` seconds.
     """
-    with init_grpc_channel(address) as channel:
+    # as Ray's own processes do: no web proxy between them, whatever http_proxy says
+    with init_grpc_channel(address, options=GLOBAL_GRPC_OPTIONS) as channel:
         try:
             answer = NodeInfoGcsServiceStub(channel).CheckAlive(CheckAliveRequest(), timeout=timeout)
         except grpc.RpcError as error:
