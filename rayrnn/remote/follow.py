@@ -173,7 +173,7 @@ def ask(head: Head, *question: str) -> dict[str, Any]:
     Raises:
         RayrnnError: the answer is an error.
     """
-    said = head.run(f"exec python3 -m rayrnn.remote.server {shlex.join(question)}")
+    said = head.run(f"exec python3 -P -m rayrnn.remote.server {shlex.join(question)}")
     answer: dict[str, Any] = json.loads(said.splitlines()[-1])
     if "error" in answer:
         raise error_of(answer["exit_code"])(answer["error"])

@@ -50,7 +50,7 @@ def submit(job: str) -> dict[str, Any]:
     for name in (PID, SCREEN):
         (folder / name).unlink(missing_ok=True)
     submission = f"{job}-{time.time_ns() // 1_000_000:x}"
-    entrypoint = f"exec {shlex.quote(sys.executable)} -m rayrnn.remote.job {shlex.quote(job)}"
+    entrypoint = f"exec {shlex.quote(sys.executable)} -P -m rayrnn.remote.job {shlex.quote(job)}"
     with connect(_address()):
         ended = asyncio.run(start_job(submission, entrypoint, (folder / PID).exists))
     if ended is not None and not (folder / SCREEN).exists():
