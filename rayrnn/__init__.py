@@ -3,6 +3,8 @@
 What a program needs stands here, loaded when it is first asked for: `import rayrnn` loads neither torch nor Ray.
 """
 
+import os
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -35,6 +37,12 @@ __all__ = [
     "predictions",
     "train",
 ]
+
+
+# in `python -m rayrnn.cli` the current directory comes first, where a user's own numpy.py may lie
+_IS_COMMAND = sys.argv[:1] == ["-m"] and "rayrnn.cli" in sys.orig_argv and not sys.flags.safe_path
+if _IS_COMMAND and not __file__.startswith(f"{sys.path[0]}{os.sep}"):
+    del sys.path[0]
 
 
 def __getattr__(name: str) -> object:

@@ -4,6 +4,9 @@ A recipe names a network, a task or a source as `package.module:Name`. What is i
 host. What is not is looked for in the current directory, then where Python looks, and its Python files travel with the
 recipe: the module, or the whole package that it is in. In the processes that they travel to they come before an
 installed module of the same name.
+
+Of the current directory only what is named comes before what is installed; what that imports from there comes after
+it. A file `numpy.py` that lies there by chance is nobody's NumPy.
 """
 
 import importlib
@@ -11,10 +14,12 @@ import inspect
 import socket
 import sys
 import sysconfig
-from collections.abc import Iterable, Mapping, Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.abc import MetaPathFinder, SourceLoader
-from importlib.machinery import ModuleSpec
+from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
@@ -57,7 +62,7 @@ def load(place: str, key: str, name: str) -> object:
     """
     module, _, attribute = place.partition(":")
     if name == place and module not in sys.modules:
-        _look_here()
+        _look_in(Path.cwd(), _top(module))
     found: object = _module(module, f"{key} is {name}")
     for part in attribute.split("."):
         if not hasattr(found, part):
@@ -85,9 +90,36 @@ def files_of(names: Iterable[str]) -> tuple[PythonFiles, ...]:
     Raises:
         UsageError: a package is too large.
     """
-    tops = dict.fromkeys(name.partition(":")[0].partition(".")[0] for name in names)
+    tops = dict.fromkeys(_top(name.partition(":")[0]) for name in names)
     found = (_files(top) for top in tops if top not in (MAIN, "rayrnn"))
     return tuple(files for files in found if files is not None)
+
+
+@contextmanager
+def found_by_workers(names: Iterable[str]) -> Iterator[list[str]]:
+    """Inside, the folders of this machine where another process finds the modules of these names, and nothing else."""
+    with tempfile.TemporaryDirectory(prefix="rayrnn-code-") as place:
+        found = [files for files in files_of(names) if Path(files.folder).is_dir()]
+        for files in found:
+            for top in _tops(files):
+                words = f"from rayrnn.user_code import stand_for\nstand_for({top!r}, {files.folder!r}, {place!r})\n"
+                (Path(place) / f"{top}.py").write_text(words, encoding="utf-8")
+        yield [place] if found else []
+
+
+def stand_for(top: str, folder: str, place: str) -> None:
+    """The module or package that lies in `folder`, for the one that is being imported from `place`."""
+    _look_in(Path(folder), top, but_not_in=place)
+    del sys.modules[top]
+    importlib.import_module(top)
+
+
+def _top(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def _tops(files: PythonFiles) -> set[str]:
+    return {file.partition("/")[0].removesuffix(".py") for file in files.content}
 
 
 def _files(top: str) -> PythonFiles | None:
@@ -95,7 +127,7 @@ def _files(top: str) -> PythonFiles | None:
     for finder in sys.meta_path:
         if isinstance(finder, _Brought) and top in finder.tops:
             return finder.files
-    _look_here()
+    _look_in(Path.cwd(), top)
     spec = find_spec(top)
     if spec is None or _is_installed(spec):
         return None
@@ -116,11 +148,15 @@ def _files(top: str) -> PythonFiles | None:
     return _found_here[top]
 
 
-def _look_here() -> None:
-    """Find what lies in the current directory, as `python -m` does."""
-    here = str(Path.cwd())
-    if not {"", here} & set(sys.path):
-        sys.path.insert(0, here)
+def _look_in(folder: Path, top: str, but_not_in: str = "") -> None:
+    """Find a module or package in this folder before any other; what else lies there is found last."""
+    if not any(Path(entry).absolute() == folder for entry in sys.path):
+        sys.path.append(str(folder))
+    before = [finder for finder in sys.meta_path if isinstance(finder, _Named) and finder.top == top]
+    for finder in before:
+        sys.meta_path.remove(finder)
+    if top not in sys.stdlib_module_names:  # half of Python may have it already
+        sys.meta_path.insert(0, _Named(folder, top, but_not_in))
     importlib.invalidate_caches()  # a file may have been written a moment ago
 
 
@@ -151,9 +187,33 @@ def _module(module: str, named: str) -> ModuleType:
 def _missing(module: str, attribute: str, named: str) -> str:
     if module == MAIN:
         return f"{named}: it was defined in a script or notebook, and can be found only there"
-    values = vars(sys.modules[module]).items()
-    there = [key for key, value in values if inspect.isclass(value) and value.__module__ == module]
-    return f"{named}, and module {module} has no {attribute}; its classes are {', '.join(there) or 'none'}"
+    found = sys.modules[module]
+    there = [key for key, value in vars(found).items() if inspect.isclass(value) and value.__module__ == module]
+    place = getattr(found, "__file__", None) or "a part of Python"
+    classes = ", ".join(there) or "none"
+    words = f"{named}, and module {module} has no {attribute}; its classes are {classes}; it is {place}"
+    here = Path.cwd() / f"{_top(module)}.py"
+    if here.exists() and "." not in module and str(here) != place:
+        return f"{words}. {here} has a name that is taken: give the file another"
+    return words
+
+
+class _Named(MetaPathFinder):
+    """Finds one module or package in one folder."""
+
+    def __init__(self, folder: Path, top: str, but_not_in: str) -> None:
+        self.folder = folder
+        self.top = top
+        self.but_not_in = but_not_in
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname != self.top:
+            return None
+        # a package without __init__.py may have parts in several folders
+        others = [folder for folder in sys.path if folder != self.but_not_in]
+        return PathFinder.find_spec(fullname, [str(self.folder), *others])
 
 
 class _Brought(MetaPathFinder, SourceLoader):  # type: ignore[misc] # typeshed's own two definitions differ
@@ -161,7 +221,7 @@ class _Brought(MetaPathFinder, SourceLoader):  # type: ignore[misc] # typeshed's
 
     def __init__(self, files: PythonFiles) -> None:
         self.files = files
-        self.tops = {file.partition("/")[0].removesuffix(".py") for file in files.content}
+        self.tops = _tops(files)
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -194,7 +254,9 @@ def _brought(folder: str, content: Mapping[str, bytes]) -> PythonFiles:
     if files in _found_here.values() or any(finder.files == files for finder in before):
         return files
     arriving = _Brought(files)
-    for module in [module for module in sys.modules if module.partition(".")[0] in arriving.tops]:
+    if Path(folder).is_dir() and folder not in sys.path:
+        sys.path.append(folder)  # it may need others that lie there
+    for module in [module for module in sys.modules if _top(module) in arriving.tops]:
         del sys.modules[module]
     replaced = [finder for finder in before if finder.tops & arriving.tops]
     sys.meta_path[:] = [arriving, *(finder for finder in sys.meta_path if finder not in replaced)]

@@ -44,10 +44,11 @@ class JsonLines:
 """
 TASK = """
 from rayrnn.tasks.classification import Classification
+from words import UNIT
 
 
 class Kinds(Classification):
-    unit = "(of the user's own)"
+    unit = UNIT
 """
 RECIPE = """
 name: mine
@@ -57,6 +58,8 @@ model: {network: "parts.gru:MinimalGRU", options: {hidden: 8}}
 training: {batch_size: 8}
 averaging: {workers: 2, rounds: 2}
 """
+#: what else lies in the user's directory, and whoever imports it ends
+BY_CHANCE = ("numpy", "torch", "pandas", "yaml", "json", "types", "random", "queue", "csv", "typer", "ray/__init__")
 Rayrnn = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -67,10 +70,30 @@ def place(tmp_path: Path) -> Path:
     (place / "parts").mkdir(parents=True)
     shutil.copy(ROOT / "examples" / "minimal_gru.py", place / "parts" / "gru.py")
     (place / "kinds.py").write_text(TASK)
+    (place / "words.py").write_text('UNIT = "(of the user\'s own)"\n')
+    beside(place)
     (place / "lines.py").write_text(SOURCE)
     (place / "recipe.yaml").write_text(RECIPE)
     (place / "waves.jsonl").write_text("\n".join(json.dumps(waves(number, labelled=True)) for number in range(32)))
     return place
+
+
+def beside(place: Path) -> None:
+    """Files of the user's, called as libraries are."""
+    for name in BY_CHANCE:
+        file = place / f"{name}.py"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("raise SystemExit(f'{__file__} is not what you want')\n")
+
+
+@pytest.mark.parametrize("arguments", ["recipes", "train recite --set model.hiden=3"])
+def test_files_that_are_called_as_libraries_are_do_not_hide_them(tmp_path: Path, arguments: str) -> None:
+    beside(tmp_path)
+    (tmp_path / "types.py").unlink()  # with which `python -m` itself ends, before anything is ours
+    command = [sys.executable, "-m", "rayrnn.cli", *arguments.split()]
+    ended = subprocess.run(command, env=environment_of(tmp_path), cwd=tmp_path, capture_output=True, text=True)
+    assert "not what you want" not in ended.stderr
+    assert ended.returncode == (2 if "hiden" in arguments else 0), ended.stderr
 
 
 @pytest.fixture

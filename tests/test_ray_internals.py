@@ -78,6 +78,16 @@ def test_where_nobody_answers_the_reason_is_what_the_system_said() -> None:
     assert caught.value.why is NoAnswer.SILENT
 
 
+@pytest.mark.parametrize("name", ["http_proxy", "https_proxy", "grpc_proxy"])
+def test_no_web_proxy_stands_between_this_process_and_the_head(
+    address: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for other in ("no_proxy", "no_grpc_proxy", "NO_PROXY"):
+        monkeypatch.delenv(other, raising=False)
+    monkeypatch.setenv(name, "http://127.0.0.1:9")
+    assert ray_internals.version_of_head(address, timeout=10) == ray.__version__
+
+
 @pytest.fixture
 def server() -> Iterator[grpc.Server]:
     """Speaks gRPC, and knows nothing of Ray."""

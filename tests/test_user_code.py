@@ -11,7 +11,7 @@ import pytest
 from rayrnn.errors import RecipeError
 from rayrnn.models.own import find_own
 from rayrnn.recipe import validate_recipe
-from rayrnn.user_code import PythonFiles, files_of, load
+from rayrnn.user_code import PythonFiles, files_of, found_by_workers, load
 
 MODULE = """
 from rayrnn.recipe.data_sections import Data
@@ -166,6 +166,40 @@ for ask in (own.maker, lambda: task_of(recipe)):
     assert task.startswith("RecipeError task is theirs:Task, and there is no module theirs on ")
     assert network.partition(", and ")[2] == task.partition(", and ")[2]
     assert "install it" in task
+
+
+@pytest.mark.parametrize("taken", ["json", "yaml", "types"])
+def test_a_file_whose_name_is_taken_is_told_of_with_the_module_that_has_it(here: Path, taken: str) -> None:
+    (here / f"{taken}.py").write_text("class Net: pass\n")
+    with pytest.raises(RecipeError) as caught:
+        find_own(f"{taken}:Net")
+    assert f"it is {sys.modules[taken].__file__}" in str(caught.value)
+    assert f"{here / taken}.py has a name that is taken: give the file another" in str(caught.value)
+    assert sys.modules[taken].__file__ != f"{here / taken}.py"
+
+
+def test_what_is_named_finds_others_beside_it_but_hides_nothing_that_is_installed(here: Path) -> None:
+    (here / "mine.py").write_text("import others, tarfile\nsize = others.size\n")
+    (here / "others.py").write_text("size = 3\n")
+    for hiding in ("tarfile", "torch"):
+        (here / f"{hiding}.py").write_text("raise SystemExit('hides it')\n")
+    assert load("mine:size", "a key", "mine:size") == 3
+
+
+def test_workers_find_what_is_named_and_what_lies_beside_it(
+    here: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    (here / "mine").mkdir()
+    (here / "mine" / "net.py").write_text("import others\nsize = others.size\n")
+    (here / "theirs.py").write_text("size = 4\n")
+    (here / "others.py").write_text("size = 3\n")
+    (here / "json.py").write_text("raise SystemExit('hides it')\n")
+    with found_by_workers(["mine.net:size", "theirs:size", "torch.nn:Module"]) as folders:
+        program = f"sys.path[:0] = {folders}; import json, mine.net, theirs; print(mine.net.size, theirs.__file__)"
+        said = elsewhere(None, tmp_path_factory.mktemp("there"), program)
+    assert said == f"3 {here / 'theirs.py'}"
+    with found_by_workers(["torch.nn:Module"]) as folders:
+        assert folders == []
 
 
 def test_finding_the_files_of_a_module_runs_none_of_its_code(here: Path) -> None:

@@ -233,7 +233,7 @@ def _options(plan: UpPlan, *, restart: bool) -> Iterator[str]:
 
 def _listen(head: Shell, name: str, addresses: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
     """What rayrnn/cluster/on_host/verify.py says on the head, as it says it."""
-    script = f"exec python3 -m rayrnn.cluster.on_host.verify {shlex.join([name, str(PATIENCE), *addresses])}"
+    script = f"exec python3 -P -m rayrnn.cluster.on_host.verify {shlex.join([name, str(PATIENCE), *addresses])}"
     with subprocess.Popen(
         head.command(script), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:

@@ -6,7 +6,7 @@ A probe asks first: is there a Ray at that address, of our version, that takes o
 import logging
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from rayrnn.cluster.local_head import running_head
 from rayrnn.cluster.ray_internals import (
     HeadUnavailable,
     NoAnswer,
+    code_from,
     find_running_head,
     loopback_kept,
     own_place,
@@ -26,6 +27,7 @@ from rayrnn.cluster.ray_internals import (
 )
 from rayrnn.cluster.sessions import run_folder
 from rayrnn.errors import ClusterError
+from rayrnn.user_code import found_by_workers
 
 #: seconds to wait for an answer
 PATIENCE = 5.0
@@ -87,6 +89,7 @@ def connect(
     log_file: Path | None = None,
     num_cpus: int | None = None,
     say: Callable[[str], None] | None = None,
+    code: Iterable[str] = (),
 ) -> Iterator[Connection]:
     """Inside, Ray is there: at `address`, else RAY_ADDRESS, else where `rayrnn up` started it, else in this process.
 
@@ -97,6 +100,8 @@ def connect(
         log_file: takes what Ray says; None drops it.
         num_cpus: how many CPUs a Ray of this process offers; None counts the machine's.
         say: is told when a Ray is started, which takes seconds.
+        code: what a recipe names, `package.module:Name` each: functions of its modules can be run as Ray's tasks on
+            this machine. Nothing else of the current directory is looked at.
 
     Raises:
         ClusterError: the address does not answer, does not take the token, or runs another version.
@@ -109,7 +114,10 @@ def connect(
         cluster = find_cluster(address)
         if say and not cluster:
             say("starting Ray on this machine ...")
-        with _joined(cluster) if cluster else _embedded(num_cpus) as connection:
+        with (
+            found_by_workers(code) as folders,
+            _joined(cluster, folders) if cluster else _embedded(num_cpus, folders) as connection,
+        ):
             yield connection
 
 
@@ -142,9 +150,9 @@ def _named(address: str, origin: str) -> Connection | None:
 
 
 @contextmanager
-def _joined(connection: Connection) -> Iterator[Connection]:
+def _joined(connection: Connection, code: Iterable[str]) -> Iterator[Connection]:
     probe(connection.address, connection.origin)
-    _init(connection.address)
+    _init(connection.address, job_config=code_from(code))
     try:
         yield connection
     finally:
@@ -152,10 +160,11 @@ def _joined(connection: Connection) -> Iterator[Connection]:
 
 
 @contextmanager
-def _embedded(num_cpus: int | None) -> Iterator[Connection]:
+def _embedded(num_cpus: int | None, code: Iterable[str]) -> Iterator[Connection]:
     with run_folder() as folder:
         try:
-            _init("local", num_cpus=num_cpus, include_dashboard=False, **own_place(folder))
+            options = {"num_cpus": num_cpus, "include_dashboard": False, "job_config": code_from(code)}
+            _init("local", **options, **own_place(folder))
             yield Connection(ray.get_runtime_context().gcs_address, "this process", embedded=True)
         finally:
             ray.shutdown(wait_for_processes=True)

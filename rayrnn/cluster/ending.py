@@ -63,7 +63,7 @@ def users_there(head: Shell, cluster: str) -> ClusterStatus | None:
         Unreachable: there is no way to the head.
         ClusterError: what is installed there cannot say it.
     """
-    answer = head.answer(f"exec python3 -m rayrnn.cluster.ending users {shlex.quote(cluster)}")
+    answer = head.answer(f"exec python3 -P -m rayrnn.cluster.ending users {shlex.quote(cluster)}")
     try:
         return None if answer is None else ClusterStatus.from_json(answer)
     except (LookupError, TypeError):
@@ -76,7 +76,7 @@ def stop_runs_there(head: Shell, cluster: str) -> tuple[LiveRun, ...]:
     Raises:
         ClusterError: it cannot be done.
     """
-    answer = head.answer(f"exec python3 -m rayrnn.cluster.ending stop {shlex.quote(cluster)}")
+    answer = head.answer(f"exec python3 -P -m rayrnn.cluster.ending stop {shlex.quote(cluster)}")
     return tuple(map(live_run, answer))
 
 

@@ -81,7 +81,7 @@ def run_launcher(
     Raises:
         ClusterError: the launcher failed; the message has what it said last.
     """
-    command = [sys.executable, "-m", "ray.scripts.scripts", verb, str(given), "--yes", *options]
+    command = [sys.executable, "-P", "-m", "ray.scripts.scripts", verb, str(given), "--yes", *options]
     environment = os.environ | {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONUNBUFFERED": "1"}
     if file.provider == "local":
         environment = FOR_HOSTS | {"RAY_TMPDIR": str(given.parent), "TMPDIR": str(given.parent)} | environment

@@ -175,7 +175,16 @@ def _run_ray_start(options: HeadOptions, folder: str) -> str:
 def _ray_start(options: HeadOptions) -> list[str]:
     numbers = {"--num-cpus": options.num_cpus, "--num-gpus": options.num_gpus, "--memory": options.memory}
     return [
-        *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--log-style=record", "--log-color=false"),
+        *(
+            sys.executable,
+            "-P",
+            "-m",
+            "ray.scripts.scripts",
+            "start",
+            "--head",
+            "--log-style=record",
+            "--log-color=false",
+        ),
         *("--port=0", "--no-monitor", "--disable-usage-stats"),
         *(f"--include-dashboard={options.dashboard}", "--dashboard-host=127.0.0.1"),
         *(f"{name}={number}" for name, number in numbers.items() if number is not None),

@@ -6,6 +6,9 @@ test. Ray Train's inside is the matter of rayrnn/training.
 
 import asyncio
 import json
+import os
+import sys
+import sysconfig
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +23,12 @@ import ray._private.state as ray_state
 import ray._private.worker as ray_worker
 import ray.autoscaler
 from ray._private.grpc_utils import init_grpc_channel
-from ray._private.ray_constants import DEBUG_AUTOSCALING_STATUS, KV_HEAD_NODE_ID_KEY, KV_NAMESPACE_JOB
+from ray._private.ray_constants import (
+    DEBUG_AUTOSCALING_STATUS,
+    GLOBAL_GRPC_OPTIONS,
+    KV_HEAD_NODE_ID_KEY,
+    KV_NAMESPACE_JOB,
+)
 from ray._raylet import GcsClient  # type: ignore[attr-defined]
 from ray.autoscaler._private.command_runner import SSHOptions
 from ray.autoscaler._private.commands import _bootstrap_config
@@ -32,6 +40,7 @@ from ray.core.generated.gcs_service_pb2 import CheckAliveRequest
 from ray.core.generated.gcs_service_pb2_grpc import NodeInfoGcsServiceStub
 from ray.exceptions import RayError, RayTaskError
 from ray.experimental.internal_kv import _internal_kv_del, _internal_kv_get, _internal_kv_put
+from ray.job_config import JobConfig
 
 LOOPBACK = "127.0.0.1"
 #: between two looks at a job that is starting
@@ -68,7 +77,8 @@ def version_of_head(address: str, *, timeout: float) -> str:
     Raises:
         HeadUnavailable: no such answer came within `timeout` seconds.
     """
-    with init_grpc_channel(address) as channel:
+    # as Ray's own processes do: no web proxy between them, whatever http_proxy says
+    with init_grpc_channel(address, options=GLOBAL_GRPC_OPTIONS) as channel:
         try:
             answer = NodeInfoGcsServiceStub(channel).CheckAlive(CheckAliveRequest(), timeout=timeout)
         except grpc.RpcError as error:
@@ -250,6 +260,23 @@ def read_settings_again() -> None:
 def own_place(folder: str) -> dict[str, Any]:
     """What `ray.init` takes so that a Ray of this process listens on the loopback and writes below `folder`."""
     return {"_node_ip_address": LOOPBACK, "_temp_dir": f"{folder}/ray"}
+
+
+def code_from(folders: Iterable[str]) -> JobConfig:
+    """What `ray.init` takes so that the workers look for modules in these folders first.
+
+    Ray would add the current directory in any case. Here they look there only if this process does, before all else.
+    """
+    config = JobConfig()
+    config._py_driver_sys_path = _Folders(folders)
+    return config
+
+
+class _Folders(list[str]):
+    def extend(self, added: Iterable[str]) -> None:
+        """Take of what Ray adds that in which this process looks before it looks for Python's own."""
+        first = sys.path[: sys.path.index(sysconfig.get_path("stdlib"))]
+        super().extend({*added} & {os.path.abspath(folder) for folder in first})
 
 
 @contextmanager

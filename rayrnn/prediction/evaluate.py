@@ -154,7 +154,7 @@ def evaluate(
         raise UsageError(
             f"{run.name} held nothing out (data.held_out: 0): give it sequences to be measured on, --data PATH"
         )
-    with connect(address):
+    with connect(address, code=model.recipe.named_code):
         name, part = _part(model, path, labels, data)
         return _measure(model, part, name)
 

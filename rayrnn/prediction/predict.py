@@ -135,7 +135,7 @@ def predict(
     recipe = model.recipe
     destination = open_destination(str(out), suffixes=SUFFIXES, endpoint=recipe.data.endpoint)
     num_columns, names = model.encoding.inputs.num_columns, model.encoding.column_names
-    with connect(address):
+    with connect(address, code=recipe.named_code):
         started = time.monotonic()
         needs, where = needs_of(recipe), str(path)
         sequences = read(recipe.data, needs, where=where, labelled=False, num_columns=num_columns, column_names=names)

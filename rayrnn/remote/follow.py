@@ -177,7 +177,8 @@ def ask(head: Head, *question: str) -> dict[str, Any]:
     Raises:
         RayrnnError: the answer is an error.
     """
-    answer: dict[str, Any] = head.shell.answer(f"exec python3 -m rayrnn.remote.server {shlex.join(question)}")
+    question_there = f"exec python3 -P -m rayrnn.remote.server {shlex.join(question)}"
+    answer: dict[str, Any] = head.shell.answer(question_there)
     if "error" in answer:
         raise error_of(answer["exit_code"])(answer["error"])
     return answer

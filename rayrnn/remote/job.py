@@ -83,7 +83,7 @@ def main(job: str) -> int:
 
 def _train(job: str, spec: JobSpec, log: ScreenLog) -> None:
     recipe = validate_recipe(spec.recipe)
-    with connect():
+    with connect(code=recipe.named_code):
         if ":/" in spec.out:
             train(recipe, out=spec.out, resume=spec.resume, screen=log, trust=True)
             return

@@ -47,7 +47,7 @@ def submit(job: str) -> dict[str, Any]:
     """
     folder = job_folder(job)
     submission = f"{job}-{time.time_ns() // 1_000_000:x}"
-    entrypoint = f"exec {shlex.quote(sys.executable)} -m rayrnn.remote.job {shlex.quote(job)}"
+    entrypoint = f"exec {shlex.quote(sys.executable)} -P -m rayrnn.remote.job {shlex.quote(job)}"
     with FileLock(folder / "lock"):  # two machines may go on with one run
         if is_running(job):
             raise ClusterError(f"the run {job} is being trained already; `rayrnn logs` follows it")

@@ -142,7 +142,10 @@ def train(
         if on_written is not None:
             run.tell(on_written)
         own = find_network(recipe)
-        with connect(address, log_file=run.log, say=screen.say), _staff(recipe) as (num_workers, inbox, pool):
+        with (
+            connect(address, log_file=run.log, say=screen.say, code=recipe.named_code),
+            _staff(recipe) as (num_workers, inbox, pool),
+        ):
             if data is None and recipe.data.source in OWN:  # others may start processes of their own on the cluster
                 pool.start_early(num_workers)
             screen.say("reading the data ...")
