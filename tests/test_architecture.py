@@ -17,7 +17,7 @@ BESIDE = sorted(file for room in ("tests", "benchmarks") for file in (ROOT / roo
 
 #: lowest first; the modules of one line do not know one another
 FLOOR_PLAN = """
-    rayrnn.background rayrnn.durable rayrnn.errors rayrnn.foreign rayrnn.streams rayrnn.wording
+    rayrnn.background rayrnn.durable rayrnn.errors rayrnn.foreign rayrnn.stop_signals rayrnn.streams rayrnn.wording
     rayrnn.models rayrnn.averaging rayrnn.data rayrnn.terminal rayrnn.user_code
     rayrnn.models.graves_lstm rayrnn.models.own rayrnn.models.state
     rayrnn.averaging.optimizer_state rayrnn.averaging.outer

@@ -20,8 +20,8 @@ from rayrnn.remote.screen_log import Word, show, summary_of
 from rayrnn.remote.upload import OUTSIDE, Upload, gather
 from rayrnn.runs.directory import Run, create_run, has_run, open_run, taken
 from rayrnn.runs.layout import RECIPE, SCREEN, refuse_links
+from rayrnn.stop_signals import stop_requests
 from rayrnn.terminal import Terminal
-from rayrnn.training.driver import stop_requests
 from rayrnn.training.screen import Screen
 from rayrnn.training.summary import Summary
 from rayrnn.wording import command_line, path_of, shortened

@@ -1,15 +1,12 @@
 """From a recipe to a trained run: source -> sequences -> workers -> run directory."""
 
-import signal
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 from typing import assert_never
 
 import ray
@@ -30,6 +27,7 @@ from rayrnn.runs.checkpoints import name_of, newest_checkpoint
 from rayrnn.runs.copies import landed
 from rayrnn.runs.directory import Run, check_trust
 from rayrnn.runs.model import build_network, check_encoding, check_network, find_network, with_network
+from rayrnn.stop_signals import stop_requests
 from rayrnn.streams import lasting
 from rayrnn.terminal import Terminal
 from rayrnn.training.channel import Inbox
@@ -59,41 +57,11 @@ from rayrnn.training.summary import Summary, outline_of
 from rayrnn.training.worker import WorkerSpec, check_checkpoint
 from rayrnn.training.worker_pool import WorkerPool
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 POLL_SECONDS = 0.1
 #: for Ray's head to answer; Ray ends a process whose head has been silent for a minute
 HEAD_SECONDS = 20.0
 #: for the coordinator to answer, before it is asked whether this node's Ray is there
 COORDINATOR_SECONDS = 2.0
-
-
-@contextmanager
-def stop_requests(request: Callable[[], None]) -> Iterator[None]:
-    """Call `request` at the first SIGINT, SIGTERM or SIGHUP; the second raises KeyboardInterrupt.
-
-    SIGHUP is a terminal that is closed: it is no impatience, and ignored where the user has said so (nohup). Only the
-    main thread gets signals: elsewhere nothing changes.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    asked = False
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked and number != signal.SIGHUP:
-            raise KeyboardInterrupt
-        if not asked:
-            asked = True
-            request()
-
-    ignored = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else set()
-    before = {number: signal.signal(number, handle) for number in SIGNALS if number not in ignored}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def train(
