@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from rayrnn.data.files import charset_of
 from rayrnn.data.sources.csv_blanks import without_blanks_around
 from rayrnn.data.sources.csv_dialect import advice_on_delimiter, is_number
 from rayrnn.errors import DataError, RecipeError
@@ -191,7 +192,11 @@ def records(
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DataError(f"{origin}: byte {error.start} is not UTF-8 text; save the file as UTF-8") from None
+        charset = charset_of(content)
+        way = f"convert it (iconv -f {charset} -t UTF-8)" if charset else "save the file as UTF-8"
+        raise DataError(f"{origin}: byte {error.start} is not UTF-8 text; {way}") from None
+    if charset := charset_of(content):
+        raise DataError(f"{origin} is {charset} text, not UTF-8: convert it (iconv -f {charset} -t UTF-8)")
     lines = io.StringIO(text, newline="")
     csv.field_size_limit(max(csv.field_size_limit(), MOST_IN_A_CELL))
     line = 0
