@@ -180,7 +180,7 @@ def records(
 ) -> Iterator[tuple[int, list[str]]]:
     """Every record of a file, its skipped lines too, with the line it begins at (1-based); careful and slow.
 
-    The cells are without the blanks around them, but for those of the skipped lines.
+    The cells are without the blanks around them, unless these are inside quotes.
 
     Args:
         skip_lines: each is one record, whatever quotes it opens.
@@ -202,7 +202,8 @@ def records(
     line = 0
     try:
         for line in range(1, skip_lines + 1):
-            yield line, next(csv.reader([lines.readline()], delimiter=delimiter), [])
+            skipped = without_blanks_around(lines.readline(), delimiter)
+            yield line, next(csv.reader([skipped], delimiter=delimiter), [])
         steps = io.StringIO(without_blanks_around(lines.read(), delimiter), newline="")
         reader = csv.reader(steps, delimiter=delimiter, strict=strict)
         line = skip_lines + 1
