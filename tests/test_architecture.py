@@ -34,9 +34,10 @@ FLOOR_PLAN = """
     rayrnn.recipe
     rayrnn.data.files rayrnn.data.sources.csv_dialect rayrnn.data.sources.source
     rayrnn.data.sequences
-    rayrnn.data.sources.csv_blanks rayrnn.data.sources.labels rayrnn.data.sources.text
+    rayrnn.data.sources.csv_blanks rayrnn.data.sources.index_columns rayrnn.data.sources.labels
+    rayrnn.data.sources.text
     rayrnn.data.sources.csv_header
-    rayrnn.data.sources.tables
+    rayrnn.data.sources.step_order rayrnn.data.sources.tables
     rayrnn.data.sources.csv_columns rayrnn.data.sources.grouping
     rayrnn.data.sources.csv_labels rayrnn.data.sources.csv_parsing
     rayrnn.data.sources.csv rayrnn.data.sources.parquet

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import ray.data
 
-from rayrnn.data.rows import Needs
 from rayrnn.data.sequences import quiet_ray_data
 from rayrnn.data.sources import Wanted
 from rayrnn.data.sources.grouping import Grouping, group, grouping_of
@@ -39,7 +38,7 @@ def read(data: SparkData, wanted: Wanted) -> ray.data.Dataset:
     with spark_session(
         executors=data.executors, cores=data.cores, memory=data.memory, config=store | data.config
     ) as spark:
-        return sequences_of(load(spark, data, wanted.where), data, wanted.needs, labelled=wanted.labelled)
+        return sequences_of(load(spark, data, wanted.where), data, wanted)
 
 
 def load(spark: "SparkSession", data: SparkData, where: str | None = None) -> "DataFrame":
@@ -104,25 +103,21 @@ def sequences(
         categorical=tuple(categorical),
         label=label,
     )
-    return sequences_of(frame, columns, task_named(task).needs(Choices()))
+    return sequences_of(frame, columns, Wanted(task_named(task).needs(Choices())))
 
 
-def sequences_of(frame: "DataFrame", data: TableData, needs: Needs, *, labelled: bool = True) -> ray.data.Dataset:
-    """Take over the columns that `data` names, and that a task needs.
-
-    Args:
-        labelled: without it the label's column is left alone, whether it is there or not.
-    """
+def sequences_of(frame: "DataFrame", data: TableData, wanted: Wanted) -> ray.data.Dataset:
+    """Take over the columns that `data` names, and that a task needs."""
     quiet_ray_data()
     with translated():
         frame = with_arrays(frame)
         schema = _arrow_schema(frame)
         if data.order_by is not None:
-            grouping = grouping_of(data, needs, schema, labelled=labelled)
+            grouping = grouping_of(data, wanted, schema)
             steps = to_blocks(_brought_together(frame, grouping))
             convert: Any = functools.partial(group, grouping=grouping)
         else:
-            columns, names = data.columns(labelled=labelled), data.names(labelled=labelled)
+            columns, names = data.columns(labelled=wanted.labelled), data.names(labelled=wanted.labelled)
             check_columns(schema, columns)
             steps = to_blocks(_numbered(frame, data.key, columns))
             convert = functools.partial(_renamed, names={"key": "key"} | names, data=data)

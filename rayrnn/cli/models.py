@@ -134,6 +134,8 @@ def evaluate(
 
     with console().status("measuring ..."):
         report = measure(open_run(run, trust=trust), path=data, labels=labels, address=address)
+    for note in report.notes:
+        say_dimly(note)
     give(json.dumps(report.to_json(), ensure_ascii=False) if as_json else report.to_text(), nl=as_json)
 
 

@@ -1,8 +1,11 @@
 """Finds the files of a source: one, a directory, a glob pattern or several of these; local, s3://, gs:// or hdfs://."""
 
+import codecs
 import os
 import re
+import stat
 import sysconfig
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +23,25 @@ _WILDCARD = re.compile(r"[*?\[]")
 #: of a packed file: what it gives may have so many times its bytes, or so many that it does not matter
 MOST_UNPACKED_TIMES = 200
 SMALL_BYTES = 2**28
+#: the size of what cannot be read
+NO_FILE = -1
+#: by which the encoding of a text is told
+SAMPLE_BYTES = 2**16
+_MARKS = {
+    codecs.BOM_UTF32_LE: "UTF-32",
+    codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+}
+#: of four bytes in a row, those that are 0 for letters of the first 256, and those that are not
+_ZEROS = {
+    "UTF-32LE": ((1, 2, 3), (0,)),
+    "UTF-32BE": ((0, 1, 2), (3,)),
+    "UTF-16LE": ((1, 3), (0, 2)),
+    "UTF-16BE": ((0, 2), (1, 3)),
+}
+#: any text has some such letters: blanks, digits, line ends
+_FEWEST_ZEROS = 0.01
 #: read at once
 PIECE_BYTES = 2**24
 _MEANINGS = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
@@ -63,7 +85,9 @@ class Listing:
         return np.split(np.arange(len(self)), np.flatnonzero(np.diff(group_of)) + 1)
 
 
-def list_files(where: str | tuple[str, ...], *, endpoint: str | None = None) -> Listing:
+def list_files(
+    where: str | tuple[str, ...], *, endpoint: str | None = None, say: Callable[[str], None] | None = None
+) -> Listing:
     """Find the files that `where` names.
 
     What is there as it is written is no pattern, whatever characters are in its name, nor is a directory on the way.
@@ -73,6 +97,7 @@ def list_files(where: str | tuple[str, ...], *, endpoint: str | None = None) -> 
     Args:
         endpoint: the address of an S3- or GCS-compatible store, such as http://127.0.0.1:9000; without it that in
             AWS_ENDPOINT_URL (for S3), if any.
+        say: how the user is told of what is in a directory and cannot be read: links that lead nowhere, pipes.
 
     Raises:
         DataError: nothing is there, or it cannot be listed.
@@ -86,7 +111,13 @@ def list_files(where: str | tuple[str, ...], *, endpoint: str | None = None) -> 
         found |= _find(filesystem, path, address)
     if len({filesystem.type_name for filesystem, _ in systems}) > 1:
         raise DataError(f"data.path mixes file systems: {', '.join(addresses)}; all files must lie in one")
-    paths = tuple(sorted(found))
+    paths = tuple(sorted(path for path, size in found.items() if size >= 0))
+    if left_out := sorted(found.keys() - set(paths)):
+        told = _left_out(left_out)
+        if not paths:
+            raise DataError(f"{', '.join(addresses)} holds no files, but {told}")
+        if say is not None:
+            say(f"{told}: left out")
     sizes = np.array([found[path] for path in paths], dtype=np.int64)
     return Listing(systems[0][0], paths, sizes, _prefix(addresses[0]))
 
@@ -124,6 +155,22 @@ def read_bytes(listing: Listing, number: int) -> bytes:
             return _unpacked(stream, listing, number)
     except OSError as error:
         raise DataError(f"{listing.names[number]} cannot be read: {error}") from None
+
+
+def charset_of(content: bytes) -> str | None:
+    """The encoding, as iconv calls it, of a text that has NUL bytes or a mark in front of it; None for any other."""
+    for mark, charset in _MARKS.items():
+        if content.startswith(mark):
+            return charset
+    start = np.frombuffer(content[:SAMPLE_BYTES], np.uint8)
+    if not len(start) or start.all():
+        return None
+    nothing = [float(np.mean(start[place::4] == 0)) if len(start) > place else 0.0 for place in range(4)]
+    for charset, (empty, full) in _ZEROS.items():
+        share = min(nothing[place] for place in empty)
+        if share > _FEWEST_ZEROS and share > 4 * max(nothing[place] for place in full):
+            return charset
+    return None
 
 
 def _unpacked(stream: pa.NativeFile, listing: Listing, number: int) -> bytes:
@@ -183,8 +230,19 @@ def _prefix(address: str) -> str:
     return f"hdfs://{rest.partition('/')[0]}" if scheme == "hdfs" else f"{scheme}://"
 
 
+def _left_out(paths: list[str]) -> str:
+    """What is there and is no file."""
+    links = [path for path in paths if os.path.islink(path)]
+    said = []
+    for kind, of_it in (("link that leads nowhere", links), ("pipe, socket or device", sorted({*paths} - {*links}))):
+        if of_it:
+            more = f" and {len(of_it) - 1} more" if len(of_it) > 1 else ""
+            said.append(f"a {kind}, {of_it[0]}{more}")
+    return "; ".join(said)
+
+
 def _find(filesystem: fs.FileSystem, path: str, address: str) -> dict[str, int]:
-    """Path -> bytes of what one address names."""
+    """Path -> bytes of what one address names; of what is no file NO_FILE."""
     try:
         base, pattern = _split_pattern(filesystem, path)
         if pattern:
@@ -192,6 +250,8 @@ def _find(filesystem: fs.FileSystem, path: str, address: str) -> dict[str, int]:
         info = filesystem.get_file_info(path)
         if info.type == fs.FileType.File:
             return {info.path: info.size}
+        if info.type == fs.FileType.NotFound and filesystem.type_name == "local" and os.path.islink(path):
+            raise DataError(f"{address} is a link to {os.readlink(path)}, which is not there")
         if info.type == fs.FileType.NotFound:
             raise DataError(_not_found(filesystem, path, address))
         if info.type == fs.FileType.Unknown:
@@ -256,11 +316,37 @@ def _character_set(piece: str) -> str:
 
 
 def _walk(filesystem: fs.FileSystem, directory: str, *, recursive: bool) -> dict[str, int]:
+    if filesystem.type_name == "local":
+        return dict(_walk_here(directory, recursive, ()))
     infos = filesystem.get_file_info(fs.FileSelector(directory, recursive=recursive))
     start = len(directory.rstrip("/")) + 1
     return {
         info.path: info.size for info in infos if info.type == fs.FileType.File and not _is_hidden(info.path[start:])
     }
+
+
+def _walk_here(directory: str, recursive: bool, above: tuple[tuple[int, int], ...]) -> Iterator[tuple[str, int]]:
+    """The same on this machine. A link may lead to another directory, but not to one above it, for that has no end."""
+    status = os.stat(directory)
+    above = (*above, (status.st_dev, status.st_ino))
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            try:
+                found = entry.stat()
+            except OSError:  # it leads nowhere, or is gone
+                found = None
+            name = entry.name + ("/" if found is not None and stat.S_ISDIR(found.st_mode) else "")
+            if _is_hidden(name):
+                continue
+            path = f"{directory.rstrip('/')}/{entry.name}"
+            if found is None or (found.st_dev, found.st_ino) in above:
+                yield path, NO_FILE
+            elif stat.S_ISREG(found.st_mode):
+                yield path, found.st_size
+            elif not stat.S_ISDIR(found.st_mode):
+                yield path, NO_FILE
+            elif recursive:
+                yield from _walk_here(path, recursive, above)
 
 
 def _is_hidden(path: str) -> bool:

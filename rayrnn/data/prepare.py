@@ -44,8 +44,8 @@ def prepare(recipe: Recipe, data: ray.data.Dataset | None = None, *, encoding: E
         RecipeError: the recipe asks of these labels what they cannot give.
     """
     needs, notes = needs_of(recipe), list[str]()
-    sequences = gather(data if data is not None else read(recipe.data, needs), needs)
-    training, held_out = _parts(recipe, sequences, can_cut=data is None)
+    sequences = gather(data if data is not None else read(recipe.data, needs, say=notes.append), needs)
+    training, held_out = _parts(recipe, sequences, notes, can_cut=data is None)
     if encoding is None:
         encoding = _fit(recipe, training, held_out)
         # said once: a run that goes on learns what it learned
@@ -55,15 +55,14 @@ def prepare(recipe: Recipe, data: ray.data.Dataset | None = None, *, encoding: E
         raise RecipeError(
             f"training.truncate is {recipe.training.truncate}, but a sequence has one label, at its end: set it to 0"
         )
-    return Prepared(
-        "the dataset" if data is not None else recipe.data.describe(), training, held_out, encoding, tuple(notes)
-    )
+    name = "the dataset" if data is not None else recipe.data.describe()
+    return Prepared(name, training, held_out, encoding, tuple(dict.fromkeys(notes)))
 
 
-def _parts(recipe: Recipe, sequences: Sequences, *, can_cut: bool) -> tuple[Part, Part]:
+def _parts(recipe: Recipe, sequences: Sequences, notes: list[str], *, can_cut: bool) -> tuple[Part, Part]:
     share = recipe.data.held_out
     if isinstance(share, str):
-        others = gather(read(recipe.data, needs_of(recipe), where=share), needs_of(recipe))
+        others = gather(read(recipe.data, needs_of(recipe), where=share, say=notes.append), needs_of(recipe))
         return Part(sequences, np.arange(len(sequences))), Part(others, np.arange(len(others)))
     if share and len(sequences) == 1:
         raise _undivided(recipe, sequences, can_cut=can_cut)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,8 @@ class Report:
     classes: tuple[str, ...]
     #: sequences left out: without a step or a label, or (`data.on_error: skip`) unreadable
     num_left_out: int = 0
+    #: what the user should know of the data
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """What `rayrnn evaluate --json` prints; a number that does not exist (R2 of one answer, the loss of answers
@@ -155,21 +157,27 @@ def evaluate(
             f"{run.name} held nothing out (data.held_out: 0): give it sequences to be measured on, --data PATH"
         )
     with connect(address, code=model.recipe.named_code):
-        name, part = _part(model, path, labels, data)
-        return _measure(model, part, name)
+        notes: list[str] = []
+        name, part = _part(model, path, labels, data, notes)
+        return replace(_measure(model, part, name), notes=tuple(notes))
 
 
 def _part(
-    model: Trained, path: str | Path | None, labels: str | Path | None, data: ray.data.Dataset | None
+    model: Trained,
+    path: str | Path | None,
+    labels: str | Path | None,
+    data: ray.data.Dataset | None,
+    notes: list[str],
 ) -> tuple[str, Part]:
-    """The sequences to measure on, and their name."""
+    """The sequences to measure on, and their name; and what the user should know of them."""
     recipe = model.recipe
     if data is None and path is None:
         return f"held out of {recipe.data.describe()}", prepare(recipe, encoding=model.encoding).held_out
     needs, name = needs_of(recipe), "the dataset"
     if data is None:
         name, own = str(path), None if labels is None else str(labels)
-        data = read(recipe.data, needs, where=name, labels=own, column_names=model.encoding.column_names)
+        names = model.encoding.column_names
+        data = read(recipe.data, needs, where=name, labels=own, column_names=names, say=notes.append)
     sequences = gather(data, needs)
     return name, Part(sequences, np.arange(len(sequences)))
 

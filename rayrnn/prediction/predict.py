@@ -138,8 +138,17 @@ def predict(
     with connect(address, code=recipe.named_code):
         started = time.monotonic()
         needs, where = needs_of(recipe), str(path)
-        sequences = read(recipe.data, needs, where=where, labelled=False, num_columns=num_columns, column_names=names)
-        count, skipped = write(answered(sequences, model), destination, console or Terminal(stderr=True))
+        screen = console or Terminal(stderr=True)
+        sequences = read(
+            recipe.data,
+            needs,
+            where=where,
+            labelled=False,
+            num_columns=num_columns,
+            column_names=names,
+            say=screen.print,
+        )
+        count, skipped = write(answered(sequences, model), destination, screen)
         return Written(str(out), count, tuple(skipped), time.monotonic() - started)
 
 

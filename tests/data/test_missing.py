@@ -45,7 +45,7 @@ def by_table(columns: dict[str, Any], task: str, **keys: Any) -> dict[str, Any]:
     steps = pa.table(columns)
     steps = steps.append_column("t", pa.array(range(len(steps)))).append_column("id", pa.array(["a"] * len(steps)))
     data = TableData.model_validate({"source": "table", "key": "id", "order_by": "t", "label": "label"} | keys)
-    rows = group(steps, grouping=grouping_of(data, needs(task), steps.schema))
+    rows = group(steps, grouping=grouping_of(data, Wanted(needs(task)), steps.schema))
     if rows["fault"][0].is_valid:
         return {"fault": rows["fault"][0].as_py()}
     return canonical(rows.drop_columns("fault"), needs(task), labelled=True).to_pylist()[0]
@@ -100,7 +100,7 @@ def test_no_value_is_no_number_of_a_table(value: Any) -> None:
 def test_a_step_without_a_key_is_told_of(cell: str, value: Any) -> None:
     steps = pa.table({"id": [value, 1.0 if isinstance(value, float) else "a"], "t": [0, 1], "x": [1.0, 2.0]})
     data = TableData.model_validate({"source": "table", "key": "id", "order_by": "t", "horizon": 1})
-    rows = group(steps, grouping=grouping_of(data, needs("regression", 1), steps.schema)).to_pylist()
+    rows = group(steps, grouping=grouping_of(data, Wanted(needs("regression", 1)), steps.schema)).to_pylist()
     assert rows[-1]["fault"] == "column 'id' (data.key) is empty in 1 rows"
 
 
@@ -155,7 +155,7 @@ def test_a_delimiter_that_is_a_blank_is_none() -> None:
 def test_padded_keys_name_one_sequence() -> None:
     steps = pa.table({"id": ["a ", " a", "b", "a"], "t": [1, 0, 0, 2], "x": [1.0, 2.0, 3.0, 4.0]})
     data = TableData.model_validate({"source": "table", "key": "id", "order_by": "t", "horizon": 1})
-    rows = group(steps, grouping=grouping_of(data, needs("regression", 1), steps.schema))
+    rows = group(steps, grouping=grouping_of(data, Wanted(needs("regression", 1)), steps.schema))
     assert rows["key"].to_pylist() == ["a", "b"]
     assert rows["values"].to_pylist()[0] == [[2.0], [1.0], [4.0]]
 

@@ -1,5 +1,8 @@
 """From the recipe's `data` section to a dataset of sequences, whatever their source."""
 
+from collections.abc import Callable
+from warnings import warn
+
 import ray.data
 
 from rayrnn.data.rows import Needs
@@ -21,6 +24,7 @@ def read(
     labelled: bool = True,
     num_columns: int | None = None,
     column_names: tuple[str, ...] = (),
+    say: Callable[[str], None] = warn,
 ) -> ray.data.Dataset:
     """The sequences that `data` names, in the row schema (see rayrnn/data/rows.py).
 
@@ -30,6 +34,7 @@ def read(
         labelled: whether labels are wanted; without it they are left alone, whether they are there or not.
         num_columns: how many columns the model learned from, where no labels are wanted.
         column_names: what the columns were called that a model learned from, where there is one and they had names.
+        say: how the user is told of what lies there and is not read.
 
     Raises:
         UsageError: `labels` are given, and this source has none beside the sequences.
@@ -45,4 +50,4 @@ def read(
         raise UsageError(
             f"data.source {data.source} has no labels beside the sequences, such as {labels}: they are read with these"
         )
-    return source.read(data, Wanted(needs, where, labels, labelled, num_columns, column_names))
+    return source.read(data, Wanted(needs, where, labels, labelled, num_columns, column_names, say))

@@ -70,7 +70,7 @@ class Csv:
             DataError: there are no files, or the first of them does not fit the recipe.
             RecipeError: the recipe's columns contradict each other.
         """
-        listing = list_files(wanted.where or data.path, endpoint=data.endpoint)
+        listing = list_files(wanted.where or data.path, endpoint=data.endpoint, say=wanted.say)
         labels = find_labels(data, wanted, listing) if wanted.labelled and wanted.needs.is_labelled else None
         listing = without_labels(listing, data, wanted)
         target = Target(wanted.needs, data.classes, data.num_classes, data.no_value)

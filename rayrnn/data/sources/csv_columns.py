@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rayrnn.data.sources.csv_header import Columns, columns_of
+from rayrnn.data.sources.index_columns import index_of_header, left_out
 from rayrnn.data.sources.labels import Target
 from rayrnn.data.sources.source import Wanted
 from rayrnn.data.sources.tables import Roles
@@ -51,6 +52,10 @@ def layout_of(content: bytes, origin: str, data: CsvData, target: Target, wanted
     labels = resolve("data.label_column", _several(data.label_column)) if wanted.labelled else ()
     spare = columns.spare if columns.spare not in _those_there(named, columns) else None
     others = {*labels, *_those_there(data.ignore, columns), *({spare} if spare else ())}
+    if data.features is None:
+        asked = {*others, *_those_there((*_several(data.label_column), *data.categorical), columns)}
+        index = [name for name in index_of_header(names, columns.skipped) if asked | {name} < {*names}]
+        others |= left_out(index, asked, wanted.column_names, wanted.say)
     if not wanted.labelled:
         others |= _left_alone(data, columns, others, wanted.num_columns)
     features = resolve("data.features", data.features) if data.features is not None else ()

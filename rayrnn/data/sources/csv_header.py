@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from rayrnn.data.files import charset_of
 from rayrnn.data.sources.csv_blanks import without_blanks_around
 from rayrnn.data.sources.csv_dialect import advice_on_delimiter, is_number
 from rayrnn.errors import DataError, RecipeError
@@ -179,7 +180,7 @@ def records(
 ) -> Iterator[tuple[int, list[str]]]:
     """Every record of a file, its skipped lines too, with the line it begins at (1-based); careful and slow.
 
-    The cells are without the blanks around them, but for those of the skipped lines.
+    The cells are without the blanks around them, unless these are inside quotes.
 
     Args:
         skip_lines: each is one record, whatever quotes it opens.
@@ -191,13 +192,18 @@ def records(
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DataError(f"{origin}: byte {error.start} is not UTF-8 text; save the file as UTF-8") from None
+        charset = charset_of(content)
+        way = f"convert it (iconv -f {charset} -t UTF-8)" if charset else "save the file as UTF-8"
+        raise DataError(f"{origin}: byte {error.start} is not UTF-8 text; {way}") from None
+    if charset := charset_of(content):
+        raise DataError(f"{origin} is {charset} text, not UTF-8: convert it (iconv -f {charset} -t UTF-8)")
     lines = io.StringIO(text, newline="")
     csv.field_size_limit(max(csv.field_size_limit(), MOST_IN_A_CELL))
     line = 0
     try:
         for line in range(1, skip_lines + 1):
-            yield line, next(csv.reader([lines.readline()], delimiter=delimiter), [])
+            skipped = without_blanks_around(lines.readline(), delimiter)
+            yield line, next(csv.reader([skipped], delimiter=delimiter), [])
         steps = io.StringIO(without_blanks_around(lines.read(), delimiter), newline="")
         reader = csv.reader(steps, delimiter=delimiter, strict=strict)
         line = skip_lines + 1

@@ -20,7 +20,7 @@ import pyarrow.csv
 from rayrnn.data.arrow_lists import ends, flat
 from rayrnn.data.narrowing import lost_in_float64
 from rayrnn.data.rows import Label
-from rayrnn.data.sources.csv_blanks import without_blanks
+from rayrnn.data.sources.csv_blanks import without_blanks, without_blanks_around
 from rayrnn.data.sources.csv_columns import Layout
 from rayrnn.data.sources.csv_dialect import advice_on_cell, is_number
 from rayrnn.data.sources.csv_header import records, unique_names
@@ -141,7 +141,8 @@ def _parse_run(files: Sequence[_File], layout: Layout) -> Iterator[_Part]:
 def _header(file: _File, layout: Layout) -> tuple[tuple[str, ...], str]:
     """The names of a file's columns, and why they cannot be those that are wanted."""
     try:
-        cells = next(csv.reader([file.header.decode("utf-8")], delimiter=layout.delimiter), [])
+        header = without_blanks_around(file.header.decode("utf-8"), layout.delimiter)
+        cells = next(csv.reader([header], delimiter=layout.delimiter), [])
     except (UnicodeDecodeError, csv.Error):
         return (), "the line that names the columns is not UTF-8 text; leave other files than CSV out of data.path"
     # the second: only the steps end with a delimiter

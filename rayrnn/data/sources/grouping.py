@@ -9,8 +9,11 @@ import pyarrow.compute as pc
 import pyarrow.types as kinds
 
 from rayrnn.data.arrow_lists import depth, flat
-from rayrnn.data.rows import Label, Needs, lost_before, with_lost
+from rayrnn.data.rows import Label, lost_before, with_lost
+from rayrnn.data.sources.index_columns import index_columns, left_out
 from rayrnn.data.sources.labels import Fault, Faults, Target, first_faults
+from rayrnn.data.sources.source import Wanted
+from rayrnn.data.sources.step_order import misleading, order_of
 from rayrnn.data.sources.tables import Roles, check_columns, joined, keyed, rows_of_steps, with_words
 from rayrnn.data.words import words
 from rayrnn.errors import DataError
@@ -32,20 +35,22 @@ class Grouping:
         return list(dict.fromkeys([self.key, self.order_by, *roles.numbers, *roles.words, *roles.labels]))
 
 
-def grouping_of(data: TableData, needs: Needs, schema: pa.Schema, *, labelled: bool = True) -> Grouping:
+def grouping_of(data: TableData, wanted: Wanted, schema: pa.Schema) -> Grouping:
     """What the columns of a table with one row a step are for.
 
-    Args:
-        labelled: without it the label's column is neither a label nor a feature, and need not be there.
+    Where labels are not wanted their column is neither a label nor a feature, and need not be there.
 
     Raises:
         DataError: a column is missing, or is to hold numbers and holds something else.
     """
     assert data.key is not None
     assert data.order_by is not None
-    label = data.label if labelled else None
+    needs, label = wanted.needs, data.label if wanted.labelled else None
     check_columns(schema, [name for name in (data.key, data.order_by, label) if name is not None])
     others = {data.key, data.order_by, data.label, *data.ignore}
+    if data.features is None:
+        asked = {name for name in others if name is not None} | set(data.categorical)
+        others |= left_out(index_columns(schema), asked, wanted.column_names, wanted.say)
     features = data.features if data.features is not None else tuple(n for n in schema.names if n not in others)
     check_columns(schema, [*features, *data.categorical])
     for name in features:
@@ -92,11 +97,14 @@ def _grouped(steps: pa.Table, grouping: Grouping) -> pa.Table:
     names = words(flat(steps[grouping.key]), grouping.roles.target.missing)
     given = steps.filter(names.is_valid())
     codes, keys = _ranked(names.drop_null())
-    order = pa.table({"key": codes, "order": flat(given[grouping.order_by])})
-    ordered = given.take(pc.sort_indices(order, sort_keys=[("key", "ascending"), ("order", "ascending")]))
+    no_value = grouping.roles.target.missing
+    places = pa.table({"key": codes, "order": order_of(flat(given[grouping.order_by]), no_value)})
+    order = pc.sort_indices(places, sort_keys=[("key", "ascending"), ("order", "ascending")])
+    ordered, places = given.take(order), places.take(order)
     offsets = np.concatenate([[0], np.cumsum(np.bincount(codes, minlength=len(keys)))])
     rows, faults = rows_of_steps(ordered, offsets, grouping.roles)
-    faults = faults | _out_of_order(flat(ordered[grouping.order_by]), offsets, grouping.order_by)
+    faults = faults | _out_of_order(flat(places["order"]), offsets, grouping.order_by)
+    faults = faults | misleading(flat(ordered[grouping.order_by]), offsets, grouping.order_by, no_value)
     rows = keyed(keys, rows, np.arange(len(keys)), _reasons(faults, ordered, offsets, keys, grouping), on_error="stop")
     return _with_keyless(rows, len(steps) - len(given), grouping.key)
 

@@ -73,7 +73,7 @@ class Parquet:
         Raises:
             DataError: a file is no Parquet file, or lacks a column that the recipe names.
         """
-        listing = list_files(wanted.where or data.path, endpoint=data.endpoint)
+        listing = list_files(wanted.where or data.path, endpoint=data.endpoint, say=wanted.say)
         footers = _footers(listing)
         schemas = [footer.schema.to_arrow_schema() for footer in footers]
         named = data.named_columns(labelled=wanted.labelled) - set(schemas[0].names)
@@ -81,7 +81,7 @@ class Parquet:
         schemas = [_with_fields(schema, partitions) for schema in schemas]
         pieces = _pieces(listing, footers, partitions)
         if data.order_by is not None:
-            grouping = grouping_of(data, wanted.needs, schemas[0], labelled=wanted.labelled)
+            grouping = grouping_of(data, wanted, schemas[0])
             _check(listing, schemas, grouping.columns, grouping.roles.numbers)
             return ray.data.from_arrow_refs(_brought_together(pieces, listing.filesystem, grouping))
         _check(listing, schemas, data.columns(labelled=wanted.labelled))

@@ -5,8 +5,10 @@ entry point group `rayrnn.sources`. One that runs programs of its own on the hos
 (rayrnn/cluster/programs.py) and checks for `rayrnn doctor` (rayrnn/cluster/doctor.py).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
+from warnings import warn
 
 import ray.data
 
@@ -30,6 +32,8 @@ class Wanted:
     num_columns: int | None = None
     #: what the columns were called that the model learned from, where there is a model and they had names
     column_names: tuple[str, ...] = ()
+    #: how the user is told of what lies there and is not read
+    say: Callable[[str], None] = warn
 
 
 class Source(HasSection, Protocol):

@@ -9,7 +9,7 @@ import pyarrow as pa
 import ray
 import ray.data
 
-from rayrnn.data.files import Listing, list_files, read_bytes
+from rayrnn.data.files import Listing, charset_of, list_files, read_bytes
 from rayrnn.data.sequences import beside, results
 from rayrnn.data.sources.source import Wanted
 from rayrnn.data.vocabulary import END
@@ -53,7 +53,7 @@ class Text:
         """
         path = wanted.where or data.path
         if path is not None:
-            counts, blocks = _read_files(list_files(path, endpoint=data.endpoint), data)
+            counts, blocks = _read_files(list_files(path, endpoint=data.endpoint, say=wanted.say), data)
         else:
             text = _lines(str(data.text), data)
             counts, blocks = [Symbols(1, len(text))], [ray.put(_table(cut("text", text, data.length)))]
@@ -116,15 +116,19 @@ def _lines(text: str, data: TextData) -> str:
 
 
 def _decode(content: bytes, name: str) -> str:
+    charset = charset_of(content)
     try:
-        return content.decode("utf-8").removeprefix("\N{BYTE ORDER MARK}")
+        text = content.decode("utf-8")
+        if charset is None:
+            return text.removeprefix("\N{BYTE ORDER MARK}")
+        seen = "every second byte is 0" if charset.startswith("UTF-16") else "it has bytes that are 0"
     except UnicodeDecodeError as error:
-        charset = "UTF-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "LATIN1"
-        pattern = "" if name.endswith(".txt") else f" with a pattern such as {posixpath.dirname(name) or '.'}/*.txt"
-        raise DataError(
-            f"{name} is not UTF-8: byte {error.start} is 0x{content[error.start]:02x}; convert the file "
-            f"(iconv -f {charset} -t UTF-8), or leave it out of data.path{pattern}"
-        ) from None
+        seen = f"byte {error.start} is 0x{content[error.start]:02x}"
+    pattern = "" if name.endswith(".txt") else f" with a pattern such as {posixpath.dirname(name) or '.'}/*.txt"
+    raise DataError(
+        f"{name} is not UTF-8: {seen}; convert the file (iconv -f {charset or 'LATIN1'} -t UTF-8), or leave it out of "
+        f"data.path{pattern}"
+    )
 
 
 def _table(rows: Iterator[tuple[str, str]] | list[tuple[str, str]]) -> pa.Table:

@@ -1,0 +1,245 @@
+"""What lies beside the data and nobody meant: an index, links that lead nowhere, another encoding, text as order."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from rayrnn.data.files import charset_of, list_files
+from rayrnn.data.sequences import gather
+from rayrnn.data.sources import read
+from rayrnn.data.sources.csv_columns import layout_of
+from rayrnn.data.sources.grouping import group, grouping_of
+from rayrnn.data.sources.labels import Target
+from rayrnn.data.sources.source import Wanted
+from rayrnn.errors import DataError
+from rayrnn.recipe.data_sections import CsvData, ParquetData, TableData, TextData
+from tests.asked import needs
+
+PANDAS = {b"pandas": b'{"index_columns": ["__index_level_0__"], "columns": []}'}
+
+
+def table_features(names: list[str], metadata: Any = None, **keys: Any) -> tuple[tuple[str, ...], list[str]]:
+    """What is learned of a table with these columns, all of numbers; and what is said."""
+    said: list[str] = []
+    learned = keys.pop("learned", ())
+    schema = pa.schema(dict.fromkeys(["id", "t", *names, "y"], pa.int64()), metadata=metadata)
+    data = TableData.model_validate({"source": "table", "key": "id", "order_by": "t", "label": "y"} | keys)
+    wanted = Wanted(needs("classification"), column_names=learned, say=said.append)
+    return grouping_of(data, wanted, schema).roles.numbers, said
+
+
+@pytest.mark.parametrize(
+    ("names", "metadata", "keys", "learned", "said"),
+    [
+        (["x", "__index_level_0__"], PANDAS, {}, ("x",), ["'__index_level_0__'"]),
+        (["__index_level_12__", "x"], None, {}, ("x",), ["'__index_level_12__'"]),
+        (["x", "when"], {b"pandas": b'{"index_columns": ["when"]}'}, {}, ("x",), ["'when'"]),
+        (["x", "i"], {b"pandas": b'{"index_columns": [{"kind": "range", "name": null}]}'}, {}, ("x", "i"), []),
+        (["x", "i"], {b"pandas": b"[[["}, {}, ("x", "i"), []),
+        (["Unnamed: 0", "x"], None, {}, ("x",), ["'Unnamed: 0'"]),
+        (["_c0", "x"], None, {}, ("_c0", "x"), []),
+        (["x", "__index_level_0__"], PANDAS, {"ignore": ["__index_level_0__"]}, ("x",), []),
+        (["x", "__index_level_0__"], PANDAS, {"features": ["__index_level_0__"]}, ("__index_level_0__",), []),
+        (["x", "__index_level_0__"], PANDAS, {"order_by": "__index_level_0__", "ignore": ["t"]}, ("x",), []),
+        (["x", "__index_level_0__"], PANDAS, {"learned": ("x", "__index_level_0__")}, ("x", "__index_level_0__"), []),
+    ],
+)  # fmt: skip
+def test_the_index_of_a_frame_is_left_out_and_said(
+    names: list[str], metadata: Any, keys: dict[str, Any], learned: tuple[str, ...], said: list[str]
+) -> None:
+    features, notes = table_features(names, metadata, **keys)
+    assert features == learned
+    assert notes == [
+        f"column {n} is the index of a DataFrame and is not learned; data.features may name it" for n in said
+    ]
+
+
+@pytest.mark.parametrize(
+    ("header", "keys", "learned", "said"),
+    [
+        (",x,y,kind", {}, ("x", "y"), 1),
+        ('"","x","y","kind"', {}, ("x", "y"), 1),
+        ("Unnamed: 0,x,y,kind", {}, ("x", "y"), 1),
+        (",0,1,kind", {}, ("0", "1"), 1),
+        (",0,1,2", {"label_column": -1}, ("1", "2"), 1),
+        (",,,kind", {}, ("{place: 0}", "{place: 1}", "{place: 2}"), 0),
+        ("made by hand", {"label_column": 3}, ("0", "1", "2"), 0),
+        (",x,y,kind", {"ignore": [{"place": 0}]}, ("x", "y"), 0),
+        (",x,y,kind", {"features": [{"place": 0}, "x"]}, ("{place: 0}", "x"), 0),
+        ("x,,y,kind", {}, ("x", "{place: 1}", "y"), 0),
+        (",x,y,kind", {"before": ("{place: 0}", "x", "y")}, ("{place: 0}", "x", "y"), 0),
+    ],
+)
+def test_the_index_of_a_csv_file_is_left_out_and_said(
+    header: str, keys: dict[str, Any], learned: tuple[str, ...], said: int
+) -> None:
+    notes: list[str] = []
+    before = keys.pop("before", ())
+    data = CsvData.model_validate({"path": "x", "skip_lines": 1, "label_column": "kind"} | keys)
+    wanted = Wanted(needs("classification"), column_names=before, say=notes.append)
+    layout = layout_of(f"{header}\n0,1,2,up\n".encode(), "a.csv", data, Target(needs("classification")), wanted)
+    assert layout.roles.numbers == learned
+    assert len(notes) == said
+
+
+def ordered(order: Any, per_sequence: int = 100) -> list[Any]:
+    """The steps of sequences, numbered as they stand in the table, in the order that is learned; or the faults."""
+    count = len(order)
+    ids = [f"s{number // per_sequence}" for number in range(count)]
+    steps = pa.table({"id": ids, "t": order, "x": [float(number) for number in range(count)]})
+    data = TableData.model_validate({"source": "table", "key": "id", "order_by": "t", "horizon": 1})
+    rows = group(steps, grouping=grouping_of(data, Wanted(needs("regression", 1)), steps.schema))
+    if rows["fault"].null_count < len(rows):
+        return list(rows["fault"].drop_null().to_pylist())
+    return [int(step[0]) for row in rows["values"].to_pylist() for step in row]
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        [str(number) for number in range(1, 13)],
+        [f" {number}" for number in range(1, 13)],
+        ["-2", "-1.5", "0", "1e1", "+11", "1e3"],
+        ["00:05", "09:05", "10:00"],
+        ["step09", "step10", "step11"],
+        ["2024-01-02", "2024-01-10", "2024-02-01"],
+        ["2024-01-02T03:04:05.25", "2024-01-02T03:04:05.5", "2024-01-02T03:04:06"],
+        ["2024-01-02 03:04:05+02:00", "2024-01-02 02:04:05+00:00"],
+        [str(2**60 + number) for number in range(3)],
+        ["a", "b", "c"],
+        pa.array(["1", "2", "10"]).dictionary_encode(),
+        pa.array(["1", "2", "10"], pa.large_string()),
+    ],
+    ids=str,
+)
+def test_steps_that_text_orders_come_in_the_order_that_is_meant(order: Any) -> None:
+    count = len(order)
+    shuffled = np.random.default_rng(0).permutation(count)
+    cells = (order if isinstance(order, pa.Array) else pa.array(order)).take(pa.array(shuffled))
+    assert [int(shuffled[step]) for step in ordered(cells)] == list(range(count))
+
+
+@pytest.mark.parametrize(
+    ("order", "says"),
+    [
+        (["9:05", "10:00"], "is text, by which '10:00' comes before '9:05': write it as numbers, or as times such as"),
+        (["step9", "step10"], "is text, by which 'step10' comes before 'step9'"),
+        (["31.12.2023", "01.01.2024"], "is '01.01.2024', a date whose year does not come first"),
+        (["1/2/2024", "12/1/2023"], "a date whose year does not come first"),
+        (["1", "2", "end"], "is '1' and 'end', numbers and text"),
+        (["1", "2", ""], "column 't' (data.order_by) is null"),
+        (["1", "2", "NaN"], "column 't' (data.order_by) is null"),
+        (["1", "1.0"], "two steps have this place"),
+        ([1.0, float("nan")], "column 't' (data.order_by) is null"),
+    ],
+)
+def test_text_that_may_order_steps_otherwise_than_is_meant_is_refused(order: list[Any], says: str) -> None:
+    (fault,) = ordered(order)
+    assert says in fault
+
+
+def test_each_sequence_is_looked_at_by_itself() -> None:
+    assert ordered(["1", "10", "2", "a", "b", "c"], per_sequence=3) == [0, 2, 1, 3, 4, 5]
+    (fault,) = ordered(["1", "10", "2", "a", "7", "c"], per_sequence=3)
+    assert fault.startswith("sequence 's1'")
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    place = tmp_path / "data"
+    (place / "more").mkdir(parents=True)
+    for name in ("a.csv", "more/b.csv"):
+        (place / name).write_text("1,up\n")
+    return place
+
+
+def test_links_that_lead_nowhere_and_pipes_are_left_out_and_said(directory: Path) -> None:
+    for number in range(3):
+        (directory / f"gone{number}.csv").symlink_to("nowhere")
+    (directory / ".#a.csv").symlink_to("nobody@nowhere")
+    os.mkfifo(directory / "pipe.csv")
+    said: list[str] = []
+    listing = list_files(str(directory), say=said.append)
+    assert listing.paths == (f"{directory}/a.csv", f"{directory}/more/b.csv")
+    assert said == [
+        f"a link that leads nowhere, {directory}/gone0.csv and 2 more; a pipe, socket or device, {directory}/pipe.csv: "
+        "left out"
+    ]
+    said.clear()
+    assert len(list_files(f"{directory}/a*.csv", say=said.append)) == 1
+    assert not said
+
+
+def test_links_that_lead_somewhere_are_followed_and_those_to_a_directory_above_are_not(
+    directory: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "others").mkdir()
+    (tmp_path / "others" / "c.csv").write_text("1,up\n")
+    (directory / "others").symlink_to(tmp_path / "others")
+    (directory / "more" / "again").symlink_to(directory)
+    said: list[str] = []
+    listing = list_files(str(directory), say=said.append)
+    assert listing.paths == (f"{directory}/a.csv", f"{directory}/more/b.csv", f"{directory}/others/c.csv")
+    assert f"{directory}/more/again" in said[0]
+
+
+def test_a_link_that_is_named_and_leads_nowhere_is_told(directory: Path) -> None:
+    (directory / "gone.csv").symlink_to("nowhere")
+    with pytest.raises(DataError, match=r"gone\.csv is a link to nowhere, which is not there"):
+        list_files(str(directory / "gone.csv"))
+    for name in ("a.csv", "more/b.csv"):
+        (directory / name).unlink()
+    with pytest.raises(DataError, match="holds no files, but a link that leads nowhere"):
+        list_files(str(directory))
+
+
+TEXT = "Once, 1 time;\nupon a line, x\n"
+
+
+@pytest.mark.parametrize("charset", ["UTF-16LE", "UTF-16BE", "UTF-32LE", "UTF-32BE", "UTF-16", "UTF-32"])
+@pytest.mark.parametrize("text", [TEXT, "Жил-был 1 царь, и 2\n" * 3, "從前有 1 個, 王\n" * 9], ids=["en", "ru", "zh"])
+def test_another_unicode_than_utf_8_is_told_by_its_name(text: str, charset: str) -> None:
+    assert charset_of(text.encode(charset)) == charset
+    assert charset_of(text.encode("utf-8")) is None
+    assert charset_of(text.encode("utf-8-sig")) is None
+
+
+@pytest.mark.parametrize("content", [b"", b"\0", b"a\0b\0\0c", b"find\0print\0zero\0" * 9, bytes(range(256))])
+def test_a_nul_alone_makes_no_encoding(content: bytes) -> None:
+    assert charset_of(content) is None
+
+
+@pytest.mark.parametrize("charset", ["UTF-16LE", "UTF-16BE"])
+def test_text_and_csv_in_it_are_refused_with_the_way_out(ray_cluster: None, tmp_path: Path, charset: str) -> None:
+    (tmp_path / "a.txt").write_bytes(TEXT.encode(charset))
+    (tmp_path / "a.csv").write_bytes("x,kind\n1,up\n2,up\n".encode(charset))
+    way_out = rf"iconv -f {charset} -t UTF-8"
+    with pytest.raises(DataError, match=way_out):
+        read(TextData(path=str(tmp_path / "a.txt"), length=4), needs("language_model"))
+    with pytest.raises(DataError, match=way_out):
+        read(CsvData(path=str(tmp_path / "a.csv"), skip_lines=1, label_column="kind"), needs("classification"))
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files/a.csv").write_text("1,up\n")
+    (tmp_path / "files/b.csv").write_bytes("1,up\n".encode(charset))
+    with pytest.raises(DataError, match=way_out):
+        gather(
+            read(CsvData(path=str(tmp_path / "files"), label_column=1), needs("classification")),
+            needs("classification"),
+        )
+
+
+def test_a_frame_that_pandas_wrote_is_learned_without_its_index(ray_cluster: None, tmp_path: Path) -> None:
+    steps = pa.table(
+        {"id": ["a", "a"], "t": ["2", "10"], "x": [1.0, 2.0], "y": ["u", "u"], "__index_level_0__": [7, 8]}
+    )
+    pq.write_table(steps.replace_schema_metadata(PANDAS), tmp_path / "a.parquet")
+    said: list[str] = []
+    data = ParquetData(path=str(tmp_path), key="id", order_by="t", label="y")
+    rows = read(data, needs("classification"), say=said.append).take_all()
+    assert [[float(step[0]) for step in row["values"]] for row in rows] == [[1.0, 2.0]]
+    assert len(said) == 1
