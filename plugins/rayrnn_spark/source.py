@@ -66,6 +66,7 @@ def sequences(
     symbols: str | None = None,
     text: str | None = None,
     categorical: Sequence[str] = (),
+    ignore: Sequence[str] = (),
     label: str | None = None,
     task: str = "classification",
 ) -> ray.data.Dataset:
@@ -83,6 +84,7 @@ def sequences(
         symbols: the column of words or whole numbers, `array<string>` or `array<int>`.
         text: the column of text.
         categorical: those of the features that hold words (one row a sequence: columns of lists of words).
+        ignore: one row a step: columns that are no features even without a word on features.
         label: the label's column.
         task: what the labels of steps are for: one class a sequence (classification), one a step (tagging), or numbers.
 
@@ -101,6 +103,7 @@ def sequences(
         symbols=symbols,
         text=text,
         categorical=tuple(categorical),
+        ignore=tuple(ignore),
         label=label,
     )
     return sequences_of(frame, columns, Wanted(task_named(task).needs(Choices())))

@@ -337,6 +337,18 @@ DATA: list[tuple[Files, dict[str, Any], str, Files | dict[str, Any]]] = [
         {"data.ignore": ["y"]},
     ),
     (
+        {"x.parquet": steps(y=[{"a": 1}] * 4)},
+        STEPS | {"features": ["y.a"]},
+        "'y' has fields, which are not read: give 'y.a' a column of its own",
+        {"x.parquet": steps(**{"y.a": [1] * 4})},
+    ),
+    (
+        {"x.parquet": steps(y=[{"a": 1}] * 4)},
+        STEPS,
+        "or give its fields columns of their own",
+        {"x.parquet": steps(a=[1] * 4)},
+    ),
+    (
         {"x.parquet": steps(y=["r", "g", "g", "r"])},
         STEPS | {"features": ["x", "y"]},
         "leave it out of data.features",

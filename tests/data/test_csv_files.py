@@ -156,6 +156,14 @@ def test_a_label_may_have_spaces_around_it_and_be_a_whole_number_written_as_a_fr
     assert [row["label"] for row in read] == ["up side", "up side", "7", "7"]
     read = rows("classification", tmp_path, label_column=1, classes=("up side", "7.0", "7"))
     assert [row["label"] for row in read] == ["up side", "up side", "7", "7.0"]
+    write(
+        tmp_path,
+        {f"{name}.csv": f"1;{label}\n" for name, label in zip("abcd", ("7", "7,0", "7.0", "7,5"), strict=True)},
+    )
+    read = rows("classification", tmp_path, label_column=1, delimiter=";", decimal=",")
+    assert [row["label"] for row in read] == ["7", "7", "7.0", "7,5"]
+    read = rows("classification", tmp_path / "[ab].csv", label_column=1, delimiter=";", decimal=",", num_classes=8)
+    assert [row["label"] for row in read] == ["7", "7"]
 
 
 def test_one_categorical_column_alone_is_a_sequence_of_symbols(ray_cluster: None, tmp_path: Path) -> None:

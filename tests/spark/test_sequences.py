@@ -184,6 +184,9 @@ def test_a_column_that_a_join_leaves_twice_is_refused_with_what_helps(spark: Any
     double = steps.join(kinds, "id").selectExpr("id", "at", "kind", "x", "x * 2 as x")
     with pytest.raises(DataError, match="column 'x' is there 2 times"):
         sequences(double, key="id", order_by="at", label="kind")
+    twice_and_once = double.withColumn("y", double.at * 2)
+    (first, _) = rows_of(sequences(twice_and_once, key="id", order_by="at", ignore=["x"], label="kind"))
+    assert first["values"] == [[0], [4], [8]]
 
 
 def test_what_does_not_fit_is_said_without_a_stack_trace(spark: Any, tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ class Csv:
         listing = list_files(wanted.where or data.path, endpoint=data.endpoint, say=wanted.say)
         labels = find_labels(data, wanted, listing) if wanted.labelled and wanted.needs.is_labelled else None
         listing = without_labels(listing, data, wanted)
-        target = Target(wanted.needs, data.classes, data.num_classes, data.no_value)
+        target = Target(wanted.needs, data.classes, data.num_classes, data.no_value, data.decimal)
 
         def layout(content: bytes, origin: str) -> Layout:
             return layout_of(content, origin, data, target, wanted)

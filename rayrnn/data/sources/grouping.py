@@ -58,7 +58,8 @@ def grouping_of(data: TableData, wanted: Wanted, schema: pa.Schema) -> Grouping:
         if name not in data.categorical and not _holds_numbers(kind):
             words = "" if kinds.is_nested(kind) else "list it in data.categorical, or "
             out = f"with data.ignore: [{name}]" if data.features is None else "of data.features"
-            raise DataError(f"column {name!r} holds {kind}, no numbers: {words}leave it out {out}")
+            fields = ", or give its fields columns of their own" if kinds.is_struct(kind) else ""
+            raise DataError(f"column {name!r} holds {kind}, no numbers: {words}leave it out {out}{fields}")
     if label is not None and needs.label is Label.NUMBERS and not _holds_numbers(schema.field(label).type):
         raise DataError(f"column {label!r} (data.label) holds {schema.field(label).type}; {needs.task} takes numbers")
     roles = Roles(

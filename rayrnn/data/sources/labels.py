@@ -23,7 +23,7 @@ class Fault(NamedTuple):
     reason: str
 
 
-_WHOLE = re.compile(r"-?\d+\.0+", re.ASCII)
+_WHOLE = re.compile(r"(-?\d+)([.,])0+", re.ASCII)
 
 #: sequence -> its first fault
 Faults = dict[int, Fault]
@@ -38,6 +38,8 @@ class Target:
     num_classes: int | None = None
     #: words that stand where there is no value, of labels as of all other columns
     missing: tuple[str, ...] = ()
+    #: what parts the whole of a number from its fraction
+    decimal: str = "."
 
     def outside(self) -> str:
         """The end of the sentence about a label that is not among the classes."""
@@ -100,12 +102,14 @@ def _classes(
 
 
 def _meaning(text: str, target: Target) -> str | None:
-    """The class a cell names; None where it is none of the target's. A whole number may be written as 1.0."""
+    """The class a cell names; None where it is none of the target's. A whole number may be written as 1.0 or 1,0."""
+    found = _WHOLE.fullmatch(text)
+    whole = found[1] if found and found[2] == target.decimal else text
     if target.num_classes is None:
-        names = (text, text.partition(".")[0]) if _WHOLE.fullmatch(text) else (text,)
+        names = (text, whole)
         return names[-1] if target.classes is None else next((name for name in names if name in target.classes), None)
     try:
-        number = float(text)
+        number = float(whole)
     except ValueError:
         return None
     return str(int(number)) if number.is_integer() and 0 <= number < target.num_classes else None

@@ -129,9 +129,18 @@ def check_columns(schema: pa.Schema, names: Sequence[str]) -> None:
                 "table, or leave them out of what is learned (data.ignore, or data.features without them)"
             )
         if name not in schema.names:
-            close = closest(name, schema.names)
-            hint = f"; did you mean {close!r}?" if close else ""
-            raise DataError(f"there is no column {name!r}; the columns are {', '.join(schema.names)}{hint}")
+            raise DataError(
+                f"there is no column {name!r}; the columns are {', '.join(schema.names)}{_meant(name, schema)}"
+            )
+
+
+def _meant(name: str, schema: pa.Schema) -> str:
+    """The end of a sentence about a column that is not there."""
+    outer = name.partition(".")[0]
+    if outer in schema.names and pa.types.is_struct(schema.field(outer).type):
+        return f"; {outer!r} has fields, which are not read: give {name!r} a column of its own"
+    close = closest(name, schema.names)
+    return f"; did you mean {close!r}?" if close else ""
 
 
 def keyed(keys: pa.Array, rows: pa.Table, places: np.ndarray, reasons: Mapping[int, str], *, on_error: str) -> pa.Table:
