@@ -312,17 +312,18 @@ def test_what_an_up_that_was_killed_has_left_is_known_to_the_next(
     assert not Path(folder).exists()
 
 
-@pytest.mark.parametrize("kilobytes", [0, 4], ids=["no file can be made", "the record finds no room"])
-def test_an_up_whose_record_cannot_be_written_starts_nothing(tmp_path: Path, kilobytes: int) -> None:
+@pytest.mark.parametrize("obstacle", ["a full disk", "a file in its place", "a folder in place of the record"])
+def test_an_up_whose_record_cannot_be_written_starts_nothing(tmp_path: Path, obstacle: str) -> None:
     before = set(PLACE.glob("rayrnn-head-*"))
     with small_disk(tmp_path / "disk", kilobytes=64) as disk:
-        state = disk / "rayrnn"
-        state.mkdir(mode=0o700)
-        if kilobytes:
-            (state / "lock").touch()
-        fill(disk)
-        ended = run_rayrnn("up", "--cpus", "1", home=tmp_path, XDG_STATE_HOME=str(disk if kilobytes else disk / "none"))
+        if obstacle == "a file in its place":
+            (disk / "rayrnn").touch()
+        elif obstacle == "a full disk":
+            fill(disk)
+        else:
+            (disk / "rayrnn" / "head.json").mkdir(parents=True)
+        ended = run_rayrnn("up", "--cpus", "1", home=tmp_path, XDG_STATE_HOME=str(disk))
     assert ended.returncode == 4, ended.stderr
-    assert "No space left on device" in ended.stderr
+    assert "cannot be written" in ended.stderr
     assert "nothing was started" in ended.stderr
     assert set(PLACE.glob("rayrnn-head-*")) <= before

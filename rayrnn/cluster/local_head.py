@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -82,8 +82,8 @@ def one_at_a_time() -> Iterator[None]:
 
 def _unwritable(error: OSError) -> ClusterError:
     return ClusterError(
-        f"what `rayrnn up` has to remember cannot be written to {state_folder()}: {error.strerror or error}; "
-        "nothing was started. Make room there, or set XDG_STATE_HOME to a folder that can be written"
+        f"what `rayrnn up` has to remember cannot be written to {state_folder()}: {error}; nothing was started. "
+        "Make room there, or set XDG_STATE_HOME to a folder that can be written"
     )
 
 
@@ -124,7 +124,7 @@ def start_head(options: HeadOptions) -> tuple[LocalHead, bool]:
     It listens on 127.0.0.1 alone and answers only who shows the token.
 
     Raises:
-        ClusterError: Ray did not start, the message has its last words; or the record could not be written.
+        ClusterError: Ray did not start, the message has its last words; or the record cannot be written.
     """
     with one_at_a_time():
         if head := running_head():
@@ -161,7 +161,10 @@ def _end(folder: str) -> None:
 
 def _start(options: HeadOptions) -> LocalHead:
     """Whatever ends this ends what it has started; what a kill leaves is known by the record, which is there before."""
-    folder, started = make_folder("head"), time.time()
+    try:
+        folder, started = make_folder("head"), time.time()
+    except OSError as error:
+        raise _unwritable(error) from None
     try:
         save_head(LocalHead("", folder, None, started))
         said = _run_ray_start(options, folder)
@@ -171,7 +174,7 @@ def _start(options: HeadOptions) -> LocalHead:
         save_head(head)
         return head
     except BaseException as error:
-        with _undisturbed():
+        with _undisturbed(), suppress(OSError):  # there may be no record that could be removed
             _end(folder)
         if isinstance(error, OSError):
             raise _unwritable(error) from None

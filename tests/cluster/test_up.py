@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import distribution, version
 from pathlib import Path
 
@@ -38,6 +39,17 @@ def rayrnn(bed: Bed, *words: str, **options: object) -> "subprocess.CompletedPro
 
 def up(bed: Bed, *words: str) -> "subprocess.CompletedProcess[str]":
     return rayrnn(bed, "up", "cluster.yaml", "--yes", *words)
+
+
+@contextmanager
+def knowing_nobody(bed: Bed) -> Iterator[None]:
+    """Inside, the laptop's user has never logged in on a host."""
+    known, away = bed.laptop.home / ".ssh" / "known_hosts", bed.laptop.home / "known_hosts"
+    known.rename(away)
+    try:
+        yield
+    finally:
+        away.rename(known)
 
 
 def raylets(hosts: list[Host]) -> set[int]:
@@ -152,16 +164,15 @@ def test_a_host_that_is_off_is_left_out_where_others_are_enough_and_joins_later(
 @pytest.mark.slow
 def test_of_two_ups_one_is_refused_and_down_lets_a_run_write_its_checkpoint(bed: Bed) -> None:
     home, head = bed.laptop.home, bed.hosts[0]
-    (home / ".ssh" / "known_hosts").rename(home / "known_hosts")
-    unknown = up(bed)
-    assert unknown.returncode == 4
-    assert unknown.stderr.count("its SSH key is not known on this machine: ssh-ed25519 SHA256:") == 3
-    assert not list(head.home.glob(".rayrnn/venv"))
-    pipe = subprocess.PIPE
-    command = ("rayrnn", "up", "cluster.yaml", "--yes", "--accept-new-hosts")
-    both = [bed.laptop.popen(*command, stdout=pipe, stderr=pipe) for _ in range(2)]
-    said = [process.communicate(timeout=280)[1] for process in both]
-    (home / "known_hosts").rename(home / ".ssh" / "known_hosts")
+    with knowing_nobody(bed):
+        unknown = up(bed)
+        assert unknown.returncode == 4
+        assert unknown.stderr.count("its SSH key is not known on this machine: ssh-ed25519 SHA256:") == 3
+        assert raylets(bed.hosts) == set()
+        pipe = subprocess.PIPE
+        command = ("rayrnn", "up", "cluster.yaml", "--yes", "--accept-new-hosts")
+        both = [bed.laptop.popen(*command, stdout=pipe, stderr=pipe) for _ in range(2)]
+        said = [process.communicate(timeout=280)[1] for process in both]
     assert sorted(process.returncode for process in both) == [0, 4], said
     assert "is at work on the cluster rayrnn" in "".join(said)
     assert len(raylets(bed.hosts)) == 3
