@@ -3,8 +3,10 @@
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,8 +18,9 @@ import ray
 from rayrnn.cluster import connect
 from rayrnn.cluster.environment import ensure_token, quiet_ray
 from rayrnn.cluster.local_head import load_head
-from rayrnn.cluster.sessions import processes_of, run_folder
+from rayrnn.cluster.sessions import PLACE, processes_of, run_folder
 from rayrnn.errors import ClusterError
+from tests.small_disk import fill, small_disk
 from tests.test_cli import environment_of, run_rayrnn
 
 JOIN = """
@@ -270,3 +273,57 @@ def test_the_processes_that_a_killed_program_left_are_ended_by_the_next(tmp_path
     with run_folder():
         assert processes_of(str(folder)) == []
         assert not folder.exists()
+
+
+def begin_up(home: Path) -> "subprocess.Popen[str]":
+    """`rayrnn up`, when its Ray has processes already and is not there yet."""
+    command = [sys.executable, "-m", "rayrnn.cli", "up", "--cpus", "1"]
+    process = subprocess.Popen(command, env=environment_of(home), cwd=home, stderr=subprocess.PIPE, text=True)
+    record, deadline = home / ".local/state/rayrnn/head.json", time.monotonic() + 60
+    while not (record.exists() and processes_of(json.loads(record.read_text())["folder"])):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT], ids=lambda number: number.name)
+def test_an_up_that_is_ended_in_the_middle_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    with begin_up(tmp_path) as process:
+        folder = folder_of(tmp_path, monkeypatch)
+        process.send_signal(number)
+        assert process.wait(60) == 130
+    assert processes_of(folder) == []
+    assert not Path(folder).exists()
+    assert "nothing to end" in run_rayrnn("down", home=tmp_path).stderr
+
+
+def test_what_an_up_that_was_killed_has_left_is_known_to_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with begin_up(tmp_path) as process:
+        folder = folder_of(tmp_path, monkeypatch)
+        process.kill()
+    assert run_rayrnn("status", home=tmp_path).returncode == 4
+    assert "rayrnn is down" in run_rayrnn("down", home=tmp_path).stderr
+    assert processes_of(folder) == []
+    assert not Path(folder).exists()
+
+
+@pytest.mark.parametrize("obstacle", ["a full disk", "a file in its place", "a folder in place of the record"])
+def test_an_up_whose_record_cannot_be_written_starts_nothing(tmp_path: Path, obstacle: str) -> None:
+    before = set(PLACE.glob("rayrnn-head-*"))
+    with small_disk(tmp_path / "disk", kilobytes=64) as disk:
+        if obstacle == "a file in its place":
+            (disk / "rayrnn").touch()
+        elif obstacle == "a full disk":
+            fill(disk)
+        else:
+            (disk / "rayrnn" / "head.json").mkdir(parents=True)
+        ended = run_rayrnn("up", "--cpus", "1", home=tmp_path, XDG_STATE_HOME=str(disk))
+    assert ended.returncode == 4, ended.stderr
+    assert "cannot be written" in ended.stderr
+    assert "nothing was started" in ended.stderr
+    assert set(PLACE.glob("rayrnn-head-*")) <= before

@@ -66,14 +66,19 @@ def up(
             _accept_new_hosts(file)
         _up_hosts(file, UpOptions(python, min_workers, max_workers, no_restart), yes=yes, dry_run=dry_run)
         return
-    from rayrnn.cluster.local_head import HeadOptions, start_head
+    from rayrnn.cluster.local_head import HeadOptions, start_head, stop_head
     from rayrnn.cluster.show import show_started
     from rayrnn.cluster.status import read_status
 
     options = HeadOptions(num_cpus=cpus, num_gpus=gpus, memory=_bytes_of(memory), dashboard=dashboard)
     with console().status("starting Ray on this machine"):
         head, is_new = start_head(options)
-        status = read_status(head.address)
+        try:
+            status = read_status(head.address)
+        except BaseException:
+            if is_new:
+                stop_head()  # nobody has heard of it yet
+            raise
     show_started(console(), status, is_new=is_new, ignored=not is_new and options != HeadOptions())
 
 

@@ -22,7 +22,7 @@ from rayrnn.cluster.packages import build_wheel, packages_for_hosts
 from rayrnn.cluster.plan import UpPlan, addresses_of
 from rayrnn.cluster.ssh import Shell, Unreachable, last_lines, shell_of, shell_of_head, side_by_side
 from rayrnn.durable import replace_durably
-from rayrnn.errors import ClusterError
+from rayrnn.errors import ClusterError, Interrupted
 from rayrnn.wording import command_line
 
 #: seconds until every host must have joined; the first time, rayrnn and torch are fetched by each
@@ -65,12 +65,26 @@ def bring_up(plan: UpPlan, say: Say) -> Verification:
 
     Raises:
         ClusterError: a host is absent, does not compute, or two cannot talk; names them, with what the log says.
+        Interrupted: the user stopped it; says how it goes on, and how it is undone.
     """
+    try:
+        return _bring_up(plan, say)
+    except KeyboardInterrupt:
+        up, down = (command_line("rayrnn", verb, plan.file.path) for verb in ("up", "down"))
+        raise Interrupted(f"stopped in the middle: `{up}` goes on, `{down}` ends what was begun on the hosts") from None
+
+
+def _bring_up(plan: UpPlan, say: Say) -> Verification:
     file, options = plan.file, plan.options
     ensure_token()
     folder = cluster_folder(file.name)
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    wheel, build = build_wheel(folder)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # before anything is there: `down` must know of every host that has something of the cluster
+        _remember(folder, [host.address for host in plan.chosen])
+        wheel, build = build_wheel(folder)
+    except OSError as error:
+        raise ClusterError(f"{folder} cannot be written: {error.strerror or error}; no host was touched") from None
     checked = folder / CHECKED
     host_packages = HostPackages(_token_file(folder), wheel, build, packages_for_hosts(), checked, options.python)
     addresses = addresses_of(plan)
@@ -86,7 +100,6 @@ def bring_up(plan: UpPlan, say: Say) -> Verification:
         if restart:
             shutil.rmtree(folder / "ray", ignore_errors=True)  # what the launcher remembers of an earlier cluster
         given.write_text(text, encoding="utf-8")
-        _remember(folder, [host.address for host in plan.chosen])
         _claim_tokens(plan)
         if plan.chosen and not restart:
             shell_of(file, plan.chosen[0].address).ask("add_workers", file.name, *addresses[1:])

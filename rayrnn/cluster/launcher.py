@@ -5,9 +5,11 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,12 +96,14 @@ def run_launcher(
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
+        start_new_session=True,
     ) as process:
         assert process.stdout is not None
         try:
             said = [_passed_on(line, say) for line in _readable(process.stdout)]
-        except KeyboardInterrupt:
-            process.terminate()
+        except BaseException:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)  # with its ssh
             raise
     if process.returncode != 0:
         last = "\n".join(f"  {line}" for line in said[-12:])

@@ -7,11 +7,12 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -30,7 +31,7 @@ START_TIMEOUT = 120
 
 @dataclass(frozen=True)
 class LocalHead:
-    """A Ray head on this machine.
+    """A Ray head on this machine; without an address one that is being started, or whose `up` was killed.
 
     `folder` holds all that it writes; its processes carry the folder's name in their environment, and are known by it.
     """
@@ -62,10 +63,28 @@ def forget_head() -> None:
 
 @contextmanager
 def one_at_a_time() -> Iterator[None]:
-    """Hold the lock that keeps two `up` or `down` of the same user apart."""
-    state_folder().mkdir(mode=0o700, parents=True, exist_ok=True)
-    with FileLock(state_folder() / "lock"):
+    """Hold the lock that keeps two `up` or `down` of the same user apart.
+
+    Raises:
+        ClusterError: this machine's state cannot be written.
+    """
+    lock = FileLock(state_folder() / "lock")
+    try:
+        state_folder().mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock.acquire()
+    except OSError as error:
+        raise _unwritable(error) from None
+    try:
         yield
+    finally:
+        lock.release()
+
+
+def _unwritable(error: OSError) -> ClusterError:
+    return ClusterError(
+        f"what `rayrnn up` has to remember cannot be written to {state_folder()}: {error}; nothing was started. "
+        "Make room there, or set XDG_STATE_HOME to a folder that can be written"
+    )
 
 
 def cluster_folder(name: str) -> Path:
@@ -96,7 +115,7 @@ class HeadOptions:
 def running_head() -> LocalHead | None:
     """The head that `up` started, if it is alive."""
     head = load_head()
-    return head if head and is_head_alive(head.folder) else None
+    return head if head and head.address and is_head_alive(head.folder) else None
 
 
 def start_head(options: HeadOptions) -> tuple[LocalHead, bool]:
@@ -105,16 +124,14 @@ def start_head(options: HeadOptions) -> tuple[LocalHead, bool]:
     It listens on 127.0.0.1 alone and answers only who shows the token.
 
     Raises:
-        ClusterError: Ray did not start; the message has its last words.
+        ClusterError: Ray did not start, the message has its last words; or the record cannot be written.
     """
     with one_at_a_time():
         if head := running_head():
             return head, False
         _clean()
         prepare_environment()
-        head = _start(options)
-        save_head(head)
-        return head, True
+        return _start(options), True
 
 
 def stop_head() -> bool:
@@ -131,23 +148,47 @@ def _clean() -> bool:
     head = load_head()
     if head is None:
         return False
-    end_processes_of(head.folder)
-    shutil.rmtree(head.folder, ignore_errors=True)
-    forget_head()
+    _end(head.folder)
     return True
 
 
+def _end(folder: str) -> None:
+    """End what runs there; the record goes last: who is interrupted before can do it again."""
+    end_processes_of(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+    forget_head()
+
+
 def _start(options: HeadOptions) -> LocalHead:
-    folder = make_folder("head")
+    """Whatever ends this ends what it has started; what a kill leaves is known by the record, which is there before."""
     try:
+        folder, started = make_folder("head"), time.time()
+    except OSError as error:
+        raise _unwritable(error) from None
+    try:
+        save_head(LocalHead("", folder, None, started))
         said = _run_ray_start(options, folder)
-    except (ClusterError, KeyboardInterrupt):
-        end_processes_of(folder)
-        shutil.rmtree(folder, ignore_errors=True)
+        address = (Path(folder) / "ray" / "ray_current_cluster").read_text(encoding="utf-8").strip()
+        dashboard = re.search(r"http://127\.0\.0\.1:\d+", said)
+        head = LocalHead(address, folder, dashboard.group() if dashboard else None, started)
+        save_head(head)
+        return head
+    except BaseException as error:
+        with _undisturbed(), suppress(OSError):  # there may be no record that could be removed
+            _end(folder)
+        if isinstance(error, OSError):
+            raise _unwritable(error) from None
         raise
-    address = (Path(folder) / "ray" / "ray_current_cluster").read_text(encoding="utf-8").strip()
-    dashboard = re.search(r"http://127\.0\.0\.1:\d+", said)
-    return LocalHead(address, folder, dashboard.group() if dashboard else None, time.time())
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Inside, no second Ctrl-C, and no terminal that is closed, ends the tidying up; they wait."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _run_ray_start(options: HeadOptions, folder: str) -> str:

@@ -219,7 +219,10 @@ def read_status(address: str | None = None) -> ClusterStatus:
 
 
 def _nothing_there() -> str:
-    if load_head() is not None:
+    head = load_head()
+    if head is not None and not head.address:
+        return "`rayrnn up` is just starting the cluster, or was killed in the middle: then `rayrnn up` cleans up first"
+    if head is not None:
         return (
             "the cluster that `rayrnn up` started has died (the machine restarted, or its processes were ended); "
             "`rayrnn up` cleans up and starts it again"

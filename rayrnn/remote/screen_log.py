@@ -9,6 +9,7 @@ import json
 import os
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict, fields
 from pathlib import Path
 from threading import Lock
@@ -24,17 +25,27 @@ from rayrnn.training.summary import Outline, Summary
 #: bytes: no run says more
 MOST_TRANSCRIPT = 2**30
 
+#: for a full disk to have room for a run's last word, and between two looks
+PATIENCE_SECONDS = 30.0
+RETRY_SECONDS = 0.5
+
 Word = dict[str, Any]
 
 
 class ScreenLog:
-    """Takes what a run would show, and appends it to a file; safe to use from several threads."""
+    """Takes what a run would show, and appends it to a file; safe to use from several threads.
+
+    A disk that is full ends no run: what cannot be written is kept until there is room. Rounds and evaluations are not:
+    they are in the run's own files.
+    """
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("a", encoding="utf-8")
+        self._file = path.open("ab", buffering=0)
         self._lock = Lock()
+        #: what could not be written yet; it may begin in the middle of a line
+        self._kept = b""
         if not _ends_with_a_line(path):  # whoever listens has this much of it, and must not take it for our first word
-            self._file.write("\n")
+            self._kept = b"\n"
 
     def say(self, message: str) -> None:
         self._write("say", message=message)
@@ -73,12 +84,22 @@ class ScreenLog:
         resumable = isinstance(error, Interrupted) and error.resume is not None
         message = error.message if isinstance(error, Interrupted) else str(error or "")
         self._write("end", exit_code=error.exit_code if error else 0, message=message, resumable=resumable)
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while self._kept and time.monotonic() < deadline:
+            time.sleep(RETRY_SECONDS)
+            with self._lock:
+                self._pass_on()
 
     def _write(self, word: str, **more: Any) -> None:
         line = json.dumps({"word": word, "time": time.time(), **more}) + "\n"
         with self._lock:
-            self._file.write(line)
-            self._file.flush()
+            if word != "event" or not self._kept.strip():
+                self._kept += line.encode()
+            self._pass_on()
+
+    def _pass_on(self) -> None:
+        with suppress(OSError):
+            self._kept = self._kept[self._file.write(self._kept) :]
 
 
 class Transcript:

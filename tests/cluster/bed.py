@@ -369,6 +369,8 @@ class Bed:
             "LANG": "C.UTF-8",
             "COLUMNS": "100",
             "TERM": "xterm",
+            # pytest may test another checkout than the one that is installed
+            **({"PYTHONPATH": os.environ["PYTHONPATH"]} if host is self.laptop and "PYTHONPATH" in os.environ else {}),
         }
 
     def places(self, host: Host) -> list[str]:

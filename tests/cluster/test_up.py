@@ -6,14 +6,17 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import distribution, version
 from pathlib import Path
 
 import pytest
 
 from rayrnn.cluster.packages import packages_for_hosts
+from rayrnn.runs.checkpoints import newest_checkpoint
 from tests.cluster.bed import Bed, Host
 from tests.cluster.disk import ROOT
+from tests.cluster.test_training import RECIPE
 
 SHIPPED = (ROOT / "cluster.yaml").read_text()
 
@@ -36,6 +39,17 @@ def rayrnn(bed: Bed, *words: str, **options: object) -> "subprocess.CompletedPro
 
 def up(bed: Bed, *words: str) -> "subprocess.CompletedProcess[str]":
     return rayrnn(bed, "up", "cluster.yaml", "--yes", *words)
+
+
+@contextmanager
+def knowing_nobody(bed: Bed) -> Iterator[None]:
+    """Inside, the laptop's user has never logged in on a host."""
+    known, away = bed.laptop.home / ".ssh" / "known_hosts", bed.laptop.home / "known_hosts"
+    known.rename(away)
+    try:
+        yield
+    finally:
+        away.rename(known)
 
 
 def raylets(hosts: list[Host]) -> set[int]:
@@ -145,6 +159,41 @@ def test_a_host_that_is_off_is_left_out_where_others_are_enough_and_joins_later(
     assert "rayrnn is up already" in ended.stderr
     assert "hosts      3: 192.0.2.10, 192.0.2.11, 192.0.2.12" in ended.stderr
     assert raylets([first, second]) == before
+
+
+@pytest.mark.slow
+def test_of_two_ups_one_is_refused_and_down_lets_a_run_write_its_checkpoint(bed: Bed) -> None:
+    home, head = bed.laptop.home, bed.hosts[0]
+    with knowing_nobody(bed):
+        unknown = up(bed)
+        assert unknown.returncode == 4
+        assert unknown.stderr.count("its SSH key is not known on this machine: ssh-ed25519 SHA256:") == 3
+        assert raylets(bed.hosts) == set()
+        pipe = subprocess.PIPE
+        command = ("rayrnn", "up", "cluster.yaml", "--yes", "--accept-new-hosts")
+        both = [bed.laptop.popen(*command, stdout=pipe, stderr=pipe) for _ in range(2)]
+        said = [process.communicate(timeout=280)[1] for process in both]
+    assert sorted(process.returncode for process in both) == [0, 4], said
+    assert "is at work on the cluster rayrnn" in "".join(said)
+    assert len(raylets(bed.hosts)) == 3
+
+    (home / "words.yaml").write_text(RECIPE % 100_000)
+    (home / "words.txt").write_text("abcdefgh ijkl mnop " * 6000)
+    detached = rayrnn(bed, "train", "words.yaml", "--cluster", "cluster.yaml", "--detach")
+    assert detached.returncode == 0, detached.stderr
+    refused = rayrnn(bed, "down", "cluster.yaml")
+    assert refused.returncode == 2
+    assert "runs/words" in refused.stderr
+    assert "nobody can answer" in refused.stderr
+    assert len(raylets(bed.hosts)) == 3
+    ended = rayrnn(bed, "down", "cluster.yaml", "--yes")
+    assert ended.returncode == 0, ended.stderr
+    assert_nothing_is_left(bed.hosts)
+    (checkpoints,) = head.home.glob(".rayrnn/runs/*/work/runs/words/checkpoints")
+    checkpoint, damages = newest_checkpoint(checkpoints)
+    assert checkpoint is not None
+    assert damages == []
+    assert checkpoint.progress["round"] % 20, "the one that it wrote when it was asked to stop"
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """What a full disk does to a run that is going on: it costs lines, and is told of."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,11 +8,13 @@ import pytest
 import torch
 
 from rayrnn.errors import RunError
+from rayrnn.remote.screen_log import ScreenLog
 from rayrnn.runs.checkpoints import newest_checkpoint
 from rayrnn.runs.directory import Run, create_run
 from rayrnn.training.recorder import Recorder
 from tests.small_disk import empty, fill, small_disk
 from tests.training.test_recorder import evaluated, part, round_learned
+from tests.training.test_screen import learned
 
 ROUNDS = 200
 
@@ -74,3 +77,20 @@ def test_a_checkpoint_without_room_is_left_out_and_the_next_one_written(run: Run
     checkpoint, damages = newest_checkpoint(run.checkpoints)
     assert checkpoint is not None
     assert damages == []
+
+
+def test_what_a_run_on_a_full_disk_says_at_a_distance_waits_for_room(disk: Path) -> None:
+    log = ScreenLog(disk / "screen.jsonl")
+    log.say("before")
+    fill(disk)
+    for number in range(ROUNDS):
+        log.round(learned(number, 0))
+        log.warn(f"while it is full {number}")
+    empty(disk)
+    log.round(learned(ROUNDS, 0))
+    log.end(RunError("the last word"))
+    words = [json.loads(line) for line in (disk / "screen.jsonl").read_text().splitlines()]
+    said = [word["message"] for word in words if word["word"] in ("say", "warn", "end")]
+    assert said == ["before", *(f"while it is full {number}" for number in range(ROUNDS)), "the last word"]
+    assert words[-1]["word"] == "end"
+    assert len(words) < 2 * ROUNDS, "rounds are not kept"
