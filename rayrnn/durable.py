@@ -1,5 +1,6 @@
 """Files that are whole at every moment: written through to the disk, and put in place in one rename."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -29,15 +30,38 @@ def replace_durably(path: Path, content: bytes, *, mode: int = 0o666) -> None:
     try:
         write_durably(unfinished, content, mode=mode)
         unfinished.replace(path)
+        sync_folder(path.parent)
     except Exception:
         unfinished.unlink(missing_ok=True)
         raise
 
 
+def make_folder(folder: Path) -> None:
+    """Make a directory, and those on the way to it, so that they survive a power cut; nothing where it is there.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for made in missing:
+        sync_folder(made.parent)
+
+
 def sync_folder(folder: Path) -> None:
-    """Make a rename inside `folder` survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    """Make what was created, renamed and removed inside `folder` survive a power cut, where its file system can.
+
+    Raises:
+        OSError: the disk did not take it.
+    """
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except PermissionError:  # who may write to a directory need not be one who may read it
+        return
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
     finally:
         os.close(descriptor)

@@ -24,10 +24,10 @@ from rayrnn.errors import ClusterError
 from rayrnn.remote import follow, replica
 from rayrnn.remote.fetch import Fetcher, Record
 from rayrnn.remote.follow import Listener
-from rayrnn.remote.replica import Replica, kept_folder
+from rayrnn.remote.replica import Replica, kept_folder, recover
 from rayrnn.remote.screen_log import ScreenLog, words_of
 from rayrnn.remote.submit import ask_to_stop
-from rayrnn.runs.checkpoints import Checkpoint, name_of
+from rayrnn.runs.checkpoints import Checkpoint, name_of, newest_round
 from rayrnn.runs.directory import Run, create_run
 from tests.crashing import progress_of
 
@@ -256,6 +256,20 @@ def test_a_host_that_dies_is_replaced(ray_cluster: None, run: Run, job: str, mon
     wait_until(lambda: kept(job, name_of(2)))
     copies.close(finished=True)
     assert told == []
+
+
+def test_a_damaged_checkpoint_here_hides_no_good_one_of_another_host(
+    ray_cluster: None, run: Run, job: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replica, "other_nodes", here)
+    copies = Replica(run, job, pytest.fail)
+    copies.keep(write(run, 1))
+    wait_until(lambda: kept(job, name_of(1)))
+    assert recover(run, job) is None
+    (run.checkpoints / name_of(1) / "model.safetensors").write_bytes(b"damaged")
+    assert recover(run, job) == ray.util.get_node_ip_address()
+    assert newest_round(run.checkpoints) == 1
+    copies.close(finished=True)
 
 
 def test_copying_that_ends_of_anything_else_says_so(ray_cluster: None, run: Run, job: str) -> None:

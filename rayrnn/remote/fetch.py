@@ -88,6 +88,15 @@ def _is_below(out: str) -> bool:
     return path.parts != () and not path.is_absolute() and ".." not in path.parts and ":/" not in out
 
 
+def _is_whole(checkpoint: Path) -> bool:
+    """Whether there is a checkpoint that verifies: one that is damaged here hides no good one that is elsewhere."""
+    try:
+        read_checkpoint(checkpoint)
+    except RunError:
+        return False
+    return True
+
+
 class Fetcher:
     """One run's way home; a thread fetches checkpoints, and where one follows another closely, the newer.
 
@@ -120,14 +129,17 @@ class Fetcher:
         """
         self._head.fetch(self._there, self._run.path, exclude=OWN)
         for name in self._head.run(f"ls {shlex.quote(self._there)}/checkpoints 2>/dev/null || true").split():
-            if round_of(name) >= 0 and not (self._run.checkpoints / name).exists():
+            if round_of(name) >= 0 and not _is_whole(self._run.checkpoints / name):
                 self._fetch_checkpoint(name)
         remove_old(self._run.checkpoints)
 
     def send_back(self) -> None:
         """What is newer here, or only here: to go on from, where the head has lost it."""
         self._head.run(f"mkdir -p {shlex.quote(self._there)}")
-        self._head.update(self._run.path, self._there, exclude=OWN[:-1])
+        damaged = [path.name for path in self._run.checkpoints.glob("round-*") if not _is_whole(path)]
+        self._head.update(
+            self._run.path, self._there, exclude=(*OWN[:-1], *(f"/checkpoints/{name}" for name in damaged))
+        )
 
     def _fetch(self, checkpoint: str) -> None:
         with suppress(ClusterError):

@@ -20,7 +20,6 @@ from rayrnn.cluster.ray_internals import reason_of
 from rayrnn.durable import replace_durably, write_durably
 from rayrnn.runs.checkpoints import (
     name_of,
-    newest_name,
     newest_round,
     remove_old,
     round_of,
@@ -114,12 +113,11 @@ def _fault(host: ActorHandle, files: Files) -> str | None:
 
 
 def recover(run: Run, job: str) -> str | None:
-    """Take over what other hosts have kept, if it is newer than what is here; the address of the host that had it."""
-    here = newest_name(run.checkpoints)
+    """Take over what other hosts have kept, if it is newer than all that is whole here; the address of who had it."""
     nodes = other_nodes()
     answers = [_on(node, _newest_kept).remote(job) for node in nodes]
     newest, node = max(zip(map(_answer, answers), nodes, strict=True), default=(-1, ""))
-    if newest <= round_of(here):
+    if newest <= newest_round(run.checkpoints):  # what is damaged here is none
         return None
     files, address = ray.get(_on(node, _kept).remote(job, name_of(newest)), timeout=ANSWER_SECONDS)
     write_files(run.path, files)

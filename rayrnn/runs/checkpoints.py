@@ -3,7 +3,7 @@
 checkpoints/round-000120/
   model.safetensors          the common parameters
   outer.safetensors          the outer optimizer's memory
-  optimizer-000.safetensors  one a worker: its optimizer's state and its random generator
+  optimizer-000.safetensors  one a worker, by its number: its optimizer's state and its random generator
   progress.json              the next round, the data's cursor, the best held-out loss
   MANIFEST.json              name -> bytes and SHA-256 of each of the above
 """
@@ -22,7 +22,7 @@ import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from rayrnn.durable import sync_folder, write_durably
+from rayrnn.durable import make_folder, sync_folder, write_durably
 from rayrnn.errors import RunError
 from rayrnn.foreign import memory_bytes, read_inside
 from rayrnn.runs.schema import StoredFile, StoredManifest, StoredProgress, checked, read_stored
@@ -40,9 +40,22 @@ class Checkpoint:
 
     model: Tensors
     outer: Tensors
-    #: one a worker, in rank order
+    #: one a worker, in the order of their numbers
     optimizers: tuple[Tensors, ...]
     progress: dict[str, Any]
+    #: their numbers; empty where they count from 0 without a gap
+    workers: tuple[int, ...] = ()
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """The number of each worker whose state this has."""
+        return self.workers or tuple(range(len(self.optimizers)))
+
+    def state_for(self, number: int) -> tuple[Tensors, bool]:
+        """The state from which worker `number` goes on, and whether it is another's."""
+        if number in self.numbers:
+            return self.optimizers[self.numbers.index(number)], False
+        return self.optimizers[number % len(self.optimizers)], True
 
 
 def write_checkpoint(folder: Path, round_number: int, checkpoint: Checkpoint) -> Path:
@@ -56,8 +69,8 @@ def write_checkpoint(folder: Path, round_number: int, checkpoint: Checkpoint) ->
         "outer.safetensors": save_tensors(checkpoint.outer),
         "progress.json": json.dumps(checkpoint.progress, indent=1).encode(),
     }
-    for rank, tensors in enumerate(checkpoint.optimizers):
-        files[f"optimizer-{rank:03d}.safetensors"] = save_tensors(tensors)
+    for number, tensors in zip(checkpoint.numbers, checkpoint.optimizers, strict=True):
+        files[f"optimizer-{number:03d}.safetensors"] = save_tensors(tensors)
     name = name_of(round_number)
     with unfinished_checkpoint(folder, name) as unfinished:
         for file, content in files.items():
@@ -79,7 +92,7 @@ def unfinished_checkpoint(folder: Path, name: str) -> Iterator[Path]:
     """
     _clear_up(folder)
     unfinished = folder / f".{name}.unfinished"
-    unfinished.mkdir(parents=True)
+    make_folder(unfinished)
     try:
         yield unfinished
         sync_folder(unfinished)
@@ -174,15 +187,16 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if linked := next((place for place in (path, path.parent) if place.is_symlink()), None):
         raise RunError(f"checkpoint {path} cannot be used: {linked} is a link, and none is followed inside a run")
     files = _verified(path)
-    ranks = sorted(name for name in files if name.startswith("optimizer-"))
+    states = {int(number[1]): name for name in files if (number := re.fullmatch(r"optimizer-(\d+)\.safetensors", name))}
     progress = checked(files["progress.json"], StoredProgress, f"checkpoint {path / 'progress.json'}")
     if f"round-{progress.round:06d}" not in path.name:
         raise RunError(f"checkpoint {path / 'progress.json'} cannot be used: it is of round {progress.round}")
     return Checkpoint(
         model=_tensors(path, "model.safetensors", files),
         outer=_tensors(path, "outer.safetensors", files),
-        optimizers=tuple(_tensors(path, name, files) for name in ranks),
+        optimizers=tuple(_tensors(path, states[number], files) for number in sorted(states)),
         progress=progress.model_dump(),
+        workers=tuple(sorted(states)),
     )
 
 
@@ -253,6 +267,7 @@ def _clear_up(folder: Path) -> None:
             shutil.rmtree(before, ignore_errors=True)
         else:
             before.rename(folder / _owner(before))
+            sync_folder(folder)
     for unfinished in folder.glob(".round-*.unfinished"):
         shutil.rmtree(unfinished, ignore_errors=True)
 

@@ -8,11 +8,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
 from rayrnn.cluster.local_head import state_folder
-from rayrnn.durable import replace_durably
+from rayrnn.durable import make_folder, replace_durably, sync_folder
 from rayrnn.errors import RayrnnError, UsageError
 from rayrnn.recipe import Recipe
 from rayrnn.runs.checkpoints import MANIFEST, newest_round, round_of
-from rayrnn.runs.directory import Run, resumable, taken
+from rayrnn.runs.directory import Run, check_new, resumable, taken
 from rayrnn.runs.layout import CHECKPOINTS, FETCHED, IDENTITY, LOCK, RECIPE, UNSENT, belongs
 from rayrnn.runs.lease import Lease, Unsent
 from rayrnn.runs.mirror import Mirror
@@ -49,7 +49,7 @@ def landed(
     store = Store(str(out))
     store.check_bucket()
     run = Run(folder_for(store.address), address=store.address)
-    run.path.mkdir(parents=True, exist_ok=True)
+    make_folder(run.path)
     with run.held(), _owned(run, store, recipe, resume=resume, take_over=take_over, warn=warn) as lease:
         mirror = Mirror(run, store, warn, lease)
         try:
@@ -134,9 +134,11 @@ def _prepare(run: Run, store: Store, recipe: Recipe, lease: Lease, *, resume: bo
         _replace(run, store, there, keep_newer=unsent is not None)
     if resume and (run.path / RECIPE).exists():
         resumable(run.path, recipe, address=store.address)
+    else:
+        check_new(run.path)
     if not (run.path / IDENTITY).exists():
         replace_durably(run.path / IDENTITY, uuid.uuid4().hex.encode())
-    run.checkpoints.mkdir(exist_ok=True)
+    make_folder(run.checkpoints)
     return _newest_there(there)
 
 
@@ -185,7 +187,8 @@ def _check_same(run: Run, store: Store, there: set[str]) -> None:
 
 
 def _empty(run: Run, *, but: str = "") -> None:
-    for path in run.path.iterdir():
+    # first of all that the store lacks something: what is half emptied is fetched anew
+    for path in sorted(run.path.iterdir(), key=lambda path: path.name != UNSENT):
         if path.name in (LOCK, but):
             continue
         if path.is_dir() and not path.is_symlink():
@@ -210,8 +213,9 @@ def _replace(run: Run, store: Store, there: set[str], *, keep_newer: bool) -> No
         shutil.rmtree(fetched)
         return
     _empty(run, but=FETCHED)
-    for path in fetched.iterdir():
+    for path in sorted(fetched.iterdir(), key=lambda path: path.name == RECIPE):  # without it, it is no run yet
         path.rename(run.path / path.name)
+    sync_folder(run.path)
     fetched.rmdir()
 
 

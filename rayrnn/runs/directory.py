@@ -18,11 +18,11 @@ import torch
 from safetensors.torch import save as save_tensors
 
 from rayrnn.data.encoding import Encoding
-from rayrnn.durable import replace_durably
+from rayrnn.durable import make_folder, replace_durably
 from rayrnn.errors import RunError, UsageError
 from rayrnn.foreign import open_inside, read_inside
 from rayrnn.recipe import MOST_RECIPE, Recipe, code_named_in, parse_recipe, recipe_from
-from rayrnn.runs.checkpoints import Checkpoint, write_checkpoint
+from rayrnn.runs.checkpoints import Checkpoint, newest_name, write_checkpoint
 from rayrnn.runs.layout import CHECKPOINTS, ENCODING, LOCK, LOG, METRICS, MODEL, RECIPE, SKIPPED, refuse_links
 from rayrnn.runs.schema import StoredEncoding, StoredRound, checked, read_stored
 from rayrnn.runs.store import Store, is_address
@@ -224,7 +224,8 @@ def create_run(path: Path) -> Run:
     _refuse_run(path)
     try:
         refuse_links(path)
-        (path / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+        check_new(path)
+        make_folder(path / CHECKPOINTS)
     except (OSError, ValueError) as error:  # a name may have a NUL
         raise UsageError(f"the run cannot be written to {path}: {error}") from None
     return Run(path)
@@ -248,6 +249,18 @@ def taken(path: Path, recipe: Recipe, *, resume: bool) -> Iterator[Run]:
         if not resume:
             _refuse_run(path)  # another process may have trained there between the two looks
         yield run
+
+
+def check_new(path: Path) -> None:
+    """
+    Raises:
+        UsageError: the directory has checkpoints, and nothing says what they have learned.
+    """
+    if newest := newest_name(path / CHECKPOINTS):
+        raise UsageError(
+            f"{path} has checkpoints ({newest}) and no {RECIPE}, so nothing says what they have learned: put its "
+            f"{RECIPE} back there, or choose another --out"
+        )
 
 
 def has_run(path: Path) -> bool:

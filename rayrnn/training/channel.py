@@ -95,7 +95,9 @@ class Inbox:
         """What has happened since the last call, oldest first."""
         news = self._ask()
         batches = [ready for batch in news.batches for ready in self._in_order(batch)] if news else []
-        return [event for batch in batches for event in batch.events] + self._take_own()
+        events = [event for batch in batches for event in batch.events]
+        self._newest = max([self._newest, *(getattr(event, "generation", 0) for event in events)])
+        return events + self._take_own()
 
     def give(self, **changes: object) -> None:
         """Change the orders; see `Orders`."""
@@ -111,7 +113,7 @@ class Inbox:
         news: News = ray.get(self._asked)
         self._asked, self._answered = None, time.monotonic()
         if news.incarnation != self._incarnation:
-            self._coordinator.give.remote(self._orders)
+            self._coordinator.give.remote(replace(self._orders, generation=self._newest))
         self._incarnation, self._taken, self.members = news.incarnation, news.count, news.members
         return news
 

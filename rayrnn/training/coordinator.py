@@ -54,6 +54,8 @@ from rayrnn.training.messages import (
 
 #: between two questions whether a worker's process lives; Ray knows of a death after about 0.1 s
 PULSE_SECONDS = 0.25
+#: views that those who began together can go through, also without a word: who begins after them starts above
+GENERATIONS = 2**32
 
 
 def start_coordinator(*, expected: int, patience: float) -> ActorHandle:
@@ -100,6 +102,7 @@ class Coordinator:
         #: sender -> its newest batch that the driver has
         self._taken_of: dict[str, int] = {}
         self._orders = Orders()
+        self._knows_nothing = _was_started_again()
 
     # The way of events, and the driver's orders
 
@@ -129,7 +132,7 @@ class Coordinator:
         """What the driver wants from now on."""
         if orders.number > self._orders.number:
             self._orders = orders
-            self._wake()
+            self._advance()
 
     async def orders(self) -> Orders:
         """The driver's orders, as soon as it has given any that a worker can follow."""
@@ -240,11 +243,13 @@ class Coordinator:
         """The first view: the workers that are furthest. The others join them later."""
         if not self._joining or self._finished is not None:
             return
-        if len(self._joining) < self._expected and self._worth_waiting():
+        lacks_somebody = len(self._joining) < self._expected
+        if (lacks_somebody or (self._knows_nothing and not self._orders.number)) and self._worth_waiting():
             return
         top = max(report.sums for report in self._joining.values())
         # those who came before may have gone on for many rounds without a word: no generation may come twice
-        self._generation = max(self._generation, time.time_ns() // 1000)
+        newest = max(self._generation, self._orders.generation)
+        self._generation = (newest // GENERATIONS + 1) * GENERATIONS
         self._draw_up(top, [report.member for report in self._joining.values() if report.sums == top])
 
     def _go_on(self, view: View) -> None:
@@ -365,6 +370,11 @@ class Coordinator:
     def _wake(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
+
+
+def _was_started_again() -> bool:
+    context = ray.get_runtime_context()
+    return bool(context.get_actor_id()) and context.was_current_actor_reconstructed
 
 
 def _killed(member: Member, detail: str) -> Lost:

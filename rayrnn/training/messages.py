@@ -89,6 +89,8 @@ class Orders:
     checkpoint: tuple[ray.ObjectRef, ...] = ()
     #: finish the round and end
     stop: bool = False
+    #: the newest of which the driver has heard, for a coordinator that knows nothing
+    generation: int = 0
 
 
 # What happened

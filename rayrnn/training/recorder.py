@@ -201,7 +201,7 @@ class Recorder:
     def _training_goes_on(self) -> Iterator[None]:
         try:
             yield
-        except OSError as error:
+        except (OSError, RunError) as error:  # an evaluation is added to a line, which must be read
             if not self._warned:
                 self._warn(f"{self._run.path} cannot be written ({error}); training goes on")
             self._warned = True
@@ -217,6 +217,7 @@ def _put_together(parts: Parts) -> tuple[int, Checkpoint]:
         outer=unpack(common.outer),
         optimizers=tuple(unpack(parts[worker].optimizer) for worker in sorted(parts)),
         progress=common.progress,
+        workers=tuple(sorted(parts)),
     )
 
 

@@ -127,11 +127,11 @@ def check_checkpoint(checkpoint: Checkpoint, network: torch.nn.Module, recipe: R
     if not checkpoint.optimizers:
         raise RunError(f"{where} cannot be used: it has no state of a worker, optimizer-000.safetensors")
     due = averager.own_state()
-    for rank, state in enumerate(checkpoint.optimizers):
+    for number, state in zip(checkpoint.numbers, checkpoint.optimizers, strict=True):
         # what encoding has lost is taken where it is there
         needed = {name: value for name, value in due.items() if name != "residual" or name in state}
         found = {name: value for name, value in state.items() if name != "residual" or name in due}
-        check_tensors(found, needed, where=f"{where}/optimizer-{rank:03d}.safetensors")
+        check_tensors(found, needed, where=f"{where}/optimizer-{number:03d}.safetensors")
 
 
 class Worker:
@@ -171,8 +171,8 @@ class Worker:
         """Go on from a checkpoint; at the same number of workers exactly as if it had never stopped."""
         if checkpoint is not None:
             self._load({"model": checkpoint.model, "outer": checkpoint.outer, "progress": checkpoint.progress})
-            number, states = self._number, checkpoint.optimizers
-            self._averager.load_own_state(states[number % len(states)], borrowed=number >= len(states))
+            state, borrowed = checkpoint.state_for(self._number)
+            self._averager.load_own_state(state, borrowed=borrowed)
         self._progress = self._progress.resumed(rounds=self._recipe.averaging.rounds)
 
     def train(self) -> None:
