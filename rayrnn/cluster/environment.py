@@ -77,6 +77,8 @@ def settings_for_hosts() -> dict[str, str]:
         "RAY_USAGE_STATS_ENABLED": "0",
         # the coming default, and without it a warning in every worker that has no GPU
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        # who joins waits for worker processes here, for ever where none can start: rayrnn/cluster/connection.py asks
+        "RAY_prestart_worker_first_driver": "0",
     }
 
 
