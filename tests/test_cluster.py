@@ -134,6 +134,30 @@ def test_a_wrong_token_is_refused_with_advice(home: Path) -> None:
     assert ended.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("command", ["train recite", "up", "status", "down"])
+@pytest.mark.parametrize("home_is", ["nowhere", None])
+def test_a_user_without_a_home_is_told_to_set_one(tmp_path: Path, command: str, home_is: str | None) -> None:
+    environment = {name: value for name, value in environment_of(tmp_path).items() if name != "HOME"}
+    # the system knows the user of these tests: as it is where it does not
+    program = (
+        "import os, pwd, sys\n"
+        "def unknown(_): raise KeyError\n"
+        "pwd.getpwuid = unknown\n"
+        "from rayrnn.cli import main; main()"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program, *command.split()],
+        env=environment | ({} if home_is is None else {"HOME": home_is}),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert ended.stderr.count("\n") == 1
+    assert ended.returncode == 4
+    assert "set HOME to a directory where this user may write" in ended.stderr
+    assert not (tmp_path / "~").exists()
+
+
 NO_WORKER = """
 import os, sys
 if any("default_worker" in word for word in sys.orig_argv):
