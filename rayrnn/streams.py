@@ -1,5 +1,6 @@
 """Standard streams that are closed, or whose reader goes away: neither ends what a program has begun."""
 
+import io
 import os
 import sys
 from contextlib import suppress
@@ -15,7 +16,7 @@ def secure_streams() -> bool:
     """Make this process's standard streams safe to use, before it opens anything; whether stdout was open.
 
     A file that is opened while stdout is closed gets its number, and everything that is printed goes into the file.
-    What is closed is opened to nowhere. stderr lasts.
+    What is closed is opened to nowhere. stderr lasts. Signs that stdout's encoding lacks are written as escapes.
     """
     closed = [number for number in range(3) if not _is_open(number)]
     for number in closed:
@@ -24,6 +25,8 @@ def secure_streams() -> bool:
     # Python has None in the place of a stream that was closed
     sys.stdin = sys.stdin or os.fdopen(0, encoding="utf-8")
     sys.stdout = sys.stdout or os.fdopen(1, "w", encoding="utf-8")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     sys.stderr = lasting(sys.stderr or os.fdopen(2, "w", encoding="utf-8"))
     return 1 not in closed
 

@@ -98,13 +98,16 @@ def files_of(names: Iterable[str]) -> tuple[PythonFiles, ...]:
 @contextmanager
 def found_by_workers(names: Iterable[str]) -> Iterator[list[str]]:
     """Inside, the folders of this machine where another process finds the modules of these names, and nothing else."""
+    found = [files for files in files_of(names) if Path(files.folder).is_dir()]
+    if not found:
+        yield []
+        return
     with tempfile.TemporaryDirectory(prefix="rayrnn-code-") as place:
-        found = [files for files in files_of(names) if Path(files.folder).is_dir()]
         for files in found:
             for top in _tops(files):
                 words = f"from rayrnn.user_code import stand_for\nstand_for({top!r}, {files.folder!r}, {place!r})\n"
                 (Path(place) / f"{top}.py").write_text(words, encoding="utf-8")
-        yield [place] if found else []
+        yield [place]
 
 
 def stand_for(top: str, folder: str, place: str) -> None:

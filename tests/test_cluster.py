@@ -137,6 +137,58 @@ def test_a_wrong_token_is_refused_with_advice(home: Path) -> None:
     assert ended.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("command", ["train recite", "up", "status", "down"])
+@pytest.mark.parametrize("home_is", ["nowhere", None])
+def test_a_user_without_a_home_is_told_to_set_one(tmp_path: Path, command: str, home_is: str | None) -> None:
+    environment = {name: value for name, value in environment_of(tmp_path).items() if name != "HOME"}
+    # the system knows the user of these tests: as it is where it does not
+    program = (
+        "import os, pwd, sys\n"
+        "def unknown(_): raise KeyError\n"
+        "pwd.getpwuid = unknown\n"
+        "from rayrnn.cli import main; main()"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program, *command.split()],
+        env=environment | ({} if home_is is None else {"HOME": home_is}),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert ended.stderr.count("\n") == 1
+    assert ended.returncode == 4
+    assert "set HOME to a directory where this user may write" in ended.stderr
+    assert not (tmp_path / "~").exists()
+
+
+NO_WORKER = """
+import os, sys
+if any("default_worker" in word for word in sys.orig_argv):
+    print("this machine has no library for you", file=sys.stderr, flush=True)
+    os._exit(3)
+"""
+
+
+def test_a_worker_that_cannot_start_ends_the_command_with_what_it_said(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(NO_WORKER)
+    program = (
+        "from rayrnn.cluster import connection; from rayrnn.cli import main; connection.FAILED_SECONDS = 1; main()"
+    )
+    path = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
+    ended = subprocess.run(
+        [sys.executable, "-c", program, "train", "recite"],
+        env=environment_of(tmp_path) | {"PYTHONPATH": path},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert ended.returncode == 4
+    assert "no worker process of Ray has started" in ended.stderr
+    assert "  this machine has no library for you\n" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
 def test_without_up_a_program_gets_a_ray_of_its_own_that_ends_with_it(tmp_path: Path) -> None:
     seen = join(tmp_path)
     assert (seen["origin"], seen["embedded"], seen["python"]) == ("this process", True, sys.executable)

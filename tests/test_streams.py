@@ -69,6 +69,33 @@ def test_a_sign_that_the_encoding_lacks_is_written_as_an_escape(encoding: str) -
     assert content.getvalue() == b"ok \\u2603\n"
 
 
+@pytest.mark.parametrize(
+    ("encoding", "text", "as_json"),
+    [
+        ("latin-1", b"s\xfc\xdf \\u2603", b'"s\\u00fc\\u00df \\u2603"'),
+        ("cp1252", b"s\xfc\xdf \\u2603", b'"s\\u00fc\\u00df \\u2603"'),
+        ("utf-8", "s\u00fc\u00df \u2603".encode(), '"s\u00fc\u00df \u2603"'.encode()),
+    ],
+)
+def test_what_stdout_cannot_encode_is_escaped_and_json_stays_json(encoding: str, text: bytes, as_json: bytes) -> None:
+    program = (
+        "from rayrnn.streams import secure_streams; secure_streams()\n"
+        "from rayrnn.cli.talk import give, give_json; said = 's\\u00fc\\u00df \\u2603'; give(said); give_json(said)"
+    )
+    environment = os.environ | {"PYTHONIOENCODING": encoding}
+    ended = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, check=True)
+    assert ended.stdout.splitlines() == [text, as_json]
+
+
+@pytest.mark.parametrize("command", ["train", "generate", "status --address"])
+def test_an_argument_that_the_locale_cannot_read_is_told_with_advice(command: str) -> None:
+    environment = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    arguments = [sys.executable, "-m", "rayrnn.cli", *command.split(), "gr\u00f6\u00dfe"]
+    ended = subprocess.run(arguments, env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert "is not in the encoding of this locale, ascii: set one that is, such as LC_ALL=C.UTF-8" in ended.stderr
+
+
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", "<&- >&- 2>&-"])
 @pytest.mark.parametrize("arguments", ["--version", "recipes", "generate nowhere", "train nowhere.yaml"])
 def test_a_command_whose_streams_are_closed_ends_as_it_should(tmp_path: Path, arguments: str, closed: str) -> None:

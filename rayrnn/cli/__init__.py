@@ -13,7 +13,7 @@ import typer
 from rayrnn.background import deaths_told
 from rayrnn.cli import clusters, models, runs
 from rayrnn.cli.talk import say, say_error
-from rayrnn.errors import Interrupted, RayrnnError
+from rayrnn.errors import Interrupted, RayrnnError, UsageError
 from rayrnn.streams import secure_streams
 
 app = typer.Typer(
@@ -37,6 +37,7 @@ def main() -> None:
             signal.signal(number, _interrupt)
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
+        _check_encoding(arguments)
         with deaths_told(lambda words, _: say(words)):
             app(arguments, prog_name="rayrnn")
     except RayrnnError as error:
@@ -59,6 +60,21 @@ def main() -> None:
         sys.exit(1)
 
 
+def _check_encoding(arguments: list[str]) -> None:
+    """
+    Raises:
+        UsageError: an argument has bytes that are no signs here; what it names could not be handed to Ray.
+    """
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            raise UsageError(
+                f"{argument} is not in the encoding of this locale, {sys.getfilesystemencoding()}: "
+                "set one that is, such as LC_ALL=C.UTF-8"
+            ) from None
+
+
 def _interrupt(number: int, frame: FrameType | None) -> None:
     signal.signal(number, signal.SIG_IGN)  # a terminal that is closed may say so twice
     raise KeyboardInterrupt
@@ -79,6 +95,8 @@ def _kept(error: Exception) -> str:
 
     try:
         place = Path(state_folder()) / "last-error.log"
+        if not place.is_absolute():  # the user has no home
+            return "the same command with --debug shows where"
         place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         replace_durably(place, _traceback(error).encode(errors="backslashreplace"))
     except Exception:  # a disk that is full, a home that is not there: what it is told in is of no use then

@@ -1,6 +1,5 @@
 """The commands about models: recipes, train, generate, evaluate, predict."""
 
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +9,7 @@ import typer
 
 from rayrnn.cli.completion import complete_recipe, complete_run, complete_shipped_recipe, complete_yaml
 from rayrnn.cli.runs import Trust, train_there
-from rayrnn.cli.talk import console, give, say_dimly
+from rayrnn.cli.talk import console, give, give_json, say_dimly
 from rayrnn.errors import UsageError
 
 
@@ -81,11 +80,14 @@ def train(
         return
     if detach:
         raise UsageError("--detach goes with --cluster: a run on this machine ends with its command")
+    from rayrnn.cluster.environment import home
+
+    home()  # without one, Ray Train cannot even be imported
     from rayrnn.training.driver import train as train_recipe
 
     outcome = train_recipe(loaded, out=out, resume=resume, address=address, trust=trust, take_over=take_over)
     if as_json:
-        give(json.dumps(outcome.to_json()))
+        give_json(outcome.to_json())
 
 
 def generate(
@@ -109,7 +111,7 @@ def generate(
     pieces = draw(open_run(run, trust=trust), prime=prime, length=length, samples=samples, drawing=drawing, seed=seed)
     if as_json:
         texts = ["".join(sample) for sample in zip(*pieces, strict=True)]
-        give(json.dumps({"run": run, "prime": prime, "samples": texts}, ensure_ascii=False))
+        give_json({"run": run, "prime": prime, "samples": texts})
     else:
         _stream(pieces)
 
@@ -136,7 +138,10 @@ def evaluate(
         report = measure(open_run(run, trust=trust), path=data, labels=labels, address=address)
     for note in report.notes:
         say_dimly(note)
-    give(json.dumps(report.to_json(), ensure_ascii=False) if as_json else report.to_text(), nl=as_json)
+    if as_json:
+        give_json(report.to_json())
+    else:
+        give(report.to_text(), nl=False)
 
 
 def predict(

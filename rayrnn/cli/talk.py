@@ -1,5 +1,6 @@
 """What the command line says: talk on stderr, data on stdout."""
 
+import json
 import sys
 from typing import TYPE_CHECKING
 
@@ -60,3 +61,9 @@ def give(text: str, *, nl: bool = True) -> None:
     """Put data on stdout: a file or another program gets it as it is, a terminal without control characters."""
     # with `color` nothing is taken out of what goes to a file
     typer.echo(harmless(text) if sys.stdout.isatty() else text, nl=nl, color=True)
+
+
+def give_json(value: object) -> None:
+    """Put a value on stdout as one line of JSON, as readable as stdout's encoding allows."""
+    is_unicode = (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf")
+    give(json.dumps(value, ensure_ascii=not is_unicode))

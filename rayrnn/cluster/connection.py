@@ -6,6 +6,8 @@ A probe asks first: is there a Ray at that address, of our version, that takes o
 import logging
 import os
 import signal
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ from pathlib import Path
 
 import ray
 from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rayrnn.cluster.environment import prepare_environment, quiet_ray
 from rayrnn.cluster.local_head import running_head
@@ -23,6 +26,8 @@ from rayrnn.cluster.ray_internals import (
     find_running_head,
     loopback_kept,
     own_place,
+    reason_of,
+    said_by_dead_workers,
     version_of_head,
 )
 from rayrnn.cluster.sessions import run_folder
@@ -31,6 +36,9 @@ from rayrnn.user_code import found_by_workers
 
 #: seconds to wait for an answer
 PATIENCE = 5.0
+#: seconds for a worker's process to start; where one has said why it ended, as many as it may take to say so
+START_SECONDS = 300.0
+FAILED_SECONDS = 40.0
 
 
 def probe(address: str, origin: str) -> None:
@@ -174,12 +182,56 @@ def _init(address: str, **options: object) -> None:
     handlers = logging.getLogger("ray").handlers
     kept = handlers[:]
     try:
-        with loopback_kept(), _terminal_kept_away():
+        with loopback_kept(), _terminal_kept_away(), _end_as_before():
             ray.init(address=address, log_to_driver=False, configure_logging=False, **options)
         handlers[:] = kept  # which Ray has taken away, where it is not to configure them
+        _wait_for_a_worker()
     except (RayError, RuntimeError, ConnectionError, ValueError) as error:
         what = "Ray did not start in this process" if address == "local" else f"Ray at {address} cannot be joined"
         raise ClusterError(f"{what}: {error}") from error
+
+
+def _wait_for_a_worker() -> None:
+    """Have processes started for what is to come, as many as there are CPUs, and wait for the first of them.
+
+    Raises:
+        ClusterError: none starts: Ray itself would try again for ever. Or it cannot import rayrnn.
+    """
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    greeting = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=here)(_is_there)
+    answers = [greeting.remote() for _ in range(int(ray.cluster_resources().get("CPU", 1)))]
+    started = time.monotonic()
+    while not (ready := ray.wait(answers, timeout=1.0)[0]):
+        waited, said = time.monotonic() - started, said_by_dead_workers()
+        if waited > START_SECONDS or (said and waited > FAILED_SECONDS):
+            last = "\n".join(f"  {line}" for line in said[-10:]) or "  nothing"
+            raise ClusterError(
+                f"no worker process of Ray has started within {waited:.0f} s; those that tried said:\n{last}"
+            )
+    try:
+        ray.get(ready)
+    except RayError as error:
+        raise ClusterError(f"a worker process of Ray cannot use this rayrnn: {reason_of(error)}") from error
+
+
+def _is_there() -> None:
+    """Says that a worker's process has started, and finds rayrnn."""
+
+
+@contextmanager
+def _end_as_before() -> Iterator[None]:
+    """Ray takes SIGTERM for itself, in Python and below it: what it meant to this process it means again afterwards."""
+    handler = signal.getsignal(signal.SIGTERM)
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    try:
+        yield
+    except SystemExit:  # so Ray takes it meanwhile
+        if not (in_main_thread and callable(handler)):
+            raise
+        handler(signal.SIGTERM, None)
+    finally:
+        if in_main_thread and handler is not None:
+            signal.signal(signal.SIGTERM, handler)
 
 
 @contextmanager

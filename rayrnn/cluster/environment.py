@@ -36,14 +36,32 @@ def ensure_token() -> Path | None:
             _create(path)
         path.chmod(0o600)
     except OSError as error:
-        raise ClusterError(f"Ray's token file {path} cannot be used: {error}") from None
+        raise ClusterError(
+            f"Ray's token file {path} cannot be used: {error}; set HOME to a directory where you may write, or "
+            "RAY_AUTH_TOKEN_PATH to a file of your own"
+        ) from None
     return path
 
 
 def token_path() -> Path:
     """Where Ray looks for the token: RAY_AUTH_TOKEN_PATH, or ~/.ray/auth_token."""
     named = os.environ.get("RAY_AUTH_TOKEN_PATH")
-    return Path(named) if named else Path.home() / facts.TOKEN
+    return Path(named) if named else home() / facts.TOKEN
+
+
+def home() -> Path:
+    """The user's directory.
+
+    Raises:
+        ClusterError: there is none.
+    """
+    path = Path(os.path.expanduser("~"))
+    if not path.is_absolute():  # in a container, say, that was told a number as its user
+        raise ClusterError(
+            f"user number {os.getuid()} has no home directory: HOME is {os.environ.get('HOME', 'not set')!r} and the "
+            "system does not know the user; set HOME to a directory where this user may write"
+        )
+    return path
 
 
 def _has_token(path: Path) -> bool:
@@ -77,6 +95,8 @@ def settings_for_hosts() -> dict[str, str]:
         "RAY_USAGE_STATS_ENABLED": "0",
         # the coming default, and without it a warning in every worker that has no GPU
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        # who joins waits for worker processes here, for ever where none can start: rayrnn/cluster/connection.py asks
+        "RAY_prestart_worker_first_driver": "0",
     }
 
 

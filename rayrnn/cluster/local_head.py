@@ -18,7 +18,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from rayrnn.cluster.environment import prepare_environment
+from rayrnn.cluster.environment import home, prepare_environment
 from rayrnn.cluster.on_host import facts
 from rayrnn.cluster.ray_internals import bind_to_loopback
 from rayrnn.cluster.sessions import end_processes_of, is_head_alive, make_folder
@@ -93,7 +93,12 @@ def cluster_folder(name: str) -> Path:
 
 
 def state_folder() -> Path:
-    """What this machine remembers."""
+    """What this machine remembers.
+
+    Raises:
+        ClusterError: the user has no home directory.
+    """
+    home()
     return Path(facts.state_folder())
 
 

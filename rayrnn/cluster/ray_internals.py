@@ -204,6 +204,17 @@ def session_folder() -> Path:
     return Path(ray_worker._global_node.get_session_dir_path())
 
 
+def said_by_dead_workers() -> list[str]:
+    """What worker processes on this host wrote before they were anybody's, which those do that cannot start."""
+    try:
+        with (session_folder() / "logs" / "raylet.err").open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - 10_000))
+            lines = file.read().decode(errors="replace").splitlines()
+    except OSError:  # the head runs in a container, or as another user
+        return []
+    return [line for line in lines if line.strip()]
+
+
 def owner_of(reference: "ray.ObjectRef[Any]") -> bytes:
     """The address of the process that owns an object, as Ray's Java side wants it."""
     address: bytes = ray_worker.global_worker.core_worker.get_owner_address(reference)

@@ -148,8 +148,10 @@ def _told(run: Run, screen: Reporter) -> Iterator[None]:
     except Exception as error:
         with suppress(OSError):
             run.append_log("".join(traceback.format_exception(error)))
-        words = next(iter(str(error).splitlines()), "")[:500]
-        raise RunError(f"the run failed: {type(error).__name__}: {words}; its traceback is in {run.log}") from error
+        lines = [line for line in str(error).splitlines() if line.strip()] or [""]
+        # Ray's own account of a task ends with what it raised
+        words = lines[-1] if isinstance(error, RayError) else f"{type(error).__name__}: {lines[0]}"
+        raise RunError(f"the run failed: {words[:500]}; its traceback is in {run.log}") from error
 
 
 @contextmanager
@@ -206,6 +208,7 @@ class Driver:
         self._has_said_unmeasured = False
         self._has_said_stop = False
         self._started = False
+        self._stopping = False
         self._last: RoundLearned | None = None
         self._finished: Finished | None = None
         self._failure: RayrnnError | None = None
@@ -285,6 +288,8 @@ class Driver:
     def _running(self) -> bool:
         """Whether a worker has something left to do; Ray Train itself may take seconds to notice that none has."""
         if (self._finished or self._failure) and not self._inbox.members:
+            return False
+        if self._stopping and not self._started:  # none has begun: there is nothing to finish
             return False
         return self._pool.running()
 
@@ -401,6 +406,7 @@ class Driver:
 
     def _request_stop(self) -> None:
         self._screen.warn("finishing the round, then a checkpoint; Ctrl-C again stops at once")
+        self._stopping = True
         self._inbox.give(stop=True)
 
     def _conclude(self) -> Summary:
@@ -409,7 +415,7 @@ class Driver:
         finished = self._finished
         self._recorder.write_model(finished.model if finished else None)
         if finished is None:
-            raise without_a_word(self._run)
+            raise interrupted(self._progress.round, self._run) if self._stopping else without_a_word(self._run)
         if finished.reason == "broken" and self._last is not None:
             raise broken(self._last, self._recipe, self._run)
         if finished.reason == "interrupted":

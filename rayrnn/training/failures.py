@@ -50,9 +50,10 @@ def broken(event: RoundLearned, recipe: Recipe, run: Run) -> RunError:
 
 
 def interrupted(round_number: int, run: Run) -> Interrupted:
-    """The user stopped the run after so many rounds."""
+    """The user stopped the run after so many rounds; 0: before one was learned."""
+    words = f"stopped after round {round_number:,}; the checkpoint is in {run.checkpoints}"
     return Interrupted(
-        f"stopped after round {round_number:,}; the checkpoint is in {run.checkpoints}",
+        words if round_number else "stopped before a round was learned; there is no checkpoint",
         resume=command_line("rayrnn", "train", run.path / RECIPE, "--out", run.name, "--resume")
         + run.recipe.asks_for_trust,
     )
