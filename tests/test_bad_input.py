@@ -128,7 +128,7 @@ def test_a_missing_pair_exits_with_3(
     settings = ["data.label_column=null", "data.labels=labels"]
     code, said = told(CSV, files, tmp_path, monkeypatch, capfd, *settings)
     assert code == 3
-    assert "files/b.csv has no label: data.labels has none for this file" in said
+    assert "files/b.csv has no label: there is none for it in labels" in said
 
 
 def test_too_few_cpus_exit_with_4_and_say_the_sum(

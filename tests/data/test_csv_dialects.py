@@ -41,6 +41,9 @@ def learned(content: str, *, task: str = "classification", **keys: Any) -> tuple
         ("x,y,kind\n1,2,up, \n3,4,up,\n", {"ignore": [{"place": 3}]}, [[1, 2], [3, 4]]),
         ("x,y,kind,\n1,2,up,\n3,4,up,note\n", {"ignore": [3]}, [[1, 2], [3, 4]]),
         ("x,kind\n1,up,\n", {}, [[1]]),
+        # and the index of a DataFrame before
+        (",x,kind,\n0,1,up,\n1,2,up,\n", {}, [[1], [2]]),
+        (",x,kind\n0,1,up,\n1,2,up,\n", {}, [[1], [2]]),
         ("kind\n1,2,up,\n", {"label_column": {"place": 2}, "features": [0, 1]}, [[1, 2]]),
         ("x;y;kind\r\n1;2;up;\r\n3;4;up;\r\n", {"delimiter": ";"}, [[1, 2], [3, 4]]),
         ("2019,2020,kind\n1,2,up,\n", {}, [[1, 2]]),

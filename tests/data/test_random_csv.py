@@ -6,7 +6,7 @@ import io
 from dataclasses import dataclass
 from typing import Any
 
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tests.data.test_csv_dialects import learned
@@ -88,12 +88,15 @@ def chosen(table: Table, draw: st.DataObject) -> tuple[dict[str, Any], list[int]
 
     keys["label_column"] = named(table.label)
     how = draw.draw(st.sampled_from(["all", "features", "ignore"]))
+    # a first column without a name is the index of a DataFrame, where it is the only one
+    meant = [place for place in places if place or table.names[0] or table.names.count("") > 1]
     some = draw.draw(st.lists(st.sampled_from(places), min_size=1, max_size=len(places), unique=True))
     if how == "features":
         return keys | {"features": list(map(named, some))}, some
-    if how == "ignore" and len(some) < len(places):
-        return keys | {"ignore": list(map(named, some))}, [place for place in places if place not in some]
-    return keys, places
+    if how == "ignore" and set(meant) > set(some):
+        return keys | {"ignore": list(map(named, some))}, [place for place in meant if place not in some]
+    assume(meant)
+    return keys, meant
 
 
 @given(tables(), st.data())

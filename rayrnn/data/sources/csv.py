@@ -181,7 +181,7 @@ def _read_contents(
 
 def _unlabelled(files: pa.Table, labels: str) -> dict[int, str]:
     missing = np.flatnonzero(files["label_origin"].is_null())
-    return {int(n): f"{files['origin'][int(n)]} has no label: {labels} has none for this file" for n in missing}
+    return {int(n): f"{files['origin'][int(n)]} has no label: there is none for it in {labels}" for n in missing}
 
 
 def _with_labels(part: _Part, files: pa.Table, reading: _Reading) -> _Part:

@@ -54,7 +54,9 @@ def layout_of(content: bytes, origin: str, data: CsvData, target: Target, wanted
     others = {*labels, *_those_there(data.ignore, columns), *({spare} if spare else ())}
     if data.features is None:
         asked = {*others, *_those_there((*_several(data.label_column), *data.categorical), columns)}
-        index = [name for name in index_of_header(names, columns.skipped) if asked | {name} < {*names}]
+        named_here = columns.header[:-1] if spare else columns.skipped
+        found = index_of_header(names[:-1] if spare else names, named_here)
+        index = [name for name in found if asked | {name} < {*names}]
         others |= left_out(index, asked, wanted.column_names, wanted.say)
     if not wanted.labelled:
         others |= _left_alone(data, columns, others, wanted.num_columns)
