@@ -10,7 +10,7 @@ help:
 	@echo "make test           install everything, lint, type-check, run the tests"
 	@echo "make docs           write the references anew, build the documents' site in build/site"
 	@echo "make install        .venv with every extra and the development tools"
-	@echo "make check-all      make test and the slow suites: quality, chaos, cluster"
+	@echo "make check-all      make test and the slow suites: quality, chaos, cluster, ten minutes of random input"
 	@echo "make check-chaos    only the fault-injection suite"
 	@echo "make check-cluster  only the suite of several hosts on one machine (root, Linux)"
 

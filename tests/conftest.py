@@ -19,6 +19,10 @@ hypothesis.settings.register_profile("rayrnn", deadline=None)
 hypothesis.settings.load_profile("rayrnn")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fuzz-seconds", type=float, default=600, help="how long tests/test_fuzz.py takes, all of it")
+
+
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
     """A local Ray with four logical CPUs, so that two workers and the data's tasks fit on any machine."""

@@ -141,7 +141,7 @@ def canonical(table: pa.Table, needs: Needs, *, labelled: bool) -> pa.Table:
         DataError: a column is missing or holds something else; names the column, or the sequence and its step.
     """
     _check_columns(table.column_names, needs, labelled)
-    keys = texts_of(flat(table["key"])).fill_null("")
+    keys = _keys(flat(table["key"]))
     columns = {"key": keys}
     for name in CONTENTS:
         if name in table.column_names:
@@ -195,6 +195,13 @@ def _check_columns(names: list[str], needs: Needs, labelled: bool) -> None:
         raise DataError(f"{needs.task} learns {learned}; these sequences hold {' and '.join(contents)}")
     if labelled and needs.is_labelled and "label" not in names:
         raise DataError(f"{needs.task} needs a column `label`; the columns are {', '.join(names)}")
+
+
+def _keys(cells: pa.Array) -> pa.Array:
+    try:
+        return texts_of(cells).fill_null("")
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        raise DataError(f"column `key` holds {cells.type}; it names the sequences, with text or numbers") from None
 
 
 def _text(cells: pa.Array, keys: pa.Array) -> pa.Array:

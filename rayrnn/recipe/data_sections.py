@@ -198,8 +198,8 @@ class CsvData(StepData):
             raise ValueError("data.held_out_labels goes with data.labels: give both, or set it to null")
         if self.held_out_labels is not None and not isinstance(self.held_out, str):
             raise ValueError("data.held_out_labels goes with a path in data.held_out: give one, or set it to null")
-        if self.delimiter in '"\r\n':
-            raise ValueError("data.delimiter cannot be a quote or a line end")
+        if self.delimiter in '"\r\n\0' or not self.delimiter.isascii():
+            raise ValueError("data.delimiter is one character of ASCII, and neither a quote nor a line end")
         return self
 
 

@@ -41,7 +41,7 @@ RECIPES: list[tuple[dict[str, Any], str, dict[str, Any]]] = [
         "give data.label_column or data.labels, one of the two",
         {"data.label_column": None},
     ),
-    ({"data": CSV | {"delimiter": '"'}}, "data.delimiter cannot be a quote or a line end", {"data.delimiter": ";"}),
+    ({"data": CSV | {"delimiter": '"'}}, "data.delimiter is one character of ASCII", {"data.delimiter": ";"}),
     (
         {"data": CSV | {"label_column": None, "held_out_labels": "y"}},
         "goes with data.labels: give both",

@@ -56,12 +56,15 @@ def grouping_of(data: TableData, wanted: Wanted, schema: pa.Schema) -> Grouping:
     for name in features:
         kind = schema.field(name).type
         if name not in data.categorical and not _holds_numbers(kind):
-            words = "" if kinds.is_nested(kind) else "list it in data.categorical, or "
+            words = "list it in data.categorical, or " if _holds_words(kind) else ""
             out = f"with data.ignore: [{name}]" if data.features is None else "of data.features"
             fields = ", or give its fields columns of their own" if kinds.is_struct(kind) else ""
             raise DataError(f"column {name!r} holds {kind}, no numbers: {words}leave it out {out}{fields}")
     if label is not None and needs.label is Label.NUMBERS and not _holds_numbers(schema.field(label).type):
         raise DataError(f"column {label!r} (data.label) holds {schema.field(label).type}; {needs.task} takes numbers")
+    _check_words(data, schema, label if needs.of_classes else None)
+    if not features:
+        raise DataError(f"no column is left to learn from: the columns are {', '.join(schema.names)}")
     roles = Roles(
         numbers=tuple(name for name in features if name not in data.categorical),
         words=tuple(name for name in features if name in data.categorical),
@@ -69,6 +72,14 @@ def grouping_of(data: TableData, wanted: Wanted, schema: pa.Schema) -> Grouping:
         target=Target(needs, data.classes, data.num_classes, data.no_value),
     )
     return Grouping(data.key, data.order_by, roles)
+
+
+def _check_words(data: TableData, schema: pa.Schema, label: str | None) -> None:
+    """Raise a DataError where a column is to tell sequences, steps, classes or categories apart and cannot."""
+    asked = [("key", data.key), ("order_by", data.order_by), ("label", label)]
+    for key, name in [*asked, *(("categorical", name) for name in data.categorical)]:
+        if name is not None and not _holds_words(kind := schema.field(name).type):
+            raise DataError(f"column {name!r} (data.{key}) holds {kind}: it takes text, whole numbers or times")
 
 
 def into_buckets(steps: pa.Table, grouping: Grouping, num_buckets: int) -> list[pa.Table]:
@@ -150,6 +161,11 @@ def _reasons(
 
 def _holds_numbers(kind: pa.DataType) -> bool:
     return is_number(kind.value_type if depth(kind) == 1 else kind)
+
+
+def _holds_words(kind: pa.DataType) -> bool:
+    kind = kind.value_type if kinds.is_dictionary(kind) else kind
+    return not (kinds.is_nested(kind) or kinds.is_binary(kind) or kinds.is_large_binary(kind))
 
 
 def is_number(kind: pa.DataType) -> bool:

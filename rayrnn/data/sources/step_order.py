@@ -22,6 +22,8 @@ def order_of(cells: pa.Array, missing: Sequence[str]) -> pa.Array:
     """What steps are sorted by: the cells, or where they are text a number for each; null where there is no value."""
     if kinds.is_dictionary(cells.type):
         cells = cells.cast(cells.type.value_type)
+    if kinds.is_null(cells.type):
+        return cells.cast(pa.int64())
     if not is_text(cells.type):
         return cells
     texts = words(cells, missing)

@@ -69,6 +69,12 @@ def rows_of_sequences(
         DataError: a column is missing, or categorical columns disagree about the number of steps.
     """
     check_columns(table.schema, [*names.values(), *categorical])
+    for name in categorical:
+        if depth(table.schema.field(name).type) != 1:
+            raise DataError(
+                f"column {name!r} (data.categorical) holds {table.schema.field(name).type}; where a row is a sequence "
+                "it is a list with a word for each step"
+            )
     columns = {name: flat(table[column]) for name, column in names.items()}
     for name in {"key", "symbols", "label"} & columns.keys():
         columns[name] = present(columns[name], missing)
