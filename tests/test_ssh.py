@@ -4,9 +4,9 @@ import os
 import shlex
 import subprocess
 import sys
-import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from rayrnn.cluster.holding import held
@@ -24,6 +24,7 @@ from rayrnn.runs.directory import create_run
 from tests.crashing import progress_of
 from tests.ssh_host import ADDRESS, SshHost, make_host
 from tests.test_cli import run_rayrnn
+from tests.test_remote_threads import wait_until
 
 #: what the login shell of a host may have to say
 BANNERS = ["the system is running", "running", "free", '{"error": "of nobody", "exit_code": 1}', "round-000099"]
@@ -158,6 +159,14 @@ def test_one_command_at_a_time_is_at_work_on_a_cluster(host: SshHost, monkeypatc
         assert (host.home / ".rayrnn" / "held").exists()
 
 
+def can_hold(host: SshHost) -> bool:
+    try:
+        with held(host.file):
+            return True
+    except ClusterError:
+        return False
+
+
 HOLD = """
 import sys
 from pathlib import Path
@@ -176,10 +185,13 @@ def test_a_command_that_was_killed_holds_no_cluster(host: SshHost) -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == "held\n"
         process.kill()
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            with held(host.file):
-                return
-        except ClusterError:
-            assert time.monotonic() < deadline
+    wait_until(lambda: can_hold(host))
+
+
+def test_a_lock_whose_link_is_killed_is_let_go(host: SshHost) -> None:
+    """The command that held it goes on, and fails where it next needs the head."""
+    with held(host.file):
+        link = next(p for p in psutil.Process().children() if p.name() == "ssh")
+        link.kill()
+        link.wait(60)
+        wait_until(lambda: not (host.home / ".rayrnn").exists())
