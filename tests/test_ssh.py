@@ -14,11 +14,12 @@ from rayrnn.cluster.host_keys import accepted_file, known_keys, write_checking_s
 from rayrnn.cluster.on_host import facts
 from rayrnn.cluster.ray_internals import ssh_options
 from rayrnn.cluster.ssh import UntrustedHost, accept_new_hosts
-from rayrnn.errors import ClusterError
+from rayrnn.errors import ClusterError, RunError
 from rayrnn.recipe import validate_recipe
 from rayrnn.remote.fetch import Fetcher, Record
 from rayrnn.remote.follow import ask
-from rayrnn.remote.submit import train_on_cluster
+from rayrnn.remote.screen_log import ScreenLog
+from rayrnn.remote.submit import follow_run, train_on_cluster
 from rayrnn.runs.checkpoints import Checkpoint, name_of, write_checkpoint
 from rayrnn.runs.directory import create_run
 from tests.crashing import progress_of
@@ -76,6 +77,17 @@ def test_a_run_comes_home_and_goes_back_whatever_its_directory_is_called(host: S
     fetcher.close()
     assert (there.path / "model.safetensors").read_bytes() == b"only here"
     assert sorted(path.name for path in there.path.parent.iterdir()) == [name]
+
+
+def test_the_reason_of_a_run_that_has_left_nothing_to_fetch_is_told(host: SshHost) -> None:
+    run = create_run(Path("run"))
+    run.write_recipe(validate_recipe({"name": "small", "data": {"text": "abcabc", "length": 3}}))
+    Record("small-01234567", "runs/small").save(run, host.cluster)
+    there = host.home / facts.RUNS / "small-01234567"
+    (there / "work").mkdir(parents=True)
+    ScreenLog(there / "screen.jsonl").end(RunError("the reason"))
+    with pytest.raises(RunError, match="the reason"):
+        follow_run("run", host.cluster)
 
 
 def test_a_host_whose_key_is_not_known_is_shown_and_accepted_once(host: SshHost) -> None:
