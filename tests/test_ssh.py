@@ -4,9 +4,9 @@ import os
 import shlex
 import subprocess
 import sys
-import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from rayrnn.cluster.holding import held
@@ -14,16 +14,18 @@ from rayrnn.cluster.host_keys import accepted_file, known_keys, write_checking_s
 from rayrnn.cluster.on_host import facts
 from rayrnn.cluster.ray_internals import ssh_options
 from rayrnn.cluster.ssh import UntrustedHost, accept_new_hosts
-from rayrnn.errors import ClusterError
+from rayrnn.errors import ClusterError, RunError
 from rayrnn.recipe import validate_recipe
 from rayrnn.remote.fetch import Fetcher, Record
 from rayrnn.remote.follow import ask
-from rayrnn.remote.submit import train_on_cluster
+from rayrnn.remote.screen_log import ScreenLog
+from rayrnn.remote.submit import follow_run, train_on_cluster
 from rayrnn.runs.checkpoints import Checkpoint, name_of, write_checkpoint
 from rayrnn.runs.directory import create_run
 from tests.crashing import progress_of
 from tests.ssh_host import ADDRESS, SshHost, make_host
 from tests.test_cli import run_rayrnn
+from tests.test_remote_threads import wait_until
 
 #: what the login shell of a host may have to say
 BANNERS = ["the system is running", "running", "free", '{"error": "of nobody", "exit_code": 1}', "round-000099"]
@@ -75,6 +77,17 @@ def test_a_run_comes_home_and_goes_back_whatever_its_directory_is_called(host: S
     fetcher.close()
     assert (there.path / "model.safetensors").read_bytes() == b"only here"
     assert sorted(path.name for path in there.path.parent.iterdir()) == [name]
+
+
+def test_the_reason_of_a_run_that_has_left_nothing_to_fetch_is_told(host: SshHost) -> None:
+    run = create_run(Path("run"))
+    run.write_recipe(validate_recipe({"name": "small", "data": {"text": "abcabc", "length": 3}}))
+    Record("small-01234567", "runs/small").save(run, host.cluster)
+    there = host.home / facts.RUNS / "small-01234567"
+    (there / "work").mkdir(parents=True)
+    ScreenLog(there / "screen.jsonl").end(RunError("the reason"))
+    with pytest.raises(RunError, match="the reason"):
+        follow_run("run", host.cluster)
 
 
 def test_a_host_whose_key_is_not_known_is_shown_and_accepted_once(host: SshHost) -> None:
@@ -158,6 +171,14 @@ def test_one_command_at_a_time_is_at_work_on_a_cluster(host: SshHost, monkeypatc
         assert (host.home / ".rayrnn" / "held").exists()
 
 
+def can_hold(host: SshHost) -> bool:
+    try:
+        with held(host.file):
+            return True
+    except ClusterError:
+        return False
+
+
 HOLD = """
 import sys
 from pathlib import Path
@@ -176,10 +197,13 @@ def test_a_command_that_was_killed_holds_no_cluster(host: SshHost) -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == "held\n"
         process.kill()
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            with held(host.file):
-                return
-        except ClusterError:
-            assert time.monotonic() < deadline
+    wait_until(lambda: can_hold(host))
+
+
+def test_a_lock_whose_link_is_killed_is_let_go(host: SshHost) -> None:
+    """The command that held it goes on, and fails where it next needs the head."""
+    with held(host.file):
+        link = next(p for p in psutil.Process().children() if p.name() == "ssh")
+        link.kill()
+        link.wait(60)
+        wait_until(lambda: not (host.home / ".rayrnn").exists())

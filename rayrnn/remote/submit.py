@@ -243,7 +243,7 @@ class RemoteRun:
     def _conclude(self, fetcher: Fetcher) -> Summary:
         """Bring everything home; raise what the run ended with."""
         self._screen.say(f"fetching the run to {self._run.path} ...")
-        fetcher.fetch_all()
+        self._fetch_all(fetcher)
         if self._end is None:
             raise RunError(
                 "the run's driver on the head is gone without a last word: it was killed, or Ray or the host was "
@@ -256,6 +256,15 @@ class RemoteRun:
         summary = summary_of(self._summary, self._run)
         self._screen.finish(summary, self._run.metrics())
         return summary
+
+    def _fetch_all(self, fetcher: Fetcher) -> None:
+        """What a run has failed of is told, even where it has left nothing that could be fetched."""
+        try:
+            fetcher.fetch_all()
+        except ClusterError as error:
+            if self._end is None or not self._end["exit_code"]:
+                raise
+            self._screen.warn(f"the run is not fetched: {error}")
 
     def _remove(self) -> str:
         return f"rm -rf {RUNS}/{shlex.quote(self._record.job)}"

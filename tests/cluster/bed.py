@@ -262,10 +262,11 @@ class Bed:
         self.laptop = Host(self, "laptop", "192.0.2.2")
         names = ("alder", "birch", "cedar")
         self.hosts = [Host(self, name, f"192.0.2.{number}") for number, name in enumerate(names, start=10)]
+        self.modules, self._with_rayrnn = os.environ.get("PYTHONPATH", ""), with_rayrnn
         make_packages(self.folder, with_rayrnn=with_rayrnn)
         addresses = {host.name: host.address for host in (self.laptop, *self.hosts)}
         for name in addresses:
-            make_disk(self.folder, name, addresses)
+            make_disk(self.folder, name, addresses, modules=self.modules if with_rayrnn else "")
         make_known_hosts(self.folder, addresses)
         self._top: subprocess.Popen[bytes] | None = None
         self._init = 0
@@ -370,7 +371,7 @@ class Bed:
             "COLUMNS": "100",
             "TERM": "xterm",
             # pytest may test another checkout than the one that is installed
-            **({"PYTHONPATH": os.environ["PYTHONPATH"]} if host is self.laptop and "PYTHONPATH" in os.environ else {}),
+            **({"PYTHONPATH": self.modules} if self.modules and (host is self.laptop or self._with_rayrnn) else {}),
         }
 
     def places(self, host: Host) -> list[str]:

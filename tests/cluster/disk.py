@@ -19,8 +19,12 @@ def make_packages(bed: Path, *, with_rayrnn: bool) -> None:
             (folder / package.name).symlink_to(package)
 
 
-def make_disk(bed: Path, name: str, addresses: dict[str, str]) -> None:
-    """The files of one host: its home with a key for the laptop, its names, its sshd's settings."""
+def make_disk(bed: Path, name: str, addresses: dict[str, str], *, modules: str) -> None:
+    """The files of one host: its home with a key for the laptop, its names, its sshd's settings.
+
+    Args:
+        modules: where its Python looks for more modules.
+    """
     (bed / "home").mkdir(exist_ok=True)
     disk = bed / "hosts" / name
     for folder in ("home/.ssh", "tmp", "run", "etc"):
@@ -34,6 +38,7 @@ def make_disk(bed: Path, name: str, addresses: dict[str, str]) -> None:
     (disk / "etc" / "passwd").write_text(f"ubuntu:x:0:0:ubuntu:{bed / 'home'}:/bin/bash\n{users}")
     (disk / "etc" / "resolv.conf").write_text("")
     path = f"export PATH={sys.base_prefix}/bin:$PATH PYTHONDONTWRITEBYTECODE=1\n"
+    path += f"export PYTHONPATH={modules}\n" if modules else ""
     (disk / "home" / ".bashrc").write_text(path)
     (disk / "home" / ".profile").write_text(path)
     _make_key(disk / "host_key")
