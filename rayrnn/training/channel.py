@@ -73,6 +73,8 @@ class Inbox:
         #: the numbers of the workers that take part, by the last answer
         self.members: tuple[int, ...] = ()
         self._orders = Orders()
+        #: the newest generation that an event told of
+        self._newest = 0
         self._own: SimpleQueue[Event] = SimpleQueue()
         self._incarnation = ""
         self._taken = 0
@@ -101,7 +103,7 @@ class Inbox:
 
     def give(self, **changes: object) -> None:
         """Change the orders; see `Orders`."""
-        self._orders = replace(self._orders, number=self._orders.number + 1, **changes)  # type: ignore[arg-type]
+        self._orders = replace(self._orders, number=self._orders.number + 1, generation=self._newest, **changes)  # type: ignore[arg-type]
         self._coordinator.give.remote(self._orders)
 
     def _ask(self) -> News | None:

@@ -373,8 +373,10 @@ class Coordinator:
 
 
 def _was_started_again() -> bool:
+    if not ray.is_initialized():  # asking would start one
+        return False
     context = ray.get_runtime_context()
-    return bool(context.get_actor_id()) and context.was_current_actor_reconstructed
+    return bool(context.get_actor_id()) and bool(context.was_current_actor_reconstructed)
 
 
 def _killed(member: Member, detail: str) -> Lost:

@@ -10,7 +10,7 @@ from ray.exceptions import ActorDiedError
 from rayrnn.training import channel
 from rayrnn.training.channel import Inbox, Outbox
 from rayrnn.training.coordinator import start_coordinator
-from rayrnn.training.messages import Batch, Event, News, NoRoom, Orders, Started
+from rayrnn.training.messages import Batch, Event, News, NoRoom, Orders, Started, Unmeasured
 from tests.repeating import again_and_again
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -80,6 +80,8 @@ def test_events_are_sent_again_and_orders_given_again_when_the_coordinator_dies(
     assert inbox.events() == []
     outbox.put(Started(0))
     assert take(inbox, 1) == [Started(0)]
+    outbox.put(Unmeasured(1, generation=7))
+    assert take(inbox, 1) == [Unmeasured(1, generation=7)]
     outbox.put(NoRoom(1), NoRoom(2))
     ray.get(coordinator.post.remote(Batch("bob", 1, ())))  # it has what came before
     ray.kill(coordinator, no_restart=False)
@@ -88,7 +90,9 @@ def test_events_are_sent_again_and_orders_given_again_when_the_coordinator_dies(
         assert take(inbox, 2) == [NoRoom(1), NoRoom(2)]
         while not finished.done():
             assert inbox.events() == [], "each is told once"
-    assert ray.get(ray.get(coordinator.orders.remote()).spec[0]) == "what to learn"
+    orders = ray.get(coordinator.orders.remote())
+    assert ray.get(orders.spec[0]) == "what to learn"
+    assert orders.generation == 7
     ray.kill(coordinator)
 
 

@@ -202,6 +202,41 @@ def test_no_generation_comes_twice_when_all_members_died_without_a_word() -> Non
     play(scene)
 
 
+def test_generations_rise_whatever_the_clock_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scene() -> None:
+        coordinator, newest = Coordinator(expected=1, patience=20), 0
+        for number in range(4):
+            monkeypatch.setattr(time, "time_ns", lambda number=number: 10**18 - number * 10**15)
+            monkeypatch.setattr(time, "time", lambda number=number: 10**9 - number * 10**6)
+            view = await together(coordinator, Member(ANN.number, f"ann {number}"))
+            assert view.generation > newest
+            newest = view.generation
+
+    play(scene)
+
+
+def test_a_coordinator_that_knows_nothing_begins_above_what_the_driver_has_heard_of() -> None:
+    async def scene() -> None:
+        before = await together(Coordinator(expected=1, patience=20), ANN)
+        coordinator = Coordinator(expected=1, patience=20)
+        await coordinator.give(Orders(number=1, generation=before.generation + 7))
+        again = Member(ANN.number, "ann again")
+        assert (await together(coordinator, again)).generation > before.generation + 7
+
+    play(scene)
+
+
+def test_those_who_live_are_believed_before_the_driver() -> None:
+    async def scene() -> None:
+        view = await together(Coordinator(expected=2, patience=20), ANN, BOB)
+        coordinator = Coordinator(expected=2, patience=20)
+        await coordinator.give(Orders(number=1, generation=view.generation))
+        assert await coordinator.hear(Report(ANN, "agreed", 1, view))
+        assert (await coordinator.collect("", 0)).members == (0, 1)
+
+    play(scene)
+
+
 def test_who_comes_after_the_end_is_told_so() -> None:
     async def scene() -> None:
         coordinator = Coordinator(expected=1, patience=20)
