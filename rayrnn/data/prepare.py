@@ -1,17 +1,21 @@
 """The sequences of a run, ready for the workers: read, gathered, split, their encoding fitted or found in the run."""
 
 from dataclasses import dataclass
+from posixpath import normpath
 
 import numpy as np
 import ray.data
 
 from rayrnn.data.encoding import Encoding
+from rayrnn.data.files import list_files
 from rayrnn.data.fitting import fit_encoding, losses
 from rayrnn.data.sequences import Part, Sequences, gather, split
 from rayrnn.data.sources import read
 from rayrnn.errors import DataError, RecipeError
 from rayrnn.recipe import Recipe, choices_of, needs_of, task_of
-from rayrnn.recipe.data_sections import StepData, TextData
+from rayrnn.recipe.data_sections import Data, StepData, TextData
+from rayrnn.recipe.sources import OWN
+from rayrnn.wording import counted
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ def prepare(recipe: Recipe, data: ray.data.Dataset | None = None, *, encoding: E
     """
     needs, notes = needs_of(recipe), list[str]()
     sequences = gather(data if data is not None else read(recipe.data, needs, say=notes.append), needs)
-    training, held_out = _parts(recipe, sequences, notes, can_cut=data is None)
+    training, held_out = _parts(recipe, sequences, notes, from_recipe=data is None)
     if encoding is None:
         encoding = _fit(recipe, training, held_out)
         # said once: a run that goes on learns what it learned
@@ -59,25 +63,43 @@ def prepare(recipe: Recipe, data: ray.data.Dataset | None = None, *, encoding: E
     return Prepared(name, training, held_out, encoding, tuple(dict.fromkeys(notes)))
 
 
-def _parts(recipe: Recipe, sequences: Sequences, notes: list[str], *, can_cut: bool) -> tuple[Part, Part]:
+def _parts(recipe: Recipe, sequences: Sequences, notes: list[str], *, from_recipe: bool) -> tuple[Part, Part]:
     share = recipe.data.held_out
     if isinstance(share, str):
         others = gather(read(recipe.data, needs_of(recipe), where=share, say=notes.append), needs_of(recipe))
+        if from_recipe:
+            notes += _also_learned(recipe.data, share)
         return Part(sequences, np.arange(len(sequences))), Part(others, np.arange(len(others)))
     if share and len(sequences) == 1:
-        raise _undivided(recipe, sequences, can_cut=can_cut)
+        raise _undivided(recipe, sequences, from_recipe=from_recipe)
     learned, kept_out = split(sequences, share, seed=recipe.seed, last=task_of(recipe).holds_out_last)
     return Part(sequences, learned), Part(sequences, kept_out)
 
 
-def _undivided(recipe: Recipe, sequences: Sequences, *, can_cut: bool) -> DataError:
+def _also_learned(data: Data, held_out: str) -> list[str]:
+    """What is to be said where files of the held-out path are learned, too."""
+    path = getattr(data, "path", None)
+    if path is None or data.source not in OWN:
+        return []
+    learned, kept_out = (list_files(where, endpoint=data.endpoint) for where in (path, held_out))
+    known = set(map(normpath, learned.paths))
+    both = [name for name, file in zip(kept_out.names, kept_out.paths, strict=True) if normpath(file) in known]
+    if not both:
+        return []
+    return [
+        f"{len(both):,} of {counted(len(kept_out), 'file')} of data.held_out are in data.path too, such as {both[0]}: "
+        "what was learned is measured there, not how it does on new sequences"
+    ]
+
+
+def _undivided(recipe: Recipe, sequences: Sequences, *, from_recipe: bool) -> DataError:
     steps = int(sequences.steps[0])
     shorter = (
         f", or set data.length to {max(2, steps // 10)}" if isinstance(recipe.data, TextData) and steps > 3 else ""
     )
     return DataError(
         f"there is one sequence, and data.held_out {recipe.data.held_out} of it cannot be kept apart: set data.held_out"
-        f" to 0 or to a path of its own, or give more sequences{shorter if can_cut else ''}"
+        f" to 0 or to a path of its own, or give more sequences{shorter if from_recipe else ''}"
     )
 
 

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rayrnn.data.files import charset_of, list_files
+from rayrnn.data.prepare import prepare
 from rayrnn.data.sequences import gather
 from rayrnn.data.sources import read
 from rayrnn.data.sources.csv_columns import layout_of
@@ -17,6 +18,7 @@ from rayrnn.data.sources.grouping import group, grouping_of
 from rayrnn.data.sources.labels import Target
 from rayrnn.data.sources.source import Wanted
 from rayrnn.errors import DataError
+from rayrnn.recipe import validate_recipe
 from rayrnn.recipe.data_sections import CsvData, ParquetData, TableData, TextData
 from tests.asked import needs
 
@@ -243,3 +245,24 @@ def test_a_frame_that_pandas_wrote_is_learned_without_its_index(ray_cluster: Non
     rows = read(data, needs("classification"), say=said.append).take_all()
     assert [[float(step[0]) for step in row["values"]] for row in rows] == [[1.0, 2.0]]
     assert len(said) == 1
+
+
+@pytest.mark.parametrize(
+    ("held_out", "said"),
+    [
+        ("new.txt", None),
+        ("learned", "2 of 2 files of data.held_out are in data.path too, such as "),
+        ("./learned/../learned/b.txt", "1 of 1 file of data.held_out are in data.path too"),
+        ("*/b.txt", "1 of 1 file"),
+    ],
+)
+def test_what_is_held_out_and_learned_too_is_told_of(
+    ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held_out: str, said: str | None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "learned").mkdir()
+    for name in ("learned/a.txt", "learned/b.txt", "new.txt"):
+        (tmp_path / name).write_text("abcdefgh" * 20)
+    data = {"path": "learned", "held_out": held_out, "length": 20}
+    notes = prepare(validate_recipe({"name": "small", "data": data}, "recipe")).notes
+    assert [said is not None and said in note for note in notes] == ([] if said is None else [True])
