@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from rayrnn.cluster.local_head import state_folder
 from rayrnn.durable import make_folder, replace_durably, sync_folder
-from rayrnn.errors import RayrnnError, UsageError
+from rayrnn.errors import RayrnnError, RunError, UsageError
 from rayrnn.recipe import Recipe
 from rayrnn.runs.checkpoints import MANIFEST, newest_round, round_of
 from rayrnn.runs.directory import Run, check_new, resumable, taken
@@ -49,7 +49,12 @@ def landed(
     store = Store(str(out))
     store.check_bucket()
     run = Run(folder_for(store.address), address=store.address)
-    make_folder(run.path)
+    try:
+        make_folder(run.path)
+    except OSError as error:
+        raise RunError(
+            f"the run cannot be kept in {run.path} on its way to {store.address}: {error.strerror}"
+        ) from None
     with run.held(), _owned(run, store, recipe, resume=resume, take_over=take_over, warn=warn) as lease:
         mirror = Mirror(run, store, warn, lease)
         try:

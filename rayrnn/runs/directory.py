@@ -104,9 +104,13 @@ class Run:
 
         Raises:
             UsageError: another process trains in this directory, or something in it is a link.
+            RunError: the directory cannot be written.
         """
         refuse_links(self.path)
-        descriptor = open_inside(self.path, LOCK, os.O_RDWR | os.O_CREAT | os.O_APPEND)
+        try:
+            descriptor = open_inside(self.path, LOCK, os.O_RDWR | os.O_CREAT | os.O_APPEND)
+        except OSError as error:
+            raise self._unwritable(error) from None
         with open(descriptor, "r+", encoding="utf-8", errors="replace") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -117,10 +121,16 @@ class Run:
                 ) from None
             except OSError:
                 pass  # a file system without locks: nobody can be kept out
-            lock.truncate(0)
-            lock.write(str(os.getpid()))
-            lock.flush()
+            try:
+                os.ftruncate(descriptor, 0)
+                os.write(descriptor, str(os.getpid()).encode())  # not through a buffer, which a full disk leaves full
+            except OSError as error:
+                raise self._unwritable(error) from None
             yield
+
+    def _unwritable(self, error: OSError) -> RunError:
+        where = f"the run cannot be written to {self.path}: {error.strerror}"
+        return RunError(f"{where}; make room there, or choose another place")
 
     def write_recipe(self, recipe: Recipe) -> None:
         self._replace(RECIPE, recipe.to_yaml().encode())

@@ -1,6 +1,7 @@
 """What a full disk does to a run that is going on: it costs lines, and is told of."""
 
 import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,9 +11,11 @@ import torch
 from rayrnn.errors import RunError
 from rayrnn.remote.screen_log import ScreenLog
 from rayrnn.runs.checkpoints import newest_checkpoint
+from rayrnn.runs.copies import landed
 from rayrnn.runs.directory import Run, create_run
 from rayrnn.training.recorder import Recorder
 from tests.small_disk import empty, fill, small_disk
+from tests.training.recipes import small
 from tests.training.test_recorder import evaluated, part, round_learned
 from tests.training.test_screen import learned
 
@@ -47,6 +50,21 @@ def test_rounds_on_a_full_disk_are_told_of_once_and_come_back_with_room(run: Run
     assert (rounds[0], rounds[-1]) == (1, ROUNDS)
     lines = (run.path / "metrics.jsonl").read_text().splitlines()
     assert len(lines) == len(rounds), "no line is torn"
+
+
+@pytest.mark.parametrize("how", ["full", "read-only"])
+def test_a_disk_that_cannot_be_written_at_the_start_is_told_in_one_sentence(run: Run, disk: Path, how: str) -> None:
+    run.write_recipe(small())
+    before = (run.path / "recipe.yaml").read_text()
+    if how == "full":
+        fill(disk)
+    else:
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    told = f"the run cannot be written to {run.path}: (No space|Read-only)"
+    with pytest.raises(RunError, match=told) as caught, landed(run.path, small(), resume=True, warn=pytest.fail):
+        pass
+    assert (caught.value.exit_code, str(caught.value).count("\n")) == (1, 0)
+    assert (run.path / "recipe.yaml").read_text() == before
 
 
 def test_the_best_model_waits_for_room(run: Run, disk: Path) -> None:
