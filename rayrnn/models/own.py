@@ -80,9 +80,11 @@ def _place_of(name: str) -> str:
         return name
     offered = {point.name: point.value for point in entry_points(group=GROUP)}
     if name not in offered:
+        module, _, attribute = name.rpartition(".")
+        meant = f'; did you mean "{module}:{attribute}"?' if module else ""
         raise RecipeError(
-            f"model.network {name!r} is unknown: the installed packages offer "
-            f"{', '.join(sorted(offered)) or 'none'} (entry points of {GROUP}); one of your own is package.module:Name"
+            f"model.network {name!r} is unknown: the installed packages offer {', '.join(sorted(offered)) or 'none'} "
+            f"(entry points of {GROUP}); one of your own is package.module:Name{meant}"
         )
     return offered[name]
 

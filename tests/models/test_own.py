@@ -71,3 +71,9 @@ def test_a_class_has_a_name_only_where_it_is_found_again() -> None:
     for nameless in (Inner, lambda: Good(1, 1), Good(1, 1)):
         with pytest.raises(UsageError, match="cannot be found again by a name"):
             name_of(nameless)
+
+
+@pytest.mark.parametrize(("name", "meant"), [("good.Good", "good:Good"), ("parts.gru.Net", "parts.gru:Net")])
+def test_a_point_in_the_place_of_the_colon_is_seen(name: str, meant: str) -> None:
+    with pytest.raises(RecipeError, match=f'one of your own is package.module:Name; did you mean "{meant}"'):
+        find_own(name)
