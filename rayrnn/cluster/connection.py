@@ -192,14 +192,16 @@ def _init(address: str, **options: object) -> None:
 
 
 def _wait_for_a_worker() -> None:
-    """Have processes started for what is to come, as many as there are CPUs, and wait for the first of them.
+    """Have processes started for what is to come, as many as this host has CPUs, and wait for the first of them.
 
     Raises:
         ClusterError: none starts: Ray itself would try again for ever. Or it cannot import rayrnn.
     """
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    node = ray.get_runtime_context().get_node_id()
+    here = NodeAffinitySchedulingStrategy(node, soft=False)
     greeting = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=here)(_is_there)
-    answers = [greeting.remote() for _ in range(int(ray.cluster_resources().get("CPU", 1)))]
+    num_cpus = next((host["Resources"].get("CPU", 0.0) for host in ray.nodes() if host["NodeID"] == node), 0.0)
+    answers = [greeting.remote() for _ in range(max(1, int(num_cpus)))]
     started = time.monotonic()
     while not (ready := ray.wait(answers, timeout=1.0)[0]):
         waited, said = time.monotonic() - started, said_by_dead_workers()
