@@ -161,6 +161,27 @@ def test_a_user_without_a_home_is_told_to_set_one(tmp_path: Path, command: str, 
     assert not (tmp_path / "~").exists()
 
 
+@pytest.mark.parametrize("command", ["train recite", "up"])
+def test_where_few_files_can_be_open_it_is_told_what_to_raise(tmp_path: Path, command: str) -> None:
+    script = f"ulimit -n 64; exec {sys.executable} -m rayrnn.cli {command}"
+    ended = subprocess.run(
+        ["sh", "-c", script], env=environment_of(tmp_path), cwd=tmp_path, capture_output=True, text=True
+    )
+    assert ended.returncode == 4
+    assert "may have 64 files open at once" in ended.stderr.splitlines()[-1]
+    assert "Traceback" not in ended.stderr
+
+
+def test_as_many_files_can_be_open_as_may_be(tmp_path: Path) -> None:
+    program = (
+        "import resource; from rayrnn.cluster.environment import prepare_environment; prepare_environment(); "
+        "print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
+    )
+    script = f"ulimit -Sn 64; ulimit -Hn 4096; exec {sys.executable} -c '{program}'"
+    ended = subprocess.run(["sh", "-c", script], env=environment_of(tmp_path), capture_output=True, text=True)
+    assert ended.stdout == "4096\n", ended.stderr
+
+
 NO_WORKER = """
 import os, sys
 if any("default_worker" in word for word in sys.orig_argv):

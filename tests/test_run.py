@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from rayrnn.errors import UsageError
+from rayrnn.errors import DataError, UsageError
 from rayrnn.runs.checkpoints import write_checkpoint
 from rayrnn.runs.copies import landed
-from rayrnn.runs.directory import Run, create_run
+from rayrnn.runs.directory import Run, create_run, taken
 from rayrnn.runs.layout import METRICS
 from tests.crashing import checkpoint
 from tests.training.recipes import small
@@ -119,3 +119,27 @@ def test_lines_that_a_kill_tore_are_passed_over(run: Run, torn: bytes) -> None:
     run.cut_metrics(1)
     run.append_metrics({"round": 2, "again": True})
     assert run.metrics() == [{"round": 1}, {"round": 2, "again": True}]
+
+
+@pytest.mark.parametrize(
+    ("before", "said", "left"),
+    [
+        (None, "", None),
+        ([], "", []),
+        (["notes.txt"], "", ["notes.txt"]),
+        (None, "why it failed", [".lock", "checkpoints", "train.log"]),
+    ],
+)
+def test_of_a_run_that_has_not_begun_nothing_is_left_but_what_it_has_said(
+    tmp_path: Path, before: list[str] | None, said: str, left: list[str] | None
+) -> None:
+    path = tmp_path / "run"
+    for name in before or ():
+        path.mkdir(exist_ok=True)
+        (path / name).touch()
+    if before == []:
+        path.mkdir()
+    with pytest.raises(DataError), taken(path, small(), resume=False) as run:
+        run.append_log(said)
+        raise DataError("there is nothing to learn from")
+    assert (sorted(file.name for file in path.iterdir()) if path.exists() else None) == left

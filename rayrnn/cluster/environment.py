@@ -2,6 +2,7 @@
 
 import logging
 import os
+import resource
 import secrets
 import sys
 from collections.abc import Iterator
@@ -18,6 +19,9 @@ from rayrnn.errors import ClusterError
 
 #: the loggers that Ray, its libraries and Python's warnings write to
 TALKATIVE = ("ray", "ray.data", "ray.train", "ray.tune", "py.warnings")
+#: of one process, open at once: a head with a few workers, and what Ray itself asks for
+FEWEST_FILES = 128
+MOST_FILES = 65_536
 
 
 def ensure_token() -> Path | None:
@@ -80,12 +84,26 @@ def prepare_environment() -> None:
     """Set what Ray and the workers it starts read from the environment; what the user has set stays.
 
     Raises:
-        ClusterError: the token file cannot be used.
+        ClusterError: the token file cannot be used, or too few files can be open at once.
     """
     ensure_token()
+    _allow_files()
     for name, value in (settings_for_hosts() | settings_of_programs(sys.executable)).items():
         os.environ.setdefault(name, value)
     read_settings_again()
+
+
+def _allow_files() -> None:
+    """Have this process, and those that it starts, open as many files at once as they may; of few of them Ray dies."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
+    if allowed < FEWEST_FILES:
+        raise ClusterError(
+            f"this process may have {allowed} files open at once, and Ray needs {FEWEST_FILES} at least: say "
+            "`ulimit -n 8192` before; where that is refused, raise `nofile` in /etc/security/limits.conf"
+        )
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
 
 
 def settings_for_hosts() -> dict[str, str]:

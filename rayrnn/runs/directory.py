@@ -10,7 +10,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -254,11 +254,29 @@ def taken(path: Path, recipe: Recipe, *, resume: bool) -> Iterator[Run]:
         UsageError: there is a run (without `resume`) or one of another recipe, the place cannot be written, something
             in it is a link, or another process trains it.
     """
+    is_new = not path.exists()
     run = resumable(path, recipe) if resume and has_run(path) else create_run(path)
     with run.held():
         if not resume:
             _refuse_run(path)  # another process may have trained there between the two looks
-        yield run
+        try:
+            yield run
+        except BaseException:
+            if not has_run(path):
+                _clear(run, is_new=is_new)
+            raise
+
+
+def _clear(run: Run, *, is_new: bool) -> None:
+    """Take back what was made for a run that has not begun; a log with words in it stays, and all that is not ours."""
+    with suppress(OSError):
+        if run.log.exists() and run.log.stat().st_size:
+            return
+        run.log.unlink(missing_ok=True)
+        run.checkpoints.rmdir()
+        (run.path / LOCK).unlink()
+        if is_new:
+            run.path.rmdir()
 
 
 def check_new(path: Path) -> None:
