@@ -139,7 +139,12 @@ def test_of_a_run_that_has_not_begun_nothing_is_left_but_what_it_has_said(
         (path / name).touch()
     if before == []:
         path.mkdir()
-    with pytest.raises(DataError), taken(path, small(), resume=False) as run:
+    with pytest.raises(DataError):
+        fail_before_the_first_round(path, said)
+    assert (sorted(file.name for file in path.iterdir()) if path.exists() else None) == left
+
+
+def fail_before_the_first_round(path: Path, said: str) -> None:
+    with taken(path, small(), resume=False) as run:
         run.append_log(said)
         raise DataError("there is nothing to learn from")
-    assert (sorted(file.name for file in path.iterdir()) if path.exists() else None) == left
