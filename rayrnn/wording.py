@@ -20,6 +20,12 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun if number == 1 else plural}"
 
 
+def listed(names: Sequence[str], most: int = 20) -> str:
+    """The names with commas between them, the first of them where there are many."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
 def size(num_bytes: float) -> str:
     """Bytes in decimal units, to three digits: `114 kB`."""
     for unit in ("bytes", "kB", "MB", "GB"):

@@ -16,7 +16,7 @@ from rayrnn.data.arrow_lists import depth, flat, is_list, matrix, side_by_side, 
 from rayrnn.data.rows import feature_names, places_of
 from rayrnn.data.vocabulary import Vocabulary
 from rayrnn.errors import DataError
-from rayrnn.wording import counted
+from rayrnn.wording import counted, listed
 
 #: of the stored form; another one is another program's
 VERSION = 1
@@ -234,10 +234,9 @@ class Classes:
         known = set(self.names)
         for label, key in labels.items():
             if label not in known:
-                more = f" and {self.size - 20} more" if self.size > 20 else ""
                 raise DataError(
                     f"sequence {key!r} has the label {label!r}, which is not among the {self.size} classes: "
-                    f"{', '.join(self.names[:20])}{more}"
+                    f"{listed(self.names)}"
                 )
 
     def of_labels(self, rows: pa.Table) -> tuple[np.ndarray, np.ndarray]:

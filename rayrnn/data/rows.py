@@ -27,8 +27,11 @@ from rayrnn.data.arrow_lists import depth, ends, flat, numbers, side_by_side, un
 from rayrnn.data.narrowing import lost_in_float64
 from rayrnn.data.words import texts_of
 from rayrnn.errors import DataError
+from rayrnn.wording import listed
 
 _KEY = b"rayrnn.features"
+#: of one table
+MOST_COLUMNS = 100_000
 _LOST = b"rayrnn.lost"
 CONTENTS = ("text", "symbols", "values", "categories")
 REASONS = ("fault", "skipped")
@@ -85,6 +88,18 @@ def with_feature_names(rows: pa.Table, names: Mapping[str, Sequence[str]]) -> pa
     return pa.Table.from_arrays(rows.columns, schema=pa.schema(fields))
 
 
+def check_width(columns: int, origin: str) -> None:
+    """
+    Raises:
+        DataError: a table has more columns than anybody learns; its rows may be what was meant by columns.
+    """
+    if columns > MOST_COLUMNS:
+        raise DataError(
+            f"{origin} has {columns:,} columns, and at most {MOST_COLUMNS:,} are read: a row is one step of a "
+            "sequence; turn the table if its columns are the steps"
+        )
+
+
 def with_lost(table: pa.Table, lost: Mapping[str, tuple[str, str]]) -> pa.Table:
     """The same table, which knows of which columns some numbers are not told apart any more, and two of each."""
     return table.replace_schema_metadata({_LOST: json.dumps(dict(lost))} if lost else None)
@@ -122,13 +137,14 @@ def places_of(learned: Sequence[str], here: Sequence[str]) -> np.ndarray | None:
     """
     if not learned or not here or tuple(learned) == tuple(here):
         return None
-    missing = [name for name in learned if name not in here]
+    places = {name: place for place, name in enumerate(here)}
+    missing = [name for name in learned if name not in places]
     if missing:
         raise DataError(
-            f"the model learned the features {', '.join(learned)}; these sequences have {', '.join(here)}, "
-            f"and no {', '.join(missing)}"
+            f"the model learned the features {listed(learned)}; these sequences have {listed(here)}, "
+            f"and no {listed(missing)}"
         )
-    return np.array([list(here).index(name) for name in learned])
+    return np.array([places[name] for name in learned])
 
 
 def canonical(table: pa.Table, needs: Needs, *, labelled: bool) -> pa.Table:
@@ -187,14 +203,14 @@ def _check_columns(names: list[str], needs: Needs, labelled: bool) -> None:
         ["values", "categories"],
     ):
         raise DataError(
-            f"the columns are {', '.join(names)}; a row of sequences has `key` (a string that names it) and one of "
+            f"the columns are {listed(names)}; a row of sequences has `key` (a string that names it) and one of "
             f"`text`, `symbols` and `values` (beside which `categories` may stand)"
         )
     if not set(contents) <= set(needs.contents):
         learned = " or ".join(f"`{name}`" for name in needs.contents)
         raise DataError(f"{needs.task} learns {learned}; these sequences hold {' and '.join(contents)}")
     if labelled and needs.is_labelled and "label" not in names:
-        raise DataError(f"{needs.task} needs a column `label`; the columns are {', '.join(names)}")
+        raise DataError(f"{needs.task} needs a column `label`; the columns are {listed(names)}")
 
 
 def _keys(cells: pa.Array) -> pa.Array:

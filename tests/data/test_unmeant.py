@@ -11,6 +11,7 @@ import pytest
 
 from rayrnn.data.files import charset_of, list_files
 from rayrnn.data.prepare import prepare
+from rayrnn.data.rows import MOST_COLUMNS
 from rayrnn.data.sequences import gather
 from rayrnn.data.sources import read
 from rayrnn.data.sources.csv_columns import layout_of
@@ -266,3 +267,22 @@ def test_what_is_held_out_and_learned_too_is_told_of(
     data = {"path": "learned", "held_out": held_out, "length": 20}
     notes = prepare(validate_recipe({"name": "small", "data": data}, "recipe")).notes
     assert [said is not None and said in note for note in notes] == ([] if said is None else [True])
+
+
+def test_a_table_that_lies_on_its_side_is_told_of_at_once() -> None:
+    names = [f"c{place}" for place in range(MOST_COLUMNS + 1)]
+    header, line = ",".join(names), ",".join("1" for _ in names)
+    data = CsvData(path="x", skip_lines=1, label_column="c0")
+    target = Target(needs("regression"))
+    with pytest.raises(DataError, match=r"a\.csv has 100,001 columns, and at most 100,000 are read"):
+        layout_of(f"{header}\n{line}\n".encode(), "a.csv", data, target, Wanted(target.needs))
+    with pytest.raises(DataError, match="the table has 100,004 columns"):
+        table_features(names)
+    with pytest.raises(DataError, match=r"the columns are c0, .*c19 and 99,980 more"):
+        layout_of(
+            f"{header.rpartition(',')[0]}\n{line.rpartition(',')[0]}\n".encode(),
+            "a.csv",
+            data.model_copy(update={"label_column": "kind"}),
+            target,
+            Wanted(target.needs),
+        )

@@ -3,14 +3,17 @@
 import csv
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 
 from rayrnn.data.files import charset_of
+from rayrnn.data.rows import check_width
 from rayrnn.data.sources.csv_blanks import without_blanks_around
 from rayrnn.data.sources.csv_dialect import advice_on_delimiter, is_number
 from rayrnn.errors import DataError, RecipeError
 from rayrnn.recipe.data_sections import Column, CsvData, Place
+from rayrnn.wording import listed
 
 _PLACE = re.compile(r"-?\d+", re.ASCII)
 #: characters in one cell that are read, also in a column that nobody wants; Python's own limit is 131,072
@@ -76,7 +79,7 @@ class Columns:
         if self._are_called_like(column):
             raise DataError(
                 f"there is no column called {column} in {self.origin}:{self.line}; the columns are "
-                f"{', '.join(self.names)}: if the column at this place is meant, write {{place: {column}}}"
+                f"{listed(self.names)}: if the column at this place is meant, write {{place: {column}}}"
             )
         return self._at(int(column))
 
@@ -107,7 +110,7 @@ class Columns:
                 f"{advice}{also}"
             )
         if self.header:
-            return DataError(f"there is no column {column!r} in {where}; the columns are {', '.join(self.names)}")
+            return DataError(f"there is no column {column!r} in {where}; the columns are {listed(self.names)}")
         if self.line and column in self.skipped:
             return self.uneven(column)
         if self.line:
@@ -136,9 +139,7 @@ class Columns:
             column: one that a recipe calls by its name there.
         """
         names, cells = len(self.skipped), len(self.first)
-        told = (
-            f"{self.origin}:{self.line} has {names} names ({', '.join(self.skipped)}), the first step has {cells} cells"
-        )
+        told = f"{self.origin}:{self.line} has {names} names ({listed(self.skipped)}), the first step has {cells} cells"
         if cells != names + 1:
             return DataError(f"{told}: see whether data.delimiter is right, or give columns by place, {self._places()}")
         given = f" ({column!r} is {{place: {self.skipped.index(column) + 1}}})" if column else ""
@@ -156,9 +157,10 @@ def columns_of(content: bytes, origin: str, data: CsvData, named: Sequence[Colum
         named: all that the recipe names.
 
     Raises:
-        DataError: the file cannot be read, or has no line left after `skip_lines`.
+        DataError: the file cannot be read, has no line left after `skip_lines`, or more columns than anybody learns.
     """
     skipped, first = _first_lines(content, origin, data)
+    check_width(len(first), origin)
     header = skipped
     # every step ends with a delimiter, and the header does not
     if len(first) == len(skipped) + 1 and not first[-1] and (len(skipped) > 1 or any(c in skipped for c in named)):
@@ -172,7 +174,8 @@ def columns_of(content: bytes, origin: str, data: CsvData, named: Sequence[Colum
 def unique_names(header: Sequence[str]) -> tuple[str, ...]:
     """A column without a name, or with one that another has, is called by its place, as a recipe writes it."""
     stripped = [name.strip() for name in header]
-    return tuple(n if n and stripped.count(n) == 1 else _stand_in(p, stripped) for p, n in enumerate(stripped))
+    times = Counter(stripped)
+    return tuple(n if n and times[n] == 1 else _stand_in(p, times) for p, n in enumerate(stripped))
 
 
 def records(
@@ -236,7 +239,7 @@ def _names_columns(skipped: Sequence[str], first: Sequence[str], named: Sequence
     return any(words) or any(column in skipped for column in named)
 
 
-def _stand_in(place: int, others: Sequence[str]) -> str:
+def _stand_in(place: int, others: Container[str]) -> str:
     name = f"{{place: {place}}}"
     while name in others:
         name = f"({name})"

@@ -26,7 +26,7 @@ from rayrnn.data.sources.csv_dialect import advice_on_cell, is_number
 from rayrnn.data.sources.csv_header import records, unique_names
 from rayrnn.data.sources.labels import Faults
 from rayrnn.errors import DataError
-from rayrnn.wording import counted, shortened
+from rayrnn.wording import counted, listed, shortened
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -149,8 +149,8 @@ def _header(file: _File, layout: Layout) -> tuple[tuple[str, ...], str]:
     for names in (unique_names([*cells, ""]), unique_names(cells)):
         if sorted(names) == sorted(layout.names):
             return names, ""
-    here = ", ".join(name if name.isprintable() else repr(name) for name in names)
-    return names, f"the columns are {here}; those of {layout.origin} are {', '.join(layout.names)}"
+    here = listed([name if name.isprintable() else repr(name) for name in names])
+    return names, f"the columns are {here}; those of {layout.origin} are {listed(layout.names)}"
 
 
 def _parse_together(files: Sequence[_File], names: Sequence[str], layout: Layout) -> Iterator[_Part]:

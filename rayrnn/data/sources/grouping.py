@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.types as kinds
 
 from rayrnn.data.arrow_lists import depth, flat
-from rayrnn.data.rows import Label, lost_before, with_lost
+from rayrnn.data.rows import Label, check_width, lost_before, with_lost
 from rayrnn.data.sources.index_columns import index_columns, left_out
 from rayrnn.data.sources.labels import Fault, Faults, Target, first_faults
 from rayrnn.data.sources.source import Wanted
@@ -18,6 +18,7 @@ from rayrnn.data.sources.tables import Roles, check_columns, joined, keyed, rows
 from rayrnn.data.words import words
 from rayrnn.errors import DataError
 from rayrnn.recipe.data_sections import TableData
+from rayrnn.wording import listed
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ def grouping_of(data: TableData, wanted: Wanted, schema: pa.Schema) -> Grouping:
     """
     assert data.key is not None
     assert data.order_by is not None
+    check_width(len(schema.names), "the table")
     needs, label = wanted.needs, data.label if wanted.labelled else None
     check_columns(schema, [name for name in (data.key, data.order_by, label) if name is not None])
     others = {data.key, data.order_by, data.label, *data.ignore}
@@ -64,7 +66,7 @@ def grouping_of(data: TableData, wanted: Wanted, schema: pa.Schema) -> Grouping:
         raise DataError(f"column {label!r} (data.label) holds {schema.field(label).type}; {needs.task} takes numbers")
     _check_words(data, schema, label if needs.of_classes else None)
     if not features:
-        raise DataError(f"no column is left to learn from: the columns are {', '.join(schema.names)}")
+        raise DataError(f"no column is left to learn from: the columns are {listed(schema.names)}")
     roles = Roles(
         numbers=tuple(name for name in features if name not in data.categorical),
         words=tuple(name for name in features if name in data.categorical),

@@ -14,6 +14,7 @@ import pyarrow as pa
 from rayrnn.data.arrow_lists import flat, wrap
 from rayrnn.data.rows import Needs
 from rayrnn.data.words import texts_of
+from rayrnn.wording import listed
 
 
 class Fault(NamedTuple):
@@ -45,7 +46,7 @@ class Target:
         """The end of the sentence about a label that is not among the classes."""
         if self.num_classes is not None:
             return f"which is no whole number in 0 .. {self.num_classes - 1} (data.num_classes: {self.num_classes})"
-        return f"which is not among data.classes: {', '.join(self.classes or ())}"
+        return f"which is not among data.classes: {listed(self.classes or ())}"
 
 
 def step_labels(cells: pa.Array | pa.ChunkedArray, offsets: np.ndarray, target: Target) -> tuple[pa.ListArray, Faults]:

@@ -3,6 +3,7 @@
 Shapes: S steps of all sequences together, N sequences, F numeric features, C categorical ones, O numbers to predict.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,7 +16,7 @@ from rayrnn.data.rows import Label, lost_before, with_feature_names, with_lost
 from rayrnn.data.sources.labels import Faults, Target, first_faults, sequence_labels, step_labels
 from rayrnn.data.words import missing_numbers, present, texts_of, words
 from rayrnn.errors import DataError
-from rayrnn.wording import closest
+from rayrnn.wording import closest, listed
 
 
 @dataclass(frozen=True)
@@ -128,15 +129,16 @@ def _lost(steps: pa.Table, roles: Roles) -> dict[str, tuple[str, str]]:
 
 def check_columns(schema: pa.Schema, names: Sequence[str]) -> None:
     """Raise a DataError where a table lacks a column, or has two of its name."""
+    times = Counter(schema.names)
     for name in names:
-        if (times := schema.names.count(name)) > 1:
+        if times[name] > 1:
             raise DataError(
-                f"column {name!r} is there {times} times: give each a name of its own, leave all but one out of the "
-                "table, or leave them out of what is learned (data.ignore, or data.features without them)"
+                f"column {name!r} is there {times[name]} times: give each a name of its own, leave all but one out of "
+                "the table, or leave them out of what is learned (data.ignore, or data.features without them)"
             )
-        if name not in schema.names:
+        if not times[name]:
             raise DataError(
-                f"there is no column {name!r}; the columns are {', '.join(schema.names)}{_meant(name, schema)}"
+                f"there is no column {name!r}; the columns are {listed(schema.names)}{_meant(name, schema)}"
             )
 
 
