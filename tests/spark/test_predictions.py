@@ -7,8 +7,10 @@ import pytest
 from rayrnn_spark import sequences, to_spark
 from rayrnn_spark.source import load, sequences_of
 
+from rayrnn.data.sources.source import Wanted
 from rayrnn.prediction.predict import predictions
 from rayrnn.recipe import validate_recipe
+from tests.asked import needs
 from tests.untrained import make_run, wave, write_files
 
 STEPS = "select 's' || (id % 7) as series, id as moment, sin(id) as x, 1D as y from range(60)"
@@ -41,6 +43,7 @@ def test_a_label_that_is_missing_or_there_is_no_feature(spark: Any, label: str) 
         "label": "kind",
     }
     data: Any = validate_recipe({"name": "x", "task": "classification", "data": values}).data
-    rows = sequences_of(load(spark, data, "unanswered"), data, "classification", labelled=False).take_all()
+    wanted = Wanted(needs("classification"), labelled=False)
+    rows = sequences_of(load(spark, data, "unanswered"), data, wanted).take_all()
     assert {row["key"] for row in rows} == {f"s{number}" for number in range(7)}
     assert all("label" not in row and len(row["values"][0]) == 2 for row in rows)
