@@ -224,7 +224,8 @@ class Screen:
     def _text(self, event: RoundLearned) -> Text:
         loss = "-" if event.loss is None else f"{event.loss:.3f}"
         held_out = "" if self._held_out is None else f" held-out {self._held_out:.3f} (best {self._best:.3f})"
-        speed = event.steps / event.seconds / len(event.workers)
+        learned = sum(event.seconds - worker.evaluating_seconds for worker in event.workers)
+        speed = event.steps / learned if learned > 0 else 0.0
         share = self._averaging / self._seconds
         return Text(
             f"{event.round:>{len(str(self._rounds))}}/{self._rounds} loss {loss}{held_out}"
