@@ -342,7 +342,7 @@ def test_signs_of_life_go_on_after_any_accident(store: Store, tmp_path: Path, mo
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_run_that_is_taken_over_ends_with_an_error_and_a_checkpoint(address: str, store: Store) -> None:
     def steal() -> None:
-        if store.sizes().keys() & {"checkpoints/round-000002/MANIFEST.json"}:
+        if any(name.endswith("MANIFEST.json") for name in store.sizes()):
             put(store)
 
     with pytest.raises(RunError, match=f"taken over by {WHO}.* all of it is in {folder_for(address)}") as caught:
