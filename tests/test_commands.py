@@ -132,6 +132,7 @@ def session_of(process: int) -> int:
     return -1
 
 
+@pytest.mark.slow
 def test_neither_a_terminal_that_is_closed_nor_a_reader_that_goes_ends_a_run_under_nohup(
     tmp_path: Path, home: dict[str, str]
 ) -> None:

@@ -48,9 +48,8 @@ def test_a_run_that_dies_at_any_step_is_resumed(tmp_path: Path, how: list[str]) 
         assert end["said"] == []
 
 
-@pytest.mark.parametrize(
-    "how", [["full"], *(pytest.param([*how], marks=pytest.mark.slow) for how in (["fail"], ["full", "resumed"]))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [["full"], ["fail"], ["full", "resumed"]])
 def test_a_run_of_which_any_step_fails_is_resumed(tmp_path: Path, how: list[str]) -> None:
     for end in cut_everywhere(tmp_path, *how):
         assert_nothing_is_lost(end)  # but lines of metrics.jsonl
