@@ -1,5 +1,6 @@
 """The environment that Ray and its processes need: the token, the loopback, silence."""
 
+import getpass
 import logging
 import os
 import resource
@@ -66,6 +67,14 @@ def home() -> Path:
             "system does not know the user; set HOME to a directory where this user may write"
         )
     return path
+
+
+def user_name() -> str:
+    """The name of the user; the number, where it has no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
 
 
 def _has_token(path: Path) -> bool:

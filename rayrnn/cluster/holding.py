@@ -3,7 +3,6 @@
 There is a lock on this machine and one on the cluster's head, for another machine may have the same cluster file.
 """
 
-import getpass
 import json
 import shlex
 import socket
@@ -15,6 +14,7 @@ from contextlib import contextmanager, suppress
 from filelock import FileLock, Timeout
 
 from rayrnn.cluster.cluster_file import ClusterFile
+from rayrnn.cluster.environment import user_name
 from rayrnn.cluster.local_head import state_folder
 from rayrnn.cluster.ssh import Shell, shell_of
 from rayrnn.errors import ClusterError
@@ -141,4 +141,4 @@ def _busy(name: str, where: str) -> ClusterError:
 
 
 def _who() -> str:
-    return f"{getpass.getuser()}@{socket.gethostname()}"
+    return f"{user_name()}@{socket.gethostname()}"

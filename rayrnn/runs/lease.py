@@ -5,7 +5,6 @@ write to a store: whoever wants the lease writes it, waits, and reads again whos
 has it; the others find out before they write the next manifest, and stop. No clock is compared with another machine's.
 """
 
-import getpass
 import json
 import os
 import socket
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from rayrnn.cluster.environment import user_name
 from rayrnn.durable import replace_durably
 from rayrnn.errors import RunError, UsageError
 from rayrnn.runs.layout import LEASE, UNSENT
@@ -69,7 +69,7 @@ class Lease:
         self._lock = threading.Lock()
         self._lease = StoredLease(
             attempt=uuid.uuid4().hex,
-            user=_user()[:100],
+            user=user_name()[:100],
             host=socket.gethostname()[:200],
             process=os.getpid(),
             since=int(time.time()),
@@ -250,11 +250,3 @@ class Unsent:
 def _who(lease: StoredLease) -> str:
     since = datetime.fromtimestamp(lease.since, UTC).astimezone()
     return f"{lease.user}@{lease.host} (process {lease.process}, since {since:%Y-%m-%d %H:%M:%S %Z})"
-
-
-def _user() -> str:
-    """The name of the user; the number, where it has no name."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return str(os.getuid())
