@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from posixpath import normpath
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +17,7 @@ from pyarrow import fs
 
 from rayrnn.errors import DataError
 from rayrnn.foreign import memory_bytes
-from rayrnn.wording import closest, path_of
+from rayrnn.wording import closest, listed, path_of
 
 SCHEMES = ("s3", "gs", "hdfs", "file")
 _WILDCARD = re.compile(r"[*?\[]")
@@ -72,6 +73,11 @@ class Listing:
         """The files as the user would write them: below the current directory from there, otherwise in full."""
         here = "" if self.prefix else f"{self.here}/"
         return tuple(self.prefix + path.removeprefix(here) for path in self.paths)
+
+    @cached_property
+    def places(self) -> tuple[tuple[str, str], ...]:
+        """The same for one file, however it was written."""
+        return tuple((self.prefix, normpath(path)) for path in self.paths)
 
     def groups(self, at_least: int, *, fewest: int = 1) -> list[np.ndarray]:
         """Cut the files into runs of neighbours with `at_least` bytes each, so that one task reads many small files.
@@ -236,8 +242,7 @@ def _left_out(paths: list[str]) -> str:
     said = []
     for kind, of_it in (("link that leads nowhere", links), ("pipe, socket or device", sorted({*paths} - {*links}))):
         if of_it:
-            more = f" and {len(of_it) - 1} more" if len(of_it) > 1 else ""
-            said.append(f"a {kind}, {of_it[0]}{more}")
+            said.append(f"a {kind}, {listed(of_it, most=1)}")
     return "; ".join(said)
 
 

@@ -1,7 +1,6 @@
 """The sequences of a run, ready for the workers: read, gathered, split, their encoding fitted or found in the run."""
 
 from dataclasses import dataclass
-from posixpath import normpath
 
 import numpy as np
 import ray.data
@@ -82,8 +81,8 @@ def _also_learned(data: Data, held_out: str) -> list[str]:
     if path is None or data.source not in OWN:
         return []
     learned, kept_out = (list_files(where, endpoint=data.endpoint) for where in (path, held_out))
-    known = set(map(normpath, learned.paths))
-    both = [name for name, file in zip(kept_out.names, kept_out.paths, strict=True) if normpath(file) in known]
+    known = set(learned.places)
+    both = [name for name, place in zip(kept_out.names, kept_out.places, strict=True) if place in known]
     if not both:
         return []
     return [

@@ -78,8 +78,7 @@ def _are_among(sequences: Listing, where: str | tuple[str, ...], data: CsvData) 
         others = list_files(where, endpoint=data.endpoint)
     except DataError:  # the files that a run has learned may be gone
         return False
-    here, there = ({(one.prefix, posixpath.normpath(path)) for path in one.paths} for one in (sequences, others))
-    return here <= there
+    return set(sequences.places) <= set(others.places)
 
 
 def without_labels(sequences: Listing, data: CsvData, wanted: Wanted) -> Listing:
