@@ -78,9 +78,11 @@ def test_ctrl_c_leaves_a_checkpoint_and_the_same_command_with_resume_goes_on(
     assert last_model(tmp_path / "run") == last_model(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("stage", ["starting Ray", "starting the workers"])
+@pytest.mark.parametrize(
+    ("stage", "after"), [("starting Ray", 1.0), ("starting Ray", 2.0), ("starting the workers", 1.0)]
+)
 def test_sigterm_before_a_round_ends_as_the_user_wished_and_leaves_no_process(
-    tmp_path: Path, home: dict[str, str], stage: str
+    tmp_path: Path, home: dict[str, str], stage: str, after: float
 ) -> None:
     (tmp_path / "long.yaml").write_text(RECIPE % ("abcdefgh ijkl mnop " * 60, 3000))
     with subprocess.Popen(
@@ -89,12 +91,12 @@ def test_sigterm_before_a_round_ends_as_the_user_wished_and_leaves_no_process(
         assert process.stderr is not None
         while stage not in process.stderr.readline():
             pass
-        time.sleep(1)
+        time.sleep(after)
         started = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(signal.SIGTERM)
         said = process.stderr.read()
         assert process.wait(timeout=120) == 130, said
-    assert not psutil.wait_procs(started, timeout=20)[1]
+    assert not psutil.wait_procs(started, timeout=5)[1]
     assert "Traceback" not in said
     assert "SIGTERM received" not in said, "as Ray would tell of it"
     if stage == "starting the workers":

@@ -40,6 +40,7 @@ WHO = r"ann@gpu-7 \(process 1234, since 2023-11-1\d \d\d:\d\d:\d\d .*\)"
 def _in_haste(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, seconds in {"SETTLE": 0.3, "LOOK": 0.05, "BEAT": 0.1, "EXPIRED": 1.5}.items():
         monkeypatch.setattr(leases, f"{name}_SECONDS", seconds)
+    monkeypatch.setattr(mirror, "OWNED_SECONDS", 0.15)
 
 
 @pytest.fixture

@@ -60,7 +60,10 @@ def make_folder(purpose: str) -> str:
 
 @contextmanager
 def run_folder() -> Iterator[str]:
-    """A folder that lives as long as this block; first, what programs that were killed have left is removed."""
+    """A folder that lives as long as this block, as do the processes of a Ray that is started there.
+
+    First, what programs that were killed have left is removed.
+    """
     _sweep()
     draft = Path(make_folder("new"))
     with (draft / "lock").open("w") as lock:
@@ -70,6 +73,7 @@ def run_folder() -> Iterator[str]:
         try:
             yield str(folder)
         finally:
+            _end_quietly(folder)  # a Ray that was cut short while it started leaves agents that seek it for a minute
             shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -87,10 +91,14 @@ def _remove_unless_held(folder: Path) -> None:
     """The lock goes with the program that held it, however it ended; Ray's processes may outlive it."""
     with (folder / "lock").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # one that does not even end when it is killed must not keep anybody from starting
-        with suppress(ClusterError):
-            end_processes_of(str(folder))
+        _end_quietly(folder)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _end_quietly(folder: Path) -> None:
+    """One that does not even end when it is killed must not keep anybody from starting, nor from ending."""
+    with suppress(ClusterError):
+        end_processes_of(str(folder))
 
 
 def _changed(folder: Path) -> float:

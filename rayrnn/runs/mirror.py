@@ -17,8 +17,8 @@ from rayrnn.runs.store import Store
 
 #: between two copies of what grows without a word, logs and metrics, unless a checkpoint is due
 GROWING_SECONDS = 5.0
-#: for which a look at who owns the address is good, but for a manifest
-OWNED_SECONDS = 1.0
+#: for which a look at who owns the address is good, but for a manifest; less than a new owner waits before it writes
+OWNED_SECONDS = 0.5
 #: between two attempts at the last copies
 RETRY_SECONDS = 0.5
 #: for the last copies, at the end of the run
@@ -130,12 +130,14 @@ class Mirror:
         Raises:
             UsageError: the store lacks something of what is there now, though it has not refused it.
         """
-        self._copy(everything=True)
-        there = self._store.sizes()
-        lacking = sorted(name for name, (size, *_) in self._marks().items() if there.get(name) != size)
-        if lacking:
+        for _ in range(2):  # who had the address before may have written once more, with what it knew a moment ago
+            self._copy(everything=True)
+            there = self._store.sizes()
+            lacking = sorted(name for name, (size, *_) in self._marks().items() if there.get(name) != size)
+            if not lacking:
+                return
             self._sent = {name: mark for name, mark in self._sent.items() if name not in lacking}
-            raise UsageError(f"{self._store.address} lacks {', '.join(lacking[:3])}")
+        raise UsageError(f"{self._store.address} lacks {', '.join(lacking[:3])}")
 
     def _copy(self, *, everything: bool = False) -> None:
         """Bring the store to what the directory is now; what changes meanwhile is for the next time."""

@@ -118,6 +118,7 @@ def test_a_place_that_cannot_be_given_back_keeps_no_other_from_it(monkeypatch: p
 def test_early_workers_leave_a_cpu_of_every_node_to_those_who_read(monkeypatch: pytest.MonkeyPatch) -> None:
     run, told = Endless([]), []
     monkeypatch.setattr(worker_pool, "Solo", run)
+    wait_until(lambda: sum(worker_pool.free_places(Need(cpus=1)).values()) == 4)  # others' workers have gone
     with pool(told, most=9) as workers:
         workers.start_early(9)
         wait_until(lambda: run.started == 3)  # of four CPUs
