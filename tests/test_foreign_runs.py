@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import save as save_tensors
 
-from rayrnn.errors import RayrnnError
+from rayrnn.errors import RayrnnError, RunError
 from rayrnn.generation import Drawing, generate
 from rayrnn.remote.fetch import load_record
 from rayrnn.runs.checkpoints import newest_checkpoint
@@ -68,6 +68,21 @@ def everything(path: Path) -> list[Any]:
 
 def test_a_run_that_is_whole_loads(foreign: Path, read: list[Any]) -> None:
     assert everything(foreign) == read
+
+
+def test_a_checkpoint_of_a_network_that_orders_its_parameters_otherwise_is_refused(foreign: Path) -> None:
+    """The optimizer's moments go by that order: they would be another parameter's, in silence."""
+    run = open_run(foreign)
+    network = build_network(run.recipe, run.encoding, find_network(run.recipe))
+    checkpoint, _ = newest_checkpoint(run.checkpoints)
+    assert checkpoint is not None
+    first = next(iter(network._modules))
+    network._modules[first] = network._modules.pop(first)
+    with pytest.raises(RunError, match="makes its parameters in another order"):
+        check_checkpoint(checkpoint, network, run.recipe, where="here")
+    del checkpoint.progress["parameters"]  # as rayrnn 0.1 wrote it
+    whole = build_network(run.recipe, run.encoding, find_network(run.recipe))
+    check_checkpoint(checkpoint, whole, run.recipe, where="here")
 
 
 # Damage of any kind to any file

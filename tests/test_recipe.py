@@ -131,7 +131,8 @@ def test_a_key_that_is_there_twice_is_refused_with_its_line(tmp_path: Path) -> N
         ("model: {cell: lsmt}", r"'rnn', 'lstm', 'gru' or 'graves_lstm'"),
         ("averaging: {wire: int4}", r"'float32', 'bfloat16' or 'int8'"),
         ("model: {bidirectional: sum}", "must not see the symbol it predicts"),
-        ("name: ../outside", r'"name" is .../outside'),
+        ("name: ../outside", r'"name" is .../outside.: due is a letter or digit, then letters, digits, \. _ and -$'),
+        ("model: {network: ':Net'}", r'"model.network" is .:Net.: due is package\.module:Name, or the name'),
     ],
 )
 def test_a_mistake_is_named_with_its_file_line_and_key(yaml: str, message: str, tmp_path: Path) -> None:

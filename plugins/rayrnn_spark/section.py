@@ -6,7 +6,7 @@ import pydantic
 from pydantic import BeforeValidator, Field, PositiveInt
 
 from rayrnn.errors import RecipeError
-from rayrnn.recipe.data_sections import TableData
+from rayrnn.recipe.data_sections import TableData, spelled
 
 
 def _as_spark_writes(value: object) -> object:
@@ -40,7 +40,7 @@ class SparkData(TableData):
     #: CPUs of each executor: so many tasks at once
     cores: PositiveInt = 1
     #: memory of each executor
-    memory: str = Field("1g", pattern=r"^\d+[kmgtKMGT][bB]?$")
+    memory: Annotated[str, spelled(r"\d+[kmgtKMGT][bB]?", "a whole number and a unit, such as 512m or 4g")] = "1g"
     #: further settings of Spark by their own names
     config: dict[str, Setting] = Field(default_factory=dict)
 

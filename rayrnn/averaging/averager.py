@@ -9,6 +9,7 @@ mean: a weight, notes, the parameters encoded (compression.py), and the moments 
 Adam's or RMSProp's squares may make them negative. A round of one member encodes nothing.
 """
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -230,6 +231,12 @@ def _in_two(numbers: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     rounded = numbers.to(dtype)
     rest = (numbers - rounded.double()).nan_to_num(0.0, posinf=0.0, neginf=0.0)
     return torch.stack([rounded, rest.to(dtype)])
+
+
+def order_of(model: torch.nn.Module) -> str:
+    """A fingerprint of the order in which a model's parameters are averaged, by which flat vectors are to be read."""
+    names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()
 
 
 def flatten(tensors: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from rayrnn.errors import RecipeError
 from rayrnn.foreign import check_yaml, read_plain
-from rayrnn.recipe.data_sections import CsvData, Data, Section, StepData, TextData
+from rayrnn.recipe.data_sections import CsvData, Data, Section, StepData, TextData, spelled
 from rayrnn.recipe.sections import Averaging, Model, Training
 from rayrnn.recipe.sources import section_named
 from rayrnn.recipe.written import parse_typed, parse_yaml, write_yaml
@@ -51,7 +51,7 @@ class Recipe(Section):
     """The whole of what is learned. Where it runs is not its business (that is the cluster file)."""
 
     #: the run's name: its directory is runs/NAME unless `--out` says another
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: Annotated[str, spelled(r"[A-Za-z0-9][A-Za-z0-9._-]*", "a letter or digit, then letters, digits, . _ and -")]
     #: what the network is asked: language_model, classification, tagging, regression, or a task of a plugin's or your
     #: own, `package.module:Name`
     task: Annotated[str, pydantic.AfterValidator(_check_task)] = "language_model"

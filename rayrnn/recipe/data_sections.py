@@ -1,5 +1,6 @@
 """The recipe's `data` section: what every source of sequences can be told."""
 
+import re
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
@@ -7,6 +8,17 @@ import pydantic
 from pydantic import BeforeValidator, Field
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+def spelled(pattern: str, due: str) -> pydantic.AfterValidator:
+    """For a text key: what matches the whole of `pattern`; anything else is told what is due, in words."""
+
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise ValueError(f"due is {due}")
+        return value
+
+    return pydantic.AfterValidator(check)
 
 
 def _one_character(value: object) -> object:

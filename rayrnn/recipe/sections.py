@@ -8,7 +8,7 @@ from pydantic import Field
 
 from rayrnn.averaging.outer import RULES
 from rayrnn.models import CELLS
-from rayrnn.recipe.data_sections import Fraction, Section
+from rayrnn.recipe.data_sections import Fraction, Section, spelled
 
 if TYPE_CHECKING:
     CellName: TypeAlias = str
@@ -19,6 +19,7 @@ else:
 
 #: of rounds, steps and the like: sums of some stay whole numbers wherever they go
 Many = Annotated[int, Field(gt=0, le=10**9)]
+_NETWORK = "package.module:Name, or the name that a package gave its network"
 #: seconds; no clock of the system takes many more
 Seconds = Annotated[float, Field(gt=0, le=10**7)]
 
@@ -42,7 +43,7 @@ class Model(Section):
     pooling: Literal["last", "mean", "max"] = "last"
     #: a network of your own in the place of all of the above: `package.module:Name`, or the name that a package gave it
     #: (entry points of the group `rayrnn.networks`)
-    network: str | None = Field(None, pattern=r"^[A-Za-z_][\w.-]*(:[A-Za-z_][\w.]*)?$")
+    network: Annotated[str, spelled(r"[A-Za-z_][\w.-]*(:[A-Za-z_][\w.]*)?", _NETWORK)] | None = None
     #: what `network` is called with, beside the sizes that the data gives
     options: dict[str, Any] = Field(default_factory=dict)
 

@@ -195,7 +195,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         model=_tensors(path, "model.safetensors", files),
         outer=_tensors(path, "outer.safetensors", files),
         optimizers=tuple(_tensors(path, states[number], files) for number in sorted(states)),
-        progress=progress.model_dump(),
+        progress=progress.model_dump(exclude_unset=True),
         workers=tuple(sorted(states)),
     )
 

@@ -164,6 +164,8 @@ class StoredProgress(Stored):
     evaluations_without_better: Count
     broken_rounds: Count
     reason: Literal["", "finished", "interrupted", "no better", "broken"]
+    #: the order of the network's parameters, by which other files of the checkpoint go; rayrnn 0.1 did not tell it
+    parameters: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] = ""
 
     @pydantic.model_validator(mode="after")
     def _fits_together(self) -> "StoredProgress":

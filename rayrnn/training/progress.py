@@ -83,6 +83,7 @@ class Progress:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Progress":
-        """What `to_json` gave."""
+        """What `to_json` gave, and what a checkpoint has beside it."""
+        known = {name: value for name, value in values.items() if name in cls.__dataclass_fields__}
         best = values["best_loss"]
-        return cls(**(values | {"best_loss": math.inf if best is None else best}))
+        return cls(**(known | {"best_loss": math.inf if best is None else best}))

@@ -12,7 +12,7 @@ import ray
 import torch
 from ray.actor import ActorHandle
 
-from rayrnn.averaging.averager import Averager
+from rayrnn.averaging.averager import Averager, order_of
 from rayrnn.averaging.optimizer_state import reset_state
 from rayrnn.data.encoding import Encoding
 from rayrnn.data.order import Stream, make_plan, shared_out
@@ -119,10 +119,15 @@ def check_checkpoint(checkpoint: Checkpoint, network: torch.nn.Module, recipe: R
     """See whether workers of this network and recipe can go on from a checkpoint.
 
     Raises:
-        RunError: it has other tensors; names the file and the tensor.
+        RunError: it has other tensors, names the file and the tensor; or the same in another order.
     """
     averager = make_averager(network, make_optimizer(network, recipe.training), recipe)
     check_tensors(checkpoint.model, network.state_dict(), where=f"{where}/model.safetensors")
+    if checkpoint.progress.get("parameters", order_of(network)) != order_of(network):
+        raise RunError(
+            f"{where} cannot be gone on from: it is of a network that makes its parameters in another order, and the "
+            "optimizer's state goes by the order; make them in that order again"
+        )
     check_tensors(checkpoint.outer, averager.outer.state(), where=f"{where}/outer.safetensors")
     if not checkpoint.optimizers:
         raise RunError(f"{where} cannot be used: it has no state of a worker, optimizer-000.safetensors")
@@ -332,7 +337,8 @@ class Worker:
     def _state(self) -> dict[str, Any]:
         """What all members have in common."""
         outer = self._averager.outer.state()
-        return {"model": self._weights(), "outer": outer, "progress": self._progress.to_json()}
+        progress = self._progress.to_json() | {"parameters": order_of(self._model)}
+        return {"model": self._weights(), "outer": outer, "progress": progress}
 
     def _load(self, state: dict[str, Any]) -> None:
         self._model.load_state_dict(state["model"])
