@@ -64,7 +64,7 @@ def construct(make: Callable[..., object], form: Form, options: Mapping[str, Any
         ) from None
     try:
         network = make(**arguments)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise RecipeError(f"model.network {name} cannot be made: {_told(error)}") from error
     if not isinstance(network, nn.Module):
         raise RecipeError(f"model.network {name} made {network!r:.200}; a torch.nn.Module is expected")
@@ -224,7 +224,7 @@ class _Check:
     def _call(self, inputs: torch.Tensor, state: Any, mask: torch.Tensor) -> tuple[torch.Tensor, Any]:
         try:
             returned = self._network(inputs, state, mask)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             shapes = f"inputs {_shape(inputs)}, mask {_shape(mask)} and {'a' if state is not None else 'no'} state"
             raise self._fault(f"{_told(error)}, for {shapes}", "answers and a state") from error
         if not isinstance(returned, tuple | list) or len(returned) != 2:
@@ -255,7 +255,7 @@ class _Check:
             raise self._fault("answers that no gradient flows through", "answers that depend on the parameters")
         try:
             told.float().square().sum().backward()  # type: ignore[no-untyped-call]
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise self._fault(f"{_told(error)}, in backward()", "gradients") from error
         for key, value in self._network.named_parameters():
             if value.grad is not None and (value.grad.is_sparse or not value.grad.isfinite().all()):
@@ -311,7 +311,7 @@ def _shown(arguments: Mapping[str, Any]) -> str:
     return ", ".join(f"{key}={value}" for key, value in arguments.items())
 
 
-def _told(error: Exception) -> str:
+def _told(error: Exception | SystemExit) -> str:
     """What an error of the user's code says, and where it was raised."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if "/torch/" not in frame.filename and frame.filename != __file__]

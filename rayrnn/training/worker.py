@@ -89,6 +89,8 @@ def train_worker(config: dict[str, Any]) -> None:
         worker.train()
     except Replaced:
         pass  # the run goes on without this process, as it has for a while
+    except SystemExit as error:  # Ray would take it for the end of the work
+        raise RuntimeError(f"the code that this run was given called sys.exit({error.code!r})") from error
     except RayrnnError as error:
         outbox.put(Failed(number, error))
     outbox.finish()

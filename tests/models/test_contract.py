@@ -1,6 +1,7 @@
 """A network that does not keep the contract is told what came and what was expected, before anything is learned."""
 
 import random
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -195,6 +196,15 @@ class ExtraState(Good):
         pass
 
 
+class Exits(nn.Module):
+    def __init__(self, num_inputs: int, num_outputs: int) -> None:
+        super().__init__()
+        self.out = nn.Linear(num_inputs, num_outputs)
+
+    def forward(self, inputs: torch.Tensor, state: Any, mask: torch.Tensor) -> Any:
+        sys.exit(4)
+
+
 class SparseGradient(nn.Module):
     def __init__(self, num_inputs: int, num_outputs: int) -> None:
         super().__init__()
@@ -222,6 +232,7 @@ def check(network: Callable[..., object], form: Form = NUMBERS, **more: bool) ->
         (NanAnswers, r"answers that are not finite"),
         (NanGradient, r"the gradient of .* is not finite"),
         (Raises, r"it raised KeyError: 'hidden' \(.*test_contract\.py:\d+\), for inputs float32 \[3, 5, 3\]"),
+        (Exits, r"it raised SystemExit: 4 \(.*test_contract\.py:\d+\)"),
         (NeedsState, r"it raised TypeError: .*'NoneType'.* and no state"),
         (TakesNoMask, r"it raised TypeError: .*takes 3 positional arguments but 4 were given"),
         (MixesRows, r"a row's answers changed with the other rows of its minibatch \(by up to"),
@@ -276,6 +287,7 @@ def test_a_state_must_carry_what_segments_need() -> None:
         (nn.Linear, {}, r"cannot be called with num_inputs=3, num_outputs=4 .*missing a required argument"),
         (lambda num_inputs, num_outputs: [num_inputs], {}, r"made \[3\]; a torch\.nn\.Module is expected"),
         (lambda num_inputs, num_outputs: 1 // 0, {}, r"cannot be made: it raised ZeroDivisionError"),
+        (lambda num_inputs, num_outputs: sys.exit(3), {}, r"cannot be made: it raised SystemExit: 3"),
     ],
 )
 def test_what_cannot_be_made_is_told(network: Callable[..., object], options: dict[str, Any], words: str) -> None:
