@@ -64,7 +64,7 @@ FLOOR_PLAN = """
     rayrnn.training.train_actor
     rayrnn.training.channel rayrnn.training.coordinator rayrnn.training.gloo rayrnn.training.notes
     rayrnn.training.summary rayrnn.training.train_internals
-    rayrnn.training.failures rayrnn.training.group rayrnn.training.screen
+    rayrnn.training.failures rayrnn.training.group rayrnn.training.learner rayrnn.training.screen
     rayrnn.training.recorder rayrnn.training.worker
     rayrnn.training.worker_pool
     rayrnn.training.driver

@@ -20,8 +20,8 @@ from rayrnn.runs.checkpoints import newest_checkpoint
 from rayrnn.runs.directory import open_run
 from rayrnn.runs.model import build_network, find_network, load_network
 from rayrnn.training.driver import train
+from rayrnn.training.learner import check_checkpoint
 from rayrnn.training.screen import curve
-from rayrnn.training.worker import check_checkpoint
 from tests.training.recipes import small
 
 Damage = Callable[[Path], None]

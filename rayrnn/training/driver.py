@@ -33,6 +33,7 @@ from rayrnn.terminal import Terminal
 from rayrnn.training.channel import Inbox
 from rayrnn.training.coordinator import start_coordinator
 from rayrnn.training.failures import Strikes, broken, headless, interrupted, nodeless, unexpected, without_a_word
+from rayrnn.training.learner import WorkerSpec, check_checkpoint
 from rayrnn.training.messages import (
     CheckpointPart,
     Evaluated,
@@ -54,7 +55,6 @@ from rayrnn.training.progress import Progress
 from rayrnn.training.recorder import Recorder
 from rayrnn.training.screen import Reporter, Screen
 from rayrnn.training.summary import Summary, outline_of
-from rayrnn.training.worker import WorkerSpec, check_checkpoint
 from rayrnn.training.worker_pool import WorkerPool
 
 POLL_SECONDS = 0.1

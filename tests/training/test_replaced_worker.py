@@ -7,8 +7,9 @@ import ray
 from rayrnn.data.prepare import prepare
 from rayrnn.training.channel import Inbox
 from rayrnn.training.coordinator import start_coordinator
+from rayrnn.training.learner import WorkerSpec
 from rayrnn.training.messages import Event, Failed, Member, Report, RoundLearned
-from rayrnn.training.worker import WorkerSpec, train_worker
+from rayrnn.training.worker import train_worker
 from tests.training.recipes import small
 
 ENDLESS = 10**6

@@ -1,0 +1,287 @@
+"""Learning against the number of workers, without a cluster.
+
+    python benchmarks/scaling.py run GRID.yaml --out RESULTS.jsonl [--jobs 2] [--set KEY=VALUE ...]
+    python benchmarks/scaling.py table RESULTS.jsonl [--reach LOSS]
+
+N workers are simulated in one process, one after the other: each is the Learner of rayrnn's own workers, learns the
+minibatches that it would learn in a run, and averages with rayrnn's own Averager. A round takes the time of one worker
+where each has a machine, so rounds stand for time. tests/training/test_simulation.py compares two simulated workers
+with two real ones, bit for bit.
+
+A grid names a recipe, settings of all its cases, numbers of workers, seeds, and rules: a name and settings each.
+A result is one JSON line a case; a case that is there already is not learned again.
+"""
+
+import argparse
+import hashlib
+import itertools
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+import yaml
+
+from rayrnn.cluster.connection import connect
+from rayrnn.data.prepare import prepare
+from rayrnn.recipe import Recipe, load_recipe
+from rayrnn.runs.model import find_network
+from rayrnn.training.learner import Learned, Learner, WorkerSpec
+from rayrnn.training.notes import Average, held_out_loss
+
+#: what does not change what is learned
+ASIDE = {"name", "checkpoint_every"}
+
+
+class SimulatedGroup:
+    """One member of a group whose other members are threads of this process."""
+
+    def __init__(self, rank: int, slots: list[torch.Tensor | None], barrier: threading.Barrier) -> None:
+        self.rank = rank
+        self.size = len(slots)
+        self.numbers = list(range(len(slots)))
+        self._slots = slots
+        self._barrier = barrier
+
+    def open_round(self) -> None:
+        """Nobody is ever lost here."""
+
+    def sum(self, flat: torch.Tensor) -> bool:
+        """Add up over the members in the order of their ranks, in place."""
+        parts = self.gather(flat)
+        total = parts[0]
+        for part in parts[1:]:
+            total = total + part
+        flat.copy_(total)
+        return True
+
+    def gather(self, own: torch.Tensor) -> list[torch.Tensor]:
+        """What each member passes, in rank order."""
+        self._slots[self.rank] = own.clone()
+        self._barrier.wait()
+        parts = [part for part in self._slots if part is not None]
+        self._barrier.wait()
+        return parts
+
+
+@dataclass
+class Simulation:
+    """N replicas that learn one after the other and average together."""
+
+    spec: WorkerSpec
+    num_workers: int
+    #: round, held-out loss
+    curve: list[tuple[int, float]] = field(default_factory=list)
+    #: over all workers
+    steps: int = 0
+    updates: int = 0
+    #: what each worker hands in a round
+    num_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        self.learners: list[Learner] = []
+        #: torch's global random state, as each replica's own process would have it
+        self._chance: list[torch.Tensor] = []
+        for number in range(self.num_workers):
+            self.learners.append(Learner(self.spec, number, torch.device("cpu")))
+            self._chance.append(torch.get_rng_state())
+        slots: list[torch.Tensor | None] = [None] * self.num_workers
+        barrier = threading.Barrier(self.num_workers)
+        self._groups = [SimulatedGroup(rank, slots, barrier) for rank in range(self.num_workers)]
+
+    def learn(self, tell: Callable[[int, float], None] = lambda number, loss: None) -> None:
+        """Learn all rounds of the recipe, or until the loss is no number any more."""
+        first = self.learners[0]
+        every = self.spec.recipe.training.evaluate_every
+        with ThreadPoolExecutor(self.num_workers) as threads:
+            while not first.progress.reason:
+                learned = [self._learn_alone(rank) for rank in range(self.num_workers)]
+                averages = list(threads.map(_average, self.learners, self._groups, learned))
+                self._count(averages[0])
+                if len(self.spec.held_out) and first.progress.evaluation_due(every=every):
+                    loss = held_out_loss({0: first.evaluate(0, 1)})
+                    for learner in self.learners:
+                        learner.note_evaluation(loss)
+                    self.curve.append((first.progress.round, loss))
+                    tell(*self.curve[-1])
+        for learner in self.learners:
+            learner.close()
+
+    def _learn_alone(self, rank: int) -> Learned:
+        torch.set_rng_state(self._chance[rank])
+        learned = self.learners[rank].learn(rank, self.num_workers)
+        self._chance[rank] = torch.get_rng_state()
+        return learned
+
+    def _count(self, average: Average) -> None:
+        notes = average.notes.values()
+        self.steps += int(sum(note.steps for note in notes))
+        self.updates += int(max(note.updates for note in notes))
+        self.num_bytes = average.num_bytes
+
+
+def _average(learner: Learner, group: SimulatedGroup, learned: Learned) -> Average:
+    return learner.average(group, learned)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One of a grid's."""
+
+    rule: str
+    workers: int
+    seed: int
+    recipe: Recipe
+
+    @property
+    def key(self) -> str:
+        """The same for all that learn the same."""
+        values = {"recipe": _without(self.recipe.model_dump(mode="json"), ASIDE), "workers": self.workers}
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _without(values: Any, names: set[str]) -> Any:
+    if isinstance(values, dict):
+        return {name: _without(value, names) for name, value in values.items() if name not in names}
+    return values
+
+
+def cases_of(grid: dict[str, Any], settings: list[str]) -> Iterator[Case]:
+    """Every rule with every number of workers and every seed; those of few workers first."""
+    common = [*map(str, grid.get("settings", [])), *settings]
+    for seed, workers, (rule, own) in itertools.product(
+        grid.get("seeds", [12345]), sorted(grid["workers"]), grid["rules"].items()
+    ):
+        only = grid.get("only", {}).get(rule, grid["workers"])
+        if workers in only:
+            chosen = [*common, *(own or []), f"averaging.workers={workers}", f"seed={seed}"]
+            yield Case(rule, workers, seed, load_recipe(grid["recipe"], chosen))
+
+
+@ray.remote(num_cpus=1)
+def learn(case: Case, spec: WorkerSpec) -> dict[str, Any]:
+    """One case, in a process of its own with one thread."""
+    torch.set_num_threads(case.recipe.averaging.cpus_per_worker)
+    started = time.monotonic()
+    simulation = Simulation(spec, case.workers)
+    simulation.learn()
+    return {
+        "key": case.key,
+        "rule": case.rule,
+        "workers": case.workers,
+        "seed": case.seed,
+        "recipe": case.recipe.name,
+        "rounds": case.recipe.averaging.rounds,
+        "batch_size": case.recipe.training.batch_size,
+        "frequency": case.recipe.averaging.frequency,
+        "learning_rate": case.recipe.training.learning_rate,
+        "optimizer": case.recipe.training.optimizer,
+        "outer": case.recipe.averaging.outer,
+        "outer_learning_rate": case.recipe.averaging.outer_learning_rate,
+        "outer_momentum": case.recipe.averaging.outer_momentum,
+        "optimizer_state": case.recipe.averaging.optimizer_state,
+        "bytes_a_round": simulation.num_bytes,
+        "steps": simulation.steps,
+        "updates_a_worker": simulation.updates,
+        "seconds": round(time.monotonic() - started, 1),
+        "curve": simulation.curve,
+    }
+
+
+def run(options: argparse.Namespace) -> None:
+    """Learn what is not there yet."""
+    grid = yaml.safe_load(options.grid.read_text(encoding="utf-8"))
+    there = {line["key"] for line in results(options.out)}
+    due = {case.key: case for case in cases_of(grid, options.set) if case.key not in there}
+    print(f"{len(due)} cases to learn, {len(there)} in {options.out}", flush=True)
+    if not due:
+        return
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    with connect("local", num_cpus=options.jobs):
+        waiting = list(due.values())
+        specs: dict[str, WorkerSpec] = {}
+        running: list[ray.ObjectRef] = []
+        while waiting or running:
+            while waiting and len(running) < options.jobs:
+                case = waiting.pop(0)
+                running.append(learn.remote(case, _spec(case, specs)))
+            (done,), running = ray.wait(running)
+            result = ray.get(done)
+            with options.out.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(result) + "\n")
+            print(_told(result), flush=True)
+
+
+def _spec(case: Case, specs: dict[str, WorkerSpec]) -> WorkerSpec:
+    """What a case learns; the data is read once for all that read it alike."""
+    recipe = case.recipe
+    key = recipe.data.model_dump_json() + str(recipe.seed)
+    if key not in specs:
+        prepared = prepare(recipe)
+        specs[key] = WorkerSpec(recipe, prepared.encoding, prepared.training, prepared.held_out, find_network(recipe))
+    known = specs[key]
+    return WorkerSpec(recipe, known.encoding, known.training, known.held_out, known.own)
+
+
+def results(path: Path) -> list[dict[str, Any]]:
+    """What has been learned so far."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+def reached(line: dict[str, Any], loss: float) -> float | None:
+    """The rounds to a held-out loss, between two evaluations by a straight line; None for a run that never had it."""
+    before: tuple[int, float] | None = None
+    for number, found in line["curve"]:
+        if found <= loss:
+            if before is None or before[1] <= found:
+                return float(number)
+            return before[0] + (number - before[0]) * (before[1] - loss) / (before[1] - found)
+        before = (number, found)
+    return None
+
+
+def table(options: argparse.Namespace) -> None:
+    """Print every case's best loss, and the rounds to a loss."""
+    lines = sorted(results(options.results), key=lambda line: (line["workers"], line["rule"], line["rounds"]))
+    for line in lines:
+        print(_told(line) + (f"  rounds to {options.reach}: {reached(line, options.reach)}" if options.reach else ""))
+
+
+def _told(line: dict[str, Any]) -> str:
+    best = min((loss for _, loss in line["curve"]), default=float("nan"))
+    return (
+        f"{line['workers']:3} workers  {line['rule']:28} rate {line['learning_rate']:<8g} "
+        f"batch {line['batch_size']:<3} x {line['frequency']:<3} "
+        f"rounds {line['rounds']:<5} seed {line['seed']:<6} held-out {best:.4f} "
+        f"({line['seconds']:.0f} s)"
+    )
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True)
+    learned = commands.add_parser("run", help="learn the cases of a grid")
+    learned.add_argument("grid", type=Path)
+    learned.add_argument("--out", type=Path, required=True)
+    learned.add_argument("--jobs", type=int, default=2, help="cases at once, a CPU each")
+    learned.add_argument("--set", action="append", default=[], help="further settings of all recipes")
+    learned.set_defaults(run=run)
+    shown = commands.add_parser("table", help="what has been learned")
+    shown.add_argument("results", type=Path)
+    shown.add_argument("--reach", type=float)
+    shown.set_defaults(run=table)
+    options = parser.parse_args()
+    options.run(options)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,213 @@
+"""One replica of the network and its way through the rounds, with whatever group it averages; Ray is not needed here.
+
+A worker of a run (rayrnn/training/worker.py) is one in a process of its own; benchmarks/scaling.py has many in one.
+"""
+
+import functools
+from dataclasses import astuple, dataclass
+from typing import Any, Protocol
+
+import torch
+
+from rayrnn.averaging import averager
+from rayrnn.averaging.averager import Averager, order_of
+from rayrnn.averaging.optimizer_state import reset_state
+from rayrnn.data.encoding import Encoding
+from rayrnn.data.order import Stream, make_plan, shared_out
+from rayrnn.data.sequences import Part
+from rayrnn.errors import RunError
+from rayrnn.models.own import OwnNetwork
+from rayrnn.recipe import Recipe, task_of
+from rayrnn.runs.checkpoints import Checkpoint, Tensors
+from rayrnn.runs.model import build_network, check_tensors
+from rayrnn.training.loop import (
+    Evaluation,
+    LearningSettings,
+    Work,
+    evaluate,
+    learn_alone,
+    learning_rate,
+    make_optimizer,
+    task_to_learn,
+)
+from rayrnn.training.notes import Average, Notes, write_notes
+from rayrnn.training.progress import Progress
+
+
+@dataclass(frozen=True)
+class WorkerSpec:
+    """What a run's workers learn, the same for each of them."""
+
+    recipe: Recipe
+    encoding: Encoding
+    training: Part
+    held_out: Part
+    #: the network of the user's own, where the recipe names one
+    own: OwnNetwork | None = None
+
+
+class Group(averager.Group, Protocol):
+    """Those who average together, by their numbers too."""
+
+    @property
+    def numbers(self) -> list[int]:
+        """The members' numbers in the order of their ranks."""
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What one replica has done alone in a round."""
+
+    work: Work
+    learning_rate: float
+    #: where the next round's minibatches begin
+    next_cursor: int
+
+
+class Learner:
+    """One model replica.
+
+    Args:
+        number: of its worker; dropout differs from number to number, the first values do not.
+    """
+
+    def __init__(self, spec: WorkerSpec, number: int, device: torch.device) -> None:
+        recipe = spec.recipe
+        self._spec = spec
+        self._number = number
+        self._recipe = recipe
+        self.progress = Progress()
+        self.task = task_of(recipe)
+        torch.manual_seed(recipe.seed)
+        self.model = build_network(recipe, spec.encoding, spec.own).to(device)
+        self._optimizer = make_optimizer(self.model, recipe.training)
+        self._averager = make_averager(self.model, self._optimizer, recipe)
+        self._learned_task = task_to_learn(recipe, spec.encoding, device)
+        self._settings = LearningSettings.of(recipe.training)
+        self._collate = functools.partial(self.task.minibatch, encoding=spec.encoding)
+        self._stream = Stream(
+            spec.training,
+            self._collate,
+            make_plan(spec.training, batch_size=recipe.training.batch_size, seed=recipe.seed),
+            frequency=recipe.averaging.frequency,
+            ahead=recipe.training.prefetch,
+        )
+        torch.manual_seed(recipe.seed + 1 + number)
+
+    def restore(self, checkpoint: Checkpoint | None) -> None:
+        """Go on from a checkpoint; at the same number of workers exactly as if it had never stopped."""
+        if checkpoint is not None:
+            self.load({"model": checkpoint.model, "outer": checkpoint.outer, "progress": checkpoint.progress})
+            state, borrowed = checkpoint.state_for(self._number)
+            self._averager.load_own_state(state, borrowed=borrowed)
+        self.progress = self.progress.resumed(rounds=self._recipe.averaging.rounds)
+
+    def learn(self, rank: int, size: int) -> Learned:
+        """Learn alone what member `rank` of `size` learns in this round."""
+        rate = learning_rate(self._recipe.training, self.progress.round, self._recipe.averaging.rounds)
+        for parameters in self._optimizer.param_groups:
+            parameters["lr"] = rate
+        share = self._stream.share(self.progress.cursor, rank, size)
+        work = learn_alone(
+            self.model, self._optimizer, share.minibatches, task=self._learned_task, settings=self._settings
+        )
+        return Learned(work, rate, share.next_cursor)
+
+    def average(self, group: Group, learned: Learned, *, stop: bool = False, leaving: bool = False) -> Average:
+        """Agree with the members on one model, and on how far they have come.
+
+        Args:
+            stop: this worker was told that the user wants to stop.
+            leaving: its node is about to go.
+        """
+        work = learned.work
+        own = write_notes(work, stop=stop, leaving=leaving)
+        weight = 0.0 if work.broken_at else float(work.steps)
+        found = self._averager.average(group, weight=weight, notes=astuple(own))
+        if work.broken_at:
+            reset_state(self._optimizer)
+        notes = [Notes(*row) for row in found.notes.tolist()]
+        average = Average(dict(zip(group.numbers, notes, strict=True)), found.num_bytes)
+        self.progress = self.progress.after(
+            cursor=learned.next_cursor,
+            broken=[note.broken_at > 0 for note in notes],
+            stop=average.stop,
+            rounds=self._recipe.averaging.rounds,
+        )
+        return average
+
+    def evaluate(self, rank: int, size: int) -> Evaluation:
+        """Evaluate this member's share of what is held out."""
+        share = shared_out(
+            self._spec.held_out,
+            self._collate,
+            rank=rank,
+            size=size,
+            batch_size=self._recipe.training.batch_size,
+            ahead=self._recipe.training.prefetch,
+        )
+        return evaluate(self.model, share, task=self.task, truncate=self._settings.truncate)
+
+    def note_evaluation(self, loss: float) -> None:
+        """Remember how this round's model did on all that is held out."""
+        self.progress = self.progress.after_evaluation(loss, early_stopping=self._recipe.training.early_stopping)
+
+    def own_state(self) -> Tensors:
+        """What only this replica has; see `Averager.own_state`."""
+        return self._averager.own_state()
+
+    def state(self) -> dict[str, Any]:
+        """What all members have in common."""
+        progress = self.progress.to_json() | {"parameters": order_of(self.model)}
+        return {"model": self.weights(), "outer": self._averager.outer.state(), "progress": progress}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take over what `state` of another member gave."""
+        self.model.load_state_dict(state["model"])
+        self._averager.take_over(state["outer"])
+        self.progress = Progress.from_json(state["progress"])
+
+    def weights(self) -> Tensors:
+        """A copy of the model's tensors."""
+        return {name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
+
+    def close(self) -> None:
+        """End the preparation of minibatches."""
+        self._stream.close()
+
+
+def make_averager(model: torch.nn.Module, optimizer: torch.optim.Optimizer, recipe: Recipe) -> Averager:
+    """What a recipe's workers average with."""
+    return Averager(
+        model,
+        optimizer,
+        outer=recipe.averaging.outer,
+        outer_learning_rate=recipe.averaging.outer_learning_rate,
+        outer_momentum=recipe.averaging.outer_momentum,
+        optimizer_state=recipe.averaging.optimizer_state,
+        wire=recipe.averaging.wire,
+    )
+
+
+def check_checkpoint(checkpoint: Checkpoint, network: torch.nn.Module, recipe: Recipe, *, where: str) -> None:
+    """See whether workers of this network and recipe can go on from a checkpoint.
+
+    Raises:
+        RunError: it has other tensors, names the file and the tensor; or the same in another order.
+    """
+    averager = make_averager(network, make_optimizer(network, recipe.training), recipe)
+    check_tensors(checkpoint.model, network.state_dict(), where=f"{where}/model.safetensors")
+    if checkpoint.progress.get("parameters", order_of(network)) != order_of(network):
+        raise RunError(
+            f"{where} cannot be gone on from: it is of a network that makes its parameters in another order, and the "
+            "optimizer's state goes by the order; make them in that order again"
+        )
+    check_tensors(checkpoint.outer, averager.outer.state(), where=f"{where}/outer.safetensors")
+    if not checkpoint.optimizers:
+        raise RunError(f"{where} cannot be used: it has no state of a worker, optimizer-000.safetensors")
+    due = averager.own_state()
+    for number, state in zip(checkpoint.numbers, checkpoint.optimizers, strict=True):
+        # what encoding has lost is taken where it is there
+        needed = {name: value for name, value in due.items() if name != "residual" or name in state}
+        found = {name: value for name, value in state.items() if name != "residual" or name in due}
+        check_tensors(found, needed, where=f"{where}/optimizer-{number:03d}.safetensors")
