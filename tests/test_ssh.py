@@ -14,7 +14,7 @@ from rayrnn.cluster.host_keys import accepted_file, known_keys, write_checking_s
 from rayrnn.cluster.on_host import facts
 from rayrnn.cluster.ray_internals import ssh_options
 from rayrnn.cluster.ssh import UntrustedHost, accept_new_hosts
-from rayrnn.errors import ClusterError, RunError
+from rayrnn.errors import ClusterError, RunError, UsageError
 from rayrnn.recipe import validate_recipe
 from rayrnn.remote.fetch import Fetcher, Record
 from rayrnn.remote.follow import ask
@@ -88,6 +88,13 @@ def test_the_reason_of_a_run_that_has_left_nothing_to_fetch_is_told(host: SshHos
     ScreenLog(there / "screen.jsonl").end(RunError("the reason"))
     with pytest.raises(RunError, match="the reason"):
         follow_run("run", host.cluster)
+
+
+def test_of_a_run_that_was_trained_here_it_is_said_where_its_words_are(tmp_path: Path) -> None:
+    run = create_run(tmp_path / "run")
+    run.write_recipe(validate_recipe({"name": "small", "data": {"text": "abcabc", "length": 3}}))
+    with pytest.raises(UsageError, match=rf"rounds are in {run.path}/metrics\.jsonl, and what Ray said in {run.log}"):
+        follow_run(str(run.path))
 
 
 def test_a_host_whose_key_is_not_known_is_shown_and_accepted_once(host: SshHost) -> None:

@@ -19,7 +19,7 @@ from rayrnn.remote.job import PID, SPEC, WORK, JobSpec
 from rayrnn.remote.screen_log import Word, show, summary_of
 from rayrnn.remote.upload import OUTSIDE, Upload, gather
 from rayrnn.runs.directory import Run, create_run, has_run, open_run, taken
-from rayrnn.runs.layout import RECIPE, SCREEN, refuse_links
+from rayrnn.runs.layout import METRICS, RECIPE, SCREEN, refuse_links
 from rayrnn.stop_signals import stop_requests
 from rayrnn.terminal import Terminal
 from rayrnn.training.screen import Screen
@@ -88,7 +88,10 @@ def follow_run(run: str, file: Path | None, *, trust: bool = False, console: Con
         here = open_run(run, trust=trust)
         record = load_record(here)
         if record is None:
-            raise UsageError(f"{run} was trained on this machine: what was said is in {here.log}")
+            raise UsageError(
+                f"{run} was trained on this machine, not on a cluster: its rounds are in {here.path / METRICS}, "
+                f"and what Ray said in {here.log}"
+            )
         file = file or record.file()
         if file is None:
             raise UsageError(

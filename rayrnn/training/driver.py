@@ -345,7 +345,7 @@ class Driver:
                 self._recorder.log(f"worker {event.worker} starts again: {event.detail}\n")
                 self._count(event)
             case NoRoom():
-                self._screen.warn(f"worker {event.worker} waits: no host has room for it; `rayrnn status` says why")
+                self._screen.warn(f"worker {event.worker} waits for room on a host; `rayrnn status` says what is free")
             case Stumbled():
                 self._recorder.log(f"the thread {event.thread!r} begins again: {event.detail}\n")
             case _:

@@ -239,7 +239,9 @@ class Screen:
 def _workers(averaging: Averaging, outline: Outline) -> str:
     now = outline.num_workers
     bounds = "" if averaging.fewest == averaging.most else f" (of {averaging.fewest} to {averaging.most})"
-    return f"{now}{bounds}, {counted(outline.num_training // now, 'sequence')} each an epoch"
+    each = outline.num_training // now
+    share = f"{counted(each, 'sequence')} each" if each else counted(outline.num_training, "sequence")
+    return f"{now}{bounds}, {share} an epoch"
 
 
 def summary_rows(recipe: Recipe, summary: Summary) -> dict[str, str]:
