@@ -94,7 +94,7 @@ def test_of_a_run_that_was_trained_here_it_is_said_where_its_words_are(tmp_path:
     run = create_run(tmp_path / "run")
     run.write_recipe(validate_recipe({"name": "small", "data": {"text": "abcabc", "length": 3}}))
     with pytest.raises(UsageError, match=rf"rounds are in {run.path}/metrics\.jsonl, and what Ray said in {run.log}"):
-        follow_run(str(run.path))
+        follow_run(str(run.path), None)
 
 
 def test_a_host_whose_key_is_not_known_is_shown_and_accepted_once(host: SshHost) -> None:
