@@ -68,6 +68,7 @@ def sequences(
     categorical: Sequence[str] = (),
     ignore: Sequence[str] = (),
     label: str | None = None,
+    missing: Sequence[str] = (),
     task: str = "classification",
 ) -> ray.data.Dataset:
     """Take a DataFrame's sequences over into Ray, where they outlive Spark: `rayrnn.train(recipe, data=...)`.
@@ -86,6 +87,7 @@ def sequences(
         categorical: those of the features that hold words (one row a sequence: columns of lists of words).
         ignore: one row a step: columns that are no features even without a word on features.
         label: the label's column.
+        missing: words that stand where there is no value, such as `NA`.
         task: what the labels of steps are for: one class a sequence (classification), one a step (tagging), or numbers.
 
     Returns:
@@ -105,6 +107,7 @@ def sequences(
         categorical=tuple(categorical),
         ignore=tuple(ignore),
         label=label,
+        missing=tuple(missing),
     )
     return sequences_of(frame, columns, Wanted(task_named(task).needs(Choices())))
 

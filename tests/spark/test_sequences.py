@@ -51,6 +51,14 @@ def test_only_the_named_features_are_learned(spark: Any) -> None:
     assert rows_of(chosen)[1]["values"][:2] == [[1.0], [6.0]]
 
 
+def test_words_that_stand_where_there_is_no_value_are_none(spark: Any) -> None:
+    steps = spark.sql(STEPS)
+    taken = sequences(
+        steps, key="series", order_by="moment", features=["first"], label="word", missing=["w1"], task="tagging"
+    )
+    assert rows_of(taken, "tagging")[2]["label"][:3] == ["w2", None, "w0"]
+
+
 def test_labels_of_steps_serve_tagging_and_regression(spark: Any) -> None:
     steps = spark.sql(STEPS)
     tagged = sequences(steps, key="series", order_by="moment", features=["first"], label="word", task="tagging")
