@@ -22,7 +22,8 @@ FLOOR_PLAN = """
     rayrnn.models.graves_lstm rayrnn.models.own rayrnn.models.state
     rayrnn.averaging.optimizer_state rayrnn.averaging.outer
     rayrnn.models.cells rayrnn.averaging.compression rayrnn.data.arrow_lists rayrnn.data.vocabulary
-    rayrnn.models.contract rayrnn.models.network rayrnn.averaging.averager rayrnn.data.narrowing rayrnn.data.words
+    rayrnn.models.contract rayrnn.models.network rayrnn.averaging.averager
+    rayrnn.data.content rayrnn.data.narrowing rayrnn.data.words
     rayrnn.data.rows
     rayrnn.data.encoding
     rayrnn.data.batches
@@ -58,7 +59,7 @@ FLOOR_PLAN = """
     rayrnn.runs.schema
     rayrnn.runs.checkpoints rayrnn.runs.store
     rayrnn.runs.directory rayrnn.runs.lease
-    rayrnn.runs.mirror rayrnn.runs.model
+    rayrnn.runs.mirror rayrnn.runs.model rayrnn.runs.same_data
     rayrnn.runs.copies
     rayrnn.training rayrnn.training.loop rayrnn.training.messages rayrnn.training.placement rayrnn.training.progress
     rayrnn.training.train_actor

@@ -26,6 +26,8 @@ class Prepared:
     training: Part
     held_out: Part
     encoding: Encoding
+    #: a program gave the dataset: it is not what the recipe's `data` names
+    handed_over: bool = False
     #: what the user should know of the data
     notes: tuple[str, ...] = ()
 
@@ -59,7 +61,7 @@ def prepare(recipe: Recipe, data: ray.data.Dataset | None = None, *, encoding: E
             f"training.truncate is {recipe.training.truncate}, but a sequence has one label, at its end: set it to 0"
         )
     name = "the dataset" if data is not None else recipe.data.describe()
-    return Prepared(name, training, held_out, encoding, tuple(dict.fromkeys(notes)))
+    return Prepared(name, training, held_out, encoding, data is not None, tuple(dict.fromkeys(notes)))
 
 
 def _parts(recipe: Recipe, sequences: Sequences, notes: list[str], *, from_recipe: bool) -> tuple[Part, Part]:

@@ -15,6 +15,7 @@ from pyarrow import fs
 from ray.data import DataContext, Dataset
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from rayrnn.data.content import content_of
 from rayrnn.data.rows import (
     REASONS,
     Label,
@@ -130,6 +131,8 @@ class Sequences:
     skipped: tuple[str, ...] = ()
     #: column -> two of its numbers that became one on the way here
     lost: dict[str, tuple[str, str]] = field(default_factory=dict)
+    #: a sum over all that the rows hold, the same in whatever order they come
+    content: int = 0
     fetched: Blocks = field(default_factory=Blocks, repr=False, compare=False)
 
     def __len__(self) -> int:
@@ -175,6 +178,7 @@ def gather(dataset: ray.data.Dataset, needs: Needs) -> Sequences:
         num_dropped=num_dropped,
         skipped=skipped,
         lost={name: pair for finding in findings for name, pair in finding.lost.items()},
+        content=sum(finding.content for finding in findings) % 2**64,
     )
 
 
@@ -218,6 +222,7 @@ class _Finding:
     faults: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
     lost: dict[str, tuple[str, str]] = field(default_factory=dict)
+    content: int = 0
 
 
 def _convert(table: pa.Table, needs: Needs) -> tuple[_Finding, pa.Table]:
@@ -234,7 +239,9 @@ def _convert(table: pa.Table, needs: Needs) -> tuple[_Finding, pa.Table]:
     except DataError as error:
         return _Finding(faults=(str(error),)), nothing
     first_key = rows["key"][0].as_py() if len(rows) else ""
-    finding = _Finding(needs.steps(rows), rows.schema, first_key, num_dropped, (), tuple(skipped), lost)
+    finding = _Finding(
+        needs.steps(rows), rows.schema, first_key, num_dropped, (), tuple(skipped), lost, content_of(rows)
+    )
     return finding, rows.combine_chunks()
 
 

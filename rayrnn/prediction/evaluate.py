@@ -19,6 +19,7 @@ from rayrnn.errors import UsageError
 from rayrnn.recipe import needs_of, task_of
 from rayrnn.runs.directory import Run
 from rayrnn.runs.model import Trained, answer, trained
+from rayrnn.runs.same_data import HANDED_OVER, check_data
 from rayrnn.tasks.metrics import Metrics, Results
 from rayrnn.wording import counted
 
@@ -158,11 +159,12 @@ def evaluate(
         )
     with connect(address, code=model.recipe.named_code):
         notes: list[str] = []
-        name, part = _part(model, path, labels, data, notes)
+        name, part = _part(run, model, path, labels, data, notes)
         return replace(_measure(model, part, name), notes=tuple(notes))
 
 
 def _part(
+    run: Run,
     model: Trained,
     path: str | Path | None,
     labels: str | Path | None,
@@ -172,7 +174,7 @@ def _part(
     """The sequences to measure on, and their name; and what the user should know of them."""
     recipe = model.recipe
     if data is None and path is None:
-        return f"held out of {recipe.data.describe()}", prepare(recipe, encoding=model.encoding).held_out
+        return f"held out of {recipe.data.describe()}", _held_out(run, model, notes)
     needs, name = needs_of(recipe), "the dataset"
     if data is None:
         name, own = str(path), None if labels is None else str(labels)
@@ -180,6 +182,16 @@ def _part(
         data = read(recipe.data, needs, where=name, labels=own, column_names=names, say=notes.append)
     sequences = gather(data, needs)
     return name, Part(sequences, np.arange(len(sequences)))
+
+
+def _held_out(run: Run, model: Trained, notes: list[str]) -> Part:
+    """What training held out; read again, and seen to be the same."""
+    advice = "what was held out cannot be found again: give sequences to be measured on, --data PATH"
+    if run.stored_data is not None and run.stored_data.handed_over:
+        raise UsageError(f"{run.name}: {HANDED_OVER}; {advice}")
+    prepared = prepare(model.recipe, encoding=model.encoding)
+    notes += check_data(run, prepared, advice=advice)
+    return prepared.held_out
 
 
 def _measure(model: Trained, part: Part, name: str) -> Report:

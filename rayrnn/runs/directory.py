@@ -23,8 +23,8 @@ from rayrnn.errors import RunError, UsageError
 from rayrnn.foreign import open_inside, read_inside
 from rayrnn.recipe import MOST_RECIPE, Recipe, code_named_in, parse_recipe, recipe_from
 from rayrnn.runs.checkpoints import Checkpoint, newest_name, write_checkpoint
-from rayrnn.runs.layout import CHECKPOINTS, ENCODING, LOCK, LOG, METRICS, MODEL, RECIPE, SKIPPED, refuse_links
-from rayrnn.runs.schema import StoredEncoding, StoredRound, checked, read_stored
+from rayrnn.runs.layout import CHECKPOINTS, DATA, ENCODING, LOCK, LOG, METRICS, MODEL, RECIPE, SKIPPED, refuse_links
+from rayrnn.runs.schema import StoredData, StoredEncoding, StoredRound, checked, read_stored
 from rayrnn.runs.store import Store, is_address
 from rayrnn.wording import path_of, shortened
 
@@ -98,6 +98,14 @@ class Run:
         except FileNotFoundError:
             return None
 
+    @property
+    def stored_data(self) -> StoredData | None:
+        """What the run has learned from; None where it has not begun, or rayrnn 0.1 did."""
+        try:
+            return read_stored(self.path, DATA, StoredData)
+        except FileNotFoundError:
+            return None
+
     @contextmanager
     def held(self) -> Iterator[None]:
         """Keep every other process from training here; the system lets go when this one dies, however it dies.
@@ -137,6 +145,9 @@ class Run:
 
     def write_encoding(self, encoding: Encoding) -> None:
         self._replace(ENCODING, json.dumps(encoding.to_json(), ensure_ascii=False).encode())
+
+    def write_data(self, data: StoredData) -> None:
+        self._replace(DATA, data.model_dump_json(indent=1).encode())
 
     def write_skipped(self, reasons: Sequence[str]) -> Path:
         """List what the data's source could not read, a line each."""
@@ -385,7 +396,7 @@ def _copied(store: Store, trust: bool) -> Run:
     there = store.sizes()
     if RECIPE not in there:
         raise UsageError(f"{store.address} is no run: it has no {RECIPE}; `rayrnn train --out` writes one there")
-    for name in (RECIPE, ENCODING, METRICS, MODEL):
+    for name in (RECIPE, ENCODING, DATA, METRICS, MODEL):
         if name in there:
             (Path(folder.name) / name).write_bytes(store.read(name))
     return Run(Path(folder.name), address=store.address, trusted=trust)

@@ -3,6 +3,7 @@
 runs/<name>/
   recipe.yaml                  resolved: every default written out
   vocabulary.json              the encoding: symbols, classes, scaling
+  data.json                    what was learned from and what was held out, to know it again
   metrics.jsonl                one line a round
   skipped.txt                  the sequences that could not be read
   checkpoints/round-000120/    see rayrnn/runs/checkpoints.py
@@ -26,6 +27,7 @@ from rayrnn.wording import path_of
 
 RECIPE = "recipe.yaml"
 ENCODING = "vocabulary.json"
+DATA = "data.json"
 METRICS = "metrics.jsonl"
 SKIPPED = "skipped.txt"
 MODEL = "model.safetensors"
@@ -43,7 +45,7 @@ FETCHED = ".fetched"
 #: of rsync, between a broken link and the next attempt
 PARTIAL = ".rsync-partial"
 
-_FILES = (RECIPE, ENCODING, METRICS, SKIPPED, MODEL, LOG, IDENTITY, RECORD, SCREEN)
+_FILES = (RECIPE, ENCODING, DATA, METRICS, SKIPPED, MODEL, LOG, IDENTITY, RECORD, SCREEN)
 _EVENTS = re.compile(r"events\.out\.tfevents\.[^/]+")
 _OF_CHECKPOINT = re.compile(
     CHECKPOINTS + r"/round-\d+/((model|outer|optimizer-\d+)\.safetensors|progress\.json|MANIFEST\.json)"

@@ -153,6 +153,22 @@ class StoredEncoding(Stored):
         return version
 
 
+Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+class StoredData(Stored):
+    """data.json: what a run has learned from; see rayrnn/runs/same_data.py."""
+
+    #: a program gave the dataset: it is not what the recipe's `data` names
+    handed_over: bool
+    #: sequences to learn from
+    training: Count
+    held_out: Count
+    #: of all that they hold, in whatever order; and of the order of their lengths
+    content: Digest
+    order: Digest
+
+
 class StoredProgress(Stored):
     """progress.json of a checkpoint."""
 
@@ -165,7 +181,7 @@ class StoredProgress(Stored):
     broken_rounds: Count
     reason: Literal["", "finished", "interrupted", "no better", "broken"]
     #: the order of the network's parameters, by which other files of the checkpoint go; rayrnn 0.1 did not tell it
-    parameters: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] = ""
+    parameters: Digest | Literal[""] = ""
 
     @pydantic.model_validator(mode="after")
     def _fits_together(self) -> "StoredProgress":
@@ -178,7 +194,7 @@ class StoredFile(Stored):
     """What a manifest says of one file."""
 
     bytes: Count
-    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+    sha256: Digest
 
 
 class StoredManifest(pydantic.RootModel[dict[str, StoredFile]], Stored):

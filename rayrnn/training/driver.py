@@ -27,6 +27,7 @@ from rayrnn.runs.checkpoints import name_of, newest_checkpoint
 from rayrnn.runs.copies import landed
 from rayrnn.runs.directory import Run, check_trust
 from rayrnn.runs.model import build_network, check_encoding, check_network, find_network, with_network
+from rayrnn.runs.same_data import check_data, data_of
 from rayrnn.stop_signals import stop_requests
 from rayrnn.streams import lasting
 from rayrnn.terminal import Terminal
@@ -58,6 +59,11 @@ from rayrnn.training.summary import Summary, outline_of
 from rayrnn.training.worker_pool import WorkerPool
 
 POLL_SECONDS = 0.1
+#: where the data is another than the run began with
+RESUME_ADVICE = (
+    "go on with the data as it was (a program's own dataset: rayrnn.train(recipe, data=..., resume=True)), or begin "
+    "another run, --out PATH"
+)
 #: for Ray's head to answer; Ray ends a process whose head has been silent for a minute
 HEAD_SECONDS = 20.0
 #: for the coordinator to answer, before it is asked whether this node's Ray is there
@@ -120,6 +126,9 @@ def train(
             if (encoding := run.stored_encoding) is not None:
                 check_encoding(recipe, encoding, where=run.path)
             prepared = prepare(recipe, data, encoding=encoding)
+            if resume:
+                for note in check_data(run, prepared, advice=RESUME_ADVICE):
+                    screen.warn(note)
             check_network(recipe, prepared.encoding, own)
             driver = Driver(run, recipe, prepared, screen, inbox=inbox, pool=pool, own=own)
             summary = driver.train(num_workers, resume=resume)
@@ -220,6 +229,7 @@ class Driver:
         self._restore(resume=resume)
         self._run.write_recipe(self._recipe)
         self._run.write_encoding(self._prepared.encoding)
+        self._run.write_data(data_of(self._prepared))
         self._give_spec()
         self._screen_header(num_workers)
         try:

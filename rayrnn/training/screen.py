@@ -276,8 +276,10 @@ def next_command(recipe: Recipe, summary: Summary) -> str:
     """What the user will want to type now."""
     if task_of(recipe).generates:
         return command_line("rayrnn", "generate", summary.run.name) + recipe.asks_for_trust
-    data = "" if recipe.data.held_out else " --data PATH"
-    return command_line("rayrnn", "evaluate", summary.run.name) + data + recipe.asks_for_trust
+    data = summary.run.stored_data
+    again = recipe.data.held_out and not (data and data.handed_over)
+    command = command_line("rayrnn", "evaluate", summary.run.name)
+    return command + ("" if again else " --data PATH") + recipe.asks_for_trust
 
 
 def curve(metrics: list[dict[str, Any]], *, width: int) -> str:

@@ -1,0 +1,53 @@
+"""A run goes on with, and is measured on, the data that it began with: anything else would be held out that was not."""
+
+import hashlib
+
+from rayrnn.data.prepare import Prepared
+from rayrnn.errors import UsageError
+from rayrnn.runs.directory import Run
+from rayrnn.runs.schema import StoredData
+from rayrnn.wording import counted
+
+HANDED_OVER = "it learned from a dataset that a program handed over, not from what its recipe names"
+
+
+def data_of(prepared: Prepared) -> StoredData:
+    """What is remembered of a run's data."""
+    parts = {id(part.sequences): part.sequences for part in (prepared.training, prepared.held_out)}.values()
+    content, order = hashlib.sha256(), hashlib.sha256()
+    for sequences in parts:
+        content.update(f"{len(sequences)} {sequences.content} ".encode())
+        order.update(sequences.steps.tobytes())
+    return StoredData(
+        handed_over=prepared.handed_over,
+        training=len(prepared.training),
+        held_out=len(prepared.held_out),
+        content=content.hexdigest(),
+        order=order.hexdigest(),
+    )
+
+
+def check_data(run: Run, prepared: Prepared, *, advice: str) -> list[str]:
+    """See whether these are the sequences that a run began with.
+
+    Args:
+        advice: what the user can do where they are not.
+
+    Returns:
+        what the user should know.
+
+    Raises:
+        UsageError: they are others.
+    """
+    then, now = run.stored_data, data_of(prepared)
+    if then is None:
+        return []
+    if then.handed_over and not now.handed_over:
+        raise UsageError(f"{run.name}: {HANDED_OVER}; {advice}")
+    if then.content != now.content:
+        were, are = (f"{counted(one.training, 'sequence')} and {one.held_out:,} held out" for one in (then, now))
+        change = f"{were} then, {are} now" if were != are else f"{are}, with other content"
+        raise UsageError(f"{prepared.name} is not what {run.name} began with: {change}; {advice}")
+    if then.order != now.order:
+        return ["the sequences come in another order than when the run began: others are held out than then"]
+    return []
