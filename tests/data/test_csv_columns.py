@@ -180,3 +180,42 @@ def test_a_column_without_a_name_is_never_taken_for_another_files(first: str, se
     read = layout(first, label_column="k")
     parsed = parse([first.encode(), second.encode()], ["a.csv", "b.csv"], read)
     assert parsed.reasons[1].startswith("b.csv:1: the columns are")
+
+
+TURNED = "2020,2019,2021\n20,10,30\n"
+
+
+@pytest.mark.parametrize(
+    ("first", "other", "keys", "refused"),
+    [
+        ("2019,2020,2021\n10,20,30\n", TURNED, {}, True),
+        (" 2019,2020,2021\n10,20,30\n", '"2020", 2019,2021 \r\n20,10,30\r\n', {}, True),
+        ("2019,2020,kind\n1,2,up\n", "2020,2019,kind\n2,1,up\n", {"label_column": 2}, True),
+        ("made\n2019,2020\n1,2\n", "later\n2020,2019\n2,1\n", {"skip_lines": 2}, True),
+        ("2019,2020,2021\n10,20,30\n", "2019,2020,2021\n1,2,3\n", {}, False),
+        # a name that the recipe knows makes it a header, and a place makes it none that counts
+        ("2019,2020,2021\n10,20,30\n", TURNED, {"features": [2019, 2020]}, False),
+        ("2019,2020,2021\n10,20,30\n", TURNED, {"features": [{"place": 0}, {"place": 1}]}, False),
+        # lines that are no header
+        ("made on 2024-01-01\n10,20,30\n", "made on 2024-01-02\n1,2,3\n", {}, False),
+        ("7,8,9\n10,20,30\n", "7,8,10\n1,2,3\n", {}, False),
+        ("7,7,9\n10,20,30\n", "7,9,7\n1,2,3\n", {}, False),
+        ("1\n10,20\n", "2\n1,2\n", {}, False),
+    ],
+)
+def test_numbers_that_may_be_names_and_stand_in_another_order_are_refused(
+    first: str, other: str, keys: dict[str, Any], refused: bool
+) -> None:
+    read = layout(first, task="classification" if "label_column" in keys else "regression", **keys)
+    parsed = parse([first.encode(), other.encode(), first.encode()], ["a.csv", "b.csv", "c.csv"], read)
+    assert list(parsed.reasons) == ([1] if refused else [])
+    assert list(parsed.files) == ([0, 2] if refused else [0, 1, 2])
+    for reason in parsed.reasons.values():
+        assert f"b.csv:{keys.get('skip_lines', 1)}: the skipped line is 2020, 2019" in reason
+        assert "in a.csv it is 2019, 2020" in reason
+        assert "Name them in data.features" in reason
+
+
+def test_what_is_advised_for_numbers_in_another_order_is_learned() -> None:
+    assert learned("2019,2020,2021\n10,20,30\n", TURNED, features=[2019, 2020, 2021]) == ([10, 20, 30], [])
+    assert learned("2019,2020,2021\n10,20,30\n", TURNED, features=[{"place": 0}, {"place": 1}]) == ([20, 10], [])

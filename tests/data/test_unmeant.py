@@ -102,6 +102,11 @@ def ordered(order: Any, per_sequence: int = 100) -> list[Any]:
     return [int(step[0]) for row in rows["values"].to_pylist() for step in row]
 
 
+def ordered_dictionary(words: list[str], cells: list[str]) -> pa.DictionaryArray:
+    places = pa.array([words.index(cell) for cell in cells], pa.int8())
+    return pa.DictionaryArray.from_arrays(places, pa.array(words), ordered=True)
+
+
 @pytest.mark.parametrize(
     "order",
     [
@@ -109,14 +114,30 @@ def ordered(order: Any, per_sequence: int = 100) -> list[Any]:
         [f" {number}" for number in range(1, 13)],
         ["-2", "-1.5", "0", "1e1", "+11", "1e3"],
         ["00:05", "09:05", "10:00"],
+        ["09:05:01", "09:05:01.25", "09:05:01.5", "23:00:00"],
         ["step09", "step10", "step11"],
+        ["t01", "t02", "t10"],
+        ["Day 01", "Day 02", "Day 10"],
+        ["run2_t01", "run2_t02", "run2_t10"],
+        ["frame_001.png", "frame_002.png", "frame_010.png"],
         ["2024-01-02", "2024-01-10", "2024-02-01"],
+        ["2024-01-02", "2024-01-02 12:00", "2024-01-02T12:00:01"],
         ["2024-01-02T03:04:05.25", "2024-01-02T03:04:05.5", "2024-01-02T03:04:06"],
+        ["1600-01-02T03:04:05", "2024-01-02T03:04:05.123456788", "2024-01-02T03:04:05.123456789"],
         ["2024-01-02 03:04:05+02:00", "2024-01-02 02:04:05+00:00"],
+        ["2024-10-27T02:30:00+02:00", "2024-10-27T02:10:00+01:00", "2024-10-27T01:20:00Z", "2024-10-27 01:30:00 UTC"],
+        ["2023-12", "2024-01", "2024-02"],
+        ["2023/12/31", "2024/01/01", "2024/02/01"],
+        ["2023.12.31 10:00", "2024.01.01 09:00"],
+        ["2023-W52", "2024-W01"],
+        ["2023-Q4", "2024-Q1"],
+        ["2023-364", "2024-001"],
+        ["20231231T235959Z", "20240101T000000Z"],
         [str(2**60 + number) for number in range(3)],
-        ["a", "b", "c"],
         pa.array(["1", "2", "10"]).dictionary_encode(),
         pa.array(["1", "2", "10"], pa.large_string()),
+        ordered_dictionary(["low", "mid", "top", "a last"], ["low", "mid", "top", "a last"]),
+        ordered_dictionary(["10", "9", "1"], ["10", "9", "1"]),
     ],
     ids=str,
 )
@@ -128,28 +149,85 @@ def test_steps_that_text_orders_come_in_the_order_that_is_meant(order: Any) -> N
 
 
 @pytest.mark.parametrize(
+    "order",
+    [
+        ["9:05", "10:00"],
+        ["31.12.2023", "01.01.2024"],
+        ["1/2/2024", "12/1/2023"],
+        ["05JAN2024", "01FEB2024"],
+        ["05-Jan-2024", "06-Jan-2024"],
+        ["09:00 AM", "01:00 PM"],
+        ["2024-01-01 09:00 AM", "2024-01-01 01:00 PM"],
+        ["Q4 2023", "Q1 2024"],
+        ["Jan", "Feb"],
+        ["Mon", "Tue"],
+        ["I", "II", "V", "IX"],
+        ["A", "B", "Z", "AA"],
+        ["a", "b", "c"],
+        ["0x9", "0xA", "0x10"],
+        ["45292,5", "45293,25"],
+        ["t-02", "t-01"],
+        ["0 days 00:00:09", "1 days 00:00:00"],
+        ["2024-02-30", "2024-02-31"],
+        ["2024-1-1", "2024-1-2"],
+        ["Mon, 01 Jan 2024 00:00:00 GMT", "Tue, 02 Jan 2024 00:00:00 GMT"],
+        pa.array(["low", "mid"]).dictionary_encode(),
+    ],
+    ids=str,
+)
+def test_text_whose_order_may_not_be_meant_is_refused_however_its_rows_lie(order: Any) -> None:
+    cells = order if isinstance(order, pa.Array) else pa.array(order)
+    for lying in (cells, cells[::-1]):
+        (fault,) = ordered(lying)
+        assert "whose order as text may not be the one that is meant: make it a number, a date or a time" in fault
+        assert fault.count("'") >= 8  # the sequence, the column and two of the values
+
+
+@pytest.mark.parametrize(
     ("order", "says"),
     [
-        (["9:05", "10:00"], "is text, by which '10:00' comes before '9:05': write it as numbers, or as times such as"),
-        (["step9", "step10"], "is text, by which 'step10' comes before 'step9'"),
-        (["31.12.2023", "01.01.2024"], "is '01.01.2024', a date whose year does not come first"),
-        (["1/2/2024", "12/1/2023"], "a date whose year does not come first"),
-        (["1", "2", "end"], "is '1' and 'end', numbers and text"),
+        (["step9", "step10"], "is text, 'step10' and 'step9', which are of two forms: make it a number"),
+        (["1", "2", "end"], "'1' and 'end', whose order as text"),
+        (["Jan 01", "Feb 01"], "'Feb 01' and 'Jan 01', which are of two forms"),
+        (["09:05", "09:05:30"], "'09:05' and '09:05:30', which are of two forms"),
+        (["1", "t01"], "which are of two forms"),
+        (["2024-10-27T02:30:00", "2024-10-27T02:10:00Z"], "which are of two forms"),
+        (["2024-10-27T02:30:00", "2024-10-27T02:50:00+02:00"], "which are of two forms"),
         (["1", "2", ""], "column 't' (data.order_by) is null"),
         (["1", "2", "NaN"], "column 't' (data.order_by) is null"),
         (["1", "1.0"], "two steps have this place"),
+        (["2024-01-01T00:00:00Z", "2024-01-01T01:00:00+01:00"], "two steps have this place"),
         ([1.0, float("nan")], "column 't' (data.order_by) is null"),
+        (ordered_dictionary(["low", "", "top"], ["top", "", "low"]), "column 't' (data.order_by) is null"),
     ],
+    ids=str,
 )
-def test_text_that_may_order_steps_otherwise_than_is_meant_is_refused(order: list[Any], says: str) -> None:
+def test_text_of_two_forms_and_places_that_are_missing_or_taken_are_refused(order: Any, says: str) -> None:
     (fault,) = ordered(order)
     assert says in fault
 
 
 def test_each_sequence_is_looked_at_by_itself() -> None:
-    assert ordered(["1", "10", "2", "a", "b", "c"], per_sequence=3) == [0, 2, 1, 3, 4, 5]
-    (fault,) = ordered(["1", "10", "2", "a", "7", "c"], per_sequence=3)
+    assert ordered(["1", "10", "2", "t1", "t2", "t3"], per_sequence=3) == [0, 2, 1, 3, 4, 5]
+    zoned = ["2024-10-27T02:30:00+02:00", "2024-10-27T02:10:00+01:00"]
+    assert ordered(["t2", "t1", *zoned], per_sequence=2) == [1, 0, 2, 3]
+    assert ordered(["Mon", "Feb", "1"], per_sequence=1) == [0, 1, 2]
+    (fault,) = ordered(["1", "10", "2", "t1", "7", "t2"], per_sequence=3)
     assert fault.startswith("sequence 's1'")
+
+
+def test_an_ordered_dictionary_counts_where_every_file_has_the_same(ray_cluster: None, tmp_path: Path) -> None:
+    def steps_of(*dictionaries: list[str]) -> list[Any]:
+        for number, words in enumerate(dictionaries):
+            steps = pa.table({"id": ["a"], "t": ordered_dictionary(words, [words[-number]]), "x": [float(number)]})
+            pq.write_table(steps, tmp_path / f"{number}.parquet")
+        data = ParquetData(path=str(tmp_path), key="id", order_by="t", horizon=1)
+        rows = read(data, needs("regression", 1)).take_all()
+        return [step[0] for row in rows for step in row["values"]]
+
+    assert steps_of(["low", "top", "mid"], ["low", "top", "mid"]) == [0, 1]
+    with pytest.raises(DataError, match="ordered by the words low, top, mid and elsewhere by low, mid, top"):
+        steps_of(["low", "top", "mid"], ["low", "mid", "top"])
 
 
 @pytest.fixture

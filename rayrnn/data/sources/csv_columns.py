@@ -29,6 +29,8 @@ class Layout:
     decimal: str = "."
     #: a last column that has no name and, as far as is known, no cell
     spare: str | None = None
+    #: the cells of the skipped line before the first step, where they may name columns and are not known to
+    skipped: tuple[str, ...] = ()
 
 
 def layout_of(content: bytes, origin: str, data: CsvData, target: Target, wanted: Wanted) -> Layout:
@@ -75,7 +77,8 @@ def layout_of(content: bytes, origin: str, data: CsvData, target: Target, wanted
     )
     _check(roles, words, origin)
     by_name = bool(columns.header) and (data.features is None or not all(map(columns.is_by_place, named)))
-    return Layout(origin, data.delimiter, data.skip_lines, names, by_name, roles, data.decimal, spare)
+    skipped = columns.perhaps_names if data.features is None else ()
+    return Layout(origin, data.delimiter, data.skip_lines, names, by_name, roles, data.decimal, spare, skipped)
 
 
 def label_layout_of(content: bytes, origin: str, data: CsvData, target: Target) -> Layout:
@@ -86,7 +89,8 @@ def label_layout_of(content: bytes, origin: str, data: CsvData, target: Target) 
         raise DataError(f"{origin} has {len(names)} columns; a label file has one (task {target.needs.task})")
     by_name = bool(columns.header)
     roles = Roles((), (), names, target)
-    return Layout(origin, data.delimiter, data.skip_lines, names, by_name, roles, data.decimal)
+    skipped = columns.perhaps_names
+    return Layout(origin, data.delimiter, data.skip_lines, names, by_name, roles, data.decimal, skipped=skipped)
 
 
 def _several(columns: Column | tuple[Column, ...] | None) -> tuple[Column, ...]:

@@ -44,6 +44,12 @@ class Columns:
         is_spare = len(self.header) > 1 and not self.header[-1] and not self.first[-1]
         return self.names[-1] if is_spare else None
 
+    @property
+    def perhaps_names(self) -> tuple[str, ...]:
+        """The cells of a skipped line, such as years, that is not known to name the columns and may; else none."""
+        is_one_each = 1 < len(self.skipped) == len(set(self.skipped)) == len(self.names)
+        return self.skipped if is_one_each and not self.header else ()
+
     def find(self, column: Column) -> str:
         """The name in `names` of the column that a recipe means. A name that is in the header wins over a place.
 

@@ -79,6 +79,8 @@ def parse(contents: Sequence[bytes], origins: Sequence[str], layout: Layout) -> 
         the steps, one column for each column that has a role, null where a cell is empty.
     """
     files = [_split(number, *file, layout) for number, file in enumerate(zip(origins, contents, strict=True))]
+    turned = _turned(files, layout)
+    files = [file for file in files if file.number not in turned]
     parts = [
         part
         for header, run in itertools.groupby(files, lambda file: file.header if layout.by_name else b"")
@@ -89,7 +91,7 @@ def parse(contents: Sequence[bytes], origins: Sequence[str], layout: Layout) -> 
         steps=pa.concat_tables([part.steps for part in parsed]) if parsed else _schema(layout).empty_table(),
         files=np.array([file.number for part in parsed for file in part.files], np.int64),
         lengths=np.array([length for part in parsed for length in part.lengths], np.int64),
-        reasons={part.files[0].number: part.reason for part in parts if part.steps is None},
+        reasons=turned | {part.files[0].number: part.reason for part in parts if part.steps is None},
         lost={name: pair for part in parsed for name, pair in part.lost.items()},
     )
 
@@ -141,8 +143,7 @@ def _parse_run(files: Sequence[_File], layout: Layout) -> Iterator[_Part]:
 def _header(file: _File, layout: Layout) -> tuple[tuple[str, ...], str]:
     """The names of a file's columns, and why they cannot be those that are wanted."""
     try:
-        header = without_blanks_around(file.header.decode("utf-8"), layout.delimiter)
-        cells = next(csv.reader([header], delimiter=layout.delimiter), [])
+        cells = _cells(file.header, layout)
     except (UnicodeDecodeError, csv.Error):
         return (), "the line that names the columns is not UTF-8 text; leave other files than CSV out of data.path"
     # the second: only the steps end with a delimiter
@@ -151,6 +152,35 @@ def _header(file: _File, layout: Layout) -> tuple[tuple[str, ...], str]:
             return names, ""
     here = listed([name if name.isprintable() else repr(name) for name in names])
     return names, f"the columns are {here}; those of {layout.origin} are {listed(layout.names)}"
+
+
+def _cells(header: bytes, layout: Layout) -> list[str]:
+    line = without_blanks_around(header.decode("utf-8"), layout.delimiter)
+    return next(csv.reader([line], delimiter=layout.delimiter), [])
+
+
+def _turned(files: Sequence[_File], layout: Layout) -> dict[int, str]:
+    """Files whose skipped line holds the first file's cells in another order, as where it names columns: and why not.
+
+    Numbers, such as years, may name columns, and nothing else says whether they do.
+    """
+    reasons = {}
+    for header in {file.header for file in files} if layout.skipped else ():
+        try:
+            cells = tuple(cell.strip() for cell in _cells(header, layout))
+        except (UnicodeDecodeError, csv.Error):
+            continue
+        if cells != layout.skipped and sorted(cells) == sorted(layout.skipped):
+            reasons[header] = (
+                f"the skipped line is {listed(cells)}, in {layout.origin} it is {listed(layout.skipped)}: it seems "
+                "that the columns are in another order. Name them in data.features, so that they count by name, or "
+                "give them there by place, such as {place: 0}, so that this line does not count"
+            )
+    return {
+        file.number: f"{file.origin}:{layout.skip_lines}: {reasons[file.header]}"
+        for file in files
+        if file.header in reasons
+    }
 
 
 def _parse_together(files: Sequence[_File], names: Sequence[str], layout: Layout) -> Iterator[_Part]:

@@ -13,7 +13,7 @@ from rayrnn.data.rows import Label, check_width, lost_before, with_lost
 from rayrnn.data.sources.index_columns import index_columns, left_out
 from rayrnn.data.sources.labels import Fault, Faults, Target, first_faults
 from rayrnn.data.sources.source import Wanted
-from rayrnn.data.sources.step_order import misleading, order_of
+from rayrnn.data.sources.step_order import check_dictionaries, misleading, order_of
 from rayrnn.data.sources.tables import Roles, check_columns, joined, keyed, rows_of_steps, with_words
 from rayrnn.data.words import words
 from rayrnn.errors import DataError
@@ -86,6 +86,7 @@ def _check_words(data: TableData, schema: pa.Schema, label: str | None) -> None:
 
 def into_buckets(steps: pa.Table, grouping: Grouping, num_buckets: int) -> list[pa.Table]:
     """Split steps so that all of one sequence are in the same bucket, whichever table they come from."""
+    check_dictionaries(steps[grouping.order_by], grouping.order_by)
     encoded = words(flat(steps[grouping.key])).fill_null("").dictionary_encode()
     # not Python's own hash of a string, which differs from process to process
     buckets = np.array([zlib.crc32(key.encode()) % num_buckets for key in encoded.dictionary.to_pylist()], np.int64)
@@ -104,6 +105,7 @@ def group(*pieces: pa.Table, grouping: Grouping) -> pa.Table:
         a place in the order or with the same as another, or a cell that does not fit.
     """
     steps = joined(pieces, grouping.roles)
+    check_dictionaries(steps[grouping.order_by], grouping.order_by)
     return with_lost(_grouped(with_words(steps, grouping.roles), grouping), lost_before(steps))
 
 

@@ -1,8 +1,11 @@
-"""The place of a step in its sequence, where text says it: numbers count as numbers, times as times."""
+"""The place of a step in its sequence, where text says it: only text whose order is surely the meant one says it.
 
-import re
-from collections.abc import Sequence
-from itertools import pairwise
+Numbers count as numbers, times of ISO 8601 as times. Of other text only kinds that cannot sort wrongly have a form: the
+year first and all parts of one length, times of day, and names whose last digits count, such as t01, t02, t10.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -11,15 +14,53 @@ import pyarrow.types as kinds
 
 from rayrnn.data.sources.labels import Faults, first_faults
 from rayrnn.data.words import words
+from rayrnn.errors import DataError
+from rayrnn.wording import listed
 
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
-#: the day, or the month, before the year
-_DATE = re.compile(r"\d{1,2}([./-])\d{1,2}\1\d{2,4}(?!\d).*", re.ASCII | re.DOTALL)
-_DIGITS = re.compile(r"(\d+)", re.ASCII)
+_MONTH, _DAY = "(0[1-9]|1[0-2])", r"(0[1-9]|[12]\d|3[01])"
+_CLOCK = r"([01]\d|2[0-3])(:[0-5]\d(:[0-5]\d(\.\d{1,9})?)?)?"
+_TIME = rf"\d{{4}}-{_MONTH}-{_DAY}([T ]{_CLOCK})?"
+_ZONE = r" ?(Z|UTC|GMT|[+-]\d{2}(:?\d{2})?)"
+#: text that is in order where all of it is written alike: years first, or hours
+_BY_TEXT = "|".join(
+    (
+        rf"\d{{4}}[/._]{_MONTH}[/._]{_DAY}([T ]{_CLOCK})?",
+        rf"\d{{4}}[-/_]{_MONTH}",
+        r"\d{4}-?W\d{2}(-?[1-7])?",
+        r"\d{4}[-_ ]?Q[1-4]",
+        r"\d{4}-\d{3}",
+        rf"(19|20)\d{{2}}{_MONTH}{_DAY}[T _-]\d{{4}}(\d{{2}})?Z?",
+        r"T?\d{2}:[0-5]\d(:[0-5]\d([.,]\d+)?)?Z?",
+    )
+)
+#: the last digits count, perhaps before the ending of a file's name
+_COUNTER = r"^(?P<name>[^0-9]*|[\pL_]\S*[^\s0-9])(?P<digits>[0-9]+)(?P<ending>\.[a-z]{3,4})?$"
+#: may be steps before another, which count down: t-02
+_BACKWARDS = r"^\pL? ?[-\x{2212}\x{2013}]"
+_ADVICE = (
+    "make it a number, a date or a time, or text of one form, as ISO 8601 writes times (2024-01-31T09:05:00) or with "
+    "digits of one length (t01, t10), or give another column"
+)
+
+
+class _Read(NamedTuple):
+    """Texts as places: two of one form are in the order of their ranks, others in none."""
+
+    #: int64; below 0 where the text has none
+    forms: np.ndarray
+    #: int64
+    ranks: np.ndarray
 
 
 def order_of(cells: pa.Array, missing: Sequence[str]) -> pa.Array:
-    """What steps are sorted by: the cells, or where they are text a number for each; null where there is no value."""
+    """What steps are sorted by: the cells, or where they are text a number for each; null where there is no value.
+
+    A dictionary that is ordered says itself which word comes first.
+    """
+    if is_ordered(cells.type):
+        absent = pc.or_(cells.is_null(), words(cells, missing).is_null())
+        return pc.if_else(absent, pa.scalar(None, cells.indices.type), cells.indices)
     if kinds.is_dictionary(cells.type):
         cells = cells.cast(cells.type.value_type)
     if kinds.is_null(cells.type):
@@ -27,16 +68,29 @@ def order_of(cells: pa.Array, missing: Sequence[str]) -> pa.Array:
     if not is_text(cells.type):
         return cells
     texts = words(cells, missing)
-    ranks = np.zeros(len(texts), np.int64)
-    numeric = _are_numbers(texts)
-    for chosen, read in ((numeric, _numbers), (~numeric, _others)):
-        ranks[chosen] = np.unique(read(texts.filter(pa.array(chosen)).fill_null("")), return_inverse=True)[1]
-    return pa.array(ranks, mask=np.asarray(texts.is_null()))
+    return pa.array(_read(texts).ranks, mask=np.asarray(texts.is_null()))
 
 
 def is_text(kind: pa.DataType) -> bool:
     """Whether such cells are text."""
     return bool(kinds.is_string(kind) or kinds.is_large_string(kind))
+
+
+def is_ordered(kind: pa.DataType) -> bool:
+    """Whether such cells are of a dictionary whose words are in order, as an ordered Categorical of pandas is."""
+    return bool(kinds.is_dictionary(kind) and kind.ordered)
+
+
+def check_dictionaries(cells: pa.ChunkedArray, name: str) -> None:
+    """Raise a DataError where pieces of column `name` are ordered by dictionaries that differ: by which is unknown."""
+    ordered = [chunk.dictionary for chunk in cells.chunks if is_ordered(chunk.type)]
+    for other in ordered[1:]:
+        if not other.equals(ordered[0]):
+            one, two = (listed([str(word) for word in words.to_pylist()]) for words in (ordered[0], other))
+            raise DataError(
+                f"column {name!r} (data.order_by) is ordered by the words {one} and elsewhere by {two}: write all "
+                "files with the same ordered dictionary, or give another column"
+            )
 
 
 def misleading(cells: pa.Array, offsets: np.ndarray, name: str, missing: Sequence[str]) -> Faults:
@@ -46,70 +100,107 @@ def misleading(cells: pa.Array, offsets: np.ndarray, name: str, missing: Sequenc
         cells: of column `name`, sequence after sequence, each in order.
         offsets: int64 [N + 1]; sequence n owns the steps offsets[n] .. offsets[n + 1].
     """
+    if is_ordered(cells.type):
+        return {}
     if kinds.is_dictionary(cells.type):
         cells = cells.cast(cells.type.value_type)
     if not is_text(cells.type):
         return {}
     texts = words(cells, missing)
-    numeric, there = _are_numbers(texts), np.asarray(texts.is_valid())
-    if numeric[there].all():
-        return {}
-    by_time = not numeric.any() and _times(texts.drop_null()) is not None
-    faults: Faults = {}
-    for start, end in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
-        own = np.arange(start, end)[there[start:end]]
-        reason = None if by_time and not numeric[own].any() else _doubt(texts.take(pa.array(own)), numeric[own], name)
-        if reason:
-            faults |= first_faults(np.array([start]), offsets, [reason])
-    return faults
+    forms = _read(texts).forms
+    there = np.flatnonzero(texts.is_valid())
+    owners = np.searchsorted(offsets, there, side="right") - 1
+    _, firsts, own, sizes = np.unique(owners, return_index=True, return_inverse=True, return_counts=True)
+    bad = (sizes[own] > 1) & ((forms[there] < 0) | (forms[there] != forms[there[firsts]][own]))
+    places = np.flatnonzero(bad)[np.unique(owners[bad], return_index=True)[1]]
+
+    def reasons() -> Iterator[str]:
+        for place in places:
+            first = firsts[own[place]]
+            one, other = texts[int(there[first])], texts[int(there[place if place > first else place + 1])]
+            formless = forms[there[place]] < 0
+            why = "whose order as text may not be the one that is meant" if formless else "which are of two forms"
+            yield f"column {name!r} (data.order_by) is text, {str(one)!r} and {str(other)!r}, {why}: {_ADVICE}"
+
+    return first_faults(there[places], offsets, reasons())
 
 
-def _doubt(texts: pa.Array, numeric: np.ndarray, name: str) -> str | None:
-    """Why these steps of one sequence may be in another order than is meant."""
-    advice = "write it as numbers, or as times such as 2024-01-31T09:05:00, or give another column"
-    if numeric.all() or len(texts) < 2:
-        return None
-    if numeric.any():
-        one, other = texts[int(np.argmax(numeric))], texts[int(np.argmin(numeric))]
-        return f"column {name!r} (data.order_by) is {str(one)!r} and {str(other)!r}, numbers and text: {advice}"
-    written = texts.to_pylist()
-    if _DATE.fullmatch(written[0]):
-        return f"column {name!r} (data.order_by) is {written[0]!r}, a date whose year does not come first: {advice}"
-    for one, other in pairwise(written):
-        if _as_people(one) > _as_people(other):
-            return f"column {name!r} (data.order_by) is text, by which {one!r} comes before {other!r}: {advice}"
-    return None
+def _read(texts: pa.Array) -> _Read:
+    texts = texts.fill_null("")
+    forms, ranks = np.full(len(texts), -1), np.zeros(len(texts), np.int64)
+    rest = np.arange(len(texts))
+    for form, (pattern, read) in enumerate(_VALUES):
+        is_such = _matches(texts.take(pa.array(rest)), pattern)
+        if is_such.any():
+            values, is_value = read(texts.take(pa.array(rest[is_such])))
+            ranks[rest[is_such]] = values
+            forms[rest[is_such]] = np.where(is_value, form, -1)
+            rest = rest[~is_such]
+    if len(rest):
+        written = texts.take(pa.array(rest))
+        ranks[rest] = np.asarray(pc.rank(written, tiebreaker="dense"))
+        forms[rest] = _forms_of_text(written)
+    return _Read(forms, ranks)
 
 
-def _as_people(text: str) -> list[tuple[int, int, str]]:
-    """The text, its digits as numbers."""
-    pieces = _DIGITS.split(text)
-    return [(0, int(piece[:4000]), "") if place % 2 else (1, 0, piece) for place, piece in enumerate(pieces)]
+def _forms_of_text(texts: pa.Array) -> np.ndarray:
+    """A number for each form, by what texts of it have in common; below 0 where their order as text means nothing."""
+    nothing = pa.scalar(None, pa.string())
+    alike = pc.replace_substring_regex(texts, r"(:\d{2})[.,]\d+", r"\1")
+    alike = pc.replace_substring_regex(alike, r"\d", "0")
+    counter = pc.extract_regex(texts, _COUNTER)
+    name, digits, ending = (pc.struct_field(counter, [place]) for place in range(3))
+    zeros = pc.replace_substring_regex(digits, "[0-9]", "0")
+    counting = pc.binary_join_element_wise(name, zeros, ending, "#")
+    counting = pc.if_else(pc.match_substring_regex(texts, _BACKWARDS), nothing, counting)
+    forms = pc.if_else(pc.match_substring_regex(texts, f"^({_BY_TEXT})$"), alike, counting)
+    codes = np.asarray(forms.dictionary_encode().indices.fill_null(-1), np.int64)
+    return np.where(codes < 0, -1, codes + len(_VALUES))
 
 
-def _are_numbers(texts: pa.Array) -> np.ndarray:
-    return np.asarray(pc.match_substring_regex(texts, _NUMBER).fill_null(False))
+def _matches(texts: pa.Array, pattern: str) -> np.ndarray:
+    return np.asarray(pc.match_substring_regex(texts, pattern))
 
 
-def _numbers(texts: pa.Array) -> np.ndarray:
+def _numbers(texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+    """Their ranks, and that each is a number."""
     plain = pc.replace_substring_regex(texts, r"^\+", "")
     try:
-        return np.asarray(plain.cast(pa.int64()))
+        values = np.asarray(plain.cast(pa.int64()))
     except pa.ArrowInvalid:
-        return np.asarray(plain.cast(pa.float64()))
+        values = np.asarray(plain.cast(pa.float64()))
+    return np.unique(values, return_inverse=True)[1], np.full(len(texts), True)
 
 
-def _others(texts: pa.Array) -> np.ndarray:
-    times = _times(texts)
-    return np.array(texts.to_pylist(), object) if times is None else times
+def _instants(texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+    """The ranks of times of ISO 8601, to the nanosecond, and which are times: no 30th of February."""
+    nanoseconds = np.zeros(len(texts), np.int64)
+    if pc.any(pc.match_substring(texts, ".")).as_py():
+        fractions = pc.struct_field(pc.extract_regex(texts, r"\.(?P<digits>\d+)"), [0]).fill_null("0")
+        nanoseconds = np.asarray(pc.utf8_rpad(fractions, 9, "0").cast(pa.int64()))
+        texts = pc.replace_substring_regex(texts, r"\.\d+", "")
+    seconds = _seconds(texts)
+    ranks = np.unique(np.asarray(seconds.fill_null(0)), return_inverse=True)[1]
+    return ranks * 10**9 + nanoseconds, np.asarray(seconds.is_valid())
 
 
-def _times(texts: pa.Array) -> np.ndarray | None:
-    """Times of ISO 8601 as whole numbers; None where one of them is none."""
-    for unit in ("us", "ns"):
-        for zone in (None, "UTC"):
-            try:
-                return np.asarray(texts.cast(pa.timestamp(unit, zone)).cast(pa.int64()))
-            except pa.ArrowInvalid:
-                continue
-    return None
+def _instants_with_zone(texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+    plain = pc.replace_substring_regex(texts, " ?(Z|UTC|GMT)$", "Z")
+    return _instants(pc.replace_substring_regex(plain, r" ([+-])", r"\1"))
+
+
+def _seconds(texts: pa.Array) -> pa.Array:
+    """Times, all with a zone or all without, as whole numbers; null where there is no such time."""
+    for zone in (None, "UTC"):
+        try:
+            return texts.cast(pa.timestamp("s", zone)).cast(pa.int64())
+        except pa.ArrowInvalid:
+            continue
+    if len(texts) == 1:
+        return pa.nulls(1, pa.int64())
+    half = len(texts) // 2
+    return pa.concat_arrays([_seconds(texts[:half]), _seconds(texts[half:])])
+
+
+#: forms whose texts are values: how they are written, and what tells their ranks and which are values indeed
+_VALUES = ((_NUMBER, _numbers), (f"^{_TIME}$", _instants), (f"^{_TIME}{_ZONE}$", _instants_with_zone))
