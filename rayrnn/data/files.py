@@ -1,6 +1,5 @@
 """Finds the files of a source: one, a directory, a glob pattern or several of these; local, s3://, gs:// or hdfs://."""
 
-import codecs
 import os
 import re
 import stat
@@ -15,36 +14,14 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import fs
 
+from rayrnn.data.contents import read_whole
 from rayrnn.errors import DataError
-from rayrnn.foreign import memory_bytes
 from rayrnn.wording import closest, listed, path_of
 
 SCHEMES = ("s3", "gs", "hdfs", "file")
 _WILDCARD = re.compile(r"[*?\[]")
-#: of a packed file: what it gives may have so many times its bytes, or so many that it does not matter
-MOST_UNPACKED_TIMES = 200
-SMALL_BYTES = 2**28
 #: the size of what cannot be read
 NO_FILE = -1
-#: by which the encoding of a text is told
-SAMPLE_BYTES = 2**16
-_MARKS = {
-    codecs.BOM_UTF32_LE: "UTF-32",
-    codecs.BOM_UTF32_BE: "UTF-32",
-    codecs.BOM_UTF16_LE: "UTF-16",
-    codecs.BOM_UTF16_BE: "UTF-16",
-}
-#: of four bytes in a row, those that are 0 for letters of the first 256, and those that are not
-_ZEROS = {
-    "UTF-32LE": ((1, 2, 3), (0,)),
-    "UTF-32BE": ((0, 1, 2), (3,)),
-    "UTF-16LE": ((1, 3), (0, 2)),
-    "UTF-16BE": ((0, 2), (1, 3)),
-}
-#: any text has some such letters: blanks, digits, line ends
-_FEWEST_ZEROS = 0.01
-#: read at once
-PIECE_BYTES = 2**24
 _MEANINGS = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
 #: of these every choice has to be tried
 MOST_DEEP_WILDCARDS = 3
@@ -151,51 +128,12 @@ def open_file_system(address: str, *, endpoint: str | None = None) -> tuple[fs.F
 
 
 def read_bytes(listing: Listing, number: int) -> bytes:
-    """The whole of one file, unpacked where its name ends in .gz, .bz2 or .zst.
+    """The whole of one file, unpacked where its name ends in .gz, .bz2, .zst or .lz4.
 
     Raises:
         DataError: it cannot be read.
     """
-    try:
-        with listing.filesystem.open_input_stream(listing.paths[number], compression="detect") as stream:
-            return _unpacked(stream, listing, number)
-    except OSError as error:
-        raise DataError(f"{listing.names[number]} cannot be read: {error}") from None
-
-
-def charset_of(content: bytes) -> str | None:
-    """The encoding, as iconv calls it, of a text that has NUL bytes or a mark in front of it; None for any other."""
-    for mark, charset in _MARKS.items():
-        if content.startswith(mark):
-            return charset
-    start = np.frombuffer(content[:SAMPLE_BYTES], np.uint8)
-    if not len(start) or start.all():
-        return None
-    nothing = [float(np.mean(start[place::4] == 0)) if len(start) > place else 0.0 for place in range(4)]
-    for charset, (empty, full) in _ZEROS.items():
-        share = min(nothing[place] for place in empty)
-        if share > _FEWEST_ZEROS and share > 4 * max(nothing[place] for place in full):
-            return charset
-    return None
-
-
-def _unpacked(stream: pa.NativeFile, listing: Listing, number: int) -> bytes:
-    """
-    Raises:
-        DataError: it is more than fits into memory, or so much more than the file has that it was packed to be so.
-    """
-    most = memory_bytes() // 2
-    most = min(most, max(SMALL_BYTES, MOST_UNPACKED_TIMES * int(listing.sizes[number])))
-    pieces, total = [], 0
-    while piece := stream.read(PIECE_BYTES):
-        pieces.append(piece)
-        total += len(piece)
-        if total > most:
-            raise DataError(
-                f"{listing.names[number]} has {listing.sizes[number]:,} bytes and gives more than {most:,}: it is too "
-                "large for this machine, or packed to be so; unpack it, and cut it into several files"
-            )
-    return b"".join(pieces)
+    return read_whole(listing.filesystem, listing.paths[number], listing.names[number])
 
 
 def _object_store(scheme: str, bucket: str, endpoint: str | None) -> fs.FileSystem:

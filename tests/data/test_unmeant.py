@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 from pyarrow.fs import LocalFileSystem
 
-from rayrnn.data.files import Listing, charset_of, list_files
+from rayrnn.data.contents import charset_of
+from rayrnn.data.files import Listing, list_files
 from rayrnn.data.prepare import prepare
 from rayrnn.data.rows import MOST_COLUMNS
 from rayrnn.data.sequences import gather
@@ -267,6 +268,7 @@ TEXT = "Once, 1 time;\nupon a line, x\n"
 @pytest.mark.parametrize("text", [TEXT, "Жил-был 1 царь, и 2\n" * 3, "從前有 1 個, 王\n" * 9], ids=["en", "ru", "zh"])
 def test_another_unicode_than_utf_8_is_told_by_its_name(text: str, charset: str) -> None:
     assert charset_of(text.encode(charset)) == charset
+    assert charset_of(text.encode(charset)[:-1]) == charset
     assert charset_of(text.encode("utf-8")) is None
     assert charset_of(text.encode("utf-8-sig")) is None
 

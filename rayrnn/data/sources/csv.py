@@ -11,6 +11,7 @@ import ray.data
 from pyarrow import fs
 
 from rayrnn.data.arrow_lists import flat
+from rayrnn.data.contents import no_text, read_whole
 from rayrnn.data.files import Listing, list_files, read_bytes
 from rayrnn.data.rows import Label, with_lost
 from rayrnn.data.sequences import beside
@@ -170,10 +171,10 @@ def _read_contents(
 
     def read(number: int) -> bytes | str:
         try:
-            with filesystem.open_input_stream(paths[number], compression="detect") as stream:
-                return bytes(stream.read())
-        except OSError as error:
-            return f"{origins[number]} cannot be read: {error}"
+            content = read_whole(filesystem, paths[number], origins[number])
+        except DataError as error:
+            return str(error)
+        return no_text(content, origins[number]) or content
 
     if filesystem.type_name == "local":
         results = [read(number) for number in range(len(paths))]

@@ -9,7 +9,8 @@ import pyarrow as pa
 import ray
 import ray.data
 
-from rayrnn.data.files import Listing, charset_of, list_files, read_bytes
+from rayrnn.data.contents import charset_of, no_text, way_to_utf8
+from rayrnn.data.files import Listing, list_files, read_bytes
 from rayrnn.data.sequences import beside, results
 from rayrnn.data.sources.source import Wanted
 from rayrnn.data.vocabulary import END
@@ -116,6 +117,10 @@ def _lines(text: str, data: TextData) -> str:
 
 
 def _decode(content: bytes, name: str) -> str:
+    pattern = "" if name.endswith(".txt") else f" with a pattern such as {posixpath.dirname(name) or '.'}/*.txt"
+    leave_out = f"or leave it out of data.path{pattern}"
+    if other := no_text(content, name):
+        raise DataError(f"{other}, {leave_out}")
     charset = charset_of(content)
     try:
         text = content.decode("utf-8")
@@ -124,11 +129,7 @@ def _decode(content: bytes, name: str) -> str:
         seen = "every second byte is 0" if charset.startswith("UTF-16") else "it has bytes that are 0"
     except UnicodeDecodeError as error:
         seen = f"byte {error.start} is 0x{content[error.start]:02x}"
-    pattern = "" if name.endswith(".txt") else f" with a pattern such as {posixpath.dirname(name) or '.'}/*.txt"
-    raise DataError(
-        f"{name} is not UTF-8: {seen}; convert the file (iconv -f {charset or 'LATIN1'} -t UTF-8), or leave it out of "
-        f"data.path{pattern}"
-    )
+    raise DataError(f"{name} is not UTF-8: {seen}; {way_to_utf8(charset)}, {leave_out}")
 
 
 def _table(rows: Iterator[tuple[str, str]] | list[tuple[str, str]]) -> pa.Table:
