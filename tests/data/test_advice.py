@@ -203,6 +203,18 @@ DATA: list[tuple[Files, dict[str, Any], str, Files | dict[str, Any]]] = [
     # text
     ({"x.txt": "abcdef"}, TEXT, "or set data.length to 2 (0 keeps a text whole)", {"data.length": 2}),
     ({"x.txt": "abcdef"}, TEXT | {"held_out": 0}, "(0 keeps a text whole)", {"data.length": 0}),
+    (
+        {f"x/{n}.txt": "a" for n in range(30)},
+        TEXT | {"path": "x"},
+        "set data.length to 0, which keeps every text whole",
+        {"data.length": 0},
+    ),
+    (
+        {f"x/{n}.txt": "a" for n in range(3)},
+        TEXT | {"path": "x"},
+        "or put the texts into one file",
+        {"x/0.txt": "a" * 30},
+    ),
     ({"x.txt": "abcdef"}, TEXT, "needs 11: give more text", {"x.txt": "abcdef" * 5}),
     (
         {"x.txt": "grün ".encode("latin1") * 9},
