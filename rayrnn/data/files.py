@@ -20,13 +20,16 @@ from rayrnn.wording import closest, listed, path_of
 
 SCHEMES = ("s3", "gs", "hdfs", "file")
 _WILDCARD = re.compile(r"[*?\[]")
-#: the size of what cannot be read
+#: the size of what cannot be read, and of what nobody means to be
 NO_FILE = -1
+BACKUP = -2
 _MEANINGS = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
 #: of these every choice has to be tried
 MOST_DEEP_WILDCARDS = 3
 #: what programs leave behind in directories of data
 _LEFT_BEHIND = ("__pycache__", "_temporary")
+#: how the names of an editor's copies end
+_BACKUPS = ("~", ".bak", ".swp", ".orig")
 
 
 @dataclass(frozen=True)
@@ -74,13 +77,14 @@ def list_files(
     """Find the files that `where` names.
 
     What is there as it is written is no pattern, whatever characters are in its name, nor is a directory on the way.
-    A directory stands for all files in it and below, without hidden ones (`.git`) and the marks that programs leave
-    (`_SUCCESS`). `sysconfig:stdlib/...` begins in the directory of this Python's standard library.
+    A directory stands for all files in it and below, without hidden ones (`.git`), the marks that programs leave
+    (`_SUCCESS`) and an editor's backups (`a.csv~`). `sysconfig:stdlib/...` begins in the directory of this Python's
+    standard library.
 
     Args:
         endpoint: the address of an S3- or GCS-compatible store, such as http://127.0.0.1:9000; without it that in
             AWS_ENDPOINT_URL (for S3), if any.
-        say: how the user is told of what is in a directory and cannot be read: links that lead nowhere, pipes.
+        say: how the user is told of what is in a directory and is left out: links that lead nowhere, pipes, backups.
 
     Raises:
         DataError: nothing is there, or it cannot be listed.
@@ -95,7 +99,7 @@ def list_files(
     if len({filesystem.type_name for filesystem, _ in systems}) > 1:
         raise DataError(f"data.path mixes file systems: {', '.join(addresses)}; all files must lie in one")
     paths = tuple(sorted(path for path, size in found.items() if size >= 0))
-    if left_out := sorted(found.keys() - set(paths)):
+    if left_out := {path: found[path] for path in sorted(found.keys() - set(paths))}:
         told = _left_out(left_out)
         if not paths:
             raise DataError(f"{', '.join(addresses)} holds no files, but {told}")
@@ -174,18 +178,17 @@ def _prefix(address: str) -> str:
     return f"hdfs://{rest.partition('/')[0]}" if scheme == "hdfs" else f"{scheme}://"
 
 
-def _left_out(paths: list[str]) -> str:
-    """What is there and is no file."""
-    links = [path for path in paths if os.path.islink(path)]
-    said = []
-    for kind, of_it in (("link that leads nowhere", links), ("pipe, socket or device", sorted({*paths} - {*links}))):
-        if of_it:
-            said.append(f"a {kind}, {listed(of_it, most=1)}")
-    return "; ".join(said)
+def _left_out(found: dict[str, int]) -> str:
+    """What is there and is no file, or none that is meant."""
+    kinds: dict[str, list[str]] = {"a link that leads nowhere": [], "a pipe, socket or device": [], "a backup": []}
+    for path, size in found.items():
+        no_file = "a link that leads nowhere" if os.path.islink(path) else "a pipe, socket or device"
+        kinds["a backup" if size == BACKUP else no_file].append(path)
+    return "; ".join(f"{kind}, {listed(paths, most=1)}" for kind, paths in kinds.items() if paths)
 
 
 def _find(filesystem: fs.FileSystem, path: str, address: str) -> dict[str, int]:
-    """Path -> bytes of what one address names; of what is no file NO_FILE."""
+    """Path -> bytes of what one address names; of what is no file NO_FILE, of a backup in a directory BACKUP."""
     try:
         base, pattern = _split_pattern(filesystem, path)
         if pattern:
@@ -204,7 +207,7 @@ def _find(filesystem: fs.FileSystem, path: str, address: str) -> dict[str, int]:
         raise DataError(f"{address} cannot be listed: {error}") from None
     if not found:
         raise DataError(f"the directory {address} holds no files")
-    return found
+    return {p: BACKUP if size >= 0 and p.endswith(_BACKUPS) else size for p, size in found.items()}
 
 
 def _split_pattern(filesystem: fs.FileSystem, path: str) -> tuple[str, str]:

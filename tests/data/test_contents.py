@@ -1,6 +1,7 @@
 """What files of data are is told by how they begin, never guessed; packed ones are read within a bound, wherever."""
 
 import bz2
+import codecs
 import gzip
 import io
 import lzma
@@ -181,3 +182,16 @@ def test_where_the_encoding_is_not_known_none_is_named(ray_cluster: None, tmp_pa
         read(TextData(path=f"{tmp_path}/a.txt", length=2), needs("language_model"))
     with pytest.raises(DataError, match=says):
         list(records(content, "a.csv", ","))
+
+
+@pytest.mark.parametrize("marks", [0, 1, 2, 3])
+def test_marks_in_front_of_a_text_are_no_part_of_it(ray_cluster: None, tmp_path: Path, marks: int) -> None:
+    content = codecs.BOM_UTF8 * marks + b"1,up\n"
+    assert list(records(content, "a.csv", ",")) == [(1, ["1", "up"])]
+    for name in ("a.csv", "b.csv", "a.txt"):
+        (tmp_path / name).write_bytes(content)
+    asked = needs("classification")
+    table = gather(read(CsvData(path=f"{tmp_path}/*.csv", label_column=1), asked), asked)
+    assert table.num_dropped == 0
+    (row,) = read(TextData(path=f"{tmp_path}/a.txt", length=4), needs("language_model")).take_all()
+    assert row["text"] == "1,up\n"

@@ -238,6 +238,19 @@ def test_links_that_lead_nowhere_and_pipes_are_left_out_and_said(directory: Path
     assert not said
 
 
+@pytest.mark.parametrize("name", ["a.csv~", "a.csv.bak", "a.csv.swp", "more/a.csv.orig"])
+def test_backups_in_a_directory_are_left_out_and_said_and_read_where_they_are_named(directory: Path, name: str) -> None:
+    (directory / name).write_text("1,down\n")
+    said: list[str] = []
+    assert list_files(str(directory), say=said.append).paths == (f"{directory}/a.csv", f"{directory}/more/b.csv")
+    assert said == [f"a backup, {directory}/{name}: left out"]
+    assert list_files(f"{directory}/{name}").paths == list_files(f"{directory}/{name[:-1]}?").paths
+    for file in ("a.csv", "more/b.csv"):
+        (directory / file).unlink()
+    with pytest.raises(DataError, match="holds no files, but a backup"):
+        list_files(str(directory))
+
+
 def test_links_that_lead_somewhere_are_followed_and_those_to_a_directory_above_are_not(
     directory: Path, tmp_path: Path
 ) -> None:

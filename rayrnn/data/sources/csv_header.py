@@ -219,7 +219,7 @@ def _decoded(content: bytes, origin: str) -> str:
         raise DataError(f"{other}, or leave it out of data.path")
     charset = charset_of(content)
     try:
-        text = content.decode("utf-8-sig")
+        text = content.decode("utf-8").lstrip("\N{BYTE ORDER MARK}")
     except UnicodeDecodeError as error:
         raise DataError(f"{origin}: byte {error.start} is not UTF-8 text; {way_to_utf8(charset)}") from None
     if charset:

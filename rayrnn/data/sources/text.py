@@ -127,7 +127,7 @@ def _decode(content: bytes, name: str) -> str:
     try:
         text = content.decode("utf-8")
         if charset is None:
-            return text.removeprefix("\N{BYTE ORDER MARK}")
+            return text.lstrip("\N{BYTE ORDER MARK}")
         seen = "every second byte is 0" if charset.startswith("UTF-16") else "it has bytes that are 0"
     except UnicodeDecodeError as error:
         seen = f"byte {error.start} is 0x{content[error.start]:02x}"
