@@ -33,6 +33,7 @@ FLOOR_PLAN = """
     rayrnn.recipe.data_sections
     rayrnn.recipe.sections rayrnn.recipe.sources rayrnn.recipe.written
     rayrnn.recipe
+    rayrnn.data.contents
     rayrnn.data.files rayrnn.data.sources.csv_dialect rayrnn.data.sources.source
     rayrnn.data.sequences
     rayrnn.data.sources.csv_blanks rayrnn.data.sources.index_columns rayrnn.data.sources.labels

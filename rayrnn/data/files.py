@@ -1,6 +1,5 @@
 """Finds the files of a source: one, a directory, a glob pattern or several of these; local, s3://, gs:// or hdfs://."""
 
-import codecs
 import os
 import re
 import stat
@@ -15,41 +14,22 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import fs
 
+from rayrnn.data.contents import read_whole
 from rayrnn.errors import DataError
-from rayrnn.foreign import memory_bytes
 from rayrnn.wording import closest, listed, path_of
 
 SCHEMES = ("s3", "gs", "hdfs", "file")
 _WILDCARD = re.compile(r"[*?\[]")
-#: of a packed file: what it gives may have so many times its bytes, or so many that it does not matter
-MOST_UNPACKED_TIMES = 200
-SMALL_BYTES = 2**28
-#: the size of what cannot be read
+#: the size of what cannot be read, and of what nobody means to be
 NO_FILE = -1
-#: by which the encoding of a text is told
-SAMPLE_BYTES = 2**16
-_MARKS = {
-    codecs.BOM_UTF32_LE: "UTF-32",
-    codecs.BOM_UTF32_BE: "UTF-32",
-    codecs.BOM_UTF16_LE: "UTF-16",
-    codecs.BOM_UTF16_BE: "UTF-16",
-}
-#: of four bytes in a row, those that are 0 for letters of the first 256, and those that are not
-_ZEROS = {
-    "UTF-32LE": ((1, 2, 3), (0,)),
-    "UTF-32BE": ((0, 1, 2), (3,)),
-    "UTF-16LE": ((1, 3), (0, 2)),
-    "UTF-16BE": ((0, 2), (1, 3)),
-}
-#: any text has some such letters: blanks, digits, line ends
-_FEWEST_ZEROS = 0.01
-#: read at once
-PIECE_BYTES = 2**24
+BACKUP = -2
 _MEANINGS = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
 #: of these every choice has to be tried
 MOST_DEEP_WILDCARDS = 3
 #: what programs leave behind in directories of data
 _LEFT_BEHIND = ("__pycache__", "_temporary")
+#: how the names of an editor's copies end
+_BACKUPS = ("~", ".bak", ".swp", ".orig")
 
 
 @dataclass(frozen=True)
@@ -97,13 +77,14 @@ def list_files(
     """Find the files that `where` names.
 
     What is there as it is written is no pattern, whatever characters are in its name, nor is a directory on the way.
-    A directory stands for all files in it and below, without hidden ones (`.git`) and the marks that programs leave
-    (`_SUCCESS`). `sysconfig:stdlib/...` begins in the directory of this Python's standard library.
+    A directory stands for all files in it and below, without hidden ones (`.git`), the marks that programs leave
+    (`_SUCCESS`) and an editor's backups (`a.csv~`). `sysconfig:stdlib/...` begins in the directory of this Python's
+    standard library.
 
     Args:
         endpoint: the address of an S3- or GCS-compatible store, such as http://127.0.0.1:9000; without it that in
             AWS_ENDPOINT_URL (for S3), if any.
-        say: how the user is told of what is in a directory and cannot be read: links that lead nowhere, pipes.
+        say: how the user is told of what is in a directory and is left out: links that lead nowhere, pipes, backups.
 
     Raises:
         DataError: nothing is there, or it cannot be listed.
@@ -118,7 +99,7 @@ def list_files(
     if len({filesystem.type_name for filesystem, _ in systems}) > 1:
         raise DataError(f"data.path mixes file systems: {', '.join(addresses)}; all files must lie in one")
     paths = tuple(sorted(path for path, size in found.items() if size >= 0))
-    if left_out := sorted(found.keys() - set(paths)):
+    if left_out := {path: found[path] for path in sorted(found.keys() - set(paths))}:
         told = _left_out(left_out)
         if not paths:
             raise DataError(f"{', '.join(addresses)} holds no files, but {told}")
@@ -151,51 +132,12 @@ def open_file_system(address: str, *, endpoint: str | None = None) -> tuple[fs.F
 
 
 def read_bytes(listing: Listing, number: int) -> bytes:
-    """The whole of one file, unpacked where its name ends in .gz, .bz2 or .zst.
+    """The whole of one file, unpacked where its name ends in .gz, .bz2, .zst or .lz4.
 
     Raises:
         DataError: it cannot be read.
     """
-    try:
-        with listing.filesystem.open_input_stream(listing.paths[number], compression="detect") as stream:
-            return _unpacked(stream, listing, number)
-    except OSError as error:
-        raise DataError(f"{listing.names[number]} cannot be read: {error}") from None
-
-
-def charset_of(content: bytes) -> str | None:
-    """The encoding, as iconv calls it, of a text that has NUL bytes or a mark in front of it; None for any other."""
-    for mark, charset in _MARKS.items():
-        if content.startswith(mark):
-            return charset
-    start = np.frombuffer(content[:SAMPLE_BYTES], np.uint8)
-    if not len(start) or start.all():
-        return None
-    nothing = [float(np.mean(start[place::4] == 0)) if len(start) > place else 0.0 for place in range(4)]
-    for charset, (empty, full) in _ZEROS.items():
-        share = min(nothing[place] for place in empty)
-        if share > _FEWEST_ZEROS and share > 4 * max(nothing[place] for place in full):
-            return charset
-    return None
-
-
-def _unpacked(stream: pa.NativeFile, listing: Listing, number: int) -> bytes:
-    """
-    Raises:
-        DataError: it is more than fits into memory, or so much more than the file has that it was packed to be so.
-    """
-    most = memory_bytes() // 2
-    most = min(most, max(SMALL_BYTES, MOST_UNPACKED_TIMES * int(listing.sizes[number])))
-    pieces, total = [], 0
-    while piece := stream.read(PIECE_BYTES):
-        pieces.append(piece)
-        total += len(piece)
-        if total > most:
-            raise DataError(
-                f"{listing.names[number]} has {listing.sizes[number]:,} bytes and gives more than {most:,}: it is too "
-                "large for this machine, or packed to be so; unpack it, and cut it into several files"
-            )
-    return b"".join(pieces)
+    return read_whole(listing.filesystem, listing.paths[number], listing.names[number])
 
 
 def _object_store(scheme: str, bucket: str, endpoint: str | None) -> fs.FileSystem:
@@ -236,18 +178,17 @@ def _prefix(address: str) -> str:
     return f"hdfs://{rest.partition('/')[0]}" if scheme == "hdfs" else f"{scheme}://"
 
 
-def _left_out(paths: list[str]) -> str:
-    """What is there and is no file."""
-    links = [path for path in paths if os.path.islink(path)]
-    said = []
-    for kind, of_it in (("link that leads nowhere", links), ("pipe, socket or device", sorted({*paths} - {*links}))):
-        if of_it:
-            said.append(f"a {kind}, {listed(of_it, most=1)}")
-    return "; ".join(said)
+def _left_out(found: dict[str, int]) -> str:
+    """What is there and is no file, or none that is meant."""
+    kinds: dict[str, list[str]] = {"a link that leads nowhere": [], "a pipe, socket or device": [], "a backup": []}
+    for path, size in found.items():
+        no_file = "a link that leads nowhere" if os.path.islink(path) else "a pipe, socket or device"
+        kinds["a backup" if size == BACKUP else no_file].append(path)
+    return "; ".join(f"{kind}, {listed(paths, most=1)}" for kind, paths in kinds.items() if paths)
 
 
 def _find(filesystem: fs.FileSystem, path: str, address: str) -> dict[str, int]:
-    """Path -> bytes of what one address names; of what is no file NO_FILE."""
+    """Path -> bytes of what one address names; of what is no file NO_FILE, of a backup in a directory BACKUP."""
     try:
         base, pattern = _split_pattern(filesystem, path)
         if pattern:
@@ -266,7 +207,7 @@ def _find(filesystem: fs.FileSystem, path: str, address: str) -> dict[str, int]:
         raise DataError(f"{address} cannot be listed: {error}") from None
     if not found:
         raise DataError(f"the directory {address} holds no files")
-    return found
+    return {p: BACKUP if size >= 0 and p.endswith(_BACKUPS) else size for p, size in found.items()}
 
 
 def _split_pattern(filesystem: fs.FileSystem, path: str) -> tuple[str, str]:

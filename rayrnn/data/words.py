@@ -49,6 +49,8 @@ def missing_numbers(missing: Sequence[str]) -> list[float]:
     """Those of the words that are numbers: such as -999, for a column of numbers."""
     numbers = []
     for word in missing:
+        if "_" in word or not word.isascii():  # which Python alone takes for numbers
+            continue
         try:
             numbers.append(float(word))
         except ValueError:

@@ -36,6 +36,10 @@ def _fraction_or_path(value: object) -> object:
     return fraction
 
 
+#: how programs write that there is no number: C, for one, -nan
+_NAN = tuple(sign + word for sign in ("", "-", "+") for word in ("NaN", "nan", "NAN"))
+
+
 def _with_nulls(value: object) -> object:
     """In YAML the word null is no text: here it stands for itself."""
     if not isinstance(value, list | tuple):
@@ -159,8 +163,13 @@ class StepData(Data):
 
     @property
     def no_value(self) -> tuple[str, ...]:
-        """The words that stand where there is no value; one that names a class is a label."""
-        return tuple(word for word in self.missing if word not in (self.classes or ()))
+        """The words that stand where there is no value; one that names a class is a label.
+
+        Where NaN is one of them it is in every spelling that a column of numbers takes for it.
+        """
+        has_nan = not {*self.missing}.isdisjoint(_NAN)
+        given = dict.fromkeys((*self.missing, *(_NAN if has_nan else ())))
+        return tuple(word for word in given if word not in (self.classes or ()))
 
     @pydantic.model_validator(mode="after")
     def _one_kind_of_class(self) -> "StepData":

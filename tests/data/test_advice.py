@@ -203,8 +203,25 @@ DATA: list[tuple[Files, dict[str, Any], str, Files | dict[str, Any]]] = [
     # text
     ({"x.txt": "abcdef"}, TEXT, "or set data.length to 2 (0 keeps a text whole)", {"data.length": 2}),
     ({"x.txt": "abcdef"}, TEXT | {"held_out": 0}, "(0 keeps a text whole)", {"data.length": 0}),
+    (
+        {f"x/{n}.txt": "a" for n in range(30)},
+        TEXT | {"path": "x"},
+        "set data.length to 0, which keeps every text whole",
+        {"data.length": 0},
+    ),
+    (
+        {f"x/{n}.txt": "a" for n in range(3)},
+        TEXT | {"path": "x"},
+        "or put the texts into one file",
+        {"x/0.txt": "a" * 30},
+    ),
     ({"x.txt": "abcdef"}, TEXT, "needs 11: give more text", {"x.txt": "abcdef" * 5}),
-    ({"x.txt": "grün ".encode("latin1") * 9}, TEXT, "(iconv -f LATIN1 -t UTF-8)", {"x.txt": "grün " * 9}),
+    (
+        {"x.txt": "grün ".encode("latin1") * 9},
+        TEXT,
+        "save it as UTF-8 (iconv -f ITS-ENCODING -t UTF-8)",
+        {"x.txt": "grün " * 9},
+    ),
     ({"x.txt": ("grün " * 9).encode("utf-16")}, TEXT, "(iconv -f UTF-16 -t UTF-8)", {"x.txt": "grün " * 9}),
     (
         {"x/a.txt": "good " * 9, "x/b.png": b"\x89PNG"},
@@ -242,7 +259,7 @@ DATA: list[tuple[Files, dict[str, Any], str, Files | dict[str, Any]]] = [
     (
         TWO | {"x/b.csv": "x,kind\n2,dünn\n".encode("latin1")},
         CSV,
-        "save the file as UTF-8",
+        "save it as UTF-8",
         {"x/b.csv": "x,kind\n2,dünn\n"},
     ),
     (TWO | {"x/b.csv": "x,kind\n2,up\n"}, CSV, "give sequences of other classes too", TWO),
@@ -411,7 +428,7 @@ def test_a_pipe_is_read_from_the_file_that_has_what_it_gives(tmp_path: Path) -> 
 
 
 def test_a_file_that_is_packed_too_well_is_read_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rayrnn.data.files.SMALL_BYTES", 1000)
+    monkeypatch.setattr("rayrnn.data.contents.SMALL_BYTES", 1000)
     (tmp_path / "a.gz").write_bytes(gzip.compress(bytes(10**6)))
     with pytest.raises(RayrnnError, match="unpack it, and cut it into several files"):
         read_bytes(list_files(f"{tmp_path}/a.gz"), 0)

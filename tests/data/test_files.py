@@ -164,8 +164,8 @@ def test_a_store_that_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_file_that_unpacks_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rayrnn.data.files.SMALL_BYTES", 2**20)
-    monkeypatch.setattr("rayrnn.data.files.PIECE_BYTES", 2**16)
+    monkeypatch.setattr("rayrnn.data.contents.SMALL_BYTES", 2**20)
+    monkeypatch.setattr("rayrnn.data.contents.PIECE_BYTES", 2**16)
     for name, zeros in (("small.gz", 2**19), ("bomb.gz", 2**24)):
         (tmp_path / name).write_bytes(gzip.compress(bytes(zeros)))
     bomb, small = list_files(str(tmp_path / "bomb.gz")), list_files(str(tmp_path / "small.gz"))

@@ -22,7 +22,14 @@ from tests.asked import needs
 NAN = float("nan")
 #: as it stands in a CSV file; what a table has in its place
 NOTHING: list[tuple[str, Any]] = [("", None), ("", ""), ("   ", "  "), ("\t", "\t"), ("NaN", NAN), ("nan", "nan")]
-NOTHING += [("NaT", "NaT"), ("\N{NO-BREAK SPACE}", "\N{NO-BREAK SPACE}"), (" NaN ", " NaN ")]
+NOTHING += [
+    ("-nan", "-nan"),
+    ("+NaN", "-NaN"),
+    ("-NAN", "NAN"),
+    ("NaT", "NaT"),
+    ("\N{NO-BREAK SPACE}", "\N{NO-BREAK SPACE}"),
+    (" NaN ", " NaN "),
+]
 
 
 def by_csv(lines: list[str], task: str, **keys: Any) -> dict[str, Any]:
@@ -79,7 +86,7 @@ def test_no_value_is_no_symbol(cell: str, value: Any) -> None:
     assert said in by_table({"word": [there, value], "label": ["u", "u"]}, "classification", **keys)["fault"]
 
 
-@pytest.mark.parametrize("cell", ["", " ", "NaN", " nan\t", "NaT"])
+@pytest.mark.parametrize("cell", ["", " ", "NaN", " nan\t", "-nan", "NaT"])
 def test_no_value_is_no_number(cell: str) -> None:
     assert "column 'x' is empty" in by_csv([f"{cell},a,u"], "classification", features=["x"])["fault"]
     row = by_csv([f"1,a,{cell}", "2,a,5"], "regression", features=["x"])
@@ -117,6 +124,8 @@ def test_words_for_missing_are_given_in_the_recipe(word: str) -> None:
 def test_a_number_for_missing_is_one_however_it_is_kept(cells: list[Any]) -> None:
     said = by_table({"x": cells, "label": ["u", "u"]}, "classification", features=["x"], missing=["-999"])["fault"]
     assert "t 0: column 'x' is empty" in said
+    other = by_table({"x": [10.0, None], "label": ["u", "u"]}, "tagging", features=["x"], missing=["1_0"])
+    assert "t 1: column 'x' is empty" in other["fault"]
     assert by_csv(["-999.0,a,u"], "classification", features=["x"], missing=["-999"])["fault"] in said
 
 
@@ -124,6 +133,25 @@ def test_a_class_that_is_called_nan_is_one_where_the_recipe_names_it() -> None:
     classes: Any = {"features": ["x"], "classes": ["nan", "roti"]}
     assert by_csv(["1,a,nan", "2,a,roti"], "tagging", **classes)["label"] == ["nan", "roti"]
     assert by_csv(["1,a,nan", "2,a,u"], "tagging", features=["x"], missing=[])["label"] == ["nan", "u"]
+    assert by_csv(["1,a,-nan", "2,a,u"], "tagging", features=["x"], missing=["NA"])["label"] == ["-nan", "u"]
+
+
+@pytest.mark.parametrize(
+    ("cell", "due"),
+    [
+        ("10", "10"),
+        ("10.0", "10"),
+        ("1e1", "10"),
+        ("+1", "1"),
+        ("-0", "0"),
+        ("1_0", None),
+        ("\N{FULLWIDTH DIGIT ONE}", None),
+    ],
+)
+def test_a_class_by_number_is_what_a_column_of_numbers_takes_for_one(cell: str, due: str | None) -> None:
+    row = by_csv([f"1,a,{cell}"], "classification", features=["x"], num_classes=11)
+    assert row.get("label") == due
+    assert due or "which is no whole number in 0 .. 10" in row["fault"]
 
 
 @pytest.mark.parametrize("cell", [" red", "red ", "\tred", "  red\t ", "\N{NO-BREAK SPACE}red", ' "red" '])

@@ -154,7 +154,7 @@ def test_one_short_or_empty_file_among_others_is_no_mistake(tmp_path: Path) -> N
         (b"", 0, "is empty"),
         ("grün".encode() + b" und wei\xdf", 2, "is not UTF-8: byte 13 is 0xdf"),
         (b"a", 10, "has 1 symbol; one sequence with data.length 10 needs 11: give more text"),
-        ("ab".encode("utf-16"), 2, "is not UTF-8: byte 0 is 0xff; convert the file (iconv -f UTF-16 -t UTF-8)"),
+        ("ab".encode("utf-16"), 2, "is not UTF-8: byte 0 is 0xff; convert it (iconv -f UTF-16 -t UTF-8)"),
     ],
 )
 def test_a_file_that_cannot_be_learned_is_named_with_the_reason(

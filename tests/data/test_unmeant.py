@@ -8,13 +8,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyarrow.fs import LocalFileSystem
 
-from rayrnn.data.files import charset_of, list_files
+from rayrnn.data.contents import charset_of
+from rayrnn.data.files import Listing, list_files
 from rayrnn.data.prepare import prepare
 from rayrnn.data.rows import MOST_COLUMNS
 from rayrnn.data.sequences import gather
 from rayrnn.data.sources import read
-from rayrnn.data.sources.csv_columns import layout_of
+from rayrnn.data.sources.csv_columns import label_layout_of, layout_of
+from rayrnn.data.sources.csv_labels import Labels, label_lines
 from rayrnn.data.sources.grouping import group, grouping_of
 from rayrnn.data.sources.labels import Target
 from rayrnn.data.sources.source import Wanted
@@ -87,6 +90,63 @@ def test_the_index_of_a_csv_file_is_left_out_and_said(
     wanted = Wanted(needs("classification"), column_names=before, say=notes.append)
     layout = layout_of(f"{header}\n0,1,2,up\n".encode(), "a.csv", data, Target(needs("classification")), wanted)
     assert layout.roles.numbers == learned
+    assert len(notes) == said
+
+
+#: the files that labels are for: stems as an index has them, and others
+NUMBERED = ("num/0.csv", "num/1.csv", "num/2.csv")
+NAMED = ("x/a.csv", "x/b.csv", "x/c.csv")
+
+
+@pytest.mark.parametrize(
+    ("task", "files", "lines", "due", "said"),
+    [
+        ("regression", NUMBERED, ",file,y\n0,2,0\n1,1,10\n2,0,20\n", [["20"], ["10"], ["0"]], 1),
+        ("regression", NUMBERED, "Unnamed: 0,file,y\n0,2,0\n1,1,10\n2,0,20\n", [["20"], ["10"], ["0"]], 1),
+        # rows of a frame that were shuffled, and of which a part was taken
+        ("regression", NUMBERED, ",file,y\n7,2,0\n0,1,10\n2,0,20\n", [["20"], ["10"], ["0"]], 1),
+        ("regression", NAMED, ",file,y,z\n0,c,0,5\n1,b,10,6\n2,a,20,7\n", [["20", "7"], ["10", "6"], ["0", "5"]], 1),
+        ("classification", NAMED, ",file,kind\n0,b.csv,up\n1,a.csv,down\n2,c.csv,up\n", [["down"], ["up"], ["up"]], 1),
+        ("classification", NUMBERED, ",file,kind\n0,2,up\n1,1,down\n2,0,up\n", [["up"], ["down"], ["up"]], 1),
+        # the index is the files' names
+        ("regression", NUMBERED, ",y\n0,2\n1,1\n2,0\n", [["2"], ["1"], ["0"]], 0),
+        ("regression", NUMBERED, ",y,z\n0,2.5,0\n1,1.5,3\n2,0.5,9\n", [["2.5", "0"], ["1.5", "3"], ["0.5", "9"]], 0),
+        ("regression", NUMBERED, ",y,z\n0,1,0\n1,1,10\n2,0,20\n", [["1", "0"], ["1", "10"], ["0", "20"]], 0),
+        ("regression", NUMBERED, "file,y,z\n0,2,0\n1,1,10\n2,0,20\n", [["2", "0"], ["1", "10"], ["0", "20"]], 0),
+        ("regression", NUMBERED, "0,2,0\n1,1,10\n2,0,20\n", [["2", "0"], ["1", "10"], ["0", "20"]], 0),
+    ],
+)  # fmt: skip
+def test_an_index_before_the_names_of_files_is_no_name_and_their_names_are_no_answer(
+    tmp_path: Path, task: str, files: tuple[str, ...], lines: str, due: list[list[str]], said: int
+) -> None:
+    (tmp_path / "labels.csv").write_text(lines)
+    notes: list[str] = []
+    labels = Labels("labels.csv", list_files(f"{tmp_path}/labels.csv"), in_one_file=True)
+    sequences = Listing(LocalFileSystem(), files, np.ones(len(files), np.int64))
+    target = Target(needs(task))
+    assert label_lines(labels, sequences, CsvData(path="x"), target, notes.append)["label"].to_pylist() == due
+    assert [f"the first column of {tmp_path}/labels.csv is the index of a DataFrame" in note for note in notes] == (
+        [True] * said
+    )
+
+
+@pytest.mark.parametrize(
+    ("task", "content", "labels", "said"),
+    [
+        ("tagging", ",label\n0,up\n1,down\n", ("label",), 1),
+        ("tagging", ",0\n0,up\n1,down\n", ("1",), 1),
+        ("classification", "Unnamed: 0,label\n0,up\n", ("label",), 1),
+        ("regression", ",y\n0,1.5\n1,2.5\n", ("y",), 1),
+        ("regression", ",y,z\n0,1.5,2\n1,2.5,3\n", ("y", "z"), 1),
+        ("regression", "y,z\n1.5,2\n2.5,3\n", ("y", "z"), 0),
+        ("tagging", "label\nup\ndown\n", ("label",), 0),
+    ],
+)
+def test_an_index_in_a_label_file_is_no_label(task: str, content: str, labels: tuple[str, ...], said: int) -> None:
+    notes: list[str] = []
+    data = CsvData(path="x", skip_lines=1)
+    layout = label_layout_of(content.encode(), "a.csv", data, Target(needs(task)), notes.append)
+    assert layout.roles.labels == labels
     assert len(notes) == said
 
 
@@ -256,6 +316,19 @@ def test_links_that_lead_nowhere_and_pipes_are_left_out_and_said(directory: Path
     assert not said
 
 
+@pytest.mark.parametrize("name", ["a.csv~", "a.csv.bak", "a.csv.swp", "more/a.csv.orig"])
+def test_backups_in_a_directory_are_left_out_and_said_and_read_where_they_are_named(directory: Path, name: str) -> None:
+    (directory / name).write_text("1,down\n")
+    said: list[str] = []
+    assert list_files(str(directory), say=said.append).paths == (f"{directory}/a.csv", f"{directory}/more/b.csv")
+    assert said == [f"a backup, {directory}/{name}: left out"]
+    assert list_files(f"{directory}/{name}").paths == list_files(f"{directory}/{name[:-1]}?").paths
+    for file in ("a.csv", "more/b.csv"):
+        (directory / file).unlink()
+    with pytest.raises(DataError, match="holds no files, but a backup"):
+        list_files(str(directory))
+
+
 def test_links_that_lead_somewhere_are_followed_and_those_to_a_directory_above_are_not(
     directory: Path, tmp_path: Path
 ) -> None:
@@ -286,6 +359,7 @@ TEXT = "Once, 1 time;\nupon a line, x\n"
 @pytest.mark.parametrize("text", [TEXT, "Жил-был 1 царь, и 2\n" * 3, "從前有 1 個, 王\n" * 9], ids=["en", "ru", "zh"])
 def test_another_unicode_than_utf_8_is_told_by_its_name(text: str, charset: str) -> None:
     assert charset_of(text.encode(charset)) == charset
+    assert charset_of(text.encode(charset)[:-1]) == charset
     assert charset_of(text.encode("utf-8")) is None
     assert charset_of(text.encode("utf-8-sig")) is None
 

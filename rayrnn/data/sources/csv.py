@@ -11,6 +11,7 @@ import ray.data
 from pyarrow import fs
 
 from rayrnn.data.arrow_lists import flat
+from rayrnn.data.contents import no_text, read_whole
 from rayrnn.data.files import Listing, list_files, read_bytes
 from rayrnn.data.rows import Label, with_lost
 from rayrnn.data.sequences import beside
@@ -80,7 +81,7 @@ class Csv:
 
         files = pa.table({"key": below_common(listing.paths), "path": listing.paths, "origin": listing.names})
         first = _first_layout(listing, data, layout)
-        files, label_layout = _with_places_of_labels(files, listing, labels, data, target)
+        files, label_layout = _with_places_of_labels(files, listing, labels, data, target, wanted.say)
         reading = _Reading(
             listing.filesystem, first, label_layout, labels.where if labels else "", data.align, data.on_error
         )
@@ -94,16 +95,21 @@ class Csv:
 
 
 def _with_places_of_labels(
-    files: pa.Table, listing: Listing, labels: Labels | None, data: CsvData, target: Target
+    files: pa.Table,
+    listing: Listing,
+    labels: Labels | None,
+    data: CsvData,
+    target: Target,
+    say: Callable[[str], None],
 ) -> tuple[pa.Table, Layout | None]:
     """Beside every file where its label is; and the layout of label files, where labels lie in such."""
     if labels is None:
         return files, None
     if labels.in_one_file:
-        return _beside(files, label_lines(labels, listing, data, target)), None
+        return _beside(files, label_lines(labels, listing, data, target, say)), None
     files = _beside(files, label_files(labels, listing))
     return files, _first_layout(
-        labels.listing, data, lambda content, origin: label_layout_of(content, origin, data, target)
+        labels.listing, data, lambda content, origin: label_layout_of(content, origin, data, target, say)
     )
 
 
@@ -165,10 +171,10 @@ def _read_contents(
 
     def read(number: int) -> bytes | str:
         try:
-            with filesystem.open_input_stream(paths[number], compression="detect") as stream:
-                return bytes(stream.read())
-        except OSError as error:
-            return f"{origins[number]} cannot be read: {error}"
+            content = read_whole(filesystem, paths[number], origins[number])
+        except DataError as error:
+            return str(error)
+        return no_text(content, origins[number]) or content
 
     if filesystem.type_name == "local":
         results = [read(number) for number in range(len(paths))]

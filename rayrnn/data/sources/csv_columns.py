@@ -1,10 +1,10 @@
 """What the columns of a set of CSV files are for, found out once, from the first of them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rayrnn.data.sources.csv_header import Columns, columns_of
-from rayrnn.data.sources.index_columns import index_of_header, left_out
+from rayrnn.data.sources.index_columns import index_of_header, left_out, say_no_label
 from rayrnn.data.sources.labels import Target
 from rayrnn.data.sources.source import Wanted
 from rayrnn.data.sources.tables import Roles
@@ -81,14 +81,22 @@ def layout_of(content: bytes, origin: str, data: CsvData, target: Target, wanted
     return Layout(origin, data.delimiter, data.skip_lines, names, by_name, roles, data.decimal, spare, skipped)
 
 
-def label_layout_of(content: bytes, origin: str, data: CsvData, target: Target) -> Layout:
-    """The layout of a file that holds nothing but labels: one column, or where these are numbers one for each."""
+def label_layout_of(content: bytes, origin: str, data: CsvData, target: Target, say: Callable[[str], None]) -> Layout:
+    """The layout of a file that holds nothing but labels: one column, or where these are numbers one for each.
+
+    Args:
+        say: how the user is told of an index beside them, which is no label.
+    """
     columns = columns_of(content, origin, data)
     names = columns.names
-    if len(names) > 1 and target.needs.of_classes:
+    index = index_of_header(names, columns.skipped) if len(names) > 1 else []
+    labels = tuple(name for name in names if name not in index)
+    if len(labels) > 1 and target.needs.of_classes:
         raise DataError(f"{origin} has {len(names)} columns; a label file has one (task {target.needs.task})")
+    if index:
+        say_no_label(origin, say)
     by_name = bool(columns.header)
-    roles = Roles((), (), names, target)
+    roles = Roles((), (), labels, target)
     skipped = columns.perhaps_names
     return Layout(origin, data.delimiter, data.skip_lines, names, by_name, roles, data.decimal, skipped=skipped)
 

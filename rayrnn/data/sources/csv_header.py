@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 
-from rayrnn.data.files import charset_of
+from rayrnn.data.contents import charset_of, no_text, way_to_utf8
 from rayrnn.data.rows import check_width
 from rayrnn.data.sources.csv_blanks import without_blanks_around
 from rayrnn.data.sources.csv_dialect import advice_on_delimiter, is_number
@@ -198,15 +198,7 @@ def records(
     Raises:
         DataError: the file is not UTF-8, or a record cannot be read; names file and line.
     """
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        charset = charset_of(content)
-        way = f"convert it (iconv -f {charset} -t UTF-8)" if charset else "save the file as UTF-8"
-        raise DataError(f"{origin}: byte {error.start} is not UTF-8 text; {way}") from None
-    if charset := charset_of(content):
-        raise DataError(f"{origin} is {charset} text, not UTF-8: convert it (iconv -f {charset} -t UTF-8)")
-    lines = io.StringIO(text, newline="")
+    lines = io.StringIO(_decoded(content, origin), newline="")
     csv.field_size_limit(max(csv.field_size_limit(), MOST_IN_A_CELL))
     line = 0
     try:
@@ -222,6 +214,23 @@ def records(
     except csv.Error as error:
         unclosed = "unexpected end of data" in str(error)
         raise DataError(f"{origin}:{line}: {'a quote is opened and never closed' if unclosed else error}") from None
+
+
+def _decoded(content: bytes, origin: str) -> str:
+    """
+    Raises:
+        DataError: the file is no text, or in another encoding than UTF-8.
+    """
+    if other := no_text(content, origin):
+        raise DataError(f"{other}, or leave it out of data.path")
+    charset = charset_of(content)
+    try:
+        text = content.decode("utf-8").lstrip("\N{BYTE ORDER MARK}")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{origin}: byte {error.start} is not UTF-8 text; {way_to_utf8(charset)}") from None
+    if charset:
+        raise DataError(f"{origin} is {charset} text, not UTF-8: {way_to_utf8(charset)}")
+    return text
 
 
 def _first_lines(content: bytes, origin: str, data: CsvData) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -1,7 +1,7 @@
 """Labels that lie beside the sequences: a directory of label files, or one file of `file name,label` lines."""
 
 import posixpath
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from math import nan
@@ -16,6 +16,7 @@ from rayrnn.data.files import Listing, list_files, open_file_system, read_bytes
 from rayrnn.data.rows import Label
 from rayrnn.data.sources.csv_dialect import number_of
 from rayrnn.data.sources.csv_header import records
+from rayrnn.data.sources.index_columns import index_of_lines, say_no_label
 from rayrnn.data.sources.labels import Target, sequence_labels
 from rayrnn.data.sources.source import Wanted
 from rayrnn.errors import DataError, RecipeError, UsageError
@@ -91,11 +92,16 @@ def without_labels(sequences: Listing, data: CsvData, wanted: Wanted) -> Listing
     return replace(sequences, paths=tuple(sequences.paths[number] for number in kept), sizes=sequences.sizes[kept])
 
 
-def label_lines(labels: Labels, sequences: Listing, data: CsvData, target: Target) -> pa.Table:
+def label_lines(
+    labels: Labels, sequences: Listing, data: CsvData, target: Target, say: Callable[[str], None]
+) -> pa.Table:
     """The line of every sequence in a file of `file name,label` lines.
 
     A file name may be given with as many of its directories as it takes to tell it from others, and without its
     suffix. Names of files that are not among the sequences are passed over, and so is a line with the columns' names.
+
+    Args:
+        say: how the user is told of an index before the file names, which is passed over too.
 
     Returns:
         `label` (the cells after the file name; null where no line names the file) and `label_origin` ("file:line").
@@ -107,7 +113,8 @@ def label_lines(labels: Labels, sequences: Listing, data: CsvData, target: Targe
         )
     lines: dict[str, tuple[int, list[str]]] = {}
     origin = labels.listing.names[0]
-    for line, record in records(read_bytes(labels.listing, 0), origin, data.delimiter, strict=True):
+    written = list(records(read_bytes(labels.listing, 0), origin, data.delimiter, strict=True))
+    for line, record in _without_index(written, sequences, target, lambda: say_no_label(origin, say)):
         if len(record) == 1 or (len(record) > 2 and target.needs.of_classes):
             raise DataError(f"{origin}:{line}: {len(record)} columns; each line is a file name and its label")
         if record:
@@ -127,6 +134,21 @@ def label_lines(labels: Labels, sequences: Listing, data: CsvData, target: Targe
             "label_origin": [f"{origin}:{entry[0]}" if entry else None for entry in found],
         }
     )
+
+
+def _without_index(
+    written: list[tuple[int, list[str]]], sequences: Listing, target: Target, said: Callable[[], None]
+) -> list[tuple[int, list[str]]]:
+    """The lines with the file name first. Behind an index it comes second; numbers there may be answers, too."""
+    lines = [record for _, record in written if record]
+    if min(map(len, lines), default=0) < 3 or not index_of_lines(lines):
+        return written
+    seconds = [record[1] for record in lines]
+    named = {spelling for path in sequences.paths for spelling in _spelt(path)}
+    if not target.needs.of_classes and (len(set(seconds)) < len(seconds) or named.isdisjoint(seconds)):
+        return written
+    said()
+    return [(line, record[1:]) for line, record in written]
 
 
 def label_files(labels: Labels, sequences: Listing) -> pa.Table:
@@ -189,10 +211,14 @@ def _one_each(sequences: Listing, known: Mapping[str, Found], origin: Callable[[
 
 def _by_name(path: str, known: Mapping[str, Found]) -> Found | None:
     """What is known by a file's name with the most of its directories, with its suffix or else without."""
+    return next((known[name] for name in _spelt(path) if name in known), None)
+
+
+def _spelt(path: str) -> Iterator[str]:
+    """How a file's name may be written."""
     parts = path.split("/")
-    names = ["/".join(parts[start:]) for start in range(len(parts))]
-    spelt = (spelling for name in names for spelling in (name, posixpath.splitext(name)[0]))
-    return next((known[name] for name in spelt if name in known), None)
+    names = ("/".join(parts[start:]) for start in range(len(parts)))
+    return (spelling for name in names for spelling in (name, posixpath.splitext(name)[0]))
 
 
 def _answers(

@@ -112,7 +112,9 @@ def _split(number: int, origin: str, content: bytes, layout: Layout) -> _File:
     if b"\n" not in content:
         # lines that end as on a Macintosh of old
         content = content.replace(b"\r", b"\n")
-    start = len(_BYTE_ORDER_MARK) if content.startswith(_BYTE_ORDER_MARK) else 0
+    start = 0
+    while content.startswith(_BYTE_ORDER_MARK, start):
+        start += len(_BYTE_ORDER_MARK)
     header = b""
     for _ in range(layout.skip_lines):
         end = content.find(b"\n", start) + 1 or len(content)

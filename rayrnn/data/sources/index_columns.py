@@ -10,6 +10,7 @@ import pyarrow as pa
 _NAMES = re.compile(r"__index_level_\d+__|Unnamed: 0(_level_\d+)?(\.\d+)*")
 #: what Spark calls the first column of a CSV file, where it has no name
 _OF_SPARK = re.compile(r"_c\d+")
+_WHOLE = re.compile(r"\d+", re.ASCII)
 
 
 def index_columns(schema: pa.Schema) -> list[str]:
@@ -33,6 +34,19 @@ def index_of_header(names: Sequence[str], header: Sequence[str]) -> list[str]:
     if len(header) != len(names) or not (header[0] or header.count("") == 1):
         return []  # where several have no name, none is an index
     return [names[0]] if not header[0] or _NAMES.fullmatch(header[0]) else []
+
+
+def index_of_lines(lines: Sequence[Sequence[str]]) -> bool:
+    """Whether the first cells of a table's lines are an index: the header has no name for it, and all are numbers."""
+    header, *others = lines or [[]]
+    numbers = [line[0] for line in others]
+    are_numbers = len(set(numbers)) == len(numbers) > 0 and all(map(_WHOLE.fullmatch, numbers))
+    return len(header) > 1 and bool(index_of_header(header, header)) and are_numbers
+
+
+def say_no_label(origin: str, say: Callable[[str], None]) -> None:
+    """Tell of such a column where there are labels."""
+    say(f"the first column of {origin} is the index of a DataFrame: it is left out, and is no label")
 
 
 def left_out(

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from rayrnn.data.arrow_lists import flat, wrap
 from rayrnn.data.rows import Needs
+from rayrnn.data.sources.csv_dialect import is_number
 from rayrnn.data.words import texts_of
 from rayrnn.wording import listed
 
@@ -109,10 +110,9 @@ def _meaning(text: str, target: Target) -> str | None:
     if target.num_classes is None:
         names = (text, whole)
         return names[-1] if target.classes is None else next((name for name in names if name in target.classes), None)
-    try:
-        number = float(whole)
-    except ValueError:
+    if not is_number(whole):
         return None
+    number = float(whole)
     return str(int(number)) if number.is_integer() and 0 <= number < target.num_classes else None
 
 

@@ -9,7 +9,8 @@ import pyarrow as pa
 import ray
 import ray.data
 
-from rayrnn.data.files import Listing, charset_of, list_files, read_bytes
+from rayrnn.data.contents import charset_of, no_text, way_to_utf8
+from rayrnn.data.files import Listing, list_files, read_bytes
 from rayrnn.data.sequences import beside, results
 from rayrnn.data.sources.source import Wanted
 from rayrnn.data.vocabulary import END
@@ -32,6 +33,8 @@ class Symbols(NamedTuple):
 
     files: int
     symbols: int
+    #: those of the longest text
+    longest: int
 
 
 class Text:
@@ -56,7 +59,7 @@ class Text:
             counts, blocks = _read_files(list_files(path, endpoint=data.endpoint, say=wanted.say), data)
         else:
             text = _lines(str(data.text), data)
-            counts, blocks = [Symbols(1, len(text))], [ray.put(_table(cut("text", text, data.length)))]
+            counts, blocks = [Symbols(1, len(text), len(text))], [ray.put(_table(cut("text", text, data.length)))]
         _check_enough(counts, "data.text" if path is None else path, data.length)
         return ray.data.from_arrow_refs(blocks)
 
@@ -94,10 +97,10 @@ def _read_files(listing: Listing, data: TextData) -> tuple[list[Symbols], list[r
 def _read_group(listing: Listing, group: np.ndarray, data: TextData) -> Iterator[pa.Table | Symbols]:
     """The blocks of some files, then how much text was in them."""
     rows: list[tuple[str, str]] = []
-    total = pending = 0
+    total = longest = pending = 0
     for number in group:
         text = _lines(_decode(read_bytes(listing, number), listing.names[number]), data)
-        total += len(text)
+        total, longest = total + len(text), max(longest, len(text))
         for row in cut(listing.names[number], text, data.length):
             rows.append(row)
             pending += len(row[1])
@@ -105,7 +108,7 @@ def _read_group(listing: Listing, group: np.ndarray, data: TextData) -> Iterator
                 yield _table(rows)
                 rows, pending = [], 0
     yield _table(rows)
-    yield Symbols(len(group), total)
+    yield Symbols(len(group), total, longest)
 
 
 def _lines(text: str, data: TextData) -> str:
@@ -116,19 +119,19 @@ def _lines(text: str, data: TextData) -> str:
 
 
 def _decode(content: bytes, name: str) -> str:
+    pattern = "" if name.endswith(".txt") else f" with a pattern such as {posixpath.dirname(name) or '.'}/*.txt"
+    leave_out = f"or leave it out of data.path{pattern}"
+    if other := no_text(content, name):
+        raise DataError(f"{other}, {leave_out}")
     charset = charset_of(content)
     try:
         text = content.decode("utf-8")
         if charset is None:
-            return text.removeprefix("\N{BYTE ORDER MARK}")
+            return text.lstrip("\N{BYTE ORDER MARK}")
         seen = "every second byte is 0" if charset.startswith("UTF-16") else "it has bytes that are 0"
     except UnicodeDecodeError as error:
         seen = f"byte {error.start} is 0x{content[error.start]:02x}"
-    pattern = "" if name.endswith(".txt") else f" with a pattern such as {posixpath.dirname(name) or '.'}/*.txt"
-    raise DataError(
-        f"{name} is not UTF-8: {seen}; convert the file (iconv -f {charset or 'LATIN1'} -t UTF-8), or leave it out of "
-        f"data.path{pattern}"
-    )
+    raise DataError(f"{name} is not UTF-8: {seen}; {way_to_utf8(charset)}, {leave_out}")
 
 
 def _table(rows: Iterator[tuple[str, str]] | list[tuple[str, str]]) -> pa.Table:
@@ -138,12 +141,18 @@ def _table(rows: Iterator[tuple[str, str]] | list[tuple[str, str]]) -> pa.Table:
 
 def _check_enough(counts: list[Symbols], where: str | tuple[str, ...], length: int) -> None:
     symbols, files = sum(count.symbols for count in counts), sum(count.files for count in counts)
+    is_cut_to_nothing = length > 0 and files > 1 and max(count.longest for count in counts) == 1
     needed = length + 1 if length else 1
-    if symbols >= needed:
+    if symbols >= needed and not is_cut_to_nothing:
         return
-    origin = f"{where}" if files == 1 else f"{where} ({files} files)"
+    origin = f"{where}" if files == 1 else f"{where} ({files:,} files)"
     if symbols == 0:
         raise DataError(f"{origin} is empty: there is no text to learn")
+    if is_cut_to_nothing:
+        raise DataError(
+            f"{origin} has no file of more than 1 symbol, and each is cut by itself (data.length: {length}): set "
+            "data.length to 0, which keeps every text whole, or put the texts into one file"
+        )
     shorter = f", or set data.length to {max(2, symbols // 10)} (0 keeps a text whole)" if symbols > 2 else ""
     raise DataError(
         f"{origin} has {counted(symbols, 'symbol')}; one sequence with data.length {length} "
