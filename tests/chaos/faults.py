@@ -52,12 +52,12 @@ def install() -> None:
     """Put the faults around the public functions of the loop."""
     if VARIABLE not in os.environ:
         return
-    import rayrnn.training.worker as worker
+    import rayrnn.training.learner as learner
     from rayrnn.averaging.averager import Averager
 
     plan = json.loads(os.environ[VARIABLE])
     trap = Trap([Fault(**fault) for fault in plan["faults"]], Path(plan["folder"]), plan["pause"])
-    learn_alone, learning_rate, average = worker.learn_alone, worker.learning_rate, Averager.average
+    learn_alone, learning_rate, average = learner.learn_alone, learner.learning_rate, Averager.average
 
     def noted_learning_rate(training: Any, round_number: int, rounds: int) -> float:
         trap.round = round_number + 1
@@ -74,8 +74,8 @@ def install() -> None:
         return result
 
     Averager.average = faulty_average  # type: ignore[method-assign]
-    worker.learning_rate = noted_learning_rate
-    worker.learn_alone = faulty_learn_alone
+    learner.learning_rate = noted_learning_rate
+    learner.learn_alone = faulty_learn_alone
 
 
 class Trap:
