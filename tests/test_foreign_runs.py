@@ -288,6 +288,34 @@ def test_yaml_that_unfolds_or_means_nothing_is_refused_at_once(foreign: Path, re
         everything(foreign)
 
 
+def test_a_recipe_that_ends_after_any_of_its_lines_is_refused(foreign: Path, read: list[Any]) -> None:
+    lines = (foreign / "recipe.yaml").read_text().splitlines(keepends=True)
+    for count in range(len(lines)):
+        (foreign / "recipe.yaml").write_text("".join(lines[:count]))
+        with pytest.raises(RayrnnError, match=r"recipe\.yaml"):
+            everything(foreign)
+
+
+@pytest.mark.parametrize(
+    "key", ["model.pooling", "training.truncate", "averaging.outer", "data.length", "task", "seed"]
+)
+def test_no_default_stands_in_for_a_key_that_a_runs_recipe_has_lost(foreign: Path, key: str) -> None:
+    leaf = key.rsplit(".", maxsplit=1)[-1]
+    lines = (foreign / "recipe.yaml").read_text().splitlines(keepends=True)
+    kept = [line for line in lines if not line.lstrip().startswith(f"{leaf}:")]
+    assert len(kept) == len(lines) - 1
+    (foreign / "recipe.yaml").write_text("".join(kept))
+    with pytest.raises(RunError, match=rf'recipe\.yaml cannot be used: the key "{key}" is not there'):
+        everything(foreign)
+
+
+def test_a_recipe_of_rayrnn_0_1_lacks_what_came_later(foreign: Path, read: list[Any]) -> None:
+    written = (foreign / "recipe.yaml").read_text()
+    assert "  line_ends: normalize\n" in written
+    (foreign / "recipe.yaml").write_text(written.replace("  line_ends: normalize\n", ""))
+    assert everything(foreign) == read
+
+
 def header(**entries: Any) -> bytes:
     text = json.dumps(entries).encode()
     return struct.pack("<Q", len(text)) + text
