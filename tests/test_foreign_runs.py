@@ -357,6 +357,41 @@ def test_each_tensor_of_the_model_is_compared_with_the_recipe(foreign: Path, rea
                 everything(foreign)
 
 
+def zero_some(content: bytes) -> bytes:
+    return content[:-400] + bytes(400)
+
+
+def flip_one(content: bytes) -> bytes:
+    return content[:-1000] + bytes([content[-1000] ^ 1]) + content[-999:]
+
+
+def change_the_sum(content: bytes) -> bytes:
+    at = content.index(b'"sha256":"') + 10
+    return content[:at] + (b"1" if content[at : at + 1] == b"0" else b"0") + content[at + 1 :]
+
+
+def rename_the_sum(content: bytes) -> bytes:
+    return content.replace(b'"sha256"', b'"sha257"')
+
+
+@pytest.mark.parametrize("change", [zero_some, flip_one, change_the_sum, rename_the_sum])
+def test_a_model_with_changed_bytes_is_refused(foreign: Path, change: Callable[[bytes], bytes]) -> None:
+    before = (foreign / "model.safetensors").read_bytes()
+    changed = change(before)
+    assert changed != before
+    assert len(changed) == len(before)
+    (foreign / "model.safetensors").write_bytes(changed)
+    with pytest.raises(RunError, match=r"model\.safetensors is no model of this run: its bytes have changed"):
+        load_network(open_run(foreign))
+
+
+def test_a_model_of_rayrnn_0_1_has_no_sum_and_loads(foreign: Path, read: list[Any]) -> None:
+    from safetensors.torch import load_file
+
+    (foreign / "model.safetensors").write_bytes(save_tensors(load_file(foreign / "model.safetensors")))
+    assert everything(foreign) == read
+
+
 @pytest.mark.parametrize(
     ("line", "key"),
     [

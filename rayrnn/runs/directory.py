@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save as save_tensors
 
 from rayrnn.data.encoding import Encoding
 from rayrnn.durable import make_folder, replace_durably
@@ -25,6 +24,7 @@ from rayrnn.recipe import MOST_RECIPE, Recipe, code_named_in, parse_recipe, vali
 from rayrnn.runs.checkpoints import Checkpoint, newest_name, write_checkpoint
 from rayrnn.runs.layout import CHECKPOINTS, ENCODING, LOCK, LOG, METRICS, MODEL, RECIPE, SKIPPED, refuse_links
 from rayrnn.runs.schema import StoredEncoding, StoredRound, checked, read_stored
+from rayrnn.runs.signed_tensors import tensors_to_bytes
 from rayrnn.runs.store import Store, is_address
 from rayrnn.wording import path_of, shortened
 
@@ -159,7 +159,7 @@ class Run:
 
     def write_model(self, weights: Mapping[str, torch.Tensor]) -> None:
         """Put these weights in the place of the run's best."""
-        self._replace(MODEL, save_tensors(dict(weights)))
+        self._replace(MODEL, tensors_to_bytes(weights))
 
     def write_checkpoint(self, round_number: int, checkpoint: Checkpoint) -> None:
         """Store what training goes on from after so many rounds; see rayrnn/runs/checkpoints.py.
