@@ -32,6 +32,8 @@ from rayrnn.wording import path_of, shortened
 MOST_METRICS = 2 * 2**30
 #: the sections of a recipe that a resumed run cannot change
 FIXED = ("task", "data", "model", "seed")
+#: what to do where a run is
+ALREADY_THERE = "continue it with --resume, or choose another --out (in Python: resume=True, or another out=)"
 #: the keys of a recipe that runs of rayrnn 0.1 have not
 LATER = {"data.line_ends", "data.missing", "data.decimal", "data.held_out_labels"}
 
@@ -257,7 +259,7 @@ def create_run(path: Path) -> Run:
 
 def _refuse_run(path: Path) -> None:
     if has_run(path):
-        raise UsageError(f"{path} holds a run already: continue it with --resume, or choose another --out")
+        raise UsageError(f"{path} holds a run already: {ALREADY_THERE}")
 
 
 @contextmanager
