@@ -254,6 +254,8 @@ def summary_rows(recipe: Recipe, summary: Summary) -> dict[str, str]:
         rows["held-out"] = (
             f"{task_of(recipe).describe_loss(summary.best_loss)}, at its best after round {summary.best_round:,}"
         )
+    if not summary.seconds:
+        return rows | {"rounds": f"{summary.rounds:,} as before{early}: it was finished, and learned nothing more"}
     rows["speed"] = f"{summary.steps_per_second:,.0f} steps/s over all workers"
     return rows
 

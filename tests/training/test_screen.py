@@ -91,6 +91,13 @@ def outline(num_workers: int) -> Outline:
     )
 
 
+def test_a_run_that_was_finished_before_says_that_it_learned_nothing_more() -> None:
+    reporter, said = screen()
+    reporter.finish(Summary(Run(Path("runs/small")), "finished", 4, None, 0.5, 4, 0.0, 0.0), [])
+    assert " 4 as before: it was finished, and learned nothing more" in said.getvalue()
+    assert "speed" not in said.getvalue()
+
+
 def test_in_a_file_every_fact_is_one_line_however_long() -> None:
     reporter, said = screen()
     reporter.header(outline(2), data="a/long/way/" * 20, encoding="97 symbols", run="runs/small")
