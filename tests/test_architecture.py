@@ -46,7 +46,7 @@ FLOOR_PLAN = """
     rayrnn.data.sources
     rayrnn.data.fitting
     rayrnn.data.order rayrnn.data.prepare
-    rayrnn.runs rayrnn.runs.layout
+    rayrnn.runs rayrnn.runs.layout rayrnn.runs.signed_tensors
     rayrnn.cluster.on_host.facts rayrnn.cluster.on_host.install
     rayrnn.cluster.capacity rayrnn.cluster.on_host rayrnn.cluster.programs rayrnn.cluster.ray_internals
     rayrnn.cluster.environment rayrnn.cluster.packages rayrnn.cluster.sessions

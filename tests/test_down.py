@@ -62,6 +62,12 @@ def test_a_cluster_in_use_ends_only_when_the_user_says_so_and_its_run_has_writte
     assert "--yes" in refused.stderr
     for named in (f"process {notebook.pid}", f"process {training.pid}", "run", "of 1,000,000"):
         assert named in refused.stderr
+    command = [sys.executable, "-m", "rayrnn.cli", "down"]
+    answered = subprocess.run(
+        command, cwd=tmp_path, env=environment_of(tmp_path), input="n\n", capture_output=True, text=True, timeout=120
+    )
+    assert answered.returncode == 1
+    assert "nothing was ended" in answered.stderr
     jobs = json.loads(run_rayrnn("status", "--json", home=tmp_path).stdout)["jobs"]
     assert {job["process"] for job in jobs} == {notebook.pid, training.pid}
 

@@ -288,6 +288,34 @@ def test_yaml_that_unfolds_or_means_nothing_is_refused_at_once(foreign: Path, re
         everything(foreign)
 
 
+def test_a_recipe_that_ends_after_any_of_its_lines_is_refused(foreign: Path, read: list[Any]) -> None:
+    lines = (foreign / "recipe.yaml").read_text().splitlines(keepends=True)
+    for count in range(len(lines)):
+        (foreign / "recipe.yaml").write_text("".join(lines[:count]))
+        with pytest.raises(RayrnnError, match=r"recipe\.yaml"):
+            everything(foreign)
+
+
+@pytest.mark.parametrize(
+    "key", ["model.pooling", "training.truncate", "averaging.outer", "data.length", "task", "seed"]
+)
+def test_no_default_stands_in_for_a_key_that_a_runs_recipe_has_lost(foreign: Path, key: str) -> None:
+    leaf = key.rsplit(".", maxsplit=1)[-1]
+    lines = (foreign / "recipe.yaml").read_text().splitlines(keepends=True)
+    kept = [line for line in lines if not line.lstrip().startswith(f"{leaf}:")]
+    assert len(kept) == len(lines) - 1
+    (foreign / "recipe.yaml").write_text("".join(kept))
+    with pytest.raises(RunError, match=rf'recipe\.yaml cannot be used: the key "{key}" is not there'):
+        everything(foreign)
+
+
+def test_a_recipe_of_rayrnn_0_1_lacks_what_came_later(foreign: Path, read: list[Any]) -> None:
+    written = (foreign / "recipe.yaml").read_text()
+    assert "  line_ends: normalize\n" in written
+    (foreign / "recipe.yaml").write_text(written.replace("  line_ends: normalize\n", ""))
+    assert everything(foreign) == read
+
+
 def header(**entries: Any) -> bytes:
     text = json.dumps(entries).encode()
     return struct.pack("<Q", len(text)) + text
@@ -327,6 +355,41 @@ def test_each_tensor_of_the_model_is_compared_with_the_recipe(foreign: Path, rea
             (foreign / "model.safetensors").write_bytes(save_tensors(weights | {name: other.contiguous()}))
             with pytest.raises(RayrnnError, match=name.replace(".", r"\.")):
                 everything(foreign)
+
+
+def zero_some(content: bytes) -> bytes:
+    return content[:-400] + bytes(400)
+
+
+def flip_one(content: bytes) -> bytes:
+    return content[:-1000] + bytes([content[-1000] ^ 1]) + content[-999:]
+
+
+def change_the_sum(content: bytes) -> bytes:
+    at = content.index(b'"sha256":"') + 10
+    return content[:at] + (b"1" if content[at : at + 1] == b"0" else b"0") + content[at + 1 :]
+
+
+def rename_the_sum(content: bytes) -> bytes:
+    return content.replace(b'"sha256"', b'"sha257"')
+
+
+@pytest.mark.parametrize("change", [zero_some, flip_one, change_the_sum, rename_the_sum])
+def test_a_model_with_changed_bytes_is_refused(foreign: Path, change: Callable[[bytes], bytes]) -> None:
+    before = (foreign / "model.safetensors").read_bytes()
+    changed = change(before)
+    assert changed != before
+    assert len(changed) == len(before)
+    (foreign / "model.safetensors").write_bytes(changed)
+    with pytest.raises(RunError, match=r"model\.safetensors is no model of this run: its bytes have changed"):
+        load_network(open_run(foreign))
+
+
+def test_a_model_of_rayrnn_0_1_has_no_sum_and_loads(foreign: Path, read: list[Any]) -> None:
+    from safetensors.torch import load_file
+
+    (foreign / "model.safetensors").write_bytes(save_tensors(load_file(foreign / "model.safetensors")))
+    assert everything(foreign) == read
 
 
 @pytest.mark.parametrize(

@@ -257,7 +257,10 @@ def test_a_run_that_was_trained_between_two_looks_at_its_directory_is_not_writte
         return held(run)
 
     monkeypatch.setattr(Run, "held", late)
-    with pytest.raises(UsageError, match="holds a run already"), taken(tmp_path / "run", small(), resume=False):
+    with (
+        pytest.raises(UsageError, match=r"holds a run already: .*--resume.*in Python: resume=True"),
+        taken(tmp_path / "run", small(), resume=False),
+    ):
         pytest.fail("two runs in one directory")
 
 

@@ -1,5 +1,6 @@
 """A cluster file's shape for Kubernetes: what `rayrnn up FILE --kubernetes` prints."""
 
+from importlib.metadata import version
 from pathlib import Path
 
 import ray
@@ -24,6 +25,9 @@ def test_hosts_over_ssh_become_a_head_and_as_many_workers(tmp_path: Path) -> Non
     ended = run_rayrnn("up", str(SHIPPED), "--kubernetes", home=tmp_path)
     assert ended.returncode == 0, ended.stderr
     assert "does not say how large its hosts are" in ended.stdout
+    wheel = f"rayrnn-{version('rayrnn')}-py3-none-any.whl"
+    assert "pip wheel --no-deps --wheel-dir . PATH_OF_THE_SOURCES" in ended.stdout
+    assert f"#   COPY {wheel} /tmp/\n#   RUN pip install /tmp/{wheel}\n" in ended.stdout
     cluster = yaml.safe_load(ended.stdout)
     assert (cluster["kind"], cluster["metadata"]["name"]) == ("RayCluster", "rayrnn")
     assert cluster["spec"]["rayVersion"] == ray.__version__

@@ -161,10 +161,15 @@ def down(
     if users:
         jobs = [job.job for job in users.jobs]
         if not _see_off(users, lambda: stop_runs(users.address, jobs), yes=yes):
-            return
+            raise _nothing_ended()
     with console().status("ending Ray on this machine"):
         was_there = stop_head()
     console().print("rayrnn is down" if was_there else "nothing to end: `rayrnn up` has started nothing here")
+
+
+def _nothing_ended() -> typer.Exit:
+    say("nothing was ended")
+    return typer.Exit(1)
 
 
 def _down_hosts(file: Path, *, yes: bool) -> None:
@@ -177,7 +182,7 @@ def _down_hosts(file: Path, *, yes: bool) -> None:
     show_cluster_file(console(), cluster)
     with held(cluster):
         if not _may_end(cluster, yes=yes):
-            return
+            raise _nothing_ended()
         with console().status("taking the hosts down") as status:
             ended = take_down(cluster, say=lambda line: status.update(escape(line.strip()[:90])))
     where = f": ended on {', '.join(ended)}" if ended else ""

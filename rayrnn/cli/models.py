@@ -1,6 +1,8 @@
 """The commands about models: recipes, train, generate, evaluate, predict."""
 
+import shutil
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -29,7 +31,16 @@ def recipes(
     width = max(map(len, shipped), default=0)
     for known, text in shipped.items():
         first_line = text.partition("\n")[0]
-        give(f"{known:<{width}}  {first_line.lstrip('# ')}")
+        give(_wrapped(f"{known:<{width}}  ", first_line.lstrip("# ")))
+
+
+def _wrapped(name: str, words: str) -> str:
+    """A terminal's lines end between words, under one another; a file gets one line."""
+    if not sys.stdout.isatty():
+        return name + words
+    return textwrap.fill(
+        words, shutil.get_terminal_size().columns, initial_indent=name, subsequent_indent=" " * len(name)
+    )
 
 
 def train(

@@ -13,9 +13,13 @@ from rayrnn.cluster.cluster_file import ClusterFile
 UNKNOWN = {"CPU": 2, "memory": 8 * 2**30}
 HEADER = """\
 # {name} as KubeRay runs it: kubectl apply --filename raycluster.yaml
-# Needed: the KubeRay operator, 1.5.1 or newer (it makes the token), and an image that has rayrnn:
+# Needed: the KubeRay operator, 1.5.1 or newer (it makes the token), and an image that has rayrnn.
+# No package index has it: `pip wheel --no-deps --wheel-dir . PATH_OF_THE_SOURCES` makes
+# {wheel}; beside it, this Dockerfile:
 #   FROM {image}
-#   RUN pip install rayrnn=={rayrnn}
+#   COPY {wheel} /tmp/
+#   RUN pip install /tmp/{wheel}
+# Put the image's name in the place of {image} below.
 {note}"""
 SIZES_UNKNOWN = "# The cluster file does not say how large its hosts are: put your CPUs and memory in.\n"
 
@@ -41,7 +45,7 @@ def manifest(file: ClusterFile) -> str:
         },
     }
     note = "" if all(node_type.get("resources") for node_type in types.values()) else SIZES_UNKNOWN
-    words = HEADER.format(name=file.name, image=_image(), rayrnn=version("rayrnn"), note=note)
+    words = HEADER.format(name=file.name, image=_image(), wheel=_wheel(), note=note)
     return words + yaml.safe_dump(cluster, sort_keys=False)
 
 
@@ -71,6 +75,11 @@ def _pod(name: str, node_type: dict[str, Any]) -> dict[str, Any]:
 
 def _image() -> str:
     return f"rayproject/ray:{version('ray')}-py{sys.version_info.major}{sys.version_info.minor}"
+
+
+def _wheel() -> str:
+    """The name of the file that pip makes of this rayrnn's sources."""
+    return f"rayrnn-{version('rayrnn')}-py3-none-any.whl"
 
 
 def _label(name: str) -> str:

@@ -85,7 +85,10 @@ class Symbols:
             return self.vocabulary.encode_words(unwrap(_column(rows, "symbols"))[1])
         except DataError as error:
             if len(rows) == 1:
-                raise DataError(f"sequence {rows['key'][0].as_py()!r}: {error}") from None
+                raise DataError(
+                    f"sequence {rows['key'][0].as_py()!r}: {error}; leave this sequence out of the data, or train "
+                    "another run on data that has the symbol"
+                ) from None
         # which sequence it is matters only now
         return np.concatenate([self.read(rows.slice(row, 1)) for row in range(len(rows))])
 

@@ -12,7 +12,7 @@ from rayrnn.durable import make_folder, replace_durably, sync_folder
 from rayrnn.errors import RayrnnError, RunError, UsageError
 from rayrnn.recipe import Recipe
 from rayrnn.runs.checkpoints import MANIFEST, newest_round, round_of
-from rayrnn.runs.directory import Run, check_new, resumable, taken
+from rayrnn.runs.directory import ALREADY_THERE, Run, check_new, resumable, taken
 from rayrnn.runs.layout import CHECKPOINTS, FETCHED, IDENTITY, LOCK, RECIPE, UNSENT, belongs
 from rayrnn.runs.lease import Lease, Unsent
 from rayrnn.runs.mirror import Mirror
@@ -108,7 +108,7 @@ def _check_free(run: Run, store: Store, *, resume: bool) -> None:
     there = set(filter(belongs, store.sizes()))
     if RECIPE in there:
         if not resume:
-            raise UsageError(f"{store.address} holds a run already: continue it with --resume, or choose another --out")
+            raise UsageError(f"{store.address} holds a run already: {ALREADY_THERE}")
         return
     here, other = _identities(run, store, there)
     if there and not (resume and here and here == other):

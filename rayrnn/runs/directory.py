@@ -15,16 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save as save_tensors
 
 from rayrnn.data.encoding import Encoding
 from rayrnn.durable import make_folder, replace_durably
 from rayrnn.errors import RunError, UsageError
 from rayrnn.foreign import open_inside, read_inside
-from rayrnn.recipe import MOST_RECIPE, Recipe, code_named_in, parse_recipe, recipe_from
+from rayrnn.recipe import MOST_RECIPE, Recipe, code_named_in, parse_recipe, validate_recipe
 from rayrnn.runs.checkpoints import Checkpoint, newest_name, write_checkpoint
 from rayrnn.runs.layout import CHECKPOINTS, DATA, ENCODING, LOCK, LOG, METRICS, MODEL, RECIPE, SKIPPED, refuse_links
 from rayrnn.runs.schema import StoredData, StoredEncoding, StoredRound, checked, read_stored
+from rayrnn.runs.signed_tensors import tensors_to_bytes
 from rayrnn.runs.store import Store, is_address
 from rayrnn.wording import path_of, shortened
 
@@ -32,6 +32,10 @@ from rayrnn.wording import path_of, shortened
 MOST_METRICS = 2 * 2**30
 #: the sections of a recipe that a resumed run cannot change
 FIXED = ("task", "data", "model", "seed")
+#: what to do where a run is
+ALREADY_THERE = "continue it with --resume, or choose another --out (in Python: resume=True, or another out=)"
+#: the keys of a recipe that runs of rayrnn 0.1 have not
+LATER = {"data.line_ends", "data.missing", "data.decimal", "data.held_out_labels"}
 
 
 class Run:
@@ -73,8 +77,20 @@ class Run:
 
     @property
     def recipe(self) -> Recipe:
-        """The resolved recipe that the run was started with."""
-        return recipe_from(*_read_recipe(self.path), trusted=self.trusted)
+        """The resolved recipe that the run was started with.
+
+        Raises:
+            RunError: the file cannot be read, or something of it is lost.
+        """
+        text, origin = _read_recipe(self.path)
+        values = parse_recipe(text, origin)
+        recipe = validate_recipe(values, origin, text, trusted=self.trusted)
+        if lost := next(_lost_keys(values, recipe), None):
+            raise RunError(
+                f'{origin} cannot be used: the key "{lost}" is not there, and a run writes every key: the file is '
+                "damaged; put back what it was"
+            )
+        return recipe
 
     @property
     def encoding(self) -> Encoding:
@@ -156,7 +172,7 @@ class Run:
 
     def write_model(self, weights: Mapping[str, torch.Tensor]) -> None:
         """Put these weights in the place of the run's best."""
-        self._replace(MODEL, save_tensors(dict(weights)))
+        self._replace(MODEL, tensors_to_bytes(weights))
 
     def write_checkpoint(self, round_number: int, checkpoint: Checkpoint) -> None:
         """Store what training goes on from after so many rounds; see rayrnn/runs/checkpoints.py.
@@ -254,7 +270,7 @@ def create_run(path: Path) -> Run:
 
 def _refuse_run(path: Path) -> None:
     if has_run(path):
-        raise UsageError(f"{path} holds a run already: continue it with --resume, or choose another --out")
+        raise UsageError(f"{path} holds a run already: {ALREADY_THERE}")
 
 
 @contextmanager
@@ -374,6 +390,21 @@ def resumable(path: Path, recipe: Recipe, *, address: str | None = None) -> Run:
             f"{path / RECIPE}, or choose another --out"
         )
     return run
+
+
+def _lost_keys(values: Mapping[str, Any], recipe: Recipe) -> Iterator[str]:
+    """The keys that a run of this recipe writes, and `values` has not: a default would stand in for what is lost."""
+    for section, content in recipe.model_dump(mode="json").items():
+        if section not in values:
+            yield section
+        elif isinstance(content, dict) and not (section == "data" and _is_others(recipe.data)):
+            keys = (f"{section}.{key}" for key in content if key not in values[section])
+            yield from (key for key in keys if key not in LATER)
+
+
+def _is_others(section: object) -> bool:
+    """Whether a section of a recipe comes from another package, which may have new keys at any time."""
+    return not type(section).__module__.startswith("rayrnn.")
 
 
 def _read_recipe(folder: Path) -> tuple[str, str]:

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import torch
-from safetensors.torch import load as load_tensors
 
 from rayrnn.data.batches import Minibatch
 from rayrnn.data.encoding import Classes, Encoding, Numbers, Symbols
@@ -24,6 +23,7 @@ from rayrnn.recipe import TASKS, Recipe, needs_of, task_of, validate_recipe
 from rayrnn.runs.checkpoints import Tensors
 from rayrnn.runs.directory import Run, check_trust
 from rayrnn.runs.layout import ENCODING, MODEL, RECIPE
+from rayrnn.runs.signed_tensors import bytes_to_tensors
 from rayrnn.tasks import Task
 from rayrnn.wording import size
 
@@ -132,7 +132,7 @@ def _load(run: Run, own: OwnNetwork | None) -> torch.nn.Module:
     encoding, path = run.encoding, run.path / MODEL
     check_encoding(run.recipe, encoding, where=run.path)
     try:
-        weights = load_tensors(read_inside(run.path, MODEL, most=memory_bytes()))
+        weights = bytes_to_tensors(read_inside(run.path, MODEL, most=memory_bytes()))
     except FileNotFoundError:
         raise RunError(f"{run.name}/{MODEL} is not there: the run has no model yet; train it with --resume") from None
     except OSError as error:

@@ -19,7 +19,7 @@ from rayrnn.background import deaths_told
 from rayrnn.cluster import connect
 from rayrnn.cluster.status import Heartbeat
 from rayrnn.data.prepare import Prepared, prepare
-from rayrnn.errors import RayrnnError, RunError
+from rayrnn.errors import RayrnnError, RunError, UsageError
 from rayrnn.models.own import OwnNetwork
 from rayrnn.recipe import Recipe
 from rayrnn.recipe.sources import OWN
@@ -260,7 +260,14 @@ class Driver:
         network = build_network(self._recipe, self._prepared.encoding, self._own)
         name = name_of(checkpoint.progress["round"])
         check_checkpoint(checkpoint, network, self._recipe, where=str(self._run.checkpoints / name))
-        self._progress = Progress.from_json(checkpoint.progress)
+        progress = Progress.from_json(checkpoint.progress)
+        if progress.round > self._recipe.averaging.rounds:
+            raise UsageError(
+                f"averaging.rounds is {self._recipe.averaging.rounds:,}, and {self._run.name} has learned "
+                f"{progress.round:,} rounds, none of which can be taken back: give it {progress.round:,} or more, or "
+                "choose another --out (in Python: out=)"
+            )
+        self._progress = progress
         self._run.cut_metrics(self._progress.round)
         self._inbox.give(checkpoint=(ray.put(checkpoint),))
         self._screen.say(f"going on after round {self._progress.round:,}")

@@ -106,8 +106,8 @@ class Screen:
             "encoding": encoding,
             "network": f"{recipe.model.describe()}, {outline.num_parameters:,} parameters",
             "workers": _workers(averaging, outline),
-            "a round": f"{minibatches} of {recipe.training.batch_size}, {updates}, on each worker; "
-            f"then the {outer}, for which each sends {size(outline.bytes_a_round)}",
+            "a round": f"each worker: {minibatches} of {recipe.training.batch_size}, {updates}; then the {outer}"
+            + (f", sending {size(outline.bytes_a_round)}" if outline.num_workers > 1 else ""),
             "rounds": f"{averaging.rounds:,} = {averaging.rounds / outline.rounds_an_epoch:,.1f} epochs",
             "run": run,
             "stop": "Ctrl-C finishes the round and writes a checkpoint; the same command with --resume goes on",
@@ -254,6 +254,8 @@ def summary_rows(recipe: Recipe, summary: Summary) -> dict[str, str]:
         rows["held-out"] = (
             f"{task_of(recipe).describe_loss(summary.best_loss)}, at its best after round {summary.best_round:,}"
         )
+    if not summary.seconds:
+        return rows | {"rounds": f"{summary.rounds:,} as before{early}: it was finished, and learned nothing more"}
     rows["speed"] = f"{summary.steps_per_second:,.0f} steps/s over all workers"
     return rows
 

@@ -75,9 +75,8 @@ def test_an_event_is_the_same_after_its_way_through_json() -> None:
         assert from_json(to_json(event)) == event
 
 
-def test_in_a_file_every_fact_is_one_line_however_long() -> None:
-    reporter, said = screen()
-    outline = Outline(
+def outline(num_workers: int) -> Outline:
+    return Outline(
         num_parameters=100,
         bytes_a_round=3_640_000,
         updates_a_round=8,
@@ -88,9 +87,20 @@ def test_in_a_file_every_fact_is_one_line_however_long() -> None:
         shortest=1,
         longest=10,
         padding_share=0.0,
-        num_workers=2,
+        num_workers=num_workers,
     )
-    reporter.header(outline, data="a/long/way/" * 20, encoding="97 symbols", run="runs/small")
+
+
+def test_a_run_that_was_finished_before_says_that_it_learned_nothing_more() -> None:
+    reporter, said = screen()
+    reporter.finish(Summary(Run(Path("runs/small")), "finished", 4, None, 0.5, 4, 0.0, 0.0), [])
+    assert " 4 as before: it was finished, and learned nothing more" in said.getvalue()
+    assert "speed" not in said.getvalue()
+
+
+def test_in_a_file_every_fact_is_one_line_however_long() -> None:
+    reporter, said = screen()
+    reporter.header(outline(2), data="a/long/way/" * 20, encoding="97 symbols", run="runs/small")
     lines = said.getvalue().splitlines()
     assert [line.split()[0] for line in lines] == [
         "data",
@@ -103,6 +113,17 @@ def test_in_a_file_every_fact_is_one_line_however_long() -> None:
         "stop",
     ]
     assert all(line == line.rstrip() for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("workers", "ends"), [(1, "; then the plain mean"), (2, "; then the plain mean, sending 3.64 MB")]
+)
+def test_what_a_round_is_fits_on_a_line_and_one_worker_sends_nothing(workers: int, ends: str) -> None:
+    reporter, said = screen()
+    reporter.header(outline(workers), data="texts", encoding="97 symbols", run="runs/small")
+    (line,) = [line for line in said.getvalue().splitlines() if line.startswith("a round")]
+    assert line.endswith(ends)
+    assert len(line) < 100
 
 
 @pytest.mark.parametrize("terminal", [False, True])

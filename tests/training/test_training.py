@@ -105,6 +105,14 @@ def test_a_run_is_not_resumed_with_another_network(finished: tuple[Summary, str]
         train(small(model={"hidden": 25}), out=finished[0].run.path, resume=True, console=Console(quiet=True))
 
 
+def test_a_run_is_not_resumed_with_fewer_rounds_than_it_has_learned(finished: tuple[Summary, str]) -> None:
+    run = finished[0].run
+    before = (run.path / "recipe.yaml").read_bytes()
+    with pytest.raises(UsageError, match=r"averaging\.rounds is 3, and .* has learned 6 rounds.*give it 6 or more"):
+        train(small(averaging={"rounds": 3}), out=run.path, resume=True, console=Console(quiet=True))
+    assert (run.path / "recipe.yaml").read_bytes() == before
+
+
 def test_too_few_cpus_are_refused_with_the_sum(tmp_path: Path) -> None:
     recipe = small(averaging={"workers": 3, "cpus_per_worker": 2})
     with pytest.raises(ClusterError, match=r"3 workers with 2 CPU each need 6 CPUs, the cluster has 4.*workers to 2"):
