@@ -275,6 +275,7 @@ def test_with_trust_it_is_imported_and_answers(strangers: Project) -> None:
     assert strangers.imported
 
 
+@pytest.mark.slow
 def test_a_recipe_of_the_users_own_trains_from_its_directory_and_is_resumed_and_measured(project: Project) -> None:
     ended = project.rayrnn("train", "mine.yaml", "--json")
     assert ended.returncode == 0, ended.stderr
@@ -288,6 +289,7 @@ def test_a_recipe_of_the_users_own_trains_from_its_directory_and_is_resumed_and_
     assert json.loads(measured.stdout)["loss"] == pytest.approx(json.loads(resumed.stdout)["best_held_out_loss"])
 
 
+@pytest.mark.slow
 def test_what_a_script_defines_travels_as_it_is(project: Project) -> None:
     example = (project.folder / "mine.py").read_text()
     (project.folder / "script.py").write_text(

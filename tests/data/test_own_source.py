@@ -67,6 +67,7 @@ def waves(number: int, *, labelled: bool) -> dict[str, object]:
     return {"name": f"wave {number}", "steps": steps} | ({"kind": ["slow", "fast"][number % 2]} if labelled else {})
 
 
+@pytest.mark.slow
 def test_a_source_of_ones_own_trains_measures_and_answers(place: Path) -> None:
     def said(*arguments: str) -> str:
         ended = run_rayrnn(*arguments, home=place, PYTHONPATH=":".join(entry for entry in sys.path if entry))

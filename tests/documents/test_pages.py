@@ -16,7 +16,7 @@ from tests.documents.reader import Reader
 
 BLOCKS = [block for page in PAGES for block in blocks_of(page)]
 #: pages of which even the fast blocks take a minute: in the slow suite only
-LONG = [ROOT / "docs" / page for page in ("extending.md", "python-api.md", "spark.md")]
+LONG = [ROOT / "docs" / page for page in ("extending.md", "python-api.md", "spark.md", "using-a-run.md")]
 FAST = [page for page in PAGES if page not in LONG and any(b.is_run and not b.slow for b in blocks_of(page))]
 SLOW = [page for page in PAGES if any(b.is_run and (b.slow or page in LONG) for b in blocks_of(page))]
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(#[^)\s]*)?\)|<img src=\"([^\"]+)\"()")

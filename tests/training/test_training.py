@@ -79,7 +79,7 @@ def test_all_workers_and_the_last_checkpoint_hold_one_model(finished: tuple[Summ
 
 def test_the_screen_gives_the_account_a_line_a_round_and_the_next_command(finished: tuple[Summary, str]) -> None:
     outcome, screen = finished
-    assert "2 minibatches of 4, 6 updates, on each worker" in screen
+    assert "each worker: 2 minibatches of 4, 6 updates" in screen
     assert "--resume" in screen
     for number in range(1, 7):
         assert f"{number}/6 loss" in screen
