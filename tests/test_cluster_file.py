@@ -56,6 +56,9 @@ def test_an_own_key_of_local_clusters_is_taken(tmp_path: Path) -> None:
                 "a" * 65,
             )
         ),
+        ("provider:", "0: x\nprovider:", "", "key 0 is no text: put quotes around it"),
+        ("type: local", "null: local", "provider:", 'key None in "provider" is no text'),
+        ("auth:", "available_node_types: {2024-01-31: {}}\nauth:", "available", "key 2024-01-31 in "),
         ("provider:", "max_workers: -1\nprovider:", "max_workers:", "-1 is less than the minimum"),
         ("worker_ips: [", "worker_ips: {", "worker_ips:", "not valid YAML"),
         ("provider:", "head_node: {a: 1}\nprovider:", "head_node:", '"head_node" is unknown'),

@@ -108,6 +108,9 @@ def _faults(config: dict[str, Any]) -> Iterator[tuple[Keys, str]]:
     """Where and what, for everything that Ray would refuse."""
     # Ray takes this one out before it looks at its schema
     known = {key: value for key, value in config.items() if key != "min_workers"}
+    if unnamed := list(_key_faults(config, [])):  # by which no schema can be asked
+        yield from unnamed
+        return
     broken = False
     for error in jsonschema.Draft7Validator(launcher_schema()).iter_errors(known):
         broken = True
@@ -116,6 +119,19 @@ def _faults(config: dict[str, Any]) -> Iterator[tuple[Keys, str]]:
         yield from _name_faults(config)
         yield from _provider_faults(config)
         yield from _ssh_faults(config)
+
+
+def _key_faults(value: Any, keys: Keys) -> Iterator[tuple[Keys, str]]:
+    """Keys that YAML reads as a number, a date, a boolean or nothing."""
+    if isinstance(value, list):
+        for place, part in enumerate(value):
+            yield from _key_faults(part, [*keys, place])
+    elif isinstance(value, dict):
+        for key, part in value.items():
+            if not isinstance(key, str):
+                where = f" in {_dotted(keys)}" if keys else ""
+                yield keys, f"key {str(key)[:200]}{where} is no text: put quotes around it"
+            yield from _key_faults(part, [*keys, str(key)])
 
 
 def _describe(error: jsonschema.ValidationError) -> Iterator[tuple[Keys, str]]:
