@@ -33,6 +33,15 @@ def texts_of(cells: pa.Array) -> pa.Array:
     return pc.if_else(pc.equal(texts, ""), pa.scalar(None, pa.string()), texts)
 
 
+def can_be_words(kind: pa.DataType) -> bool:
+    """Whether cells of this type can be strings: no structs, no lists."""
+    try:
+        texts_of(pa.nulls(0, kind))
+    except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
+        return False
+    return True
+
+
 def present(cells: pa.Array, missing: Sequence[str]) -> pa.Array:
     """Cells, or lists of them, as they are; but words without blanks around and null where they hold no value."""
     if depth(cells.type) == 1 and _are_words(cells.type.value_type):

@@ -21,6 +21,7 @@ from rayrnn.data.sources.csv_labels import Labels, label_lines
 from rayrnn.data.sources.grouping import group, grouping_of
 from rayrnn.data.sources.labels import Target
 from rayrnn.data.sources.source import Wanted
+from rayrnn.data.sources.tables import rows_of_sequences
 from rayrnn.errors import DataError
 from rayrnn.recipe import validate_recipe
 from rayrnn.recipe.data_sections import CsvData, ParquetData, TableData, TextData
@@ -438,3 +439,10 @@ def test_a_table_that_lies_on_its_side_is_told_of_at_once() -> None:
             target,
             Wanted(target.needs),
         )
+
+
+@pytest.mark.parametrize("kind", [pa.struct([("a", pa.int64())]), pa.map_(pa.string(), pa.int8()), pa.list_(pa.int8())])
+def test_lists_of_what_cannot_be_words_are_no_categories(kind: pa.DataType) -> None:
+    table = pa.table({"word": pa.nulls(2, pa.list_(kind))})
+    with pytest.raises(DataError, match=r"column 'word' \(data\.categorical\) holds list<.*a word for each step"):
+        rows_of_sequences(table, {}, ["word"])

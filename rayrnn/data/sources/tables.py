@@ -14,7 +14,7 @@ from rayrnn.data.arrow_lists import depth, flat, is_list, numbers, side_by_side,
 from rayrnn.data.narrowing import lost_in_float64
 from rayrnn.data.rows import Label, lost_before, with_feature_names, with_lost
 from rayrnn.data.sources.labels import Faults, Target, first_faults, sequence_labels, step_labels
-from rayrnn.data.words import missing_numbers, present, texts_of, words
+from rayrnn.data.words import can_be_words, missing_numbers, present, texts_of, words
 from rayrnn.errors import DataError
 from rayrnn.wording import closest, listed
 
@@ -71,9 +71,10 @@ def rows_of_sequences(
     """
     check_columns(table.schema, [*names.values(), *categorical])
     for name in categorical:
-        if depth(table.schema.field(name).type) != 1:
+        kind = table.schema.field(name).type
+        if depth(kind) != 1 or not can_be_words(kind.value_type):
             raise DataError(
-                f"column {name!r} (data.categorical) holds {table.schema.field(name).type}; where a row is a sequence "
+                f"column {name!r} (data.categorical) holds {kind}; where a row is a sequence "
                 "it is a list with a word for each step"
             )
     columns = {name: flat(table[column]) for name, column in names.items()}
