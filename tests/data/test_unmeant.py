@@ -446,3 +446,9 @@ def test_lists_of_what_cannot_be_words_are_no_categories(kind: pa.DataType) -> N
     table = pa.table({"word": pa.nulls(2, pa.list_(kind))})
     with pytest.raises(DataError, match=r"column 'word' \(data\.categorical\) holds list<.*a word for each step"):
         rows_of_sequences(table, {}, ["word"])
+
+
+def test_bytes_that_are_no_text_are_no_categories() -> None:
+    table = pa.table({"word": pa.array([[b"\xff", b"a"]], pa.list_(pa.binary()))})
+    with pytest.raises(DataError, match=r"column 'word' \(data\.categorical\) cannot be words: Invalid UTF8"):
+        rows_of_sequences(table, {}, ["word"])

@@ -88,8 +88,18 @@ def rows_of_sequences(
                 raise DataError(
                     f"row {row}: column {name!r} has {others[row]} words, {categorical[0]!r} has {sizes[row]}"
                 )
-        columns["categories"] = wrap(_abreast([words(items, missing) for _, items in lists]), sizes)
+        columns["categories"] = wrap(
+            _abreast([_words_of(name, items, missing) for name, (_, items) in zip(categorical, lists, strict=True)]),
+            sizes,
+        )
     return pa.table(columns)
+
+
+def _words_of(name: str, items: pa.Array, missing: Sequence[str]) -> pa.Array:
+    try:
+        return words(items, missing)
+    except pa.ArrowInvalid as error:
+        raise DataError(f"column {name!r} (data.categorical) cannot be words: {error}") from None
 
 
 def with_words(steps: pa.Table, roles: Roles) -> pa.Table:
