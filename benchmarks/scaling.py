@@ -16,13 +16,12 @@ import argparse
 import hashlib
 import itertools
 import json
-import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -97,21 +96,20 @@ class Simulation:
         barrier = threading.Barrier(self.num_workers)
         self._groups = [SimulatedGroup(rank, slots, barrier) for rank in range(self.num_workers)]
 
-    def learn(self, tell: Callable[[int, float], None] = lambda number, loss: None) -> None:
+    def learn(self) -> None:
         """Learn all rounds of the recipe, or until the loss is no number any more."""
         first = self.learners[0]
         every = self.spec.recipe.training.evaluate_every
         with ThreadPoolExecutor(self.num_workers) as threads:
             while not first.progress.reason:
                 learned = [self._learn_alone(rank) for rank in range(self.num_workers)]
-                averages = list(threads.map(_average, self.learners, self._groups, learned))
+                averages = list(threads.map(Learner.average, self.learners, self._groups, learned))
                 self._count(averages[0])
                 if len(self.spec.held_out) and first.progress.evaluation_due(every=every):
                     loss = held_out_loss({0: first.evaluate(0, 1)})
                     for learner in self.learners:
                         learner.note_evaluation(loss)
                     self.curve.append((first.progress.round, loss))
-                    tell(*self.curve[-1])
         for learner in self.learners:
             learner.close()
 
@@ -128,23 +126,21 @@ class Simulation:
         self.num_bytes = average.num_bytes
 
 
-def _average(learner: Learner, group: SimulatedGroup, learned: Learned) -> Average:
-    return learner.average(group, learned)
-
-
 @dataclass(frozen=True)
 class Case:
     """One of a grid's."""
 
     rule: str
-    workers: int
-    seed: int
     recipe: Recipe
+
+    @property
+    def workers(self) -> int:
+        return self.recipe.averaging.most
 
     @property
     def key(self) -> str:
         """The same for all that learn the same."""
-        values = {"recipe": _without(self.recipe.model_dump(mode="json"), ASIDE), "workers": self.workers}
+        values = _without(self.recipe.model_dump(mode="json"), ASIDE)
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -163,7 +159,7 @@ def cases_of(grid: dict[str, Any], settings: list[str]) -> Iterator[Case]:
         only = grid.get("only", {}).get(rule, grid["workers"])
         if workers in only:
             chosen = [*common, *(own or []), f"averaging.workers={workers}", f"seed={seed}"]
-            yield Case(rule, workers, seed, load_recipe(grid["recipe"], chosen))
+            yield Case(rule, load_recipe(grid["recipe"], chosen))
 
 
 @ray.remote(num_cpus=1)
@@ -177,7 +173,7 @@ def learn(case: Case, spec: WorkerSpec) -> dict[str, Any]:
         "key": case.key,
         "rule": case.rule,
         "workers": case.workers,
-        "seed": case.seed,
+        "seed": case.recipe.seed,
         "recipe": case.recipe.name,
         "rounds": case.recipe.averaging.rounds,
         "batch_size": case.recipe.training.batch_size,
@@ -204,7 +200,6 @@ def run(options: argparse.Namespace) -> None:
     print(f"{len(due)} cases to learn, {len(there)} in {options.out}", flush=True)
     if not due:
         return
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     with connect("local", num_cpus=options.jobs):
         waiting = list(due.values())
         specs: dict[str, WorkerSpec] = {}
@@ -227,8 +222,7 @@ def _spec(case: Case, specs: dict[str, WorkerSpec]) -> WorkerSpec:
     if key not in specs:
         prepared = prepare(recipe)
         specs[key] = WorkerSpec(recipe, prepared.encoding, prepared.training, prepared.held_out, find_network(recipe))
-    known = specs[key]
-    return WorkerSpec(recipe, known.encoding, known.training, known.held_out, known.own)
+    return replace(specs[key], recipe=recipe)
 
 
 def results(path: Path) -> list[dict[str, Any]]:

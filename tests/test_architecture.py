@@ -23,7 +23,7 @@ FLOOR_PLAN = """
     rayrnn.averaging.optimizer_state rayrnn.averaging.outer
     rayrnn.models.cells rayrnn.averaging.compression rayrnn.data.arrow_lists rayrnn.data.vocabulary
     rayrnn.models.contract rayrnn.models.network rayrnn.averaging.averager
-    rayrnn.data.content rayrnn.data.narrowing rayrnn.data.words
+    rayrnn.data.checksum rayrnn.data.narrowing rayrnn.data.words
     rayrnn.data.rows
     rayrnn.data.encoding
     rayrnn.data.batches

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 import ray.data
 
-from rayrnn.data.content import content_of
+from rayrnn.data.checksum import checksum_of
 from rayrnn.errors import UsageError
 from rayrnn.prediction.evaluate import evaluate
 from rayrnn.recipe import Recipe, validate_recipe
@@ -31,11 +31,11 @@ def rows(**changed: pa.Array) -> pa.Table:
 
 
 def test_what_rows_hold_is_the_same_in_any_order_and_however_they_are_cut() -> None:
-    whole = content_of(rows())
-    assert content_of(rows().take([2, 0, 1])) == whole
-    assert (content_of(rows().slice(0, 1)) + content_of(rows().slice(1))) % 2**64 == whole
+    whole = checksum_of(rows())
+    assert checksum_of(rows().take([2, 0, 1])) == whole
+    assert (checksum_of(rows().slice(0, 1)) + checksum_of(rows().slice(1))) % 2**64 == whole
     chunked = pa.concat_tables([rows().slice(0, 2), rows().slice(2)])
-    assert content_of(chunked) == whole
+    assert checksum_of(chunked) == whole
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_what_rows_hold_is_the_same_in_any_order_and_however_they_are_cut() -> N
     ],
 )
 def test_other_rows_hold_something_else(other: pa.Table) -> None:
-    assert content_of(other) != content_of(rows())
+    assert checksum_of(other) != checksum_of(rows())
 
 
 def series(folder: Path, count: int, scale: float = 1.0) -> None:

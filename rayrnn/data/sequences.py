@@ -15,7 +15,7 @@ from pyarrow import fs
 from ray.data import DataContext, Dataset
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from rayrnn.data.content import content_of
+from rayrnn.data.checksum import checksum_of
 from rayrnn.data.rows import (
     REASONS,
     Label,
@@ -240,7 +240,7 @@ def _convert(table: pa.Table, needs: Needs) -> tuple[_Finding, pa.Table]:
         return _Finding(faults=(str(error),)), nothing
     first_key = rows["key"][0].as_py() if len(rows) else ""
     finding = _Finding(
-        needs.steps(rows), rows.schema, first_key, num_dropped, (), tuple(skipped), lost, content_of(rows)
+        needs.steps(rows), rows.schema, first_key, num_dropped, (), tuple(skipped), lost, checksum_of(rows)
     )
     return finding, rows.combine_chunks()
 

@@ -19,7 +19,7 @@ from rayrnn.errors import UsageError
 from rayrnn.recipe import needs_of, task_of
 from rayrnn.runs.directory import Run
 from rayrnn.runs.model import Trained, answer, trained
-from rayrnn.runs.same_data import HANDED_OVER, check_data
+from rayrnn.runs.same_data import check_data, check_origin
 from rayrnn.tasks.metrics import Metrics, Results
 from rayrnn.wording import counted
 
@@ -187,8 +187,7 @@ def _part(
 def _held_out(run: Run, model: Trained, notes: list[str]) -> Part:
     """What training held out; read again, and seen to be the same."""
     advice = "what was held out cannot be found again: give sequences to be measured on, --data PATH"
-    if run.stored_data is not None and run.stored_data.handed_over:
-        raise UsageError(f"{run.name}: {HANDED_OVER}; {advice}")
+    check_origin(run, handed_over=False, advice=advice)
     prepared = prepare(model.recipe, encoding=model.encoding)
     notes += check_data(run, prepared, advice=advice)
     return prepared.held_out

@@ -8,7 +8,11 @@ from rayrnn.runs.directory import Run
 from rayrnn.runs.schema import StoredData
 from rayrnn.wording import counted
 
-HANDED_OVER = "it learned from a dataset that a program handed over, not from what its recipe names"
+#: where the data is another than the run began with
+RESUME_ADVICE = (
+    "go on with the data as it was (a program's own dataset: rayrnn.train(recipe, data=..., resume=True)), or begin "
+    "another run, --out PATH"
+)
 
 
 def data_of(prepared: Prepared) -> StoredData:
@@ -27,6 +31,24 @@ def data_of(prepared: Prepared) -> StoredData:
     )
 
 
+def check_origin(run: Run, *, handed_over: bool, advice: str) -> None:
+    """See, before anything is read, whether the data comes from where a run's came from.
+
+    Args:
+        handed_over: a program gives it now.
+        advice: what the user can do where it does not.
+
+    Raises:
+        UsageError: a program gave it then.
+    """
+    then = run.stored_data
+    if then is not None and then.handed_over and not handed_over:
+        raise UsageError(
+            f"{run.name}: it learned from a dataset that a program handed over, not from what its recipe names; "
+            f"{advice}"
+        )
+
+
 def check_data(run: Run, prepared: Prepared, *, advice: str) -> list[str]:
     """See whether these are the sequences that a run began with.
 
@@ -42,8 +64,6 @@ def check_data(run: Run, prepared: Prepared, *, advice: str) -> list[str]:
     then, now = run.stored_data, data_of(prepared)
     if then is None:
         return []
-    if then.handed_over and not now.handed_over:
-        raise UsageError(f"{run.name}: {HANDED_OVER}; {advice}")
     if then.content != now.content:
         were, are = (f"{counted(one.training, 'sequence')} and {one.held_out:,} held out" for one in (then, now))
         change = f"{were} then, {are} now" if were != are else f"{are}, with other content"

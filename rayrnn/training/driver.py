@@ -27,7 +27,7 @@ from rayrnn.runs.checkpoints import name_of, newest_checkpoint
 from rayrnn.runs.copies import landed
 from rayrnn.runs.directory import Run, check_trust
 from rayrnn.runs.model import build_network, check_encoding, check_network, find_network, with_network
-from rayrnn.runs.same_data import check_data, data_of
+from rayrnn.runs.same_data import RESUME_ADVICE, check_data, check_origin, data_of
 from rayrnn.stop_signals import stop_requests
 from rayrnn.streams import lasting
 from rayrnn.terminal import Terminal
@@ -59,11 +59,6 @@ from rayrnn.training.summary import Summary, outline_of
 from rayrnn.training.worker_pool import WorkerPool
 
 POLL_SECONDS = 0.1
-#: where the data is another than the run began with
-RESUME_ADVICE = (
-    "go on with the data as it was (a program's own dataset: rayrnn.train(recipe, data=..., resume=True)), or begin "
-    "another run, --out PATH"
-)
 #: for Ray's head to answer; Ray ends a process whose head has been silent for a minute
 HEAD_SECONDS = 20.0
 #: for the coordinator to answer, before it is asked whether this node's Ray is there
@@ -122,6 +117,8 @@ def train(
         ):
             if data is None and recipe.data.source in OWN:  # others may start processes of their own on the cluster
                 pool.start_early(num_workers)
+            if resume:
+                check_origin(run, handed_over=data is not None, advice=RESUME_ADVICE)
             screen.say("reading the data ...")
             if (encoding := run.stored_encoding) is not None:
                 check_encoding(recipe, encoding, where=run.path)

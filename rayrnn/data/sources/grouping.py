@@ -15,7 +15,7 @@ from rayrnn.data.sources.labels import Fault, Faults, Target, first_faults
 from rayrnn.data.sources.source import Wanted
 from rayrnn.data.sources.step_order import check_dictionaries, misleading, order_of
 from rayrnn.data.sources.tables import Roles, check_columns, joined, keyed, rows_of_steps, with_words
-from rayrnn.data.words import words
+from rayrnn.data.words import can_be_words, words
 from rayrnn.errors import DataError
 from rayrnn.recipe.data_sections import TableData
 from rayrnn.wording import listed
@@ -168,8 +168,8 @@ def _holds_numbers(kind: pa.DataType) -> bool:
 
 
 def _holds_words(kind: pa.DataType) -> bool:
-    kind = kind.value_type if kinds.is_dictionary(kind) else kind
-    return not (kinds.is_nested(kind) or kinds.is_binary(kind) or kinds.is_large_binary(kind))
+    plain = kind.value_type if kinds.is_dictionary(kind) else kind
+    return can_be_words(kind) and not (kinds.is_binary(plain) or kinds.is_large_binary(plain))
 
 
 def is_number(kind: pa.DataType) -> bool:

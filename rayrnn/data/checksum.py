@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 _NULL = np.uint64(0x9E3779B97F4A7C15)
 
 
-def content_of(rows: pa.Table) -> int:
+def checksum_of(rows: pa.Table) -> int:
     """A sum modulo 2**64 over what every cell, and every item of a list, holds in which row, column and place.
 
     Other rows have another sum, unless by an unlikely chance. The same rows in another order have the same.
