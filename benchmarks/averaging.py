@@ -13,7 +13,7 @@ import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import cycle
+from itertools import cycle, islice
 
 import torch
 import torch.distributed as dist
@@ -127,7 +127,8 @@ def measure(way: Way, cell: str, updates: int) -> float:
         if number == 1:  # the first round warms up
             dist.barrier()
             started, learned = time.perf_counter(), 0
-        work = learn_alone(model, optimizer, stream, task=LanguageModel(), count=way.frequency, settings=settings)
+        share = islice(stream, way.frequency)
+        work = learn_alone(model, optimizer, share, task=LanguageModel(), settings=settings)
         learned += work.steps
         if way.averages:
             averager.average(group, weight=work.steps, notes=[1.0] * 13)
@@ -157,7 +158,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--updates", type=int, default=200)
     parser.add_argument("--port", type=int, default=29511)
-    mp.spawn(work, args=(parser.parse_args(),), nprocs=NUM_WORKERS)
+    mp.spawn(work, args=(parser.parse_args(),), nprocs=NUM_WORKERS)  # type: ignore[attr-defined, no-untyped-call]
 
 
 if __name__ == "__main__":

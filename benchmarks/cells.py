@@ -8,9 +8,10 @@ numbers. Run it on an otherwise idle machine.
 """
 
 import argparse
+import functools
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import nn
@@ -50,7 +51,7 @@ def seconds(cell: nn.Module, inputs: torch.Tensor) -> float:
     return time.perf_counter() - begin
 
 
-def medians(measures: dict[str, Callable[[], float]], repeats: int) -> dict[str, float]:
+def medians(measures: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, float]:
     """Milliseconds by name; two warm-up rounds, then every round measures each once."""
     rounds = [{name: measure() for name, measure in measures.items()} for _ in range(repeats + 2)][2:]
     return {name: 1000 * statistics.median(times[name] for times in rounds) for name in measures}
@@ -76,7 +77,8 @@ def main() -> None:
             "symbols": torch.randint(options.inputs, shape),
             "numbers": torch.randn(*shape, options.inputs),
         }.items():
-            found = medians({n: lambda cell=c, x=inputs: seconds(cell, x) for n, c in cells.items()}, options.repeats)
+            measures = {name: functools.partial(seconds, cell, inputs) for name, cell in cells.items()}
+            found = medians(measures, options.repeats)
             row = f"{kind:8} {batch:5}" + "".join(f" {found[name]:12.1f}" for name in cells)
             print(f"{row}  {found[OURS] / found[TORCH]:22.2f} {found[LOOP] / found[TORCH]:5.2f}")
 

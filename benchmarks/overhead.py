@@ -55,8 +55,8 @@ def train(data: str, *, frequency: int, rounds: int) -> float:
             sys.exit(ended.stderr)
         lines = Run(Path(folder) / "run").metrics()
     if rounds == 1:
-        return sum(worker["steps"] / worker["learning_seconds"] for worker in lines[0]["workers"])
-    return sum(line["steps"] for line in lines) / sum(line["seconds"] for line in lines)
+        return float(sum(worker["steps"] / worker["learning_seconds"] for worker in lines[0]["workers"]))
+    return float(sum(line["steps"] for line in lines) / sum(line["seconds"] for line in lines))
 
 
 def _options() -> argparse.Namespace:

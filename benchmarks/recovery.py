@@ -254,7 +254,7 @@ def learn_with_ddp(place: str) -> None:
             outputs, _ = model(symbols[:, :-1])
             loss = torch.nn.functional.cross_entropy(outputs.flatten(0, 1), symbols[:, 1:].flatten())
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             updates += 1
             if rank == 0:

@@ -16,7 +16,6 @@ import argparse
 import hashlib
 import itertools
 import json
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -162,7 +161,6 @@ def cases_of(grid: dict[str, Any], settings: list[str]) -> Iterator[Case]:
             yield Case(rule, load_recipe(grid["recipe"], chosen))
 
 
-@ray.remote(num_cpus=1)
 def learn(case: Case, spec: WorkerSpec) -> dict[str, Any]:
     """One case, in a process of its own with one thread."""
     torch.set_num_threads(case.recipe.averaging.cpus_per_worker)
@@ -200,6 +198,7 @@ def run(options: argparse.Namespace) -> None:
     print(f"{len(due)} cases to learn, {len(there)} in {options.out}", flush=True)
     if not due:
         return
+    remotely = ray.remote(num_cpus=1)(learn)
     with connect("local", num_cpus=options.jobs):
         waiting = list(due.values())
         specs: dict[str, WorkerSpec] = {}
@@ -207,7 +206,7 @@ def run(options: argparse.Namespace) -> None:
         while waiting or running:
             while waiting and len(running) < options.jobs:
                 case = waiting.pop(0)
-                running.append(learn.remote(case, _spec(case, specs)))
+                running.append(remotely.remote(case, _spec(case, specs)))
             (done,), running = ray.wait(running)
             result = ray.get(done)
             with options.out.open("a", encoding="utf-8") as file:
@@ -237,7 +236,7 @@ def reached(line: dict[str, Any], loss: float) -> float | None:
         if found <= loss:
             if before is None or before[1] <= found:
                 return float(number)
-            return before[0] + (number - before[0]) * (before[1] - loss) / (before[1] - found)
+            return float(before[0] + (number - before[0]) * (before[1] - loss) / (before[1] - found))
         before = (number, found)
     return None
 
@@ -278,4 +277,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -62,6 +62,17 @@ class Minibatch:
         """The same in memory that a GPU can fetch from on its own."""
         return self._with({name: value.pin_memory() for name, value in self._tensors()})
 
+    def parts(self, number: int) -> "list[Minibatch]":
+        """The same sequences in so many minibatches of nearly the same size; fewer where there are fewer sequences."""
+        if number == 1:
+            return [self]
+        pieces = {name: value.tensor_split(max(1, min(number, len(self.keys)))) for name, value in self._tensors()}
+        ends = np.cumsum([len(piece) for piece in pieces["mask"]])
+        return [
+            replace(self, keys=self.keys[end - len(mask) : end], **dict(zip(pieces, tensors, strict=True)))
+            for end, mask, *tensors in zip(ends, pieces["mask"], *pieces.values(), strict=True)
+        ]
+
     def segments(self, truncate: int) -> "list[Minibatch]":
         """Consecutive pieces of `truncate` steps, the last one shorter; 0 keeps the whole.
 

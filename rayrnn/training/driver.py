@@ -277,7 +277,8 @@ class Driver:
     def _screen_header(self, num_workers: int) -> None:
         torch.manual_seed(self._recipe.seed)
         network = build_network(self._recipe, self._prepared.encoding, self._own)
-        outline = outline_of(self._recipe, network, self._prepared, num_workers=num_workers)
+        device = find_need(self._recipe.averaging).device
+        outline = outline_of(self._recipe, network, self._prepared, num_workers=num_workers, device=device)
         self._screen.header(
             outline, data=self._prepared.name, encoding=self._prepared.encoding.describe(), run=self._run.name
         )

@@ -75,6 +75,7 @@ class Learner:
         recipe = spec.recipe
         self._spec = spec
         self._number = number
+        self._device = device
         self._recipe = recipe
         self.progress = Progress()
         self.task = task_of(recipe)
@@ -83,7 +84,6 @@ class Learner:
         self._optimizer = make_optimizer(self.model, recipe.training)
         self._averager = make_averager(self.model, self._optimizer, recipe)
         self._learned_task = task_to_learn(recipe, spec.encoding, device)
-        self._settings = LearningSettings.of(recipe.training)
         self._collate = functools.partial(self.task.minibatch, encoding=spec.encoding)
         self._stream = Stream(
             spec.training,
@@ -108,9 +108,8 @@ class Learner:
         for parameters in self._optimizer.param_groups:
             parameters["lr"] = rate
         share = self._stream.share(self.progress.cursor, rank, size)
-        work = learn_alone(
-            self.model, self._optimizer, share.minibatches, task=self._learned_task, settings=self._settings
-        )
+        settings = LearningSettings.of(self._recipe, workers=size, device=self._device)
+        work = learn_alone(self.model, self._optimizer, share.minibatches, task=self._learned_task, settings=settings)
         return Learned(work, rate, share.next_cursor)
 
     def average(self, group: Group, learned: Learned, *, stop: bool = False, leaving: bool = False) -> Average:
@@ -146,7 +145,7 @@ class Learner:
             batch_size=self._recipe.training.batch_size,
             ahead=self._recipe.training.prefetch,
         )
-        return evaluate(self.model, share, task=self.task, truncate=self._settings.truncate)
+        return evaluate(self.model, share, task=self.task, truncate=self._recipe.training.truncate)
 
     def note_evaluation(self, loss: float) -> None:
         """Remember how this round's model did on all that is held out."""

@@ -13,6 +13,7 @@ from rayrnn.models.state import detached
 from rayrnn.recipe import Recipe, task_of
 from rayrnn.recipe.sections import Training
 from rayrnn.tasks import Task, Weighable
+from rayrnn.training.scaling import parts_of_minibatch
 
 
 @dataclass(frozen=True)
@@ -25,11 +26,15 @@ class LearningSettings:
     clip: float
     clip_by: str
     precision: str
+    #: that are learned one after the other
+    parts: int = 1
 
     @classmethod
-    def of(cls, training: Training) -> "LearningSettings":
-        """Those of a recipe."""
-        return cls(training.truncate, training.clip, training.clip_by, training.precision)
+    def of(cls, recipe: Recipe, *, workers: int, device: torch.device) -> "LearningSettings":
+        """Those of a recipe, where so many average together."""
+        training = recipe.training
+        parts = parts_of_minibatch(recipe, workers=workers, device=device.type)
+        return cls(training.truncate, training.clip, training.clip_by, training.precision, parts)
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,7 @@ def learn_alone(
     task: Task,
     settings: LearningSettings,
 ) -> Work:
-    """Learn every minibatch once: an update a segment, the recurrent state carried on, detached.
+    """Learn every minibatch once, part after part: an update a segment, the recurrent state carried on, detached.
 
     The loss of a segment is the mean over its unmasked targets.
     """
@@ -82,19 +87,12 @@ def learn_alone(
         waited += seconds
         steps += minibatch.steps
         padding += minibatch.mask.numel() - minibatch.steps
-        state = None
-        for segment in minibatch.to(device).segments(settings.truncate):
-            with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
-                outputs, state = task.call(model, segment, state)
-            total, targets = task.loss(outputs, segment)
-            optimizer.zero_grad()
-            loss: torch.Tensor = total / targets.clamp(min=1)
-            loss.backward()  # type: ignore[no-untyped-call]
-            clip_gradients(model, settings.clip, settings.clip_by)
-            optimizer.step()
-            state = detached(state)
-            sums.append(total.detach())
-            counts.append(targets)
+        for part in minibatch.to(device).parts(settings.parts):
+            state: object = None
+            for segment in part.segments(settings.truncate):
+                total, targets, state = _update(model, optimizer, segment, state, task=task, settings=settings)
+                sums.append(total)
+                counts.append(targets)
     losses = torch.stack(sums).tolist() if sums else []
     healthy = all(bool(torch.isfinite(parameter).all()) for parameter in model.parameters())
     return Work(
@@ -107,6 +105,28 @@ def learn_alone(
         waiting_seconds=waited,
         broken_at=_first_broken(losses, healthy),
     )
+
+
+def _update(
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    segment: Minibatch,
+    state: object,
+    *,
+    task: Task,
+    settings: LearningSettings,
+) -> tuple[torch.Tensor, torch.Tensor, object]:
+    """One update; the loss added up over the targets, their number, and the state after the segment."""
+    device = segment.inputs.device.type
+    with torch.autocast(device, torch.bfloat16, enabled=settings.precision == "bf16"):
+        outputs, state = task.call(model, segment, state)
+    total, targets = task.loss(outputs, segment)
+    optimizer.zero_grad()
+    loss: torch.Tensor = total / targets.clamp(min=1)
+    loss.backward()  # type: ignore[no-untyped-call]
+    clip_gradients(model, settings.clip, settings.clip_by)
+    optimizer.step()
+    return total.detach(), targets, detached(state)
 
 
 @torch.no_grad()

@@ -27,6 +27,11 @@ class Need:
     cpus: int
     gpus: int = 0
 
+    @property
+    def device(self) -> str:
+        """The type of what it computes on."""
+        return "cuda" if self.gpus else "cpu"
+
     def resources(self) -> dict[str, int]:
         """The same in Ray's words."""
         return {"CPU": self.cpus} | ({"GPU": self.gpus} if self.gpus else {})

@@ -106,7 +106,7 @@ class Screen:
             "encoding": encoding,
             "network": f"{recipe.model.describe()}, {outline.num_parameters:,} parameters",
             "workers": _workers(averaging, outline),
-            "a round": f"each worker: {minibatches} of {recipe.training.batch_size}, {updates}; then the {outer}"
+            "a round": f"each worker: {minibatches} of {_minibatch(recipe, outline)}, {updates}; then the {outer}"
             + (f", sending {size(outline.bytes_a_round)}" if outline.num_workers > 1 else ""),
             "rounds": f"{averaging.rounds:,} = {averaging.rounds / outline.rounds_an_epoch:,.1f} epochs",
             "run": run,
@@ -234,6 +234,11 @@ class Screen:
 
     def _seconds_left(self, now: int) -> float:
         return (self._clock() - self._started) / max(1, now - self._first_round) * (self._rounds - now)
+
+
+def _minibatch(recipe: Recipe, outline: Outline) -> str:
+    parts = f" in {outline.parts} parts (scaling: auto)" if outline.parts > 1 else ""
+    return f"{recipe.training.batch_size}{parts}"
 
 
 def _workers(averaging: Averaging, outline: Outline) -> str:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Any
 
+import numpy as np
 import torch
 
 from rayrnn.averaging.compression import num_encoded
@@ -11,6 +12,7 @@ from rayrnn.data.order import make_plan, padding_share
 from rayrnn.data.prepare import Prepared
 from rayrnn.recipe import Recipe
 from rayrnn.runs.directory import Run
+from rayrnn.training.scaling import parts_of_minibatch
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,8 @@ class Outline:
     num_parameters: int
     #: what each worker sends a round
     bytes_a_round: int
+    #: that each worker learns a minibatch in
+    parts: int
     #: optimizer updates of each worker in the first round
     updates_a_round: int
     num_training: int
@@ -36,8 +40,10 @@ class Outline:
     num_workers: int
 
 
-def outline_of(recipe: Recipe, network: torch.nn.Module, prepared: Prepared, *, num_workers: int) -> Outline:
-    """Count everything once, for the workers that the run begins with."""
+def outline_of(
+    recipe: Recipe, network: torch.nn.Module, prepared: Prepared, *, num_workers: int, device: str
+) -> Outline:
+    """Count everything once, for the workers that the run begins with, on devices of this type."""
     sequences, indices = prepared.training.sequences, prepared.training.indices
     plan = make_plan(prepared.training, batch_size=recipe.training.batch_size, seed=recipe.seed)
     averaging = recipe.averaging
@@ -45,11 +51,17 @@ def outline_of(recipe: Recipe, network: torch.nn.Module, prepared: Prepared, *, 
     moments = {"adam": 2, "adamw": 2, "rmsprop": 1, "sgd": 0}[recipe.training.optimizer]
     num_exact = moments * num_parameters if averaging.optimizer_state == "average" else 0
     first_round = [plan.minibatch(number * num_workers) for number in range(averaging.frequency)]
+    parts = parts_of_minibatch(recipe, workers=num_workers, device=device)
     steps = sequences.steps[indices]
     return Outline(
         num_parameters=num_parameters,
         bytes_a_round=num_encoded(num_parameters, averaging.wire if num_workers > 1 else "float32") + 4 * num_exact,
-        updates_a_round=sum(_segments(int(sequences.steps[m].max()), recipe.training.truncate) for m in first_round),
+        parts=parts,
+        updates_a_round=sum(
+            _segments(int(sequences.steps[part].max()), recipe.training.truncate)
+            for minibatch in first_round
+            for part in np.array_split(minibatch, min(parts, len(minibatch)))
+        ),
         num_training=len(indices),
         num_held_out=len(prepared.held_out),
         steps_an_epoch=int(steps.sum()),

@@ -78,10 +78,9 @@ def test_one_worker_at_any_frequency_is_plain_training_bit_for_bit(wire: str, tm
 def test_two_workers_averaging_each_update_are_one_worker_on_the_joined_minibatch(tmp_path: Path) -> None:
     sections = {"data": {"held_out": 0, "text": ("abcabd" * 400)[: 40 * 16 + 1]}}
     learning = {"optimizer": "sgd", "learning_rate": 0.5, "truncate": 0, "clip": 0}
-    two = small(**sections, training=learning | {"batch_size": 4}, averaging={"frequency": 1, "rounds": 5})
-    one = small(
-        **sections, training=learning | {"batch_size": 8}, averaging={"frequency": 1, "rounds": 5, "workers": 1}
-    )
+    averaging = {"frequency": 1, "rounds": 5, "scaling": "none"}
+    two = small(**sections, training=learning | {"batch_size": 4}, averaging=averaging)
+    one = small(**sections, training=learning | {"batch_size": 8}, averaging=averaging | {"workers": 1})
     after_two, after_one = trained(two, tmp_path / "two"), trained(one, tmp_path / "one")
     for name, values in after_two.items():
         torch.testing.assert_close(values, after_one[name], msg=name)

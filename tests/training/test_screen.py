@@ -79,6 +79,7 @@ def outline(num_workers: int) -> Outline:
     return Outline(
         num_parameters=100,
         bytes_a_round=3_640_000,
+        parts=1,
         updates_a_round=8,
         num_training=90,
         num_held_out=10,
