@@ -119,7 +119,7 @@ def measure(way: Way, cell: str, updates: int) -> float:
     model = SharedGradients(network) if way.shares_gradients else network
     optimizer = torch.optim.RMSprop(model.parameters(), lr=1e-3, alpha=0.95)
     averager = Averager(model, optimizer, wire=way.wire)
-    settings = LearningSettings(SEGMENT, 5.0, "norm", "fp32")
+    settings = LearningSettings(SEGMENT, 5.0, "norm")
     stream, group = minibatches(way.steps, dist.get_rank()), FixedGroup()
     rounds = max(1, updates // (way.frequency * way.steps // SEGMENT))
     learned = 0

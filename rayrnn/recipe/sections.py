@@ -102,8 +102,9 @@ class Training(Section):
     clip_by: Literal["norm", "value", "layer_norm"] = "norm"
     #: `balanced` gives rare classes more weight (classification, tagging)
     class_weights: Literal["none", "balanced"] = "none"
-    #: `bf16` computes in bfloat16 where that is safe; the parameters stay in float32
-    precision: Literal["fp32", "bf16"] = "fp32"
+    #: `bf16` computes in bfloat16 where that is safe, and the parameters stay in float32; `auto` does so where the
+    #: processor or the GPU has instructions for it, and is `fp32` elsewhere
+    precision: Literal["fp32", "bf16", "auto"] = "fp32"
     #: minibatches prepared ahead of the loop; 0 = off
     prefetch: int = Field(2, ge=0, le=1000)
     #: rounds between two evaluations of the held-out part

@@ -145,7 +145,8 @@ class Learner:
             batch_size=self._recipe.training.batch_size,
             ahead=self._recipe.training.prefetch,
         )
-        return evaluate(self.model, share, task=self.task, truncate=self._recipe.training.truncate)
+        settings = LearningSettings.of(self._recipe, workers=size, device=self._device)
+        return evaluate(self.model, share, task=self.task, settings=settings)
 
     def note_evaluation(self, loss: float) -> None:
         """Remember how this round's model did on all that is held out."""

@@ -25,7 +25,8 @@ class LearningSettings:
     #: the bound on the gradient; 0 = no clipping
     clip: float
     clip_by: str
-    precision: str
+    #: multiply in bfloat16
+    bf16: bool = False
     #: that are learned one after the other
     parts: int = 1
 
@@ -34,7 +35,8 @@ class LearningSettings:
         """Those of a recipe, where so many average together."""
         training = recipe.training
         parts = parts_of_minibatch(recipe, workers=workers, device=device.type)
-        return cls(training.truncate, training.clip, training.clip_by, training.precision, parts)
+        bf16 = computes_in_bf16(training.precision, device)
+        return cls(training.truncate, training.clip, training.clip_by, bf16, parts)
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ def _update(
 ) -> tuple[torch.Tensor, torch.Tensor, object]:
     """One update; the loss added up over the targets, their number, and the state after the segment."""
     device = segment.inputs.device.type
-    with torch.autocast(device, torch.bfloat16, enabled=settings.precision == "bf16"):
+    with torch.autocast(device, torch.bfloat16, enabled=settings.bf16):
         outputs, state = task.call(model, segment, state)
     total, targets = task.loss(outputs, segment)
     optimizer.zero_grad()
@@ -130,8 +132,10 @@ def _update(
 
 
 @torch.no_grad()
-def evaluate(model: torch.nn.Module, minibatches: Iterable[Minibatch], *, task: Task, truncate: int) -> Evaluation:
-    """The model's loss on minibatches it does not learn from; dropout is off."""
+def evaluate(
+    model: torch.nn.Module, minibatches: Iterable[Minibatch], *, task: Task, settings: LearningSettings
+) -> Evaluation:
+    """The model's loss on minibatches it does not learn from, in the precision it learns in; dropout is off."""
     device = next(model.parameters()).device
     started = time.perf_counter()
     loss = torch.zeros((), dtype=torch.float64)
@@ -141,8 +145,9 @@ def evaluate(model: torch.nn.Module, minibatches: Iterable[Minibatch], *, task: 
     for minibatch in minibatches:
         num_sequences += len(minibatch.keys)
         state = None
-        for segment in minibatch.to(device).segments(truncate):
-            outputs, state = task.call(model, segment, state)
+        for segment in minibatch.to(device).segments(settings.truncate):
+            with torch.autocast(device.type, torch.bfloat16, enabled=settings.bf16):
+                outputs, state = task.call(model, segment, state)
             total, targets = task.loss(outputs, segment)
             loss += total.cpu()
             num_targets += float(targets)
@@ -172,6 +177,18 @@ def make_optimizer(model: torch.nn.Module, training: Training) -> torch.optim.Op
     if training.optimizer == "adam":
         return torch.optim.Adam(parameters, lr=rate, weight_decay=l2, fused=True)
     return torch.optim.AdamW(parameters, lr=rate, weight_decay=l2, fused=True)
+
+
+def computes_in_bf16(precision: str, device: torch.device) -> bool:
+    """Whether a worker on this device multiplies in bfloat16.
+
+    `auto` says so where the device has instructions for it: on other processors bfloat16 takes many times as long.
+    """
+    if precision != "auto":
+        return precision == "bf16"
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
 
 
 def learning_rate(training: Training, round_number: int, rounds: int) -> float:

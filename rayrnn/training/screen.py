@@ -104,7 +104,7 @@ class Screen:
             "data": f"{data}: {sequences} of {lengths} steps, {outline.num_held_out:,} held out"
             + (f"; {outline.padding_share:.1%} padding" if outline.padding_share else ""),
             "encoding": encoding,
-            "network": f"{recipe.model.describe()}, {outline.num_parameters:,} parameters",
+            "network": f"{recipe.model.describe()}, {outline.num_parameters:,} parameters{_precision(recipe)}",
             "workers": _workers(averaging, outline),
             "a round": f"each worker: {minibatches} of {_minibatch(recipe, outline)}, {updates}; then the {outer}"
             + (f", sending {size(outline.bytes_a_round)}" if outline.num_workers > 1 else ""),
@@ -234,6 +234,11 @@ class Screen:
 
     def _seconds_left(self, now: int) -> float:
         return (self._clock() - self._started) / max(1, now - self._first_round) * (self._rounds - now)
+
+
+def _precision(recipe: Recipe) -> str:
+    words = {"fp32": "", "bf16": ", in bf16", "auto": ", in bf16 where the hardware has it"}
+    return words[recipe.training.precision]
 
 
 def _minibatch(recipe: Recipe, outline: Outline) -> str:

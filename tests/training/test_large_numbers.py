@@ -142,10 +142,10 @@ def test_minibatches_without_a_target_are_learned_and_measured_as_nothing(task: 
     nothing = segment(targets, torch.zeros(2, 1, dtype=torch.bool))
     model = Echo()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    work = learn_alone(model, optimizer, iter([nothing]), task=task, settings=LearningSettings(0, 1.0, "norm", "fp32"))
+    work = learn_alone(model, optimizer, iter([nothing]), task=task, settings=LearningSettings(0, 1.0, "norm"))
     assert (work.num_targets, work.loss_sum, work.broken_at) == (0, 0, 0)
     assert bool(model.answer.isfinite().all())
-    measured = evaluate(model, [nothing], task=task, truncate=0)
+    measured = evaluate(model, [nothing], task=task, settings=LearningSettings(0, 1.0, "norm"))
     assert held_out_loss({0: measured}) == math.inf
     assert held_out_accuracy({0: measured}) is None
 

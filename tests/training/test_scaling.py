@@ -68,7 +68,7 @@ def learned(minibatches: list[Minibatch], parts: int) -> tuple[dict[str, torch.T
     torch.manual_seed(0)
     network = WithState()
     optimizer = torch.optim.Adam(network.parameters(), lr=0.1)
-    settings = LearningSettings(4, 1.0, "norm", "fp32", parts)
+    settings = LearningSettings(4, 1.0, "norm", parts=parts)
     work = learn_alone(network, optimizer, iter(minibatches), task=LanguageModel(), settings=settings)
     return network.state_dict(), work
 
