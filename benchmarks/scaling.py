@@ -8,8 +8,9 @@ minibatches that it would learn in a run, and averages with rayrnn's own Average
 where each has a machine, so rounds stand for time. tests/training/test_simulation.py compares two simulated workers
 with two real ones, bit for bit.
 
-A grid names a recipe, settings of all its cases, numbers of workers, seeds, and rules: a name and settings each.
-A result is one JSON line a case; a case that is there already is not learned again.
+A grid names a recipe, settings of all its cases, seeds, the rounds to try with each number of workers, and rules: a name
+and settings each, for all numbers of workers or (`only`) some. A result is one JSON line a case; a case that is there
+already is not learned again.
 """
 
 import argparse
@@ -37,6 +38,8 @@ from rayrnn.training.notes import Average, held_out_loss
 
 #: what does not change what is learned
 ASIDE = {"name", "checkpoint_every"}
+#: in one case
+EVALUATIONS = 10
 
 
 class SimulatedGroup:
@@ -150,15 +153,16 @@ def _without(values: Any, names: set[str]) -> Any:
 
 
 def cases_of(grid: dict[str, Any], settings: list[str]) -> Iterator[Case]:
-    """Every rule with every number of workers and every seed; those of few workers first."""
+    """Every rule with every number of workers, of rounds, and every seed."""
     common = [*map(str, grid.get("settings", [])), *settings]
     for seed, workers, (rule, own) in itertools.product(
-        grid.get("seeds", [12345]), sorted(grid["workers"]), grid["rules"].items()
+        grid.get("seeds", [12345]), grid["rounds"], grid["rules"].items()
     ):
-        only = grid.get("only", {}).get(rule, grid["workers"])
-        if workers in only:
-            chosen = [*common, *(own or []), f"averaging.workers={workers}", f"seed={seed}"]
-            yield Case(rule, load_recipe(grid["recipe"], chosen))
+        if workers in grid.get("only", {}).get(rule, grid["rounds"]):
+            for rounds in grid["rounds"][workers]:
+                asked = [f"averaging.rounds={rounds}", f"training.evaluate_every={max(1, rounds // EVALUATIONS)}"]
+                asked += [f"averaging.workers={workers}", f"seed={seed}"]
+                yield Case(rule, load_recipe(grid["recipe"], [*common, *(own or []), *asked]))
 
 
 def learn(case: Case, spec: WorkerSpec) -> dict[str, Any]:

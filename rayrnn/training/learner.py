@@ -33,6 +33,9 @@ from rayrnn.training.loop import (
 from rayrnn.training.notes import Average, Notes, write_notes
 from rayrnn.training.progress import Progress
 
+#: sequences, and steps of all of them, that are evaluated at once where a minibatch has fewer: a core is faster then
+MOST_TOGETHER, STEPS_AT_ONCE = 64, 2**13
+
 
 @dataclass(frozen=True)
 class WorkerSpec:
@@ -142,11 +145,18 @@ class Learner:
             self._collate,
             rank=rank,
             size=size,
-            batch_size=self._recipe.training.batch_size,
+            batch_size=self._evaluated_together(),
             ahead=self._recipe.training.prefetch,
         )
         settings = LearningSettings.of(self._recipe, workers=size, device=self._device)
         return evaluate(self.model, share, task=self.task, settings=settings)
+
+    def _evaluated_together(self) -> int:
+        """Sequences in a minibatch without gradients: more, where the steps that are computed at once stay few."""
+        held_out, training = self._spec.held_out, self._recipe.training
+        longest = int(held_out.sequences.steps[held_out.indices].max(initial=1))
+        at_once = min(training.truncate or longest, longest)
+        return max(training.batch_size, min(MOST_TOGETHER, STEPS_AT_ONCE // at_once))
 
     def note_evaluation(self, loss: float) -> None:
         """Remember how this round's model did on all that is held out."""
