@@ -2,21 +2,27 @@
 
     python benchmarks/scaling.py run GRID.yaml --out RESULTS.jsonl [--jobs 2] [--set KEY=VALUE ...]
     python benchmarks/scaling.py table RESULTS.jsonl [--reach LOSS]
+    python benchmarks/scaling.py figure RESULTS.jsonl --reach LOSS --out FILE.svg [--rules RULE ...]
 
 N workers are simulated in one process, one after the other: each is the Learner of rayrnn's own workers, learns the
 minibatches that it would learn in a run, and averages with rayrnn's own Averager. A round takes the time of one worker
 where each has a machine, so rounds stand for time. tests/training/test_simulation.py compares two simulated workers
 with two real ones, bit for bit.
 
-A grid names a recipe, settings of all its cases, seeds, the rounds to try with each number of workers, and rules: a name
-and settings each, for all numbers of workers or (`only`) some. A result is one JSON line a case; a case that is there
-already is not learned again.
+A grid names a recipe, settings of all its cases, seeds, the rounds to try with each number of workers, and rules: a
+name and settings each, for all numbers of workers or (`only`) some. A result is one JSON line a case; a case that is
+there already is not learned again.
+
+The rounds to a loss are found between two cases of one rule that have other rounds: a schedule's last rounds do most
+of the work, and where a longer run passes a loss says little of how short a run could have been.
 """
 
 import argparse
 import hashlib
 import itertools
 import json
+import math
+import statistics
 import threading
 import time
 from collections.abc import Iterator
@@ -25,9 +31,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import ray
 import torch
 import yaml
+from matplotlib import pyplot, ticker
 
 from rayrnn.cluster.connection import connect
 from rayrnn.data.prepare import prepare
@@ -233,31 +241,89 @@ def results(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
 
-def reached(line: dict[str, Any], loss: float) -> float | None:
-    """The rounds to a held-out loss, between two evaluations by a straight line; None for a run that never had it."""
-    before: tuple[int, float] | None = None
-    for number, found in line["curve"]:
-        if found <= loss:
-            if before is None or before[1] <= found:
-                return float(number)
-            return float(before[0] + (number - before[0]) * (before[1] - loss) / (before[1] - found))
-        before = (number, found)
+def best(line: dict[str, Any]) -> float:
+    """The lowest held-out loss of a case."""
+    return min((loss for _, loss in line["curve"]), default=math.nan)
+
+
+def rounds_to(cases: list[dict[str, Any]], loss: float) -> float | None:
+    """How many rounds a run needs to have a held-out loss at its end; None where no two of the cases lie around it.
+
+    The rounds' logarithm goes with the loss in a straight line from one case to the next.
+    """
+    points = sorted((line["rounds"], best(line)) for line in cases)
+    for (fewer, worse), (more, better) in itertools.pairwise(points):
+        if better <= loss <= worse:
+            share = (worse - loss) / (worse - better) if worse > better else 1.0
+            return float(fewer * (more / fewer) ** share)
     return None
 
 
+def by_rule(lines: list[dict[str, Any]]) -> dict[str, dict[int, list[dict[str, Any]]]]:
+    """Rule -> workers -> its cases."""
+    found: dict[str, dict[int, list[dict[str, Any]]]] = {}
+    for line in sorted(lines, key=lambda line: int(line["workers"])):
+        found.setdefault(line["rule"], {}).setdefault(line["workers"], []).append(line)
+    return found
+
+
 def table(options: argparse.Namespace) -> None:
-    """Print every case's best loss, and the rounds to a loss."""
-    lines = sorted(results(options.results), key=lambda line: (line["workers"], line["rule"], line["rounds"]))
-    for line in lines:
-        print(_told(line) + (f"  rounds to {options.reach}: {reached(line, options.reach)}" if options.reach else ""))
+    """Print each case's best loss; and, by rule and workers, the rounds to a loss in the mean of the seeds."""
+    lines = results(options.results)
+    for line in sorted(lines, key=lambda line: (line["workers"], line["rule"], line["rounds"])):
+        print(_told(line))
+    if options.reach:
+        alone = min(filter(None, (_mean_rounds(cases.get(1, []), options.reach) for cases in by_rule(lines).values())))
+        print(f"rounds to {options.reach:g}, and one worker's fewest ({alone:.0f}) divided by them:")
+        for rule, cases in by_rule(lines).items():
+            found = {workers: _mean_rounds(of, options.reach) for workers, of in cases.items()}
+            told = (f"{workers}: {n:.0f} ({alone / n:.2f})" if n else f"{workers}: -" for workers, n in found.items())
+            print(f"  {rule:28} {'  '.join(told)}")
+
+
+def _mean_rounds(cases: list[dict[str, Any]], loss: float) -> float | None:
+    seeds = {line["seed"] for line in cases}
+    found = [rounds_to([line for line in cases if line["seed"] == seed], loss) for seed in seeds]
+    return statistics.fmean(filter(None, found)) if found and all(found) else None
+
+
+def figure(options: argparse.Namespace) -> None:
+    """Draw the rounds to a loss against the number of workers, a curve a rule; and beside it what a round sends."""
+    matplotlib.use("svg")
+    matplotlib.rcParams |= {"svg.hashsalt": "rayrnn", "font.size": 11, "axes.spines.top": False}
+    lines = results(options.results)
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(9.6, 4.2), width_ratios=(3, 2), layout="constrained")
+    for rule, cases in by_rule(lines).items():
+        found = {workers: _mean_rounds(of, options.reach) for workers, of in cases.items()}
+        points = [(workers, rounds) for workers, rounds in found.items() if rounds]
+        if points and (not options.rules or rule in options.rules):
+            left.plot(*zip(*points, strict=True), marker="o", label=rule)
+            sent = [(workers, workers * cases[workers][0]["bytes_a_round"] / 1e6) for workers, _ in points]
+            right.plot(*zip(*sent, strict=True), marker="o")
+    alone = min(filter(None, (_mean_rounds(cases.get(1, []), options.reach) for cases in by_rule(lines).values())))
+    counts = sorted({line["workers"] for line in lines})
+    left.plot(counts, [alone / count for count in counts], color="grey", linestyle=":", label="one worker's, divided")
+    for axes, title in (
+        (left, f"rounds to a held-out loss of {options.reach:g}"),
+        (right, "megabytes that all workers send a round"),
+    ):
+        axes.set_title(title, fontsize=11, loc="left")
+        axes.set_xscale("log", base=2)
+        axes.set_yscale("log", base=2)
+        axes.set_xlabel("workers")
+        for side in (axes.xaxis, axes.yaxis):
+            side.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
+        axes.set_xticks(counts)
+        axes.grid(alpha=0.3)
+    left.legend(frameon=False)
+    figure.savefig(options.out, metadata={"Date": None})
 
 
 def _told(line: dict[str, Any]) -> str:
-    best = min((loss for _, loss in line["curve"]), default=float("nan"))
     return (
         f"{line['workers']:3} workers  {line['rule']:28} rate {line['learning_rate']:<8g} "
         f"batch {line['batch_size']:<3} x {line['frequency']:<3} "
-        f"rounds {line['rounds']:<5} seed {line['seed']:<6} held-out {best:.4f} "
+        f"rounds {line['rounds']:<5} seed {line['seed']:<6} held-out {best(line):.4f} "
         f"({line['seconds']:.0f} s)"
     )
 
@@ -276,6 +342,12 @@ def main() -> None:
     shown.add_argument("results", type=Path)
     shown.add_argument("--reach", type=float)
     shown.set_defaults(run=table)
+    drawn = commands.add_parser("figure", help="rounds to a loss against the number of workers, as SVG")
+    drawn.add_argument("results", type=Path)
+    drawn.add_argument("--reach", type=float, required=True)
+    drawn.add_argument("--out", type=Path, required=True)
+    drawn.add_argument("--rules", nargs="+", default=[])
+    drawn.set_defaults(run=figure)
     options = parser.parse_args()
     options.run(options)
 
