@@ -155,7 +155,7 @@ class Averaging(Section):
     frequency: int = Field(5, gt=0, le=10**6)
     #: rounds of the whole run
     rounds: Many = 200
-    #: `auto`: the recipe's values are those of one worker, and each of N workers learns a minibatch in N parts (of 2
+    #: `auto`: the recipe's values are those of one worker, and each of N workers learns a minibatch in N parts (of 4
     #: sequences or more, on a GPU of 64 or more), an update a part. `none`: the same whatever the number of workers
     scaling: Literal["auto", "none"] = "auto"
     #: what is done with the mean: nothing, DiLoCo's outer optimizer, or block momentum

@@ -25,13 +25,13 @@ def of_batch(batch_size: int, **averaging: Any) -> Recipe:
 @pytest.mark.parametrize(
     ("batch_size", "workers", "device", "parts"),
     [
-        (8, 1, "cpu", 1),
-        (8, 2, "cpu", 2),
-        (8, 3, "cpu", 3),
-        (8, 4, "cpu", 4),
-        (8, 16, "cpu", 4),  # of two sequences each
-        (32, 16, "cpu", 16),
-        (3, 8, "cpu", 1),
+        (16, 1, "cpu", 1),
+        (16, 2, "cpu", 2),
+        (16, 3, "cpu", 3),
+        (16, 4, "cpu", 4),
+        (16, 16, "cpu", 4),  # of four sequences each
+        (64, 16, "cpu", 16),
+        (7, 8, "cpu", 1),
         (1, 8, "cpu", 1),
         (32, 8, "cuda", 1),  # a GPU would take as long for each part as for the whole
         (256, 2, "cuda", 2),
@@ -107,7 +107,7 @@ def learner(recipe: Recipe, prepared: Prepared) -> Learner:
 
 
 def test_workers_that_come_and_go_change_the_parts_with_the_next_round(prepared: Prepared) -> None:
-    replica = learner(of_batch(8, frequency=1, workers={"min": 1, "max": 4}), prepared)
+    replica = learner(of_batch(16, frequency=1, workers={"min": 1, "max": 4}), prepared)
     sizes = [1, 2, 4, 2, 1]
     # 40 steps of a sequence, of which the last is only a target, in segments of 16
     assert [replica.learn(0, size).work.updates for size in sizes] == [3 * size for size in sizes]
@@ -115,8 +115,8 @@ def test_workers_that_come_and_go_change_the_parts_with_the_next_round(prepared:
 
 
 def test_the_account_before_training_counts_the_updates_of_all_parts(prepared: Prepared) -> None:
-    replica = learner(of_batch(8, frequency=2), prepared)
+    replica = learner(of_batch(16, frequency=2), prepared)
     for workers, parts in ((1, 1), (3, 3), (4, 4)):
-        outline = outline_of(of_batch(8, frequency=2), replica.model, prepared, num_workers=workers, device="cpu")
+        outline = outline_of(of_batch(16, frequency=2), replica.model, prepared, num_workers=workers, device="cpu")
         assert (outline.parts, outline.updates_a_round) == (parts, 2 * 3 * parts)
     replica.close()
