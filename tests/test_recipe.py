@@ -197,6 +197,9 @@ def test_outer_optimizers_come_with_their_papers_values() -> None:
     assert (nesterov.outer_learning_rate, nesterov.outer_momentum) == (0.7, 0.9)
     assert (bmuf.outer_learning_rate, bmuf.outer_momentum) == (1.0, 0.75)
     assert own.outer_momentum == 0.5
+    with pytest.raises(RecipeError, match=r"bmuf needs an averaging.outer_momentum"):
+        validate_recipe(base | {"averaging": {"outer": "bmuf", "workers": "auto"}})
+    assert validate_recipe(base | {"averaging": {"outer": "bmuf", "workers": "auto", "outer_momentum": 0.5}})
 
 
 def test_the_recipe_has_about_thirty_leaves() -> None:
@@ -207,11 +210,13 @@ def test_the_recipe_has_about_thirty_leaves() -> None:
     assert leaves(recipe.model_dump()) <= 50
 
 
-def test_workers_are_a_number_or_bounds() -> None:
+def test_workers_are_a_number_or_bounds_or_what_finds_room() -> None:
     base = {"name": "x", "data": {"text": "a"}}
     fixed = validate_recipe(base | {"averaging": {"workers": "3"}}).averaging
     elastic = validate_recipe(base | {"averaging": {"workers": {"max": 4}, "outer": "bmuf"}}).averaging
+    auto = validate_recipe(base | {"averaging": {"workers": "auto", "outer": "nesterov"}}).averaging
     assert (fixed.fewest, fixed.most) == (3, 3)
+    assert (auto.workers, auto.fewest, auto.outer_learning_rate) == ("auto", 1, 0.7)
     assert (elastic.fewest, elastic.most, elastic.outer_momentum) == (1, 4, 0.75)
 
 
@@ -221,7 +226,8 @@ def test_workers_are_a_number_or_bounds() -> None:
         ({"min": 3, "max": 2}, "min is 3 and max is 2"),
         ({"min": 1}, '"averaging.workers.max" is missing'),
         ({"min": 1, "max": 2, "most": 3}, '"averaging.workers.most" is unknown'),
-        ("many", "\"averaging.workers\" is 'many'"),
+        ("many", "\"averaging.workers\" is 'many': give a number, bounds such as {min: 1, max: 4}, or auto"),
+        ("-2", "\"averaging.workers\" is '-2': Input should be greater than 0"),
     ],
 )
 def test_bounds_of_workers_that_fit_nothing_are_named(workers: object, said: str) -> None:

@@ -115,7 +115,8 @@ class Training(Section):
     early_stopping: int = Field(0, ge=0, le=10**9)
 
 
-WorkerCount = Annotated[int, Field(gt=0, le=100_000)]
+MOST_WORKERS = 100_000
+WorkerCount = Annotated[int, Field(gt=0, le=MOST_WORKERS)]
 
 
 class Bounds(Section):
@@ -133,21 +134,32 @@ class Bounds(Section):
         return self
 
 
-def _form_of_workers(value: object) -> str:
-    return "bounds" if isinstance(value, Mapping | Bounds) else "number"
+def _form_of_workers(value: object) -> str | None:
+    if isinstance(value, Mapping | Bounds):
+        return "bounds"
+    if isinstance(value, str) and not value.strip().lstrip("+-").isdigit():
+        return "auto" if value == "auto" else None
+    return "number"
 
 
-#: a fixed number, or bounds
+#: a fixed number, bounds, or as many as find room
 Workers = Annotated[
-    Annotated[WorkerCount, pydantic.Tag("number")] | Annotated[Bounds, pydantic.Tag("bounds")],
-    pydantic.Discriminator(_form_of_workers),
+    Annotated[WorkerCount, pydantic.Tag("number")]
+    | Annotated[Bounds, pydantic.Tag("bounds")]
+    | Annotated[Literal["auto"], pydantic.Tag("auto")],
+    pydantic.Discriminator(
+        _form_of_workers,
+        custom_error_type="workers",
+        custom_error_message="give a number, bounds such as {min: 1, max: 4}, or auto",
+    ),
 ]
 
 
 class Averaging(Section):
     """What the workers do together."""
 
-    #: a number, or {min: 1, max: 4}: then workers are taken on whenever the cluster has room for them
+    #: a number; or {min: 1, max: 4}: then workers are taken on whenever the cluster has room for them; or `auto`: as
+    #: many as the cluster has room for when the run begins
     workers: Workers = 2
     #: CPUs of each worker, and so many threads
     cpus_per_worker: int = Field(1, gt=0, le=1024)
@@ -174,11 +186,15 @@ class Averaging(Section):
     @property
     def fewest(self) -> int:
         """Workers that the run needs to begin."""
+        if self.workers == "auto":
+            return 1
         return self.workers.min if isinstance(self.workers, Bounds) else self.workers
 
     @property
     def most(self) -> int:
         """Workers that the run takes where there is room."""
+        if self.workers == "auto":
+            return MOST_WORKERS
         return self.workers.max if isinstance(self.workers, Bounds) else self.workers
 
     @pydantic.model_validator(mode="before")
@@ -190,7 +206,12 @@ class Averaging(Section):
         bounds = workers.model_dump() if isinstance(workers, Bounds) else workers
         most = str(bounds.get("max") if isinstance(bounds, Mapping) else bounds)
         rule = values.get("outer")
-        if rule not in RULES or not most.isdigit():
+        if rule == "bmuf" and most == "auto" and "outer_momentum" not in values:
+            raise ValueError(
+                "with averaging.workers: auto, bmuf needs an averaging.outer_momentum: its paper's goes by the number "
+                "of workers (1 - 1 / workers)"
+            )
+        if rule not in RULES or not (most.isdigit() or most == "auto"):
             return values
-        rate, momentum = RULES[rule].published(max(1, int(most)))
+        rate, momentum = RULES[rule].published(max(1, int(most)) if most.isdigit() else 1)
         return {"outer_learning_rate": rate, "outer_momentum": momentum} | dict(values)

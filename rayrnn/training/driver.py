@@ -51,7 +51,7 @@ from rayrnn.training.messages import (
     Unmeasured,
     WentOn,
 )
-from rayrnn.training.placement import HomeNode, check_room, count_workers, find_need
+from rayrnn.training.placement import HomeNode, check_room, count_workers, find_need, most_workers
 from rayrnn.training.progress import Progress
 from rayrnn.training.recorder import Recorder
 from rayrnn.training.screen import Reporter, Screen
@@ -173,7 +173,9 @@ def _staff(recipe: Recipe) -> Iterator[tuple[int, Inbox, WorkerPool]]:
     coordinator = start_coordinator(expected=num_workers, patience=averaging.patience)
     inbox = Inbox(coordinator)
     try:
-        with WorkerPool(coordinator, find_need(averaging), most=averaging.most, tell=inbox.put) as pool:
+        with WorkerPool(
+            coordinator, find_need(averaging), most=most_workers(averaging, num_workers), tell=inbox.put
+        ) as pool:
             yield num_workers, inbox, pool
     finally:
         with suppress(RayError):
@@ -203,10 +205,8 @@ class Driver:
         self._pool = pool
         self._recorder = Recorder(run, screen.warn)
         self._home = HomeNode()
-        self._heartbeat = Heartbeat(
-            run.name, rounds=recipe.averaging.rounds, workers=recipe.averaging.most, warn=screen.warn
-        )
-        self._strikes = Strikes(recipe.averaging.most)
+        self._heartbeat = Heartbeat(run.name, rounds=recipe.averaging.rounds, workers=pool.most, warn=screen.warn)
+        self._strikes = Strikes(pool.most)
         #: of the checkpoint that the run goes on from, and the best evaluation since
         self._progress = Progress()
         #: the generation of the newest round, and of the newest evaluation, that was told of

@@ -59,12 +59,17 @@ def check_room(averaging: Averaging) -> None:
 
 
 def count_workers(averaging: Averaging) -> int:
-    """How many workers a run begins with: as many as the cluster holds, within the recipe's bounds."""
+    """How many workers a run begins with: as many as the cluster holds, within the recipe's bounds if it has some."""
     if averaging.fewest == averaging.most:
         return averaging.most
     need = find_need(averaging)
     nodes = {str(node["NodeID"]): node["Resources"] for node in ray.nodes() if node["Alive"]}
     return max(averaging.fewest, min(averaging.most, sum(_places(nodes, need).values())))
+
+
+def most_workers(averaging: Averaging, begins_with: int) -> int:
+    """How many it may have later."""
+    return begins_with if averaging.workers == "auto" else averaging.most
 
 
 def free_places(need: Need, *, spared_cpus: int = 0) -> Places:

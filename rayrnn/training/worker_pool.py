@@ -41,7 +41,7 @@ class WorkerPool:
     def __init__(self, coordinator: ActorHandle, need: Need, *, most: int, tell: Callable[[Event], None]) -> None:
         self._coordinator = coordinator
         self._need = need
-        self._most = most
+        self.most = most
         self._tell = tell
         self._open = ExitStack()
         self._lock = threading.Lock()
@@ -88,7 +88,7 @@ class WorkerPool:
         for number in range(count):
             if number not in self._threads:
                 self._start(number)
-        if count < self._most:
+        if count < self.most:
             self._begin("grow", self._grow)
 
     def running(self) -> bool:
@@ -187,14 +187,14 @@ class WorkerPool:
         while not self._closing.is_set() and self.running():
             room = self._room_for_another()
             if room and seen:
-                self._start(min(set(range(self._most)) - self._threads.keys()))
+                self._start(min(set(range(self.most)) - self._threads.keys()))
             seen = room and not seen
             self._closing.wait(LOOK_SECONDS)
 
     def _room_for_another(self) -> bool:
         with self._lock:
             settled = self._threads.keys() == self._placed
-            return settled and len(self._threads) < self._most and bool(self._free_places())
+            return settled and len(self._threads) < self.most and bool(self._free_places())
 
     def _free_places(self) -> dict[str, int]:
         """Without the places of workers that are just starting: Ray still counts those as free."""

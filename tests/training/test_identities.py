@@ -96,7 +96,7 @@ def test_two_workers_averaging_each_update_are_one_worker_on_the_joined_minibatc
     ],
 )
 def test_resumed_training_equals_uninterrupted_training_bit_for_bit(policy: str, wire: str, tmp_path: Path) -> None:
-    settings = {"model": {"dropout": 0.2, "layers": 2}}
+    settings = {"model": {"dropout": 0.2, "layers": 2}, "training": {"batch_size": 8}}
     averaging = {"optimizer_state": policy, "outer": "nesterov", "wire": wire}
     whole = trained(small(**settings, averaging=averaging | {"rounds": 6}), tmp_path / "whole")
     trained(small(**settings, averaging=averaging | {"rounds": 4}), tmp_path / "parts")

@@ -30,7 +30,7 @@ def test_two_simulated_workers_learn_what_two_real_ones_do_bit_for_bit(
 ) -> None:
     recipe = small(
         model={"hidden": 8, "layers": 2, "dropout": 0.2},
-        training={"optimizer": "adam", "learning_rate": 0.01, "evaluate_every": 2},
+        training={"optimizer": "adam", "learning_rate": 0.01, "batch_size": 8, "evaluate_every": 2},
         averaging={"workers": 2, "rounds": 5, "frequency": 2, **averaging},
     )
     train(recipe, out=tmp_path / "run")

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import ray
 import torch
 from rich.console import Console
 
@@ -38,6 +39,17 @@ def test_a_run_directory_has_everything_and_no_pickle(finished: tuple[Summary, s
     assert load_recipe(run.path / "recipe.yaml") == small()
     suffixes = {path.suffix for path in run.path.rglob("*") if path.is_file()} - {".log", ".vm"}
     assert not suffixes & {".pkl", ".pt", ".pth", ".bin"}
+
+
+def test_auto_takes_as_many_workers_as_find_room_and_says_so(tmp_path: Path) -> None:
+    screen = io.StringIO()
+    recipe = small(averaging={"workers": "auto", "rounds": 2}, training={"batch_size": 8})
+    run = train(recipe, out=tmp_path / "run", console=Console(file=screen, width=100)).run
+    there = int(ray.cluster_resources()["CPU"])
+    assert [len(line["workers"]) for line in run.metrics()] == [there, there]
+    assert f"workers   {there} (auto), " in screen.getvalue()
+    assert "minibatches of 8 in 2 parts (scaling: auto), 12 updates" in screen.getvalue()
+    assert run.recipe.averaging.workers == "auto"
 
 
 def test_metrics_have_one_line_a_round(finished: tuple[Summary, str]) -> None:
