@@ -10,10 +10,26 @@ import pyarrow.types as kinds
 
 
 def flat(cells: pa.Array | pa.ChunkedArray) -> pa.Array:
-    """The cells in one piece; tensors (of Ray Data) become lists."""
+    """The cells in one piece; tensors (of Ray Data) become lists, views the text that they show."""
     if isinstance(cells, pa.ChunkedArray):
         cells = cells.combine_chunks() if cells.num_chunks != 1 else cells.chunk(0)
-    return _lists_of_tensors(cells) if isinstance(cells.type, pa.ExtensionType) else cells
+    if isinstance(cells.type, pa.ExtensionType):
+        return _lists_of_tensors(cells)
+    plain = without_views(cells.type)
+    return cells if plain == cells.type else cells.cast(plain)
+
+
+def without_views(kind: pa.DataType) -> pa.DataType:
+    """The same type with text and bytes in one piece; Arrow sorts, counts and compares no views of them."""
+    if kinds.is_string_view(kind):
+        return pa.large_string()
+    if kinds.is_binary_view(kind):
+        return pa.large_binary()
+    if not is_list(kind) or (items := without_views(kind.value_type)) == kind.value_type:
+        return kind
+    if kinds.is_fixed_size_list(kind):
+        return pa.list_(items, kind.list_size)
+    return pa.large_list(items) if kinds.is_large_list(kind) else pa.list_(items)
 
 
 def is_list(kind: pa.DataType) -> bool:

@@ -1,6 +1,7 @@
 """Parquet tables become sequences, with one row a sequence or one row a step."""
 
 from collections.abc import Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +169,34 @@ def test_text_may_be_encoded_by_a_dictionary(ray_cluster: None, tmp_path: Path) 
         read(ParquetData(path=str(tmp_path), text="said"), needs("language_model")), needs("language_model")
     )
     assert [row["text"] for row in contents(sequences)] == ["yes", "no", "yes"]
+
+
+@pytest.mark.parametrize(
+    "order", [pa.float16(), pa.float32(), pa.string_view(), pa.large_string(), pa.decimal256(9, 1)]
+)
+def test_steps_are_sorted_by_numbers_and_text_of_any_width(
+    ray_cluster: None, tmp_path: Path, order: pa.DataType
+) -> None:
+    places = ["t3", "t2", "t1", "t4"] if "string" in str(order) else [2.5, 1.5, 0.5, 3.5]
+    cells = pa.array([Decimal(place) for place in places] if "decimal" in str(order) else places, order)
+    key, kind = pa.array(["a"] * 4, pa.string_view()), pa.array(["up"] * 4, pa.string_view())
+    path = write(tmp_path, {"steps": {"key": key, "place": cells, "value": [3.0, 2.0, 1.0, 4.0], "kind": kind}})
+    (row,) = rows("classification", path, key="key", order_by="place", label="kind")
+    assert (row["key"], row["values"], row["label"]) == ("a", [[1.0], [2.0], [3.0], [4.0]], "up")
+
+
+def test_a_row_a_sequence_may_hold_views_of_text(ray_cluster: None, tmp_path: Path) -> None:
+    words = pa.array([["x", "y"], ["z"]], pa.list_(pa.string_view()))
+    columns = {
+        "key": pa.array(["a", "b"], pa.string_view()),
+        "steps": words,
+        "kind": pa.array(["u", "v"], pa.string_view()),
+    }
+    path = write(tmp_path, {"rows": columns})
+    found = by_key("classification", path, key="key", symbols="steps", label="kind")
+    assert [(row["symbols"], row["label"]) for row in found.values()] == [(["x", "y"], "u"), (["z"], "v")]
+    text = write(tmp_path / "text", {"rows": {"said": pa.array(["hello", "you"], pa.string_view())}})
+    assert [row["text"] for row in rows("language_model", text, text="said")] == ["hello", "you"]
 
 
 def test_files_whose_columns_hold_something_else_are_told_with_both(ray_cluster: None, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import ray
 import ray.data
 from pyarrow import fs
 
-from rayrnn.data.arrow_lists import depth
+from rayrnn.data.arrow_lists import depth, without_views
 from rayrnn.data.files import Listing, list_files
 from rayrnn.data.sequences import beside, results
 from rayrnn.data.sources.csv_labels import below_common
@@ -75,7 +75,7 @@ class Parquet:
         """
         listing = list_files(wanted.where or data.path, endpoint=data.endpoint, say=wanted.say)
         footers = _footers(listing)
-        schemas = [footer.schema.to_arrow_schema() for footer in footers]
+        schemas = [_plain(footer.schema.to_arrow_schema()) for footer in footers]
         named = data.named_columns(labelled=wanted.labelled) - set(schemas[0].names)
         partitions = {name: column for name, column in partition_columns(listing.paths).items() if name in named}
         schemas = [_with_fields(schema, partitions) for schema in schemas]
@@ -101,6 +101,11 @@ def _footers(listing: Listing) -> list[pyarrow.parquet.FileMetaData]:
 
     with ThreadPoolExecutor(READERS) as pool:
         return list(pool.map(read, range(len(listing))))
+
+
+def _plain(schema: pa.Schema) -> pa.Schema:
+    """The types of what is read of columns of these types."""
+    return pa.schema([field.with_type(without_views(field.type)) for field in schema], schema.metadata)
 
 
 def _with_fields(schema: pa.Schema, partitions: Mapping[str, pa.Array]) -> pa.Schema:
@@ -183,6 +188,7 @@ def _read(pieces: pa.Table, columns: list[str], filesystem: fs.FileSystem) -> It
                 table = parquet.read_row_groups([piece["row_group"] for piece in together], stored, use_threads=False)
         except (OSError, pa.ArrowInvalid) as error:
             raise DataError(f"{path} cannot be read as Parquet: {error}") from None
+        table = table.cast(_plain(table.schema))
         for name in partitions:
             table = table.append_column(name, pa.repeat(pa.scalar(partitions[name], types[name]), len(table)))
         yield together[0], table

@@ -65,6 +65,8 @@ def order_of(cells: pa.Array, missing: Sequence[str]) -> pa.Array:
         cells = cells.cast(cells.type.value_type)
     if kinds.is_null(cells.type):
         return cells.cast(pa.int64())
+    if kinds.is_float16(cells.type):
+        return cells.cast(pa.float32())  # Arrow sorts and compares no halves
     if not is_text(cells.type):
         return cells
     texts = words(cells, missing)
