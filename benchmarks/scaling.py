@@ -316,7 +316,7 @@ def figure(options: argparse.Namespace) -> None:
         axes.set_xticks(counts)
         axes.grid(alpha=0.3)
     left.legend(frameon=False)
-    figure.savefig(options.out, metadata={"Date": None})
+    figure.savefig(options.out, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
 
 
 def _told(line: dict[str, Any]) -> str:
