@@ -150,7 +150,8 @@ def test_a_user_without_a_home_is_told_to_set_one(tmp_path: Path, command: str, 
     )
     ended = subprocess.run(
         [sys.executable, "-c", program, *command.split()],
-        env=environment | ({} if home_is is None else {"HOME": home_is}),
+        # torchmetrics brings matplotlib along where it is installed, and that has words of its own on a missing home
+        env=environment | {"MPLCONFIGDIR": str(tmp_path)} | ({} if home_is is None else {"HOME": home_is}),
         cwd=tmp_path,
         capture_output=True,
         text=True,
