@@ -243,6 +243,14 @@ def test_a_file_that_is_no_parquet_is_told(ray_cluster: None, tmp_path: Path) ->
     assert "a.parquet cannot be read as Parquet" in fault("classification", tmp_path, values="series")
 
 
+def test_a_footer_of_which_even_the_fault_is_no_text_is_told(
+    ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, {"a.parquet": {"x": [[1.0]]}})
+    monkeypatch.setattr(pq, "read_metadata", lambda file: b"\x80".decode("utf-8"))
+    assert "a.parquet cannot be read as Parquet" in fault("language_model", tmp_path, values="x")
+
+
 def test_a_table_without_rows_is_told(ray_cluster: None, tmp_path: Path) -> None:
     write(tmp_path, {"a.parquet": {"series": pa.array([], pa.list_(pa.float64()))}})
     assert "a.parquet has no rows" in fault("classification", tmp_path, values="series")

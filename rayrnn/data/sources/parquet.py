@@ -96,7 +96,7 @@ def _footers(listing: Listing) -> list[pyarrow.parquet.FileMetaData]:
         try:
             with listing.filesystem.open_input_file(listing.paths[number]) as file:
                 return pyarrow.parquet.read_metadata(file)
-        except (OSError, pa.ArrowInvalid) as error:
+        except (OSError, ValueError) as error:  # a message of Arrow's may not be text, which is a ValueError
             raise DataError(f"{listing.names[number]} cannot be read as Parquet: {error}") from None
 
     with ThreadPoolExecutor(READERS) as pool:
@@ -186,7 +186,7 @@ def _read(pieces: pa.Table, columns: list[str], filesystem: fs.FileSystem) -> It
             with filesystem.open_input_file(path) as file:
                 parquet = pyarrow.parquet.ParquetFile(file, pre_buffer=True)
                 table = parquet.read_row_groups([piece["row_group"] for piece in together], stored, use_threads=False)
-        except (OSError, pa.ArrowInvalid) as error:
+        except (OSError, ValueError) as error:  # a message of Arrow's may not be text, which is a ValueError
             raise DataError(f"{path} cannot be read as Parquet: {error}") from None
         table = table.cast(_plain(table.schema))
         for name in partitions:
