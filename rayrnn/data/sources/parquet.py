@@ -186,9 +186,10 @@ def _read(pieces: pa.Table, columns: list[str], filesystem: fs.FileSystem) -> It
             with filesystem.open_input_file(path) as file:
                 parquet = pyarrow.parquet.ParquetFile(file, pre_buffer=True)
                 table = parquet.read_row_groups([piece["row_group"] for piece in together], stored, use_threads=False)
+            if (plain := _plain(table.schema)) != table.schema:
+                table = table.cast(plain)
         except (OSError, ValueError) as error:  # a message of Arrow's may not be text, which is a ValueError
             raise DataError(f"{path} cannot be read as Parquet: {error}") from None
-        table = table.cast(_plain(table.schema))
         for name in partitions:
             table = table.append_column(name, pa.repeat(pa.scalar(partitions[name], types[name]), len(table)))
         yield together[0], table
