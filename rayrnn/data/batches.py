@@ -7,6 +7,7 @@ answer.
 import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from queue import Queue
 from threading import Event, Thread
 
@@ -66,12 +67,9 @@ class Minibatch:
         """The same sequences in so many minibatches of nearly the same size; fewer where there are fewer sequences."""
         if number == 1:
             return [self]
-        pieces = {name: value.tensor_split(max(1, min(number, len(self.keys)))) for name, value in self._tensors()}
-        ends = np.cumsum([len(piece) for piece in pieces["mask"]])
-        return [
-            replace(self, keys=self.keys[end - len(mask) : end], **dict(zip(pieces, tensors, strict=True)))
-            for end, mask, *tensors in zip(ends, pieces["mask"], *pieces.values(), strict=True)
-        ]
+        pieces = np.array_split(np.arange(len(self.keys)), max(1, min(number, len(self.keys))))
+        ends = np.cumsum([0, *map(len, pieces)]).tolist()
+        return [self._rows(slice(start, end)) for start, end in pairwise(ends)]
 
     def segments(self, truncate: int) -> "list[Minibatch]":
         """Consecutive pieces of `truncate` steps, the last one shorter; 0 keeps the whole.
@@ -83,6 +81,9 @@ class Minibatch:
         longest = int(lengths_B.max()) if len(lengths_B) else 0
         size = truncate or max(1, longest)
         return [self._segment(start, min(start + size, longest), lengths_B) for start in range(0, longest, size)]
+
+    def _rows(self, place: slice) -> "Minibatch":
+        return replace(self._with({name: value[place] for name, value in self._tensors()}), keys=self.keys[place])
 
     def _segment(self, start: int, end: int, lengths_B: torch.Tensor) -> "Minibatch":
         piece = {"inputs": self.inputs[:, start:end], "mask": self.mask[:, start:end]}

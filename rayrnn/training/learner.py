@@ -111,8 +111,9 @@ class Learner:
         for parameters in self._optimizer.param_groups:
             parameters["lr"] = rate
         share = self._stream.share(self.progress.cursor, rank, size)
-        settings = LearningSettings.of(self._recipe, workers=size, device=self._device)
-        work = learn_alone(self.model, self._optimizer, share.minibatches, task=self._learned_task, settings=settings)
+        work = learn_alone(
+            self.model, self._optimizer, share.minibatches, task=self._learned_task, settings=self._settings(size)
+        )
         return Learned(work, rate, share.next_cursor)
 
     def average(self, group: Group, learned: Learned, *, stop: bool = False, leaving: bool = False) -> Average:
@@ -148,8 +149,10 @@ class Learner:
             batch_size=self._evaluated_together(),
             ahead=self._recipe.training.prefetch,
         )
-        settings = LearningSettings.of(self._recipe, workers=size, device=self._device)
-        return evaluate(self.model, share, task=self.task, settings=settings)
+        return evaluate(self.model, share, task=self.task, settings=self._settings(size))
+
+    def _settings(self, size: int) -> LearningSettings:
+        return LearningSettings.of(self._recipe, workers=size, device=self._device)
 
     def _evaluated_together(self) -> int:
         """Sequences in a minibatch without gradients: more, where the steps that are computed at once stay few."""

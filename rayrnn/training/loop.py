@@ -119,9 +119,7 @@ def _update(
     settings: LearningSettings,
 ) -> tuple[torch.Tensor, torch.Tensor, object]:
     """One update; the loss added up over the targets, their number, and the state after the segment."""
-    device = segment.inputs.device.type
-    with torch.autocast(device, torch.bfloat16, enabled=settings.bf16):
-        outputs, state = task.call(model, segment, state)
+    outputs, state = _answers(model, segment, state, task=task, settings=settings)
     total, targets = task.loss(outputs, segment)
     optimizer.zero_grad()
     loss: torch.Tensor = total / targets.clamp(min=1)
@@ -129,6 +127,14 @@ def _update(
     clip_gradients(model, settings.clip, settings.clip_by)
     optimizer.step()
     return total.detach(), targets, detached(state)
+
+
+def _answers(
+    model: torch.nn.Module, segment: Minibatch, state: object, *, task: Task, settings: LearningSettings
+) -> tuple[torch.Tensor, object]:
+    """What the network answers, in the precision of the settings, and its state after the segment."""
+    with torch.autocast(segment.inputs.device.type, torch.bfloat16, enabled=settings.bf16):
+        return task.call(model, segment, state)
 
 
 @torch.no_grad()
@@ -144,10 +150,9 @@ def evaluate(
     model.eval()
     for minibatch in minibatches:
         num_sequences += len(minibatch.keys)
-        state = None
+        state: object = None
         for segment in minibatch.to(device).segments(settings.truncate):
-            with torch.autocast(device.type, torch.bfloat16, enabled=settings.bf16):
-                outputs, state = task.call(model, segment, state)
+            outputs, state = _answers(model, segment, state, task=task, settings=settings)
             total, targets = task.loss(outputs, segment)
             loss += total.cpu()
             num_targets += float(targets)

@@ -248,8 +248,10 @@ def _minibatch(recipe: Recipe, outline: Outline) -> str:
 
 def _workers(averaging: Averaging, outline: Outline) -> str:
     now = outline.num_workers
-    bounds = "" if averaging.fewest == averaging.most else f" (of {averaging.fewest} to {averaging.most})"
-    bounds = " (auto)" if averaging.workers == "auto" else bounds
+    if averaging.workers == "auto":
+        bounds = " (auto)"
+    else:
+        bounds = "" if averaging.fewest == averaging.most else f" (of {averaging.fewest} to {averaging.most})"
     each = outline.num_training // now
     share = f"{counted(each, 'sequence')} each" if each else counted(outline.num_training, "sequence")
     return f"{now}{bounds}, {share} an epoch"
