@@ -113,6 +113,13 @@ class Simulation:
         with ThreadPoolExecutor(self.num_workers) as threads:
             while not first.progress.reason:
                 learned = [self._learn_alone(rank) for rank in range(self.num_workers)]
+                arrived = learned[0].arrived
+                if arrived is not None:
+                    self._count(arrived)
+                if not first.progress.reason and first.may_send(self.num_workers):
+                    for learner, group, own in zip(self.learners, self._groups, learned, strict=True):
+                        learner.send(group, own)
+                    continue
                 averages = list(threads.map(Learner.average, self.learners, self._groups, learned))
                 self._count(averages[0])
                 if len(self.spec.held_out) and first.progress.evaluation_due(every=every):

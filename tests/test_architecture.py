@@ -63,7 +63,7 @@ FLOOR_PLAN = """
     rayrnn.runs.mirror rayrnn.runs.model rayrnn.runs.same_data
     rayrnn.runs.copies
     rayrnn.training rayrnn.training.messages rayrnn.training.placement
-    rayrnn.training.progress rayrnn.training.scaling
+    rayrnn.training.muon rayrnn.training.progress rayrnn.training.scaling
     rayrnn.training.loop
     rayrnn.training.train_actor
     rayrnn.training.channel rayrnn.training.coordinator rayrnn.training.gloo rayrnn.training.notes

@@ -1,11 +1,15 @@
 """The averaging's arithmetic: weights, outer optimizers, optimizer state."""
 
+import math
+import threading
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rayrnn.averaging.averager import Averager, OuterOptimizer
+from rayrnn.averaging.compression import Wire
 from rayrnn.averaging.optimizer_state import load_own_state, moments, own_state, prepare_state
 from tests.together import Thread, together
 
@@ -176,3 +180,80 @@ def test_what_an_outer_optimizer_stores_has_the_names_that_checkpoints_have() ->
             "common",
             "velocity",
         ]
+
+
+@pytest.mark.parametrize("wire", ["float32", "int8"])
+@pytest.mark.parametrize("outer", ["none", "nesterov"])
+def test_what_is_learned_while_an_average_travels_is_added_to_it(outer: str, wire: Wire) -> None:
+    """The same as an average that is waited for, and the same steps after it."""
+
+    def work(group: Thread, *, travels: bool) -> list[torch.Tensor]:
+        model = torch.nn.Linear(3, 2)
+        with torch.no_grad():
+            model.weight.copy_(torch.arange(6.0).view(2, 3) + group.rank)
+            model.bias.fill_(0.5)
+        averager = Averager(
+            model,
+            torch.optim.SGD(model.parameters()),
+            outer=outer,
+            outer_learning_rate=0.7,
+            outer_momentum=0.9,
+            wire=wire,
+        )
+        found = []
+        for number in range(3):
+            moved = (1 + group.rank) * (2.0**number)
+            if travels:
+                averager.send(group, weight=1 + group.rank, notes=[number])
+                with torch.no_grad():
+                    model.weight.add_(moved)
+                average = averager.receive()
+            else:
+                average = averager.average(group, weight=1 + group.rank, notes=[number])
+                with torch.no_grad():
+                    model.weight.add_(moved)
+            assert average.weight == 3
+            assert average.notes.flatten().tolist() == [number, number]
+            found += [parameter.detach().clone() for parameter in model.parameters()]
+        averager.close()
+        return found
+
+    waited = together(2, lambda group: work(group, travels=False))
+    meanwhile = together(2, lambda group: work(group, travels=True))
+    for first, second in zip(waited[0] + waited[1], meanwhile[0] + meanwhile[1], strict=True):
+        torch.testing.assert_close(first, second)
+
+
+@pytest.mark.parametrize("when", ["sent", "since"])
+def test_a_worker_that_was_or_became_broken_takes_what_arrives_as_it_is(when: str) -> None:
+    def work(group: Thread) -> float:
+        broken = group.rank == 1
+        model = linear(math.nan if broken and when == "sent" else 2.0)
+        averager = Averager(model, torch.optim.SGD(model.parameters()))
+        averager.send(group, weight=0 if broken and when == "sent" else 1, notes=[])
+        with torch.no_grad():
+            model.weight.add_(math.nan if broken else 1.0)
+        averager.receive()
+        averager.close()
+        return model.weight[0, 0].item()
+
+    assert together(2, work) == [3.0, 2.0]
+
+
+def test_what_a_group_raises_while_an_average_travels_is_raised_where_it_is_received() -> None:
+    class Fails(Thread):
+        def sum(self, flat: torch.Tensor) -> bool:
+            raise OSError("the link is gone")
+
+    def work(group: Thread) -> None:
+        model = linear(1.0)
+        averager = Averager(model, torch.optim.SGD(model.parameters()))
+        averager.send(Fails(0, 1, [None], threading.Barrier(1)), weight=1, notes=[])
+        with pytest.raises(OSError, match="the link is gone"):
+            averager.receive()
+        # and the next one is made as ever
+        averager.send(group, weight=1, notes=[])
+        assert averager.receive().weight == 1
+        averager.close()
+
+    together(1, work)

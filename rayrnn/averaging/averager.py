@@ -4,6 +4,9 @@ One flat vector travels a round. It holds, scaled by the worker's weight, every 
 `optimizer_state: average`, the optimizer's moments), then the weight itself, a one that counts the
 members, and two rows of notes a member (loss, seconds, votes: see `_in_two`), so that a round needs one all_reduce.
 
+The vector may travel while its worker goes on learning (`send`, `receive`). What the worker has learned meanwhile is
+added to the mean, as streaming DiLoCo does with its fragments (Douillard et al. 2025, arXiv:2501.18512).
+
 With `wire: bfloat16` or `int8` every member gathers all members' messages instead, decodes them and computes the same
 mean: a weight, notes, the parameters encoded (compression.py), and the moments in float32 as ever, since an error in
 Adam's or RMSProp's squares may make them negative. A round of one member encodes nothing.
@@ -11,6 +14,7 @@ Adam's or RMSProp's squares may make them negative. A round of one member encode
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -54,6 +58,19 @@ class Average:
     notes: torch.Tensor
     #: bytes of what this worker handed in
     num_bytes: int
+
+
+@dataclass(frozen=True)
+class _Arrived:
+    """What an exchange brought, and what it takes to make use of it."""
+
+    average: Average
+    #: as it was handed in
+    sent: torch.Tensor
+    #: of all that is averaged; None where nobody had any weight
+    mean: torch.Tensor | None = None
+    #: what encoding has lost of this worker's difference
+    residual: torch.Tensor | None = None
 
 
 class OuterOptimizer:
@@ -110,6 +127,8 @@ class Averager:
         common = flatten(self._parameters)
         self.outer = OuterOptimizer(common, kind=outer, learning_rate=outer_learning_rate, momentum=outer_momentum)
         self._differences = Differences(common, wire=wire) if wire != "float32" else None
+        self._sender: ThreadPoolExecutor | None = None
+        self._under_way: Future[_Arrived] | None = None
 
     def average(self, group: Group, *, weight: float, notes: Sequence[float]) -> Average:
         """Replace every member's parameters by the members' weighted mean (after the outer optimizer).
@@ -121,9 +140,36 @@ class Averager:
         Without any weight in the group the parameters stay. A single member's parameters stay bit for bit
         (unless an outer optimizer moves them). When a member is lost on the way, those left average again.
         """
-        while (average := self._try(group, weight, notes)) is None:
-            group.open_round()
-        return average
+        arrived = self._exchange(group, self._own(), weight, notes)
+        self._take(arrived)
+        return arrived.average
+
+    def send(self, group: Group, *, weight: float, notes: Sequence[float]) -> None:
+        """Begin to average; the model may change until `receive` ends it. Nobody else may use the group till then.
+
+        Args:
+            weight, notes: see `average`.
+        """
+        if self._sender is None:
+            self._sender = ThreadPoolExecutor(1, thread_name_prefix="average")
+        self._under_way = self._sender.submit(self._exchange, group, self._own(), weight, notes)
+
+    def receive(self) -> Average:
+        """Wait for what `send` began, and put the members' mean in the place of what was sent.
+
+        What the parameters have changed by since then is added to the mean; those that were not finite are dropped.
+        Whatever the group raised is raised here.
+        """
+        assert self._under_way is not None, "send comes first"
+        under_way, self._under_way = self._under_way, None
+        arrived = under_way.result()
+        self._take(arrived, since=flatten(self._parameters) - self._of_parameters(arrived.sent))
+        return arrived.average
+
+    def close(self) -> None:
+        """End the thread in which averages travel; one that is under way is left to itself."""
+        if self._sender is not None:
+            self._sender.shutdown(wait=False)
 
     def own_state(self) -> dict[str, torch.Tensor]:
         """What only this worker has: its optimizer's state, its random generator, what encoding has lost so far."""
@@ -151,29 +197,37 @@ class Averager:
         if self._differences is not None:
             self._differences.settle(flatten(self._parameters))
 
-    def _try(self, group: Group, weight: float, notes: Sequence[float]) -> Average | None:
-        if self._differences is not None and group.size > 1:
-            return self._average_encoded(self._differences, group, weight, notes)
-        return self._average_exactly(group, weight, notes)
+    def _exchange(self, group: Group, sent: torch.Tensor, weight: float, notes: Sequence[float]) -> _Arrived:
+        """Until it counts; nothing of this worker changes."""
+        while (arrived := self._try(group, sent, weight, notes)) is None:
+            group.open_round()
+        return arrived
 
-    def _average_exactly(self, group: Group, weight: float, notes: Sequence[float]) -> Average | None:
-        values = list(self._values())
-        flat = self._pack(values, group, weight, notes)
+    def _try(self, group: Group, sent: torch.Tensor, weight: float, notes: Sequence[float]) -> _Arrived | None:
+        if self._differences is not None and group.size > 1:
+            return self._average_encoded(self._differences, group, sent, weight, notes)
+        return self._average_exactly(group, sent, weight, notes)
+
+    def _average_exactly(
+        self, group: Group, sent: torch.Tensor, weight: float, notes: Sequence[float]
+    ) -> _Arrived | None:
+        flat = self._pack(sent, group, weight, notes)
         if not group.sum(flat):
             return None
-        num_values = sum(value.numel() for value in values)
+        num_values = len(sent)
         total, members = flat[num_values : num_values + 2].tolist()
-        if total > 0:
-            self._write(flat[:num_values].div_(total) if members > 1 else flatten(values))
         rows = flat[num_values + 2 :].view(group.size, 2, len(notes)).cpu().double().sum(1)
-        return Average(total, rows, flat.numel() * flat.element_size())
+        average = Average(total, rows, flat.numel() * flat.element_size())
+        if total == 0:
+            return _Arrived(average, sent)
+        return _Arrived(average, sent, flat[:num_values].div_(total) if members > 1 else sent)
 
     def _average_encoded(
-        self, differences: Differences, group: Group, weight: float, notes: Sequence[float]
-    ) -> Average | None:
-        encoded, lost = differences.encode(flatten(self._parameters))
+        self, differences: Differences, group: Group, sent: torch.Tensor, weight: float, notes: Sequence[float]
+    ) -> _Arrived | None:
+        encoded, lost = differences.encode(self._of_parameters(sent))
         contributes = weight > 0 and bool(lost.isfinite().all())
-        own = self._message(encoded, weight if contributes else 0.0, notes)
+        own = self._message(encoded, sent[len(lost) :], weight if contributes else 0.0, notes)
         content = own.to_bytes()
         gathered = group.gather(content)
         if gathered is None:
@@ -181,47 +235,53 @@ class Averager:
         messages = [own.split(part) for part in gathered]
         numbers = torch.stack([message.numbers for message in messages])
         weights: list[float] = numbers[:, 0].tolist()
-        if sum(weights) > 0:
-            residual = lost if contributes else differences.residual
-            moved = weighted_mean((decode(message.encoded, differences.wire) for message in messages), weights)
-            exact = weighted_mean((message.exact for message in messages), weights)
-            self._write(torch.cat([differences.common + moved, exact]), residual)
-        return Average(sum(weights), numbers[:, 1:], content.numel())
+        average = Average(sum(weights), numbers[:, 1:], content.numel())
+        if average.weight == 0:
+            return _Arrived(average, sent)
+        moved = weighted_mean((decode(message.encoded, differences.wire) for message in messages), weights)
+        exact = weighted_mean((message.exact for message in messages), weights)
+        mean = torch.cat([differences.common + moved, exact])
+        return _Arrived(average, sent, mean, lost if contributes else differences.residual)
 
-    def _message(self, encoded: torch.Tensor, weight: float, notes: Sequence[float]) -> Message:
+    def _message(self, encoded: torch.Tensor, exact: torch.Tensor, weight: float, notes: Sequence[float]) -> Message:
         """Zeros from a worker without weight, which may hold NaN."""
-        exact = flatten([encoded.new_empty(0, dtype=torch.float32), *self._exact_values()])
+        exact = exact.to(torch.float32)
         if weight == 0:
             encoded, exact = torch.zeros_like(encoded), torch.zeros_like(exact)
         return Message(torch.tensor([weight, *notes], dtype=torch.float64), exact, encoded)
 
     def _values(self) -> Iterator[torch.Tensor]:
+        """All that is averaged."""
         yield from self._parameters
-        yield from self._exact_values()
-
-    def _exact_values(self) -> Iterator[torch.Tensor]:
-        """What is averaged beside the parameters."""
         if self._optimizer_state == "average":
             yield from moments(self._optimizer)
 
-    def _pack(
-        self, values: Sequence[torch.Tensor], group: Group, weight: float, notes: Sequence[float]
-    ) -> torch.Tensor:
-        own = flatten(values)
+    def _own(self) -> torch.Tensor:
+        return flatten(list(self._values()))
+
+    def _of_parameters(self, flat: torch.Tensor) -> torch.Tensor:
+        return flat[: sum(parameter.numel() for parameter in self._parameters)]
+
+    @staticmethod
+    def _pack(sent: torch.Tensor, group: Group, weight: float, notes: Sequence[float]) -> torch.Tensor:
         # zeros, not values * 0: a worker without weight may hold NaN
-        scaled = own.mul_(weight) if weight > 0 else own.zero_()
-        rows = own.new_zeros(group.size, 2, len(notes))
-        rows[group.rank] = _in_two(torch.tensor(notes, dtype=torch.float64), own.dtype)
-        return torch.cat([scaled, own.new_tensor([weight, 1.0]), rows.view(-1)])
+        scaled = sent * weight if weight > 0 else torch.zeros_like(sent)
+        rows = sent.new_zeros(group.size, 2, len(notes))
+        rows[group.rank] = _in_two(torch.tensor(notes, dtype=torch.float64), sent.dtype)
+        return torch.cat([scaled, sent.new_tensor([weight, 1.0]), rows.view(-1)])
 
     @torch.no_grad()
-    def _write(self, mean: torch.Tensor, residual: torch.Tensor | None = None) -> None:
-        num_parameters = sum(parameter.numel() for parameter in self._parameters)
-        stepped = self.outer.step(mean[:num_parameters])
-        # copy_ keeps the storage: an LSTM's packed weights must not move
-        unflatten(torch.cat([stepped, mean[num_parameters:]]), list(self._values()))
+    def _take(self, arrived: _Arrived, *, since: torch.Tensor | None = None) -> None:
+        """Write the mean, and beside it what the parameters have changed by since they were sent."""
+        if arrived.mean is None:
+            return
+        stepped = self.outer.step(self._of_parameters(arrived.mean))
         if self._differences is not None:
-            self._differences.settle(stepped, residual)
+            self._differences.settle(stepped, arrived.residual)
+        if since is not None and bool(since.isfinite().all()):
+            stepped = stepped + since
+        # copy_ keeps the storage: an LSTM's packed weights must not move
+        unflatten(torch.cat([stepped, arrived.mean[len(stepped) :]]), list(self._values()))
         if self._optimizer_state == "reset":
             reset_state(self._optimizer)
 

@@ -78,8 +78,9 @@ class Model(Section):
 class Training(Section):
     """What one worker does alone."""
 
-    #: each worker's optimizer
-    optimizer: Literal["sgd", "rmsprop", "adam", "adamw"] = "adam"
+    #: each worker's optimizer; `muon` makes the steps of recurrent matrices orthogonal, gate by gate, and is adamw for
+    #: all else: it learns more in an update, and an update takes longer
+    optimizer: Literal["sgd", "rmsprop", "adam", "adamw", "muon"] = "adam"
     #: the optimizer's, before the schedule
     learning_rate: float = Field(0.002, gt=0)
     #: how the learning rate goes on over the rounds: constant, a cosine down to a hundredth, or steps down
@@ -90,7 +91,7 @@ class Training(Section):
     schedule_factor: float = Field(0.5, gt=0, le=1)
     #: RMSProp's decay of the squared gradient's average
     decay: Fraction = 0.95
-    #: weight decay: added to the gradient, or (adamw) apart from it
+    #: weight decay: added to the gradient, or (adamw, muon) apart from it
     l2: float = Field(0.0, ge=0)
     #: sequences in one minibatch on one worker
     batch_size: int = Field(32, gt=0, le=10**6)
@@ -178,6 +179,9 @@ class Averaging(Section):
     outer_momentum: Fraction = 0.0
     #: what becomes of each worker's optimizer state at an average
     optimizer_state: Literal["keep", "average", "reset"] = "keep"
+    #: minibatches of the next round that are learned while the average travels; what they have learned is then added to
+    #: it. 0 waits. It pays on slow links, and needs `optimizer_state: keep`
+    overlap: int = Field(0, ge=0, le=10**6)
     #: how the parameters travel; bfloat16 and int8 pay between a few workers on slow links
     wire: Literal["float32", "bfloat16", "int8"] = "float32"
     #: seconds the others wait at the average for a worker that hangs or lags; then they go on without it
@@ -196,6 +200,20 @@ class Averaging(Section):
         if self.workers == "auto":
             return MOST_WORKERS
         return self.workers.max if isinstance(self.workers, Bounds) else self.workers
+
+    @pydantic.model_validator(mode="after")
+    def _overlaps_the_next_round_only(self) -> "Averaging":
+        if self.overlap > self.frequency:
+            raise ValueError(
+                f"overlap is {self.overlap} and frequency is {self.frequency}: an average arrives before the next one "
+                "begins, so overlap must not be above frequency"
+            )
+        if self.overlap and self.optimizer_state != "keep":
+            raise ValueError(
+                f"overlap needs optimizer_state: keep, and it is {self.optimizer_state}: what a worker learns while an "
+                "average travels can be added to the mean of the parameters, not to that of the optimizer's state"
+            )
+        return self
 
     @pydantic.model_validator(mode="before")
     @classmethod

@@ -108,6 +108,11 @@ class Group:
         """Rises with every sum that was begun, those that were made again too; the same on every member."""
         return self._known_view.generation
 
+    @property
+    def change_ahead(self) -> bool:
+        """Somebody waits to be admitted by the next `open_round`."""
+        return self._change_ahead
+
     def open_round(self, *, admit: bool = True) -> None:
         """Begin a sum, or the same again: at once, unless somebody joins or was lost.
 

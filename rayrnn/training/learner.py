@@ -5,6 +5,7 @@ A worker of a run (rayrnn/training/worker.py) is one in a process of its own; be
 
 import functools
 from dataclasses import astuple, dataclass
+from itertools import islice
 from typing import Any, Protocol
 
 import torch
@@ -65,6 +66,16 @@ class Learned:
     learning_rate: float
     #: where the next round's minibatches begin
     next_cursor: int
+    #: of the round before, where it came while this one was learned
+    arrived: Average | None = None
+
+
+@dataclass(frozen=True)
+class _UnderWay:
+    """An average that travels."""
+
+    group: Group
+    learned: Learned
 
 
 class Learner:
@@ -87,6 +98,7 @@ class Learner:
         self._optimizer = make_optimizer(self.model, recipe.training)
         self._averager = make_averager(self.model, self._optimizer, recipe)
         self._learned_task = task_to_learn(recipe, spec.encoding, device)
+        self._under_way: _UnderWay | None = None
         self._collate = functools.partial(self.task.minibatch, encoding=spec.encoding)
         self._stream = Stream(
             spec.training,
@@ -106,15 +118,27 @@ class Learner:
         self.progress = self.progress.resumed(rounds=self._recipe.averaging.rounds)
 
     def learn(self, rank: int, size: int) -> Learned:
-        """Learn alone what member `rank` of `size` learns in this round."""
-        rate = learning_rate(self._recipe.training, self.progress.round, self._recipe.averaging.rounds)
+        """Learn alone what member `rank` of `size` learns in this round.
+
+        An average that is under way (see `send`) is waited for when the recipe's `overlap` minibatches are learned, or
+        before all of them by a replica that is broken: it has nothing to go on from.
+        """
+        under_way = self._under_way
+        number = self.progress.round + (under_way is not None)
+        rate = learning_rate(self._recipe.training, number, self._recipe.averaging.rounds)
         for parameters in self._optimizer.param_groups:
             parameters["lr"] = rate
-        share = self._stream.share(self.progress.cursor, rank, size)
-        work = learn_alone(
-            self.model, self._optimizer, share.minibatches, task=self._learned_task, settings=self._settings(size)
+        cursor = self.progress.cursor if under_way is None else under_way.learned.next_cursor
+        share = self._stream.share(cursor, rank, size)
+        learn = functools.partial(
+            learn_alone, self.model, self._optimizer, task=self._learned_task, settings=self._settings(size)
         )
-        return Learned(work, rate, share.next_cursor)
+        if under_way is None:
+            return Learned(learn(share.minibatches), rate, share.next_cursor)
+        ahead = 0 if under_way.learned.work.broken_at else self._recipe.averaging.overlap
+        first = learn(islice(share.minibatches, ahead))
+        arrived = self._receive(under_way)
+        return Learned(first.and_then(learn(share.minibatches)), rate, share.next_cursor, arrived)
 
     def average(self, group: Group, learned: Learned, *, stop: bool = False, leaving: bool = False) -> Average:
         """Agree with the members on one model, and on how far they have come.
@@ -123,18 +147,43 @@ class Learner:
             stop: this worker was told that the user wants to stop.
             leaving: its node is about to go.
         """
-        work = learned.work
-        own = write_notes(work, stop=stop, leaving=leaving)
-        weight = 0.0 if work.broken_at else float(work.steps)
-        found = self._averager.average(group, weight=weight, notes=astuple(own))
-        if work.broken_at:
+        weight, notes = _handed_in(learned.work, stop=stop, leaving=leaving)
+        return self._after(group, learned, self._averager.average(group, weight=weight, notes=notes))
+
+    def may_send(self, size: int) -> bool:
+        """Whether this round's average may travel while the next round is learned: nothing needs its model before."""
+        recipe, number = self._recipe, self.progress.round + 1
+        evaluated = len(self._spec.held_out) > 0 and number % recipe.training.evaluate_every == 0
+        ends = number >= recipe.averaging.rounds or number % recipe.training.checkpoint_every == 0
+        return recipe.averaging.overlap > 0 and size > 1 and not evaluated and not ends
+
+    def send(self, group: Group, learned: Learned, *, stop: bool = False, leaving: bool = False) -> None:
+        """Begin what `average` does, and leave it under way: the next `learn` ends it.
+
+        A wish to stop is seen by all members and has no effect yet: the round after this one does what it asks.
+        """
+        weight, notes = _handed_in(learned.work, stop=stop, leaving=leaving)
+        self._averager.send(group, weight=weight, notes=notes)
+        self._under_way = _UnderWay(group, learned)
+
+    @property
+    def sending(self) -> bool:
+        """Whether an average is under way."""
+        return self._under_way is not None
+
+    def _receive(self, under_way: "_UnderWay") -> Average:
+        self._under_way = None
+        return self._after(under_way.group, under_way.learned, self._averager.receive(), may_stop=False)
+
+    def _after(self, group: Group, learned: Learned, found: averager.Average, *, may_stop: bool = True) -> Average:
+        if learned.work.broken_at:
             reset_state(self._optimizer)
         notes = [Notes(*row) for row in found.notes.tolist()]
         average = Average(dict(zip(group.numbers, notes, strict=True)), found.num_bytes)
         self.progress = self.progress.after(
             cursor=learned.next_cursor,
             broken=[note.broken_at > 0 for note in notes],
-            stop=average.stop,
+            stop=average.stop and may_stop,
             rounds=self._recipe.averaging.rounds,
         )
         return average
@@ -185,8 +234,14 @@ class Learner:
         return {name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
 
     def close(self) -> None:
-        """End the preparation of minibatches."""
+        """End the preparation of minibatches, and the thread that averages travel in."""
         self._stream.close()
+        self._averager.close()
+
+
+def _handed_in(work: Work, *, stop: bool, leaving: bool) -> tuple[float, tuple[float, ...]]:
+    """A worker's weight in the mean, and its notes."""
+    return 0.0 if work.broken_at else float(work.steps), astuple(write_notes(work, stop=stop, leaving=leaving))
 
 
 def make_averager(model: torch.nn.Module, optimizer: torch.optim.Optimizer, recipe: Recipe) -> Averager:

@@ -13,6 +13,7 @@ from rayrnn.models.state import detached
 from rayrnn.recipe import Recipe, task_of
 from rayrnn.recipe.sections import Training
 from rayrnn.tasks import Task, Weighable
+from rayrnn.training.muon import Muon
 from rayrnn.training.scaling import parts_of_minibatch
 
 
@@ -55,6 +56,12 @@ class Work:
     waiting_seconds: float = 0.0
     #: the first update of the round whose loss was not finite, from 1; 0 = all was well
     broken_at: int = 0
+
+    def and_then(self, later: "Work") -> "Work":
+        """Both, one after the other."""
+        broken_at = self.broken_at or (later.broken_at and self.updates + later.broken_at)
+        sums = {name: value + getattr(later, name) for name, value in vars(self).items()}
+        return Work(**(sums | {"broken_at": broken_at}))
 
 
 @dataclass(frozen=True)
@@ -173,8 +180,15 @@ def task_to_learn(recipe: Recipe, encoding: Encoding, device: torch.device) -> T
 
 
 def make_optimizer(model: torch.nn.Module, training: Training) -> torch.optim.Optimizer:
-    """The optimizer that the recipe names; `l2` is its weight decay (decoupled from the gradient for adamw)."""
+    """The optimizer that the recipe names; `l2` is its weight decay (apart from the gradient for adamw and muon).
+
+    Raises:
+        RecipeError: it is not for this network.
+    """
     parameters, rate, l2 = list(model.parameters()), training.learning_rate, training.l2
+    if training.optimizer == "muon":
+        bf16 = computes_in_bf16(training.precision, parameters[0].device)
+        return Muon(model, lr=rate, weight_decay=l2, dtype=torch.bfloat16 if bf16 else torch.float32)
     if training.optimizer == "sgd":
         return torch.optim.SGD(parameters, lr=rate, weight_decay=l2, fused=True)
     if training.optimizer == "rmsprop":

@@ -107,7 +107,7 @@ class Screen:
             "network": f"{recipe.model.describe()}, {outline.num_parameters:,} parameters{_precision(recipe)}",
             "workers": _workers(averaging, outline),
             "a round": f"each worker: {minibatches} of {_minibatch(recipe, outline)}, {updates}; then the {outer}"
-            + (f", sending {size(outline.bytes_a_round)}" if outline.num_workers > 1 else ""),
+            + (f", sending {size(outline.bytes_a_round)}{_overlap(averaging)}" if outline.num_workers > 1 else ""),
             "rounds": f"{averaging.rounds:,} = {averaging.rounds / outline.rounds_an_epoch:,.1f} epochs",
             "run": run,
             "stop": "Ctrl-C finishes the round and writes a checkpoint; the same command with --resume goes on",
@@ -239,6 +239,10 @@ class Screen:
 def _precision(recipe: Recipe) -> str:
     words = {"fp32": "", "bf16": ", in bf16", "auto": ", in bf16 where the hardware has it"}
     return words[recipe.training.precision]
+
+
+def _overlap(averaging: Averaging) -> str:
+    return f" while the next {counted(averaging.overlap, 'minibatch')} are learned" if averaging.overlap else ""
 
 
 def _minibatch(recipe: Recipe, outline: Outline) -> str:

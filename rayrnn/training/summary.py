@@ -8,10 +8,12 @@ import numpy as np
 import torch
 
 from rayrnn.averaging.compression import num_encoded
+from rayrnn.averaging.optimizer_state import moments, prepare_state
 from rayrnn.data.order import make_plan, padding_share
 from rayrnn.data.prepare import Prepared
 from rayrnn.recipe import Recipe
 from rayrnn.runs.directory import Run
+from rayrnn.training.loop import make_optimizer
 from rayrnn.training.scaling import parts_of_minibatch
 
 
@@ -43,13 +45,17 @@ class Outline:
 def outline_of(
     recipe: Recipe, network: torch.nn.Module, prepared: Prepared, *, num_workers: int, device: str
 ) -> Outline:
-    """Count everything once, for the workers that the run begins with, on devices of this type."""
+    """Count everything once, for the workers that the run begins with, on devices of this type.
+
+    Raises:
+        RecipeError: the recipe's optimizer is not for this network.
+    """
     sequences, indices = prepared.training.sequences, prepared.training.indices
     plan = make_plan(prepared.training, batch_size=recipe.training.batch_size, seed=recipe.seed)
     averaging = recipe.averaging
     num_parameters = sum(parameter.numel() for parameter in network.parameters())
-    moments = {"adam": 2, "adamw": 2, "rmsprop": 1, "sgd": 0}[recipe.training.optimizer]
-    num_exact = moments * num_parameters if averaging.optimizer_state == "average" else 0
+    optimizer = make_optimizer(network, recipe.training)
+    num_exact = _num_moments(optimizer) if averaging.optimizer_state == "average" else 0
     first_round = [plan.minibatch(number * num_workers) for number in range(averaging.frequency)]
     parts = parts_of_minibatch(recipe, workers=num_workers, device=device)
     steps = sequences.steps[indices]
@@ -71,6 +77,11 @@ def outline_of(
         padding_share=padding_share(sequences.steps, first_round),
         num_workers=num_workers,
     )
+
+
+def _num_moments(optimizer: torch.optim.Optimizer) -> int:
+    prepare_state(optimizer)
+    return sum(moment.numel() for moment in moments(optimizer))
 
 
 def _segments(steps: int, truncate: int) -> int:

@@ -3,8 +3,10 @@
 import math
 import time
 import uuid
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import astuple
+from types import MappingProxyType
 from typing import Any
 
 import ray
@@ -16,7 +18,7 @@ from rayrnn.runs.checkpoints import Checkpoint, digest, pack
 from rayrnn.training.channel import Outbox
 from rayrnn.training.group import Group, Leaving, LeftBehind, Replaced, lost_by
 from rayrnn.training.learner import Learner, WorkerSpec
-from rayrnn.training.loop import Evaluation
+from rayrnn.training.loop import Evaluation, learning_rate
 from rayrnn.training.messages import (
     CheckpointPart,
     Common,
@@ -88,6 +90,8 @@ class Worker:
         device = torch.device("cuda" if ray.get_gpu_ids() and torch.cuda.is_available() else "cpu")
         self._learner = Learner(spec, number, device)
         self._stop = coordinator.stop.remote()
+        #: when the round began that is told of next
+        self._started = time.perf_counter()
         self._drain_watch = DrainWatch()
 
     def restore(self, checkpoint: Checkpoint | None) -> None:
@@ -114,7 +118,8 @@ class Worker:
             while not group.finished and not self._progress.reason:
                 with suppress(LeftBehind):  # this round's work is lost; `open_round` brings this worker up to date
                     self._round(group)
-                group.open_round()
+                if not self._learner.sending:
+                    group.open_round()
             if not group.finished:
                 self._outbox.put(self._end(spokesman=group.rank < SPOKESMEN))
             # the driver has all that was said before it sees this worker leave
@@ -122,18 +127,37 @@ class Worker:
         self._learner.close()
 
     def _round(self, group: Group) -> None:
-        started = time.perf_counter()
+        if not self._learner.sending:
+            self._started = time.perf_counter()
         learned = self._learner.learn(group.rank, group.size)
-        average = self._learner.average(group, learned, stop=self._stop_requested(), leaving=self._drain_watch.noticed)
+        arrived = learned.arrived
+        if arrived is not None:
+            self._report(group, arrived)
+            group.open_round(admit=False)
+            if self._progress.reason:
+                return
+        asked = {"stop": self._stop_requested(), "leaving": self._drain_watch.noticed}
+        if self._learner.may_send(group.size) and not self._noticed(group, arrived):
+            self._learner.send(group, learned, **asked)
+            return
+        average = self._learner.average(group, learned, **asked)
         evaluations = self._evaluate(group) if self._evaluation_due() else {}
         if evaluations:
             self._learner.note_evaluation(held_out_loss(evaluations))
-        self._report(
-            group, average, evaluations, learning_rate=learned.learning_rate, seconds=time.perf_counter() - started
-        )
+        checkpoint = [self._checkpoint_part(group)] if self._checkpoint_due(average) else []
+        self._report(group, average, evaluations, checkpoint)
         if average.notes[self._number].leaving and not self._progress.reason:
             self._outbox.finish()
             raise Leaving("its node leaves the cluster")
+
+    @staticmethod
+    def _noticed(group: Group, arrived: Average | None) -> bool:
+        """Whether the members are to wait for this round's average, so that somebody may come, go or stop after it."""
+        if group.change_ahead:
+            return True
+        return arrived is not None and any(
+            note.stop or note.leaving or note.broken_at for note in arrived.notes.values()
+        )
 
     def _stop_requested(self) -> bool:
         return bool(ray.wait([self._stop], timeout=0)[0])
@@ -156,32 +180,31 @@ class Worker:
         self,
         group: Group,
         average: Average,
-        evaluations: dict[int, Evaluation],
-        *,
-        learning_rate: float,
-        seconds: float,
+        evaluations: Mapping[int, Evaluation] = MappingProxyType({}),
+        further: Sequence[Event] = (),
     ) -> None:
-        """Tell the driver of a round; two of the members do."""
+        """Tell the driver of a round, which began when the one before was told of; two of the members do."""
+        now = time.perf_counter()
+        seconds, self._started = now - self._started, now
         told: list[Event] = []
         if group.rank < SPOKESMEN:
+            training, rounds = self._recipe.training, self._recipe.averaging.rounds
             told.append(
                 round_learned(
                     self._progress.round,
                     average,
                     evaluations,
                     generation=group.generation,
-                    learning_rate=learning_rate,
+                    learning_rate=learning_rate(training, self._progress.round - 1, rounds),
                     seconds=seconds,
                     stopped=self._progress.reason == "broken",
                 )
             )
             if evaluations:
                 told.append(self._evaluated(evaluations, group.generation))
-        if self._checkpoint_due(average):
-            told.append(self._checkpoint_part(group))
-        self._outbox.put(*told)
+        self._outbox.put(*told, *further)
 
-    def _evaluated(self, evaluations: dict[int, Evaluation], generation: int) -> Evaluated | Unmeasured:
+    def _evaluated(self, evaluations: Mapping[int, Evaluation], generation: int) -> Evaluated | Unmeasured:
         best, loss = self._progress.best_round == self._progress.round, held_out_loss(evaluations)
         if not math.isfinite(loss):
             return Unmeasured(self._progress.round, generation)

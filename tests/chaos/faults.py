@@ -57,7 +57,8 @@ def install() -> None:
 
     plan = json.loads(os.environ[VARIABLE])
     trap = Trap([Fault(**fault) for fault in plan["faults"]], Path(plan["folder"]), plan["pause"])
-    learn_alone, learning_rate, average = learner.learn_alone, learner.learning_rate, Averager.average
+    learn_alone, learning_rate = learner.learn_alone, learner.learning_rate
+    average, send = Averager.average, Averager.send
 
     def noted_learning_rate(training: Any, round_number: int, rounds: int) -> float:
         trap.round = round_number + 1
@@ -73,6 +74,12 @@ def install() -> None:
         trap.at("after")
         return result
 
+    def faulty_send(self: Averager, *arguments: Any, **named: Any) -> None:
+        trap.at("before")
+        trap.at("inside", delay=INSIDE_SECONDS)
+        send(self, *arguments, **named)
+
+    Averager.send = faulty_send  # type: ignore[method-assign]
     Averager.average = faulty_average  # type: ignore[method-assign]
     learner.learning_rate = noted_learning_rate
     learner.learn_alone = faulty_learn_alone

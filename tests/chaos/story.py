@@ -34,11 +34,15 @@ class Story:
 
 
 def recipe(
-    workers: int | dict[str, int] = 2, seed: int = 7, rounds: int = ROUNDS, patience: float = PATIENCE
+    workers: int | dict[str, int] = 2,
+    seed: int = 7,
+    rounds: int = ROUNDS,
+    patience: float = PATIENCE,
+    overlap: int = 0,
 ) -> Recipe:
     quick = small(
         training={"evaluate_every": 10, "checkpoint_every": 10},
-        averaging={"workers": workers, "rounds": rounds, "patience": patience},
+        averaging={"workers": workers, "rounds": rounds, "patience": patience, "overlap": overlap},
     )
     return quick.model_copy(update={"seed": seed})
 

@@ -44,6 +44,30 @@ def test_a_worker_may_be_killed_at_any_point(victim: int, where: str, tmp_path: 
     assert "killed" in kinds(story, worker=victim)
 
 
+@pytest.mark.parametrize(
+    ("victim", "where"),
+    [(1, "inside"), *(pytest.param(*way, marks=pytest.mark.slow) for way in ((0, "0"), (0, "inside"), (1, "before")))],
+)
+def test_a_worker_may_be_killed_while_its_average_travels(victim: int, where: str, tmp_path: Path) -> None:
+    kill = Fault(worker=victim, round=15, act="kill", where=where)
+    # long enough for the one that comes in its place
+    story = run_under([kill], tmp_path, recipe(overlap=1, rounds=200), pause=0.05)
+    assert_finished(story, rounds=200)
+    assert kinds(story, worker=victim) == ["killed", "joined"]
+    assert "killed" not in kinds(story, worker=1 - victim)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("act", ["stop", "nan"])
+def test_who_hangs_or_breaks_while_averages_travel_goes_on_with_the_others(act: str, tmp_path: Path) -> None:
+    patience = 8.0
+    fault = Fault(worker=1, round=13, act=act, where="0", seconds=3 * patience)
+    story = run_under([fault], tmp_path, recipe(patience=patience, overlap=1))
+    assert_finished(story)
+    broken = [line["round"] for line in story.metrics if line["broken"]]
+    assert (broken, "late" in kinds(story, worker=1)) == (([13], False) if act == "nan" else ([], True))
+
+
 @pytest.mark.slow
 def test_a_stopped_worker_is_not_waited_for_longer_than_the_patience_and_comes_back(tmp_path: Path) -> None:
     patience = 8.0

@@ -87,17 +87,25 @@ def test_two_workers_averaging_each_update_are_one_worker_on_the_joined_minibatc
 
 
 @pytest.mark.parametrize(
-    ("policy", "wire"),
+    "chosen",
     [
-        ("average", "float32"),
+        {"optimizer_state": "average"},
         # `make test` resumes one of these from the command line
-        pytest.param("keep", "float32", marks=pytest.mark.slow),
-        pytest.param("average", "int8", marks=pytest.mark.slow),
+        pytest.param({"optimizer_state": "keep"}, marks=pytest.mark.slow),
+        pytest.param({"optimizer_state": "average", "wire": "int8"}, marks=pytest.mark.slow),
+        {"overlap": 1},
     ],
+    ids=lambda chosen: ", ".join(f"{name} {value}" for name, value in chosen.items()),
 )
-def test_resumed_training_equals_uninterrupted_training_bit_for_bit(policy: str, wire: str, tmp_path: Path) -> None:
-    settings = {"model": {"dropout": 0.2, "layers": 2}, "training": {"batch_size": 8}}
-    averaging = {"optimizer_state": policy, "outer": "nesterov", "wire": wire}
+@pytest.mark.parametrize("optimizer", ["adam", pytest.param("muon", marks=pytest.mark.slow)])
+def test_resumed_training_equals_uninterrupted_training_bit_for_bit(
+    chosen: dict[str, object], optimizer: str, tmp_path: Path
+) -> None:
+    settings: dict[str, dict[str, object]] = {
+        "model": {"dropout": 0.2, "layers": 2},
+        "training": {"batch_size": 8, "optimizer": optimizer},
+    }
+    averaging = {"outer": "nesterov", **chosen}
     whole = trained(small(**settings, averaging=averaging | {"rounds": 6}), tmp_path / "whole")
     trained(small(**settings, averaging=averaging | {"rounds": 4}), tmp_path / "parts")
     resumed = trained(small(**settings, averaging=averaging | {"rounds": 6}), tmp_path / "parts", resume=True)

@@ -22,15 +22,17 @@ pytestmark = pytest.mark.usefixtures("ray_cluster")
     [
         {"outer": "nesterov", "outer_learning_rate": 0.7, "outer_momentum": 0.5},
         {"optimizer_state": "average", "wire": "int8"},
+        {"overlap": 1, "rounds": 8},
+        {"overlap": 2, "rounds": 8, "wire": "bfloat16", "outer": "nesterov"},
     ],
-    ids=["nesterov", "moments averaged, int8"],
+    ids=["nesterov", "moments averaged, int8", "overlap", "overlap of all, nesterov, bfloat16"],
 )
 def test_two_simulated_workers_learn_what_two_real_ones_do_bit_for_bit(
     averaging: dict[str, Any], tmp_path: Path
 ) -> None:
     recipe = small(
         model={"hidden": 8, "layers": 2, "dropout": 0.2},
-        training={"optimizer": "adam", "learning_rate": 0.01, "batch_size": 8, "evaluate_every": 2},
+        training={"optimizer": "adam", "learning_rate": 0.01, "batch_size": 8, "evaluate_every": 3},
         averaging={"workers": 2, "rounds": 5, "frequency": 2, **averaging},
     )
     train(recipe, out=tmp_path / "run")
@@ -47,5 +49,5 @@ def test_two_simulated_workers_learn_what_two_real_ones_do_bit_for_bit(
         own = learner.own_state()
         assert all(torch.equal(own[name], value) for name, value in state.items() if name != "random")
     told = [(line["round"], line["held_out_loss"]) for line in run.metrics() if "held_out_loss" in line]
-    assert [number for number, _ in told] == [number for number, _ in simulation.curve] == [2, 4, 5]
+    assert [number for number, _ in told] == [number for number, _ in simulation.curve]
     assert [loss for _, loss in told] == pytest.approx([loss for _, loss in simulation.curve], abs=1e-6)
