@@ -1,15 +1,17 @@
 """Time to a held-out loss on two cores: one process of two threads, DistributedDataParallel, rayrnn's two workers.
 
     python benchmarks/time_to_loss.py run TEXT --out RESULTS.jsonl [--ways one ddp rayrnn] [--seconds 120]
-        [--batch 8 16] [--rate 0.004 0.006] [--seeds 1] [--precision fp32] [--set KEY=VALUE ...]
+        [--optimizer adam] [--batch 8 16] [--rate 0.004 0.006] [--seeds 1] [--precision fp32] [--set KEY=VALUE ...]
     python benchmarks/time_to_loss.py table RESULTS.jsonl
 
 All learn the network and the text of the recipe `shakespeare`, and are measured on the same held-out sequences. The
-first two are plain torch, as somebody writes it: nn.LSTM, Adam, clipping, segments of `training.truncate` steps with
-the state carried on, a cosine over the time, and nothing else in the time that counts; DDP shares every gradient. The
-third is `rayrnn train`, its evaluations counted; its rounds are as many as fit the time at the speed of a first short
-run. Cases are learned one after the other, in turn; one that is there already is not learned again. Run it on an
-otherwise idle machine.
+first two are plain torch, as somebody writes it: nn.LSTM, an optimizer, clipping, segments of `training.truncate` steps
+with the state carried on, a cosine over the time, and nothing else in the time that counts; DDP shares every gradient.
+The third is `rayrnn train`, its evaluations counted; its rounds are as many as fit the time at the speed of a first
+short run. A fourth way, `bare`, is two processes of one thread that share nothing, with minibatches of half the size,
+as a worker of two has them: what a worker's steps a second are measured against. All have the same optimizers; with
+muon that is rayrnn's, whose iterations go over all gates at once. Cases are learned one after the other, in turn; one
+that is there already is not learned again. Run it on an otherwise idle machine.
 """
 
 import argparse
@@ -37,6 +39,7 @@ from rayrnn.data.prepare import prepare
 from rayrnn.data.sequences import Part, take
 from rayrnn.recipe import Recipe, load_recipe, task_of
 from rayrnn.runs.directory import Run
+from rayrnn.training.loop import make_optimizer
 
 CLIP = 5.0
 #: rounds of the run that finds the speed
@@ -54,6 +57,7 @@ class Case:
     rate: float
     seed: int
     precision: str
+    optimizer: str
     settings: tuple[str, ...]
 
 
@@ -102,21 +106,23 @@ def learn_plainly(rank: int, world: int, threads: int, case: Case, recipe: Recip
     torch.manual_seed(case.seed)
     network = Plain(recipe, text.num_symbols)
     model: nn.Module = network
-    if world > 1:
+    shares = case.way == "ddp"
+    if shares:
         os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(PORT))
         dist.init_process_group("gloo", rank=rank, world_size=world)
         model = nn.parallel.DistributedDataParallel(network)
-    optimizer = torch.optim.Adam(model.parameters(), lr=case.rate, fused=True)
+    optimizer = make_optimizer(network, recipe.training)
     random = torch.Generator().manual_seed(case.seed)
     truncate, steps = recipe.training.truncate, 0
+    batch = case.batch // 2 if case.way == "bare" else case.batch
     started = time.perf_counter()
     over = False
     while not over:
         order = torch.randperm(len(text.inputs), generator=random)[rank::world]
-        for rows in torch.split(order, case.batch):
-            share = _agreed((time.perf_counter() - started) / case.seconds, world)
+        for rows in torch.split(order, batch):
+            share = _agreed((time.perf_counter() - started) / case.seconds, shares=shares)
             over = share >= 1
-            if over or len(rows) < case.batch:
+            if over or len(rows) < batch:
                 break
             for parameters in optimizer.param_groups:
                 parameters["lr"] = case.rate * (0.01 + 0.99 * (1 + math.cos(math.pi * share)) / 2)
@@ -139,13 +145,13 @@ def learn_plainly(rank: int, world: int, threads: int, case: Case, recipe: Recip
         held_out = measure(network, text, truncate)
         line = {"held_out": held_out, "took": seconds, "steps_per_second": world * steps / seconds}
         out.write_text(json.dumps(line), encoding="utf-8")
-    if world > 1:
+    if shares:
         dist.destroy_process_group()
 
 
-def _agreed(share: float, world: int) -> float:
-    """The clock of the first process, or processes would end at different updates."""
-    if world == 1:
+def _agreed(share: float, *, shares: bool) -> float:
+    """The clock of the first process, or processes that share gradients would end at different updates."""
+    if not shares:
         return share
     value = torch.tensor(share, dtype=torch.float64)
     dist.broadcast(value, 0)
@@ -167,7 +173,7 @@ def measure(network: nn.Module, text: Text, truncate: int) -> float:
 
 
 def plainly(case: Case, recipe: Recipe, text: Text) -> dict[str, Any]:
-    """One process of two threads, or two of one."""
+    """One process of two threads, or two of one thread."""
     world, threads = (1, 2) if case.way == "one" else (2, 1)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "result.json"
@@ -188,10 +194,13 @@ def with_rayrnn(case: Case, path: Path) -> dict[str, Any]:
         (float(at), line["held_out_loss"]) for at, line in zip(seconds, lines, strict=True) if "held_out_loss" in line
     ]
     steps = sum(line["steps"] for line in lines)
+    workers = [worker for line in lines for worker in line["workers"]]
+    busy = {name: sum(worker[f"{name}_seconds"] for worker in workers) for name in ("learning", "evaluating")}
     return {
         "held_out": min(loss for _, loss in curve),
         "took": float(seconds[-1]),
         "steps_per_second": steps / float(seconds[-1]),
+        "shares": {name: value / (2 * float(seconds[-1])) for name, value in busy.items()},
         "rounds": len(lines),
         "curve": curve,
     }
@@ -200,7 +209,12 @@ def with_rayrnn(case: Case, path: Path) -> dict[str, Any]:
 def _trained(case: Case, path: Path, out: Path, rounds: int) -> list[dict[str, Any]]:
     settings = [
         *(f"data.path={path}", f"training.batch_size={case.batch}", f"training.learning_rate={case.rate}"),
-        *(f"training.precision={case.precision}", f"averaging.rounds={rounds}", f"seed={case.seed}"),
+        *(
+            f"training.precision={case.precision}",
+            f"training.optimizer={case.optimizer}",
+            f"averaging.rounds={rounds}",
+            f"seed={case.seed}",
+        ),
         *case.settings,
     ]
     chosen = [word for setting in settings for word in ("--set", setting)]
@@ -218,7 +232,10 @@ def cases(options: argparse.Namespace) -> Iterator[Case]:
             for rate in options.rate:
                 for seconds in options.seconds:
                     for way in options.ways:
-                        yield Case(way, seconds, batch, rate, seed, options.precision, tuple(options.set))
+                        yield Case(
+                            *(way, seconds, batch, rate, seed, options.precision, options.optimizer),
+                            tuple(options.set),
+                        )
 
 
 def run(options: argparse.Namespace) -> None:
@@ -228,7 +245,8 @@ def run(options: argparse.Namespace) -> None:
     for case in cases(options):
         if json.dumps(asdict(case)) in there:
             continue
-        recipe = load_recipe("shakespeare", [f"data.path={options.text}", f"seed={case.seed}", *case.settings])
+        chosen = [f"training.precision={case.precision}", f"training.optimizer={case.optimizer}", f"seed={case.seed}"]
+        recipe = load_recipe("shakespeare", [f"data.path={options.text}", *chosen, *case.settings])
         if case.way != "rayrnn" and case.seed not in texts:
             with connect("local", num_cpus=1):
                 texts[case.seed] = Text.of(recipe)
@@ -253,8 +271,10 @@ def table(options: argparse.Namespace) -> None:
 def _told(line: dict[str, Any]) -> str:
     case = line["case"]
     return (
-        f"{case['way']:8} batch {case['batch']:<3} rate {case['rate']:<7g} {case['precision']} seed {case['seed']:<6} "
+        f"{case['way']:8} batch {case['batch']:<3} rate {case['rate']:<7g} {case['precision']} {case['optimizer']} "
+        f"seed {case['seed']:<6} "
         f"held-out {line['held_out']:.4f} after {line['took']:5.1f} s, {line['steps_per_second']:,.0f} steps/s"
+        + "".join(f", {share:.1%} {name}" for name, share in line.get("shares", {}).items())
         + (f"  {' '.join(case['settings'])}" if case["settings"] else "")
     )
 
@@ -266,12 +286,15 @@ def main() -> None:
     learned = commands.add_parser("run", help="learn the cases that are not there yet")
     learned.add_argument("text", type=Path)
     learned.add_argument("--out", type=Path, required=True)
-    learned.add_argument("--ways", nargs="+", default=["one", "ddp", "rayrnn"], choices=["one", "ddp", "rayrnn"])
+    learned.add_argument(
+        "--ways", nargs="+", default=["one", "ddp", "rayrnn"], choices=["one", "ddp", "bare", "rayrnn"]
+    )
     learned.add_argument("--seconds", type=float, nargs="+", default=[120.0])
     learned.add_argument("--batch", type=int, nargs="+", default=[8, 16])
     learned.add_argument("--rate", type=float, nargs="+", default=[0.004, 0.006])
     learned.add_argument("--seeds", type=int, nargs="+", default=[1])
     learned.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
+    learned.add_argument("--optimizer", default="adam", choices=["adam", "muon"])
     learned.add_argument("--set", action="append", default=[], help="further settings of the recipe")
     learned.set_defaults(run=run)
     shown = commands.add_parser("table", help="what has been learned")
