@@ -8,6 +8,7 @@ book's: 2 layers of 200, 80 symbols, 8 sequences a minibatch, segments of 50 ste
 """
 
 import argparse
+import functools
 import os
 import statistics
 import time
@@ -42,6 +43,8 @@ class Way:
     averages: bool = True
     wire: Wire = "float32"
     shares_gradients: bool = False
+    #: minibatches of the next round that are learned while the average travels
+    overlap: int = 0
 
 
 ALONE = Way("no communication", averages=False)
@@ -120,6 +123,7 @@ def measure(way: Way, cell: str, updates: int) -> float:
     optimizer = torch.optim.RMSprop(model.parameters(), lr=1e-3, alpha=0.95)
     averager = Averager(model, optimizer, wire=way.wire)
     settings = LearningSettings(SEGMENT, 5.0, "norm")
+    learn = functools.partial(learn_alone, model, optimizer, task=LanguageModel(), settings=settings)
     stream, group = minibatches(way.steps, dist.get_rank()), FixedGroup()
     rounds = max(1, updates // (way.frequency * way.steps // SEGMENT))
     learned = 0
@@ -128,10 +132,18 @@ def measure(way: Way, cell: str, updates: int) -> float:
             dist.barrier()
             started, learned = time.perf_counter(), 0
         share = islice(stream, way.frequency)
-        work = learn_alone(model, optimizer, share, task=LanguageModel(), settings=settings)
+        if way.overlap and number > 1:
+            ahead = learn(islice(share, way.overlap))
+            averager.receive()
+            work = ahead.and_then(learn(share))
+        else:
+            work = learn(share)
         learned += work.steps
-        if way.averages:
+        if way.overlap and 0 < number < rounds:
+            averager.send(group, weight=work.steps, notes=[1.0] * 13)
+        elif way.averages:
             averager.average(group, weight=work.steps, notes=[1.0] * 13)
+    averager.close()
     return learned / (time.perf_counter() - started)
 
 

@@ -5,8 +5,9 @@
 From the checkout's folder, as root on Linux: the hosts are network namespaces of this machine, their cables are shaped
 with tc (tests/cluster/bed.py; `make check-cluster` installs the programs for it). The configuration is the book's: 2
 layers of 200, minibatches of 8 sequences of 1,000 steps in segments of 50, so that 5 minibatches are 100 updates. An
-average every 5 or 20 minibatches, whose parameters travel in float32, bfloat16 or int8, stands beside shared gradients
-and no communication at all. `--steps 50` averages every 5 or 20 updates.
+average every 1, 5 or 20 minibatches, whose parameters travel in float32, bfloat16 or int8, waited for or while the next
+minibatch is learned, stands beside shared gradients and no communication at all. `--steps 50` averages every 1, 5 or 20
+updates.
 
 On each link a repeat measures each way once, in turn (some minutes on the slow one); the medians are printed, and the
 medians of the ratios to no communication in the same repeat. Where the link has a delay, a program that delays the
@@ -74,6 +75,10 @@ def ways(steps: int) -> list[Way]:
         Way("average every 5, float32", steps=steps),
         Way("average every 5, bfloat16", steps=steps, wire="bfloat16"),
         Way("average every 5, int8", steps=steps, wire="int8"),
+        Way("average every 5, float32, overlap 1", steps=steps, overlap=1),
+        Way("average every 1, float32", steps=steps, frequency=1),
+        Way("average every 1, float32, overlap 1", steps=steps, frequency=1, overlap=1),
+        Way("average every 1, int8, overlap 1", steps=steps, frequency=1, wire="int8", overlap=1),
         Way("average every 20, float32", steps=steps, frequency=20),
     ]
 

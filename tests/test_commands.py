@@ -107,7 +107,7 @@ def test_sigterm_before_a_round_ends_as_the_user_wished_and_leaves_no_process(
 def test_a_terminal_that_is_closed_leaves_a_checkpoint_and_nothing_else(tmp_path: Path, home: dict[str, str]) -> None:
     (tmp_path / "long.yaml").write_text(RECIPE % ("abcdefgh ijkl mnop " * 60, 3000))
     with subprocess.Popen(
-        [*RAYRNN, "train", "long.yaml", "--out", "run"],
+        [*RAYRNN, "train", "long.yaml", "--out", "run", "--set", "averaging.overlap=1"],
         cwd=tmp_path,
         env=home,
         stdout=subprocess.DEVNULL,

@@ -202,6 +202,16 @@ def test_outer_optimizers_come_with_their_papers_values() -> None:
     assert validate_recipe(base | {"averaging": {"outer": "bmuf", "workers": "auto", "outer_momentum": 0.5}})
 
 
+def test_an_average_travels_no_longer_than_a_round_and_leaves_the_optimizers_state_alone() -> None:
+    base = {"name": "x", "data": {"text": "a"}}
+    assert validate_recipe(base | {"averaging": {"overlap": 5, "frequency": 5}}).averaging.overlap == 5
+    with pytest.raises(RecipeError, match=r"overlap is 3 and frequency is 2: .* must not be above frequency"):
+        validate_recipe(base | {"averaging": {"overlap": 3, "frequency": 2}})
+    for state in ("average", "reset"):
+        with pytest.raises(RecipeError, match=f"overlap needs optimizer_state: keep, and it is {state}"):
+            validate_recipe(base | {"averaging": {"overlap": 1, "optimizer_state": state}})
+
+
 def test_the_recipe_has_about_thirty_leaves() -> None:
     def leaves(values: dict[str, object]) -> int:
         return sum(leaves(value) if isinstance(value, dict) else 1 for value in values.values())

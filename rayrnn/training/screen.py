@@ -242,7 +242,9 @@ def _precision(recipe: Recipe) -> str:
 
 
 def _overlap(averaging: Averaging) -> str:
-    return f" while the next {counted(averaging.overlap, 'minibatch')} are learned" if averaging.overlap else ""
+    """What is learned while the average travels."""
+    next_ones = "next one is" if averaging.overlap == 1 else f"next {averaging.overlap:,} are"
+    return f" while the {next_ones} learned" if averaging.overlap else ""
 
 
 def _minibatch(recipe: Recipe, outline: Outline) -> str:

@@ -53,6 +53,21 @@ def test_auto_takes_as_many_workers_as_find_room_and_says_so(tmp_path: Path) -> 
     assert run.recipe.averaging.workers == "auto"
 
 
+def test_rounds_whose_averages_travel_are_told_of_in_order_and_the_header_says_so(tmp_path: Path) -> None:
+    screen = io.StringIO()
+    recipe = small(averaging={"overlap": 1, "rounds": 9}, training={"evaluate_every": 4, "checkpoint_every": 3})
+    run = train(recipe, out=tmp_path / "run", console=Console(file=screen, width=120)).run
+    assert " while the next one is learned" in screen.getvalue().replace("\n", " ")
+    metrics = run.metrics()
+    assert [line["round"] for line in metrics] == list(range(1, 10))
+    assert [line["round"] for line in metrics if "held_out_loss" in line] == [4, 8, 9]
+    assert sorted(path.name for path in run.checkpoints.iterdir()) == ["round-000006", "round-000009"]
+    assert all(line["seconds"] > 0 and len(line["workers"]) == 2 for line in metrics)
+    assert metrics[0]["learning_rate"] == recipe.training.learning_rate
+    learned = {worker["updates"] for line in metrics for worker in line["workers"]}
+    assert len(learned) == 1, "every round is learned whole"
+
+
 def test_metrics_have_one_line_a_round(finished: tuple[Summary, str]) -> None:
     metrics = finished[0].run.metrics()
     assert [line["round"] for line in metrics] == [1, 2, 3, 4, 5, 6]
