@@ -10,6 +10,11 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+try:
+    from rayrnn.models import graves_steps
+except (ImportError, RuntimeError):  # no numba, or nowhere to keep what it compiles
+    graves_steps = None  # type: ignore[assignment]
+
 
 class GravesLSTM(nn.Module):
     """One layer of the LSTM of Graves (2013, "Generating sequences with recurrent neural networks", equations 7-11).
@@ -92,23 +97,11 @@ class _Recurrence(torch.autograd.Function):
         num_steps: int,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         B, H = hidden.shape
-        split = gates.view(num_steps, B, 4, H)
         hiddens = gates.new_empty(num_steps, B, H)
         memories = gates.new_empty(num_steps + 1, B, H)  # the first is the one before
         memories[0] = memory
-        steps = zip(
-            *(gates.view(num_steps, B, 4 * H), split[:, :, :2], *split.unbind(2), hiddens),
-            *(memories[:-1], memories[:-1].unsqueeze(2), memories[1:]),
-            strict=True,
-        )
-        before, peep_i_and_f, peep_o = hidden, peepholes[:2], peepholes[2]
-        for all_gates, i_and_f, i, f, g, o, h, c_before, c_before_twice, c in steps:
-            all_gates.addmm_(before, weights)
-            i_and_f.addcmul_(c_before_twice, peep_i_and_f).sigmoid_()
-            g.tanh_()
-            torch.mul(f, c_before, out=c).addcmul_(i, g)
-            o.addcmul_(c, peep_o).sigmoid_()
-            before = torch.tanh(c, out=h).mul_(o)
+        go_forward = _forward_compiled if _can_be_compiled(gates) else _forward
+        go_forward(gates.view(num_steps, B, 4 * H), weights, peepholes, hidden, hiddens, memories)
         ctx.mark_dirty(gates)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(weights, peepholes, hidden, gates, hiddens, memories)
@@ -122,33 +115,116 @@ class _Recurrence(torch.autograd.Function):
         weights, peepholes, hidden, gates, hiddens, memories = ctx.saved_tensors
         T, B, H = hiddens.shape
         d_hiddens = torch.zeros_like(hiddens) if d_hiddens is None else d_hiddens
-        d_memory = torch.zeros_like(hidden) if d_memory is None else d_memory.clone()
-        d_hidden, d_later = torch.empty_like(hidden), gates.new_zeros(B, 4 * H)
+        d_memory = hidden.new_zeros(B, H) if d_memory is None else d_memory.clone(memory_format=torch.contiguous_format)
         d_gates = torch.empty_like(gates)
-        d_peepholes = torch.zeros_like(peepholes, dtype=torch.promote_types(gates.dtype, torch.float32))
-        split, d_flat, d_split = gates.view(T, B, 4, H), d_gates.view(T, B, 4 * H), d_gates.view(T, B, 4, H)
+        d_peepholes = peepholes.new_zeros(3, H, dtype=torch.promote_types(gates.dtype, torch.float32))
         # a copy: multiplying by a transposed view is a quarter slower, at every step
-        transposed, d_memory_thrice = weights.t().contiguous(), d_memory.unsqueeze(1)
-        block_length = max(1, 32768 // max(1, B * H)) if gates.is_cpu else T  # values that stay in a core's cache
-        scratch = gates.new_empty(3, min(T, block_length), B, H)
-        for stop in range(T, 0, -block_length):
-            block = slice(max(0, stop - block_length), stop)
-            d_block, c_before, c = d_split[block], memories[:-1][block], memories[1:][block]
-            slopes = _local_slopes(split[block], d_block, c_before, c, peepholes, scratch[:, : len(c)])
-            steps = list(
-                zip(d_hiddens[block], d_flat[block], d_block[:, :, :3], d_block[:, :, 3], *slopes, strict=True)
-            )
-            for d_output, d_all, d_ifg, d_o, slope_h, slope_c in reversed(steps):
-                torch.addmm(d_output, d_later, transposed, out=d_hidden)
-                d_memory.addcmul_(d_hidden, slope_h)
-                d_o.mul_(d_hidden)
-                d_ifg.mul_(d_memory_thrice)
-                d_memory.mul_(slope_c)
-                d_later = d_all
-            for row, gate, by in ((0, 0, c_before), (1, 1, c_before), (2, 3, c)):
-                d_peepholes[row] += torch.mul(d_block[:, :, gate], by, out=scratch[0, : len(c)]).sum((0, 1))
+        transposed = weights.t().contiguous()
+        go_back = _backward_compiled if _can_be_compiled(gates) else _backward
+        views = gates.view(T, B, 4 * H), d_gates.view(T, B, 4 * H)
+        go_back(*views, transposed, peepholes, memories, d_hiddens, d_memory, d_peepholes)
         d_weights = torch.mm(hidden.t(), d_gates[:B]).addmm_(hiddens[:-1].view(-1, H).t(), d_gates[B:])
-        return d_gates, d_weights, d_peepholes.to(gates.dtype), d_later @ transposed, d_memory, None
+        return d_gates, d_weights, d_peepholes.to(gates.dtype), d_gates[:B] @ transposed, d_memory, None
+
+
+def _can_be_compiled(gates: torch.Tensor) -> bool:
+    """Whether numba is there, and its steps are for tensors of this kind."""
+    return graves_steps is not None and gates.is_cpu and gates.dtype == torch.float32
+
+
+def _forward(
+    gates: torch.Tensor,
+    weights: torch.Tensor,
+    peepholes: torch.Tensor,
+    hidden: torch.Tensor,
+    hiddens: torch.Tensor,
+    memories: torch.Tensor,
+) -> None:
+    """Go through time: turns `gates` (T x B x G) into the activations, fills `hiddens` and all but memories[0]."""
+    T, B, H = hiddens.shape
+    split = gates.view(T, B, 4, H)
+    steps = zip(
+        *(gates, split[:, :, :2], *split.unbind(2), hiddens),
+        *(memories[:-1], memories[:-1].unsqueeze(2), memories[1:]),
+        strict=True,
+    )
+    before, peep_i_and_f, peep_o = hidden, peepholes[:2], peepholes[2]
+    for all_gates, i_and_f, i, f, g, o, h, c_before, c_before_twice, c in steps:
+        all_gates.addmm_(before, weights)
+        i_and_f.addcmul_(c_before_twice, peep_i_and_f).sigmoid_()
+        g.tanh_()
+        torch.mul(f, c_before, out=c).addcmul_(i, g)
+        o.addcmul_(c, peep_o).sigmoid_()
+        before = torch.tanh(c, out=h).mul_(o)
+
+
+def _forward_compiled(
+    gates: torch.Tensor,
+    weights: torch.Tensor,
+    peepholes: torch.Tensor,
+    hidden: torch.Tensor,
+    hiddens: torch.Tensor,
+    memories: torch.Tensor,
+) -> None:
+    """What `_forward` does, with one call for each step's product and one for all the rest of it."""
+    arrays = [part.detach().numpy() for part in (gates, memories, hiddens, peepholes.contiguous())]
+    for t, (all_gates, before) in enumerate(zip(gates, (hidden, *hiddens[:-1]), strict=True)):
+        all_gates.addmm_(before, weights)
+        graves_steps.forward(t, *arrays)
+
+
+def _backward(
+    gates: torch.Tensor,
+    d_gates: torch.Tensor,
+    transposed: torch.Tensor,
+    peepholes: torch.Tensor,
+    memories: torch.Tensor,
+    d_hiddens: torch.Tensor,
+    d_memory: torch.Tensor,
+    d_peepholes: torch.Tensor,
+) -> None:
+    """Go back through time: fills `d_gates`, adds to `d_peepholes`, turns `d_memory` into that of the first memory."""
+    T, B, H = d_hiddens.shape
+    d_hidden, d_later = torch.empty_like(d_memory), gates.new_zeros(B, 4 * H)
+    split, d_split = gates.view(T, B, 4, H), d_gates.view(T, B, 4, H)
+    d_memory_thrice = d_memory.unsqueeze(1)
+    block_length = max(1, 32768 // max(1, B * H)) if gates.is_cpu else T  # values that stay in a core's cache
+    scratch = gates.new_empty(3, min(T, block_length), B, H)
+    for stop in range(T, 0, -block_length):
+        block = slice(max(0, stop - block_length), stop)
+        d_block, c_before, c = d_split[block], memories[:-1][block], memories[1:][block]
+        slopes = _local_slopes(split[block], d_block, c_before, c, peepholes, scratch[:, : len(c)])
+        steps = list(zip(d_hiddens[block], d_gates[block], d_block[:, :, :3], d_block[:, :, 3], *slopes, strict=True))
+        for d_output, d_all, d_ifg, d_o, slope_h, slope_c in reversed(steps):
+            torch.addmm(d_output, d_later, transposed, out=d_hidden)
+            d_memory.addcmul_(d_hidden, slope_h)
+            d_o.mul_(d_hidden)
+            d_ifg.mul_(d_memory_thrice)
+            d_memory.mul_(slope_c)
+            d_later = d_all
+        for row, gate, by in ((0, 0, c_before), (1, 1, c_before), (2, 3, c)):
+            d_peepholes[row] += torch.mul(d_block[:, :, gate], by, out=scratch[0, : len(c)]).sum((0, 1))
+
+
+def _backward_compiled(
+    gates: torch.Tensor,
+    d_gates: torch.Tensor,
+    transposed: torch.Tensor,
+    peepholes: torch.Tensor,
+    memories: torch.Tensor,
+    d_hiddens: torch.Tensor,
+    d_memory: torch.Tensor,
+    d_peepholes: torch.Tensor,
+) -> None:
+    """What `_backward` does, with one call for each step's product and one for all the rest of it."""
+    d_hidden, d_later = torch.empty_like(d_memory), gates.new_zeros(gates.shape[1:])
+    tensors = gates, memories, peepholes.contiguous(), d_hidden, d_memory, d_gates, d_peepholes
+    arrays = [part.detach().numpy() for part in tensors]
+    steps = list(enumerate(zip(d_hiddens, d_gates, strict=True)))
+    for t, (d_output, d_all) in reversed(steps):
+        torch.addmm(d_output, d_later, transposed, out=d_hidden)
+        graves_steps.backward(t, *arrays)
+        d_later = d_all
 
 
 def _local_slopes(

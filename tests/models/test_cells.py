@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rayrnn.models import CELLS
+from rayrnn.models import CELLS, graves_lstm
 from rayrnn.models.cells import State, make_cell
 from rayrnn.models.graves_lstm import GravesLSTM
 
@@ -139,6 +139,30 @@ def test_graves_lstm_computes_in_bf16_under_autocast_and_keeps_its_gradients_in_
         assert gradient is not None
         assert gradient.dtype == torch.float32
         assert (gradient - expected).norm() < 0.03 * expected.norm()
+
+
+@pytest.mark.parametrize(("B", "T", "H"), [(3, 7, 37), (1, 1, 1), (40, 11, 64)])
+def test_graves_lstm_gives_the_same_numbers_compiled(B: int, T: int, H: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("numba")
+    torch.manual_seed(1)
+    cell = GravesLSTM(5, H)
+    # states whose memory does not lie row after row
+    inputs, state = torch.randn(B, T, 5), tuple(torch.randn(H, B).t().requires_grad_() for _ in range(2))
+    runs = []
+    for steps in (graves_lstm.graves_steps, None):
+        monkeypatch.setattr(graves_lstm, "graves_steps", steps)
+        outputs, after = cell(inputs, state)
+        loss = outputs.square().sum() + after[0].sin().sum() + after[1].t().contiguous().cos().sum()
+        runs.append([outputs, *after, *torch.autograd.grad(loss, [*state, *cell.parameters()])])
+    torch.testing.assert_close(runs[0], runs[1], rtol=1e-4, atol=1e-5)
+
+
+def test_graves_lstm_hides_no_nan_when_compiled() -> None:
+    cell = graves(5, 16).float()
+    with torch.no_grad():
+        cell.recurrent_weights[3] = math.nan
+    outputs, _ = cell(torch.randn(2, 3, 5))
+    assert outputs.isnan().all()
 
 
 @pytest.mark.skipif(not torch.accelerator.is_available(), reason="there is no accelerator here")
