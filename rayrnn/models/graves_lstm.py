@@ -3,6 +3,8 @@
 Shapes: B batch, T time, F features, H hidden, G = 4H gates in the order i, f, g, o (input, forget, candidate, output).
 """
 
+from contextlib import suppress
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -10,10 +12,15 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-try:
-    from rayrnn.models import graves_steps
-except (ImportError, RuntimeError):  # no numba, or nowhere to keep what it compiles
-    graves_steps = None  # type: ignore[assignment]
+
+def _compiled_steps() -> Any:
+    """rayrnn/models/graves_steps.py; None where there is no numba, or nowhere to keep what it compiles."""
+    with suppress(ImportError, RuntimeError):
+        return import_module("rayrnn.models.graves_steps")
+    return None
+
+
+graves_steps = _compiled_steps()
 
 
 class GravesLSTM(nn.Module):
