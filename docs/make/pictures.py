@@ -28,8 +28,8 @@ from rich.text import Text
 PICTURES = Path(__file__).parent.parent / "pictures"
 COLUMNS, LINES = 110, 70
 COMMAND = "rayrnn train python"
-#: the rounds are 240
-MIDDLE = " 180/240 "
+#: the rounds are 56
+MIDDLE = " 42/56 "
 #: the emulator's names for colours -> rich's
 COLOURS = {"default": "default", "brown": "yellow"}
 
