@@ -16,4 +16,4 @@ trap 'rayrnn down' EXIT
 
 say rayrnn up
 say rayrnn train python --out "$run"
-say rayrnn generate "$run" --prime "def " --length 500 --temperature 0.7 --seed 1
+say rayrnn generate "$run" --prime "def " --length 500 --temperature 0.7 --seed 4
