@@ -143,7 +143,8 @@ class Stream:
         return Share(islice(self._running, self._frequency), next_cursor)
 
     def close(self) -> None:
-        """End the preparation."""
+        """End the preparation, and forget what is left of a round that was begun."""
+        self._expected = None
         close = getattr(self._running, "close", None)
         if close is not None:
             close()

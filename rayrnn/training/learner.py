@@ -224,7 +224,8 @@ class Learner:
         return {"model": self.weights(), "outer": self._averager.outer.state(), "progress": progress}
 
     def load(self, state: dict[str, Any]) -> None:
-        """Take over what `state` of another member gave."""
+        """Take over what `state` of another member gave; a round that was begun is given up."""
+        self._stream.close()
         self.model.load_state_dict(state["model"])
         self._averager.take_over(state["outer"])
         self.progress = Progress.from_json(state["progress"])

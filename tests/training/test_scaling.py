@@ -1,11 +1,13 @@
 """`averaging.scaling`: what N workers make of the values of one."""
 
+import functools
 from typing import Any
 
 import pytest
 import torch
 
 from rayrnn.data.batches import Minibatch
+from rayrnn.data.order import Stream, make_plan
 from rayrnn.data.prepare import Prepared, prepare
 from rayrnn.recipe import Recipe
 from rayrnn.tasks.language_model import LanguageModel
@@ -120,3 +122,20 @@ def test_the_account_before_training_counts_the_updates_of_all_parts(prepared: P
         outline = outline_of(of_batch(16, frequency=2), replica.model, prepared, num_workers=workers, device="cpu")
         assert (outline.parts, outline.updates_a_round) == (parts, 2 * 3 * parts)
     replica.close()
+
+
+def test_a_round_that_is_given_up_leaves_no_minibatch_to_another(prepared: Prepared) -> None:
+    """A replica that was left behind in the middle of a round may find that the others are where it would have been."""
+    recipe = small(averaging={"frequency": 3})
+    plan = make_plan(prepared.training, batch_size=recipe.training.batch_size, seed=recipe.seed)
+    collate = functools.partial(LanguageModel().minibatch, encoding=prepared.encoding)
+    streams = [Stream(prepared.training, collate, plan, frequency=3, ahead=2) for _ in range(2)]
+    begun = streams[0].share(0, 0, 1)
+    next(begun.minibatches)
+    streams[0].close()
+    found, expected = (
+        [minibatch.keys for minibatch in stream.share(begun.next_cursor, 0, 1).minibatches] for stream in streams
+    )
+    assert found == expected
+    for stream in streams:
+        stream.close()
