@@ -305,7 +305,8 @@ def figure(options: argparse.Namespace) -> None:
         points = [(workers, rounds) for workers, rounds in found.items() if rounds]
         if points and (not options.rules or rule in options.rules):
             left.plot(*zip(*points, strict=True), marker="o", label=rule)
-            sent = [(workers, workers * cases[workers][0]["bytes_a_round"] / 1e6) for workers, _ in points]
+            together = [workers for workers, _ in points if workers > 1]
+            sent = [(workers, workers * cases[workers][0]["bytes_a_round"] / 1e6) for workers in together]
             right.plot(*zip(*sent, strict=True), marker="o")
     alone = min(filter(None, (_mean_rounds(cases.get(1, []), options.reach) for cases in by_rule(lines).values())))
     counts = sorted({line["workers"] for line in lines})

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("ray_cluster")
     [
         {"outer": "nesterov", "outer_learning_rate": 0.7, "outer_momentum": 0.5},
         {"optimizer_state": "average", "wire": "int8"},
-        {"overlap": 1, "rounds": 8},
+        pytest.param({"overlap": 1, "rounds": 8}, marks=pytest.mark.slow),
         {"overlap": 2, "rounds": 8, "wire": "bfloat16", "outer": "nesterov"},
     ],
     ids=["nesterov", "moments averaged, int8", "overlap", "overlap of all, nesterov, bfloat16"],
