@@ -60,6 +60,12 @@ class Case:
     optimizer: str
     settings: tuple[str, ...]
 
+    @property
+    def of_all_ways(self) -> list[str]:
+        """Settings of the recipe that do not depend on the way."""
+        chosen = [f"training.precision={self.precision}", f"training.optimizer={self.optimizer}", f"seed={self.seed}"]
+        return [*chosen, *self.settings]
+
 
 @dataclass(frozen=True)
 class Text:
@@ -209,13 +215,7 @@ def with_rayrnn(case: Case, path: Path) -> dict[str, Any]:
 def _trained(case: Case, path: Path, out: Path, rounds: int) -> list[dict[str, Any]]:
     settings = [
         *(f"data.path={path}", f"training.batch_size={case.batch}", f"training.learning_rate={case.rate}"),
-        *(
-            f"training.precision={case.precision}",
-            f"training.optimizer={case.optimizer}",
-            f"averaging.rounds={rounds}",
-            f"seed={case.seed}",
-        ),
-        *case.settings,
+        *(f"averaging.rounds={rounds}", *case.of_all_ways),
     ]
     chosen = [word for setting in settings for word in ("--set", setting)]
     command = [sys.executable, "-m", "rayrnn.cli", "train", "shakespeare", "--out", str(out), *chosen]
@@ -245,8 +245,7 @@ def run(options: argparse.Namespace) -> None:
     for case in cases(options):
         if json.dumps(asdict(case)) in there:
             continue
-        chosen = [f"training.precision={case.precision}", f"training.optimizer={case.optimizer}", f"seed={case.seed}"]
-        recipe = load_recipe("shakespeare", [f"data.path={options.text}", *chosen, *case.settings])
+        recipe = load_recipe("shakespeare", [f"data.path={options.text}", *case.of_all_ways])
         if case.way != "rayrnn" and case.seed not in texts:
             with connect("local", num_cpus=1):
                 texts[case.seed] = Text.of(recipe)

@@ -35,8 +35,10 @@ FIXED = ("task", "data", "model", "seed")
 #: what to do where a run is
 ALREADY_THERE = "continue it with --resume, or choose another --out (in Python: resume=True, or another out=)"
 #: the keys of a recipe that runs of rayrnn 0.1 have not
-LATER = {"data.line_ends", "data.missing", "data.decimal", "data.held_out_labels"}
-LATER |= {"averaging.scaling", "averaging.overlap"}
+LATER = {
+    *("data.line_ends", "data.missing", "data.decimal", "data.held_out_labels"),
+    *("averaging.scaling", "averaging.overlap"),
+}
 
 
 class Run:

@@ -63,7 +63,6 @@ class Learned:
     """What one replica has done alone in a round."""
 
     work: Work
-    learning_rate: float
     #: where the next round's minibatches begin
     next_cursor: int
     #: of the round before, where it came while this one was learned
@@ -134,11 +133,11 @@ class Learner:
             learn_alone, self.model, self._optimizer, task=self._learned_task, settings=self._settings(size)
         )
         if under_way is None:
-            return Learned(learn(share.minibatches), rate, share.next_cursor)
+            return Learned(learn(share.minibatches), share.next_cursor)
         ahead = 0 if under_way.learned.work.broken_at else self._recipe.averaging.overlap
         first = learn(islice(share.minibatches, ahead))
         arrived = self._receive(under_way)
-        return Learned(first.and_then(learn(share.minibatches)), rate, share.next_cursor, arrived)
+        return Learned(first.and_then(learn(share.minibatches)), share.next_cursor, arrived)
 
     def average(self, group: Group, learned: Learned, *, stop: bool = False, leaving: bool = False) -> Average:
         """Agree with the members on one model, and on how far they have come.
