@@ -1,12 +1,15 @@
-"""The network: symbols or numbers in, layers of one cell, one way or both, one answer a step or a sequence out.
+"""The network: symbols or numbers in, convolutions, layers of one cell, one answer a step or a sequence out.
 
 Shapes: B batch, T time, F features, V symbols, classes or numbers of the answer, H hidden.
 """
+
+import math
 
 import torch
 from torch import nn
 
 from rayrnn.models.cells import State, make_cell
+from rayrnn.models.convolution import ImageConvolutions, Stack, StepConvolutions
 
 
 def pool(steps: torch.Tensor, mask: torch.Tensor | None, how: str, backward: bool = False) -> torch.Tensor:
@@ -64,20 +67,28 @@ def merge(directions: list[torch.Tensor], how: str) -> torch.Tensor:
 
 
 class Network(nn.Module):
-    """Embed -> layers -> pool -> project.
+    """Embed -> convolutions -> layers -> pool -> project.
 
     Args:
         num_inputs: symbols in the vocabulary, or features of a step.
-        num_outputs: symbols, classes or numbers in an answer.
+        num_outputs: symbols, classes or numbers in an answer; 0 for no projection: the answers are the last layer's
+            outputs themselves, pooled where the network pools.
         symbols: whether a step is a symbol (an integer) or `num_inputs` numbers.
         cell: `rnn`, `lstm`, `gru` or `graves_lstm`.
         embedding_size: length of a symbol's learned vector; 0 feeds symbols one-hot.
         dropout: the share of activations dropped between layers while training.
         bidirectional: `none`, or how two directions become one: `sum` or `concat`.
         pooling: None for an answer at every step; `last`, `mean` or `max` for one answer a sequence.
+        front: convolutions before the layers, over steps, or over images with `step_shape`.
+        step_shape: height, width and channels of the image that a step's numbers are.
+        parallel: convolutions over the steps that the first layer sees; their mean over the steps stands beside what
+            the layers answer a sequence with.
+        mask_steps, mask_features: while training, a random run of at most so many steps, and of features, is set to 0
+            in every sequence (see `hide_runs`).
 
     Raises:
-        ValueError: a word that names no cell, direction or pooling; an embedding of numbers.
+        ValueError: a word that names no cell, direction or pooling; an embedding, runs to hide or an image where the
+            inputs are not such; convolutions that do not fit the answers.
     """
 
     def __init__(
@@ -93,6 +104,11 @@ class Network(nn.Module):
         dropout: float = 0.0,
         bidirectional: str = "none",
         pooling: str | None = None,
+        front: Stack | None = None,
+        step_shape: tuple[int, int, int] | None = None,
+        parallel: Stack | None = None,
+        mask_steps: int = 0,
+        mask_features: int = 0,
     ) -> None:
         super().__init__()
         _check_word("bidirectional", bidirectional, ("none", "sum", "concat"))
@@ -101,15 +117,27 @@ class Network(nn.Module):
             raise ValueError(
                 f"only symbols can be embedded: embedding_size is {embedding_size}, the inputs are numbers"
             )
+        if (mask_steps or mask_features) and symbols:
+            raise ValueError("mask_steps and mask_features set numbers to 0, and the inputs are symbols")
+        if (front or parallel) and symbols and not embedding_size:
+            raise ValueError("convolutions read numbers, and the inputs are symbols: give them an embedding")
+        if parallel and pooling is None:
+            raise ValueError("parallel convolutions answer a sequence, and there is an answer at every step")
         self.bidirectional = bidirectional
         self.pooling = pooling
+        self.mask_steps, self.mask_features = mask_steps, mask_features
         self.embedding = nn.Embedding(num_inputs, embedding_size) if embedding_size else None
-        width = 2 * hidden_size if bidirectional == "concat" else hidden_size
-        sizes = [embedding_size or num_inputs] + [width] * (num_layers - 1)
+        self.front = _front(embedding_size or num_inputs, front, step_shape)
+        read = embedding_size or num_inputs if self.front is None else self.front.num_outputs
+        #: numbers in an output of the last layer
+        self.width = width = 2 * hidden_size if bidirectional == "concat" else hidden_size
+        sizes = [read] + [width] * (num_layers - 1)
         layer = make_cell if bidirectional == "none" else BothDirections
         self.layers = nn.ModuleList(layer(cell, size, hidden_size) for size in sizes)
+        self.parallel = StepConvolutions(read, parallel) if parallel else None
         self.dropout = nn.Dropout(dropout)
-        self.projection = nn.Linear(width, num_outputs)
+        width += 0 if self.parallel is None else self.parallel.num_outputs
+        self.projection = nn.Linear(width, num_outputs) if num_outputs else nn.Identity()
 
     def forward(
         self, inputs: torch.Tensor, state: list[State] | None = None, mask: torch.Tensor | None = None
@@ -122,25 +150,45 @@ class Network(nn.Module):
             mask: BT, True where a step exists; padding stands at the end of a row. None: every step exists.
 
         Returns:
-            Answers, BTV, or BV when the network pools; and the state after the last step, one entry a layer (None when
-            the network is bidirectional: it needs whole sequences). Pooling is over the steps of this call. At padded
-            steps and in the state of rows that have ended the values mean nothing.
+            Answers, BTV, or BV when the network pools (H in the place of V without a projection); and the state after
+            the last step, one entry a layer (None when the network is bidirectional or has convolutions over steps: it
+            needs whole sequences). Pooling is over the steps of this call. At padded steps and in the state of rows
+            that have ended the values mean nothing. There are as many steps as `mask_after` says.
 
         Raises:
-            ValueError: a bidirectional network was handed a state.
+            ValueError: a bidirectional network, or one with convolutions over steps, was handed a state.
         """
         if mask is not None:
             inputs = inputs.masked_fill(~mask.reshape(mask.shape + (1,) * (inputs.dim() - 2)), 0)
+        if self.training and (self.mask_steps or self.mask_features):
+            inputs = hide_runs(inputs, mask, steps=self.mask_steps, features=self.mask_features)
+        if state is not None and self._needs_whole_sequences:
+            raise ValueError(
+                "a network that is bidirectional or has convolutions over steps reads whole sequences; it cannot go on "
+                "from a state"
+            )
         if self.embedding is not None:
             inputs = self.embedding(inputs)
+        if self.front is not None:
+            inputs, mask = self.front(inputs, mask), self.mask_after(mask)
         if self.bidirectional == "none":
             directions, after = self._one_way(inputs, state)
-        elif state is None:
-            directions, after = self._both_ways(inputs, mask), None
         else:
-            raise ValueError("a bidirectional network reads whole sequences; it cannot go on from a state")
+            directions, after = self._both_ways(inputs, mask), []
         hidden = merge(directions, self.bidirectional) if self.pooling is None else self._pool(directions, mask)
-        return self.projection(hidden), after
+        if self.parallel is not None:
+            beside = pool(self.parallel(inputs, mask), self.parallel.mask_after(mask), "mean")
+            hidden = torch.cat([self.dropout(hidden), beside.to(hidden.dtype)], dim=-1)
+        return self.projection(hidden), None if self._needs_whole_sequences else after
+
+    @property
+    def _needs_whole_sequences(self) -> bool:
+        over_steps = isinstance(self.front, StepConvolutions) or self.parallel is not None
+        return self.bidirectional != "none" or over_steps
+
+    def mask_after(self, mask: torch.Tensor | None) -> torch.Tensor | None:
+        """Where the steps exist that the recurrent layers see, for a mask BT of the inputs."""
+        return mask if self.front is None else self.front.mask_after(mask)
 
     def _one_way(self, hidden: torch.Tensor, state: list[State] | None) -> tuple[list[torch.Tensor], list[State]]:
         before = state if state is not None else [None] * len(self.layers)
@@ -162,6 +210,47 @@ class Network(nn.Module):
             [pool(steps, mask, str(self.pooling), backward=index == 1) for index, steps in enumerate(directions)],
             self.bidirectional,
         )
+
+
+def hide_runs(inputs: torch.Tensor, mask: torch.Tensor | None, *, steps: int, features: int) -> torch.Tensor:
+    """Set one random run of steps, and one of features, of each sequence to 0 (SpecAugment, arXiv:1904.08779).
+
+    Each run's length is drawn from 0 to `steps` or `features`, and at most to what the sequence has; then its place.
+
+    Args:
+        inputs: BTF floats.
+        mask: BT, True where a step exists; None: everywhere.
+    """
+    B, T, F = inputs.shape
+    lengths = torch.full((B,), T, device=inputs.device) if mask is None else mask.sum(1)
+    if steps:
+        inputs = inputs.masked_fill(_runs(lengths, T, steps).unsqueeze(2), 0)
+    if features:
+        inputs = inputs.masked_fill(_runs(torch.full_like(lengths, F), F, features).unsqueeze(1), 0)
+    return inputs
+
+
+def _runs(lengths: torch.Tensor, longest: int, most: int) -> torch.Tensor:
+    """One random run within each row's length, of at most so many places: True there, in B rows of `longest` places."""
+    sizes, starts = torch.rand(2, len(lengths), 1, dtype=torch.float64, device=lengths.device)
+    own = lengths.unsqueeze(1)
+    sizes = (sizes * (own.clamp(max=most) + 1)).floor()
+    starts = (starts * (own - sizes + 1)).floor()
+    places = torch.arange(longest, device=lengths.device)
+    inside: torch.Tensor = (places >= starts) & (places < starts + sizes)
+    return inside
+
+
+def _front(
+    num_inputs: int, stack: Stack | None, step_shape: tuple[int, int, int] | None
+) -> StepConvolutions | ImageConvolutions | None:
+    if stack is None:
+        return None
+    if step_shape is None:
+        return StepConvolutions(num_inputs, stack)
+    if math.prod(step_shape) != num_inputs:
+        raise ValueError(f"an image of {' x '.join(map(str, step_shape))} has not the {num_inputs} numbers of a step")
+    return ImageConvolutions(step_shape, stack)
 
 
 def _check_word(name: str, word: str | None, known: tuple[str | None, ...]) -> None:

@@ -203,3 +203,14 @@ def test_what_was_shown_one_segment_back_is_learned_with_the_carried_state(cell:
 @ALL_CELLS
 def test_what_was_shown_one_segment_back_is_not_learned_without_the_carried_state(cell: str) -> None:
     assert copy_across_a_segment(cell, carried=False) < 0.6
+
+
+@pytest.mark.parametrize("bidirectional", ["none", "sum", "concat"])
+@pytest.mark.parametrize("pooling", [None, "mean"])
+def test_without_outputs_the_answers_are_what_would_be_projected(bidirectional: str, pooling: str | None) -> None:
+    projected = network(bidirectional=bidirectional, pooling=pooling)
+    bare = network(bidirectional=bidirectional, pooling=pooling, num_outputs=0)
+    inputs, mask = torch.randn(2, 5, 3), mask_of(5, 3)
+    torch.testing.assert_close(projected.projection(bare(inputs, None, mask)[0]), projected(inputs, None, mask)[0])
+    kept = {name for name in projected.state_dict() if not name.startswith("projection.")}
+    assert set(bare.state_dict()) == kept
