@@ -12,14 +12,14 @@ from rayrnn.cluster.programs import sources_on_hosts
 
 #: files with the same content make the same wheel
 ALWAYS = (1980, 1, 1, 0, 0, 0)
-#: what `rayrnn[fast]` brings
-FAST = "numba"
+#: what the extras fast, audio and images bring
+EXTRAS = ("numba", "soundfile", "pillow")
 LEFT_OUT = {"__pycache__", "RECORD", "direct_url.json", "INSTALLER", "REQUESTED"}
 
 
 def packages_for_hosts() -> tuple[str, ...]:
-    """As pip takes them: Ray, what makes cells faster where this machine has it, and what programs of sources need."""
-    here = (f"{name}=={found}" for name in ("ray", FAST) if (found := installed(name)) is not None)
+    """As pip takes them: Ray, of the extras what this machine has, and what programs of sources need."""
+    here = (f"{name}=={found}" for name in ("ray", *EXTRAS) if (found := installed(name)) is not None)
     return (*here, *(package for source in sources_on_hosts() for package in source.packages()))
 
 

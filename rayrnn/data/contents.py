@@ -71,6 +71,11 @@ def read_whole(filesystem: fs.FileSystem, path: str, name: str) -> bytes:
         raise DataError(f"{name} cannot be read: {error}") from None
 
 
+def most_unpacked(size: int) -> int:
+    """Bytes that a file of so many may become: more is not what people pack, or does not fit into memory."""
+    return min(memory_bytes() // 2, max(SMALL_BYTES, MOST_UNPACKED_TIMES * size))
+
+
 def charset_of(content: bytes) -> str | None:
     """The encoding, as iconv calls it, of a text that has NUL bytes or a mark in front of it; None for any other."""
     for mark, charset in _MARKS.items():
@@ -124,7 +129,7 @@ def _pieces(stream: pa.NativeFile, size: int, name: str) -> bytes:
     Raises:
         DataError: it is more than fits into memory, or so much more than the file has that it was packed to be so.
     """
-    most = min(memory_bytes() // 2, max(SMALL_BYTES, MOST_UNPACKED_TIMES * size))
+    most = most_unpacked(size)
     pieces, total = [], 0
     while piece := stream.read(min(PIECE_BYTES, max(FIRST_PIECE_BYTES, total))):
         pieces.append(piece)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from posixpath import normpath
+from posixpath import commonpath, dirname, normpath
 
 import numpy as np
 import pyarrow as pa
@@ -44,6 +44,8 @@ class Listing:
     prefix: str = ""
     #: the directory from which local files are named
     here: str = field(default_factory=lambda: Path.cwd().as_posix())
+    #: the directory that was named, or the one that all those lie in which were; a pattern begins below it
+    base: str = ""
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -93,9 +95,12 @@ def list_files(
     if not addresses:
         raise DataError("data.path names no file: give a file, a directory or a glob pattern")
     found: dict[str, int] = {}
+    bases: list[str] = []
     systems = [open_file_system(address, endpoint=endpoint) for address in addresses]
     for (filesystem, path), address in zip(systems, addresses, strict=True):
-        found |= _find(filesystem, path, address)
+        base, files = _find(filesystem, path, address)
+        found |= files
+        bases.append(base)
     if len({filesystem.type_name for filesystem, _ in systems}) > 1:
         raise DataError(f"data.path mixes file systems: {', '.join(addresses)}; all files must lie in one")
     paths = tuple(sorted(path for path, size in found.items() if size >= 0))
@@ -106,7 +111,7 @@ def list_files(
         if say is not None:
             say(f"{told}: left out")
     sizes = np.array([found[path] for path in paths], dtype=np.int64)
-    return Listing(systems[0][0], paths, sizes, _prefix(addresses[0]))
+    return Listing(systems[0][0], paths, sizes, _prefix(addresses[0]), base=commonpath(bases))
 
 
 def open_file_system(address: str, *, endpoint: str | None = None) -> tuple[fs.FileSystem, str]:
@@ -187,15 +192,18 @@ def _left_out(found: dict[str, int]) -> str:
     return "; ".join(f"{kind}, {listed(paths, most=1)}" for kind, paths in kinds.items() if paths)
 
 
-def _find(filesystem: fs.FileSystem, path: str, address: str) -> dict[str, int]:
-    """Path -> bytes of what one address names; of what is no file NO_FILE, of a backup in a directory BACKUP."""
+def _find(filesystem: fs.FileSystem, path: str, address: str) -> tuple[str, dict[str, int]]:
+    """The directory in which one address has something looked for, and path -> bytes of what it names.
+
+    Of what is no file the bytes are NO_FILE, of a backup in a directory BACKUP.
+    """
     try:
         base, pattern = _split_pattern(filesystem, path)
         if pattern:
-            return _find_matching(filesystem, base, pattern, address)
+            return base, _find_matching(filesystem, base, pattern, address)
         info = filesystem.get_file_info(path)
         if info.type == fs.FileType.File:
-            return {info.path: info.size}
+            return dirname(info.path), {info.path: info.size}
         if info.type == fs.FileType.NotFound and filesystem.type_name == "local" and os.path.islink(path):
             raise DataError(f"{address} is a link to {os.readlink(path)}, which is not there")
         if info.type == fs.FileType.NotFound:
@@ -207,7 +215,7 @@ def _find(filesystem: fs.FileSystem, path: str, address: str) -> dict[str, int]:
         raise DataError(f"{address} cannot be listed: {error}") from None
     if not found:
         raise DataError(f"the directory {address} holds no files")
-    return {p: BACKUP if size >= 0 and p.endswith(_BACKUPS) else size for p, size in found.items()}
+    return path, {p: BACKUP if size >= 0 and p.endswith(_BACKUPS) else size for p, size in found.items()}
 
 
 def _split_pattern(filesystem: fs.FileSystem, path: str) -> tuple[str, str]:

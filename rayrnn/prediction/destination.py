@@ -21,6 +21,8 @@ class Destination:
     name: str
     filesystem: fs.FileSystem
     path: str
+    #: of the command, in messages
+    option: str = "--out"
 
     @contextmanager
     def unfinished(self) -> Iterator[pa.NativeFile]:
@@ -52,7 +54,7 @@ class Destination:
             UsageError: there is something already.
         """
         if self.filesystem.get_file_info(self.path).type != fs.FileType.NotFound:
-            raise UsageError(f"{self.name} is there already: remove it, or choose another --out")
+            raise UsageError(f"{self.name} is there already: remove it, or choose another {self.option}")
 
     @contextmanager
     def _told(self) -> Iterator[None]:
@@ -72,21 +74,25 @@ class Destination:
             return
 
 
-def open_destination(address: str, *, suffixes: tuple[str, ...], endpoint: str | None = None) -> Destination:
+def open_destination(
+    address: str, *, suffixes: tuple[str, ...], endpoint: str | None = None, option: str = "--out"
+) -> Destination:
     """The place of a new file.
 
     Args:
         suffixes: what its name may end in.
         endpoint: the address of an S3- or GCS-compatible store.
+        option: of the command that names it, in messages.
 
     Raises:
         UsageError: the name ends in something else, or there is something already.
         DataError: the file system cannot be reached.
     """
     if PurePosixPath(address).suffix not in suffixes:
-        raise UsageError(f"--out is {address}: its name must end in {', '.join(suffixes[:-1])} or {suffixes[-1]}")
+        due = f"{', '.join(suffixes[:-1])} or {suffixes[-1]}" if len(suffixes) > 1 else suffixes[0]
+        raise UsageError(f"{option} is {address}: its name must end in {due}")
     filesystem, path = open_file_system(address, endpoint=endpoint)
-    destination = Destination(address, filesystem, path)
+    destination = Destination(address, filesystem, path, option)
     try:
         destination.check_absent()
     except OSError as error:

@@ -11,7 +11,9 @@ from rayrnn.data.sequences import gather, take
 from rayrnn.data.sources import read
 from rayrnn.errors import DataError
 from rayrnn.recipe.data_sections import CsvData, Data, ParquetData
+from rayrnn.recipe.media_sections import AudioData, ImageData
 from tests.asked import needs
+from tests.media import picture, sine, sound, write
 from tests.s3_store import ENVIRONMENT, Store
 
 
@@ -47,6 +49,21 @@ def test_labels_in_a_bucket_read_as_local_ones_do(ray_cluster: None, store: Stor
     place = f"s3://{store.bucket}/labelled"
     (row,) = sequences(CsvData(path=place, labels=f"{place}/labels.csv", endpoint=store.endpoint))
     assert row == {"key": "a.csv", "values": [[1], [2]], "label": "up"}
+
+
+def test_sounds_and_images_in_a_bucket_read_as_local_ones_do(ray_cluster: None, store: Store, tmp_path: Path) -> None:
+    images = {f"frames/{walk}/{n}.png": picture(np.full((2, 2), 9 * n, np.uint8)) for walk in "ab" for n in range(3)}
+    sounds = {f"sounds/{name}.wav": sound(sine(hertz, 0.1)) for name, hertz in (("low", 300), ("high", 3000))}
+    write(tmp_path, images | sounds | {"labels.csv": "low.wav,l\nhigh.wav,h\n"})
+    store.upload(tmp_path, "media")
+    place, endpoint = f"s3://{store.bucket}/media", store.endpoint
+    found = sequences(AudioData(path=f"{place}/sounds", labels=f"{place}/labels.csv", endpoint=endpoint))
+    assert [row["label"] for row in found] == ["h", "l"]
+    assert found == sequences(AudioData(path=f"{tmp_path}/sounds", labels=f"{tmp_path}/labels.csv"))
+    walks = {"frames": True, "label_pattern": "([ab])"}
+    found = sequences(ImageData(path=f"{place}/frames", endpoint=endpoint, **walks))
+    assert [(row["key"], len(row["values"]), row["label"]) for row in found] == [("a", 3, "a"), ("b", 3, "b")]
+    assert found == sequences(ImageData(path=f"{tmp_path}/frames", **walks))
 
 
 @pytest.mark.parametrize("shape", ["sequences", "steps"])

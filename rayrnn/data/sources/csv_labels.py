@@ -21,9 +21,15 @@ from rayrnn.data.sources.labels import Target, sequence_labels
 from rayrnn.data.sources.source import Wanted
 from rayrnn.errors import DataError, RecipeError, UsageError
 from rayrnn.recipe.data_sections import CsvData
+from rayrnn.recipe.media_sections import MediaData
 from rayrnn.wording import counted
 
 Found = TypeVar("Found")
+#: sections that name the place of labels beside the sequences
+WithLabels = CsvData | MediaData
+_KEYS = ("labels", "held_out_labels", "targets", "held_out_targets")
+#: where else labels may come from
+_OTHER_ORIGINS = ("label_column", "label_pattern")
 
 
 @dataclass(frozen=True)
@@ -37,17 +43,22 @@ class Labels:
     in_one_file: bool
 
 
-def find_labels(data: CsvData, wanted: Wanted, sequences: Listing) -> Labels | None:
-    """The labels that belong to these sequences; none where a column has them.
+def find_labels(data: WithLabels, wanted: Wanted, sequences: Listing, key: str = "labels") -> Labels | None:
+    """The labels that belong to these sequences; none where a column, or a file's name, has them.
+
+    Args:
+        sequences: all their files.
+        key: what names them in the section; the one for the held-out part begins with `held_out_`.
 
     Raises:
         UsageError: labels are given for these sequences, and a column has those that were learned.
         DataError: they are not there; or only those of other sequences are known.
     """
-    if wanted.labels is not None and data.labels is None:
-        column = "are not learned" if data.label_column is None else "come from data.label_column"
-        raise UsageError(f"labels are given, {wanted.labels}, but in this recipe they {column}: leave them out")
-    where = _own_labels(data, wanted, sequences)
+    if wanted.labels is not None and getattr(data, key) is None:
+        origin = next((f"data.{name}" for name in _OTHER_ORIGINS if getattr(data, name, None) is not None), None)
+        said = "are not learned" if origin is None else f"come from {origin}"
+        raise UsageError(f"labels are given, {wanted.labels}, but in this recipe they {said}: leave them out")
+    where = _own_labels(data, wanted, sequences, key)
     if where is None:
         return None
     filesystem, path = open_file_system(where, endpoint=data.endpoint)
@@ -55,25 +66,27 @@ def find_labels(data: CsvData, wanted: Wanted, sequences: Listing) -> Labels | N
     return Labels(where, list_files(where, endpoint=data.endpoint), in_one_file)
 
 
-def _own_labels(data: CsvData, wanted: Wanted, sequences: Listing) -> str | None:
+def _own_labels(data: WithLabels, wanted: Wanted, sequences: Listing, key: str) -> str | None:
     """
     Raises:
         DataError: these sequences have none of their own, and those of the recipe are of others.
     """
-    if wanted.labels is not None or data.labels is None or wanted.where is None:
-        return wanted.labels or data.labels
-    if data.held_out_labels is not None and _are_among(sequences, str(data.held_out), data):
-        return data.held_out_labels
+    learned: str | None = getattr(data, key)
+    kept_out: str | None = getattr(data, f"held_out_{key}")
+    if wanted.labels is not None or learned is None or wanted.where is None:
+        return wanted.labels or learned
+    if kept_out is not None and _are_among(sequences, str(data.held_out), data):
+        return kept_out
     if _are_among(sequences, data.path, data):
-        return data.labels
+        return learned
     raise DataError(
-        f"{wanted.where} is not among the sequences of data.path, whose labels are {data.labels}, and labels of other "
-        "sequences are never used: say where its own are, with data.held_out_labels in a recipe, with --labels for "
+        f"{wanted.where} is not among the sequences of data.path, whose labels are {learned}, and labels of other "
+        f"sequences are never used: say where its own are, with data.held_out_{key} in a recipe, with --labels for "
         "`rayrnn evaluate`"
     )
 
 
-def _are_among(sequences: Listing, where: str | tuple[str, ...], data: CsvData) -> bool:
+def _are_among(sequences: Listing, where: str | tuple[str, ...], data: WithLabels) -> bool:
     """Whether all these files are found at an address of the recipe too."""
     try:
         others = list_files(where, endpoint=data.endpoint)
@@ -82,10 +95,11 @@ def _are_among(sequences: Listing, where: str | tuple[str, ...], data: CsvData) 
     return set(sequences.places) <= set(others.places)
 
 
-def without_labels(sequences: Listing, data: CsvData, wanted: Wanted) -> Listing:
+def without_labels(sequences: Listing, data: WithLabels, wanted: Wanted) -> Listing:
     """The sequences' files alone, where label files lie in the same directory."""
     labels: set[str] = set()
-    for where in filter(None, (data.labels, data.held_out_labels, wanted.labels)):
+    named = (getattr(data, key, None) for key in _KEYS)
+    for where in filter(None, (*named, wanted.labels)):
         with suppress(DataError):  # those that these sequences need are there
             labels |= set(list_files(where, endpoint=data.endpoint).paths)
     kept = [number for number, path in enumerate(sequences.paths) if path not in labels]
@@ -93,7 +107,7 @@ def without_labels(sequences: Listing, data: CsvData, wanted: Wanted) -> Listing
 
 
 def label_lines(
-    labels: Labels, sequences: Listing, data: CsvData, target: Target, say: Callable[[str], None]
+    labels: Labels, sequences: Listing, delimiter: str, target: Target, say: Callable[[str], None]
 ) -> pa.Table:
     """The line of every sequence in a file of `file name,label` lines.
 
@@ -113,10 +127,11 @@ def label_lines(
         )
     lines: dict[str, tuple[int, list[str]]] = {}
     origin = labels.listing.names[0]
-    written = list(records(read_bytes(labels.listing, 0), origin, data.delimiter, strict=True))
+    written = list(records(read_bytes(labels.listing, 0), origin, delimiter, strict=True))
     for line, record in _without_index(written, sequences, target, lambda: say_no_label(origin, say)):
-        if len(record) == 1 or (len(record) > 2 and target.needs.of_classes):
-            raise DataError(f"{origin}:{line}: {len(record)} columns; each line is a file name and its label")
+        if len(record) == 1 or (len(record) > 2 and target.needs.label is not Label.NUMBERS):
+            what = target.needs.column + (", in quotes where it has commas" if target.needs.takes_sequences else "")
+            raise DataError(f"{origin}:{line}: {len(record)} columns; each line is a file name and its {what}")
         if record:
             name, *cells = record
             before, known = lines.setdefault(name, (line, cells))
@@ -180,6 +195,10 @@ def labels_of_lines(lines: pa.Table, target: Target, decimal: str) -> tuple[pa.A
     """What `label_lines` found -> one label a sequence, and what is wrong by sequence."""
     origins = lines["label_origin"].to_pylist()
     cells = lines["label"].to_pylist()
+    if target.needs.takes_sequences:
+        texts = [one[0].strip() for one in cells]
+        empty = {row: f"{origins[row]}: the target is empty" for row, text in enumerate(texts) if not text}
+        return pa.array(texts, pa.string()), empty
     if not target.needs.of_classes:
         return _answers(cells, origins, target, decimal)
     labels, faults = sequence_labels(pa.array([c[0] for c in cells], pa.string()), np.arange(len(cells) + 1), target)
