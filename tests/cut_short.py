@@ -1,9 +1,10 @@
-"""Cuts the writes of a run short at the k-th step on the file system, for every k: run as a program.
+"""Cuts the writes of a run short at the k-th step on the file system, for many k: run as a program.
 
-    python -m tests.cut_short FOLDER die|fail|full [resumed]
+    python -m tests.cut_short FOLDER die|fail|full EVERY [resumed]
 
 A process of its own trains a run of two rounds below FOLDER/<k>, without workers: it dies at its k-th step, or that
-step fails, or all steps from that one on do. A JSON line each says what it had told of, and what the next resume finds.
+step fails, or all steps from that one on do; k goes up by EVERY. A JSON line each says what it had told of, and what
+the next resume finds.
 """
 
 import errno
@@ -18,7 +19,8 @@ import torch
 from safetensors.torch import load_file
 
 from rayrnn import durable
-from rayrnn.data.encoding import Encoding, Symbols
+from rayrnn.data.encoding import Encoding
+from rayrnn.data.symbols import Symbols
 from rayrnn.data.vocabulary import Vocabulary
 from rayrnn.errors import RayrnnError
 from rayrnn.runs import directory
@@ -173,8 +175,8 @@ def aftermath(path: Path) -> dict[str, Any]:
     return seen | {"refused": "", "left": left, "kept": sorted(file.name for file in run.checkpoints.iterdir())}
 
 
-def main(folder: Path, mode: str, *, resumed: bool) -> None:
-    for step in range(10_000):
+def main(folder: Path, mode: str, *, every: int, resumed: bool) -> None:
+    for step in range(0, 10_000, every):
         path = folder / str(step)
         if resumed:
             live(path, lambda _: None, to=1)
@@ -185,4 +187,4 @@ def main(folder: Path, mode: str, *, resumed: bool) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], resumed=sys.argv[3:] == ["resumed"])
+    main(Path(sys.argv[1]), sys.argv[2], every=int(sys.argv[3]), resumed=sys.argv[4:] == ["resumed"])

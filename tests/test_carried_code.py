@@ -116,6 +116,7 @@ def rayrnn(tmp_path: Path) -> Iterator[Rayrnn]:
     run("down")
 
 
+@pytest.mark.slow
 def test_they_train_measure_and_answer_on_a_ray_that_was_started_elsewhere(place: Path, rayrnn: Rayrnn) -> None:
     def said(*arguments: str) -> str:
         ended = rayrnn(*arguments, cwd=place)

@@ -87,6 +87,7 @@ def test_a_size_that_is_none_is_a_usage_error(tmp_path: Path) -> None:
     assert "'much'" in ended.stderr
 
 
+@pytest.mark.slow
 def test_interrupting_up_exits_130_and_leaves_no_process(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "rayrnn.cli", "up", "--cpus", "1"]
     with subprocess.Popen(command, env=environment_of(tmp_path), stderr=subprocess.DEVNULL) as process:

@@ -137,8 +137,14 @@ def test_a_wrong_token_is_refused_with_advice(home: Path) -> None:
     assert ended.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("command", ["train recite", "up", "status", "down"])
-@pytest.mark.parametrize("home_is", ["nowhere", None])
+@pytest.mark.parametrize(
+    ("command", "home_is"),
+    [
+        *((command, None) for command in ("train recite", "up", "status", "down")),
+        ("up", "nowhere"),
+        *(pytest.param(command, "nowhere", marks=pytest.mark.slow) for command in ("train recite", "status", "down")),
+    ],
+)
 def test_a_user_without_a_home_is_told_to_set_one(tmp_path: Path, command: str, home_is: str | None) -> None:
     environment = {name: value for name, value in environment_of(tmp_path).items() if name != "HOME"}
     # the system knows the user of these tests: as it is where it does not
@@ -162,7 +168,7 @@ def test_a_user_without_a_home_is_told_to_set_one(tmp_path: Path, command: str, 
     assert not (tmp_path / "~").exists()
 
 
-@pytest.mark.parametrize("command", ["train recite", "up"])
+@pytest.mark.parametrize("command", [pytest.param("train recite", marks=pytest.mark.slow), "up"])
 def test_where_few_files_can_be_open_it_is_told_what_to_raise(tmp_path: Path, command: str) -> None:
     script = f"ulimit -n 64; exec {sys.executable} -m rayrnn.cli {command}"
     ended = subprocess.run(

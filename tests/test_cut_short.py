@@ -18,12 +18,12 @@ from tests.cut_short import ROUNDS
 from tests.training.recipes import small
 
 
-def cut_everywhere(folder: Path, *how: str) -> list[dict[str, Any]]:
-    """What each cut left, and last a run that was not cut."""
-    command = [sys.executable, "-m", "tests.cut_short", str(folder), *how]
+def cut_everywhere(folder: Path, mode: str, *how: str, every: int = 1) -> list[dict[str, Any]]:
+    """What each cut left, or one of so many, and last a run that was not cut."""
+    command = [sys.executable, "-m", "tests.cut_short", str(folder), mode, str(every), *how]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     ends = [json.loads(line) for line in output.splitlines()]
-    assert len(ends) > 100
+    assert len(ends) > 100 // every
     assert [end["cut"] for end in ends] == [True] * (len(ends) - 1) + [False]
     assert ends[-1]["found"] == ROUNDS
     return ends
@@ -40,9 +40,16 @@ def assert_nothing_is_lost(end: dict[str, Any]) -> None:
     assert not [word for word in end["said"] if word.startswith("unforeseen")]
 
 
-@pytest.mark.parametrize("how", [["die"], pytest.param(["die", "resumed"], marks=pytest.mark.slow)])
-def test_a_run_that_dies_at_any_step_is_resumed(tmp_path: Path, how: list[str]) -> None:
-    for end in cut_everywhere(tmp_path, *how):
+@pytest.mark.parametrize(
+    ("how", "every"),
+    [
+        (["die"], 5),
+        pytest.param(["die"], 1, marks=pytest.mark.slow),
+        pytest.param(["die", "resumed"], 1, marks=pytest.mark.slow),
+    ],
+)
+def test_a_run_that_dies_at_any_step_is_resumed(tmp_path: Path, how: list[str], every: int) -> None:
+    for end in cut_everywhere(tmp_path, *how, every=every):
         assert_nothing_is_lost(end)
         assert end["rounds"][: end["found"]] == list(range(1, end["found"] + 1))
         assert end["said"] == []

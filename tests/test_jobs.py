@@ -25,9 +25,10 @@ from rayrnn.training.messages import Culprit, Evaluated, Lost
 from rayrnn.training.screen import Screen
 from rayrnn.training.summary import Summary
 from tests.crashing import progress_of
-from tests.test_cli import environment_of, run_rayrnn
+from tests.test_cli import environment_of
 from tests.training.recipes import small
 from tests.training.test_screen import learned
+from tests.typed import typed
 
 UNREACHABLE = """
 cluster_name: c
@@ -200,7 +201,7 @@ def test_what_a_run_directory_says_is_never_executed(tmp_path: Path, foreign_run
     for name in (file, str(tmp_path / file)):
         record = {"cluster": name, "file": name, "job": "small-01234567", "out": "runs/small"}
         (foreign_run / "cluster.json").write_text(json.dumps(record))
-        ended = run_rayrnn("logs", "run", home=tmp_path)
+        ended = typed("logs", "run", home=tmp_path)
         assert ended.returncode == 2, ended.stderr
         assert "name the file of its cluster with --cluster" in ended.stderr
     assert not list(tmp_path.rglob("executed"))
@@ -211,20 +212,20 @@ def test_the_cluster_file_of_a_run_is_the_one_that_its_user_began_it_with(
 ) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / ".local" / "state"))
     Record("small-01234567", "runs/small").save(Run(foreign_run), tmp_path / "mine.yaml")
-    ended = run_rayrnn("logs", "run", home=tmp_path)
+    ended = typed("logs", "run", home=tmp_path)
     assert ended.returncode == 4
     assert f"there is no cluster file {tmp_path / 'mine.yaml'}" in "".join(ended.stderr.splitlines())
-    named = run_rayrnn("logs", "run", "--cluster", "another.yaml", home=tmp_path)
+    named = typed("logs", "run", "--cluster", "another.yaml", home=tmp_path)
     assert "there is no cluster file another.yaml" in named.stderr
 
 
 def test_options_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
-    detached = run_rayrnn("train", "recite", "--detach", home=tmp_path)
+    detached = typed("train", "recite", "--detach", home=tmp_path)
     assert detached.returncode == 2
     assert "--detach goes with --cluster" in detached.stderr
-    both = run_rayrnn("train", "recite", "--cluster", "c.yaml", "--address", "127.0.0.1:1", home=tmp_path)
+    both = typed("train", "recite", "--cluster", "c.yaml", "--address", "127.0.0.1:1", home=tmp_path)
     assert both.returncode == 2
-    assert run_rayrnn("logs", "nowhere", home=tmp_path).returncode == 2
+    assert typed("logs", "nowhere", home=tmp_path).returncode == 2
 
 
 def test_a_run_that_is_fetched_writes_through_no_link(tmp_path: Path) -> None:
@@ -232,8 +233,8 @@ def test_a_run_that_is_fetched_writes_through_no_link(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "outside").write_text("mine")
     (tmp_path / "run" / "screen.jsonl").symlink_to(tmp_path / "outside")
-    (tmp_path / "run" / "recipe.yaml").write_text(run_rayrnn("recipes", "recite", home=tmp_path).stdout)
-    ended = run_rayrnn("train", "recite", "--cluster", "c.yaml", "--out", "run", "--resume", home=tmp_path)
+    (tmp_path / "run" / "recipe.yaml").write_text(typed("recipes", "recite", home=tmp_path).stdout)
+    ended = typed("train", "recite", "--cluster", "c.yaml", "--out", "run", "--resume", home=tmp_path)
     assert ended.returncode == 2, ended.stderr
     assert "run/screen.jsonl is a link to" in ended.stderr
     assert (tmp_path / "outside").read_text() == "mine"
@@ -242,7 +243,7 @@ def test_a_run_that_is_fetched_writes_through_no_link(tmp_path: Path) -> None:
 def test_two_runs_on_clusters_do_not_go_into_one_directory(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text(UNREACHABLE)
     with taken(tmp_path / "run", small(), resume=False):
-        ended = run_rayrnn("train", "recite", "--cluster", "c.yaml", "--out", "run", home=tmp_path)
+        ended = typed("train", "recite", "--cluster", "c.yaml", "--out", "run", home=tmp_path)
         assert ended.returncode == 2, ended.stderr
         assert "run is being trained by another process" in ended.stderr
 
@@ -266,7 +267,7 @@ def test_a_run_that_was_trained_between_two_looks_at_its_directory_is_not_writte
 
 def test_a_head_that_cannot_be_reached_is_a_cluster_error(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text(UNREACHABLE)
-    ended = run_rayrnn("train", "recite", "--cluster", "c.yaml", home=tmp_path)
+    ended = typed("train", "recite", "--cluster", "c.yaml", home=tmp_path)
     assert ended.returncode == 4, ended.stderr
     assert "nobody@127.0.0.1" in ended.stderr
     assert "is not reached" in ended.stderr

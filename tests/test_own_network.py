@@ -27,6 +27,7 @@ from rayrnn.training.driver import train
 from rayrnn.training.summary import Summary
 from tests.models.test_contract import Buffered
 from tests.training.recipes import small
+from tests.typed import typed
 from tests.untrained import COUNT, outputs_of, wave, write_files
 
 ROOT = Path(__file__).parent.parent
@@ -64,6 +65,7 @@ def test_a_run_of_it_has_its_name_and_options_and_none_of_its_code(finished: tup
     }
 
 
+@pytest.mark.slow
 def test_stopped_and_resumed_it_is_the_one_that_was_never_stopped(
     finished: tuple[Summary, str], tmp_path: Path
 ) -> None:
@@ -243,7 +245,7 @@ def test_a_strangers_task_is_not_imported_without_trust(strangers: Project) -> N
     ):
         if "--trust" in command:  # which is for what the user's recipe names, and this names another task
             (strangers.folder / "mine.yaml").write_text("name: mine\ndata: {path: words.txt, length: 30}\n")
-        ended = strangers.rayrnn(*command)
+        ended = typed(*command, home=strangers.folder)
         assert ended.returncode == 2, ended.stderr
         assert "mine:Task" in ended.stderr
         assert not strangers.imported, command
@@ -259,7 +261,7 @@ def test_a_strangers_module_is_not_imported_without_trust(strangers: Project) ->
         ("train", "run/recipe.yaml", "--out", "run", "--resume"),
         ("train", "mine.yaml", "--out", "run", "--resume"),
     ):
-        ended = strangers.rayrnn(*command)
+        ended = typed(*command, home=strangers.folder)
         assert (ended.returncode, ended.stdout) == (2, ""), ended.stderr
         if command[0] != "predict":  # which a language model does not do anyway
             assert "names mine:MinimalGRU, which is not rayrnn's" in ended.stderr

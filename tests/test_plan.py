@@ -19,7 +19,7 @@ from rayrnn.cluster.launcher import HostPackages, launch_config
 from rayrnn.cluster.on_host import facts
 from rayrnn.cluster.plan import UpOptions, UpPlan, choose, plan_up
 from rayrnn.errors import ClusterError, UsageError
-from tests.test_cli import run_rayrnn
+from tests.typed import typed
 
 SHIPPED = Path(__file__).parent.parent / "cluster.yaml"
 HEAD, FIRST, SECOND = "192.0.2.10", "192.0.2.11", "192.0.2.12"
@@ -101,7 +101,7 @@ def test_down_asks_hosts_that_are_away_only_where_they_had_something_of_the_clus
     for touched, exit_code in (((HEAD, FIRST), 0), ((HEAD, FIRST, SECOND), 4), ((), 4)):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "hosts").write_text("\n".join(touched))
-        ended = run_rayrnn("down", str(SHIPPED), "--yes", home=tmp_path, PATH=f"{tmp_path}/bin:/usr/bin:/bin")
+        ended = typed("down", str(SHIPPED), "--yes", home=tmp_path, PATH=f"{tmp_path}/bin:/usr/bin:/bin")
         assert ended.returncode == exit_code, ended.stderr
         assert (f"{SECOND} is not reached" in ended.stderr) == bool(exit_code)
 

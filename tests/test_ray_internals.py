@@ -259,6 +259,7 @@ with connect(num_cpus=1):
 """
 
 
+@pytest.mark.slow
 def test_a_job_starts_without_a_dashboard_and_its_end_is_told(tmp_path: Path) -> None:
     ended = subprocess.run(
         [sys.executable, "-c", JOIN_AND_SUBMIT], cwd=tmp_path, capture_output=True, text=True, timeout=120

@@ -94,7 +94,13 @@ CHANGES: dict[str, tuple[Callable[[Path], None], str]] = {
 }
 
 
-@pytest.mark.parametrize(("change", "said"), CHANGES.values(), ids=CHANGES)
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        pytest.param(*CHANGES["a file more"], id="a file more", marks=pytest.mark.slow),
+        pytest.param(*CHANGES["another number"], id="another number"),
+    ],
+)
 def test_data_that_has_changed_is_neither_learned_on_nor_measured_as_held_out(
     learned: Path, change: Callable[[Path], None], said: str
 ) -> None:

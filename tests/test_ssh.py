@@ -24,8 +24,8 @@ from rayrnn.runs.checkpoints import Checkpoint, name_of, write_checkpoint
 from rayrnn.runs.directory import create_run
 from tests.crashing import progress_of
 from tests.ssh_host import ADDRESS, SshHost, make_host
-from tests.test_cli import run_rayrnn
 from tests.test_remote_threads import wait_until
+from tests.typed import typed
 
 #: what the login shell of a host may have to say
 BANNERS = ["the system is running", "running", "free", '{"error": "of nobody", "exit_code": 1}', "round-000099"]
@@ -136,10 +136,10 @@ def test_who_only_cannot_log_in_hears_nothing_of_keys(host: SshHost) -> None:
 def test_the_commands_name_a_host_that_is_not_known_and_accept_it(tmp_path: Path, verb: str) -> None:
     host = make_host(tmp_path)
     rest = ("--dry-run",) if verb == "up" else ()
-    refused = run_rayrnn(verb, str(host.cluster), *rest, home=tmp_path)
+    refused = typed(verb, str(host.cluster), *rest, home=tmp_path)
     assert refused.returncode == 4
     assert host.fingerprint in refused.stderr
-    accepted = run_rayrnn(verb, str(host.cluster), *rest, "--accept-new-hosts", home=tmp_path)
+    accepted = typed(verb, str(host.cluster), *rest, "--accept-new-hosts", home=tmp_path)
     assert f"accepted: {ADDRESS} ssh-ed25519 {host.fingerprint}" in accepted.stderr
     assert "is not known" not in accepted.stderr
 
@@ -170,7 +170,7 @@ def test_one_command_at_a_time_is_at_work_on_a_cluster(host: SshHost, monkeypatc
         with pytest.raises(ClusterError, match=r"on 192\.0\.2\.10, from \w+@"), held(host.file):
             pytest.fail("two on one head")
         for verb in ("up", "down"):
-            ended = run_rayrnn(verb, str(host.cluster), "--yes", home=host.folder, XDG_STATE_HOME=str(other))
+            ended = typed(verb, str(host.cluster), "--yes", home=host.folder, XDG_STATE_HOME=str(other))
             assert ended.returncode == 4
             assert "is at work on the cluster one" in ended.stderr
     assert not (host.home / ".rayrnn").exists()

@@ -4,6 +4,7 @@ Shapes: B batch, T time, F features, H hidden, G = 4H gates in the order i, f, g
 """
 
 from contextlib import suppress
+from functools import cache
 from importlib import import_module
 from typing import Any
 
@@ -11,16 +12,6 @@ import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
-
-
-def _compiled_steps() -> Any:
-    """rayrnn/models/graves_steps.py; None where there is no numba, or nowhere to keep what it compiles."""
-    with suppress(ImportError, RuntimeError):
-        return import_module("rayrnn.models.graves_steps")
-    return None
-
-
-graves_steps = _compiled_steps()
 
 
 class GravesLSTM(nn.Module):
@@ -136,7 +127,15 @@ class _Recurrence(torch.autograd.Function):
 
 def _can_be_compiled(gates: torch.Tensor) -> bool:
     """Whether numba is there, and its steps are for tensors of this kind."""
-    return graves_steps is not None and gates.is_cpu and gates.dtype == torch.float32
+    return gates.is_cpu and gates.dtype == torch.float32 and compiled_steps() is not None
+
+
+@cache  # no other cell waits for numba
+def compiled_steps() -> Any:
+    """rayrnn/models/graves_steps.py; None where there is no numba, or nowhere to keep what it compiles."""
+    with suppress(ImportError, RuntimeError):
+        return import_module("rayrnn.models.graves_steps")
+    return None
 
 
 def _forward(
@@ -177,7 +176,7 @@ def _forward_compiled(
     arrays = [part.detach().numpy() for part in (gates, memories, hiddens, peepholes.contiguous())]
     for t, (all_gates, before) in enumerate(zip(gates, (hidden, *hiddens[:-1]), strict=True)):
         all_gates.addmm_(before, weights)
-        graves_steps.forward(t, *arrays)
+        compiled_steps().forward(t, *arrays)
 
 
 def _backward(
@@ -230,7 +229,7 @@ def _backward_compiled(
     steps = list(enumerate(zip(d_hiddens, d_gates, strict=True)))
     for t, (d_output, d_all) in reversed(steps):
         torch.addmm(d_output, d_later, transposed, out=d_hidden)
-        graves_steps.backward(t, *arrays)
+        compiled_steps().backward(t, *arrays)
         d_later = d_all
 
 

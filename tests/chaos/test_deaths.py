@@ -44,10 +44,8 @@ def test_a_worker_may_be_killed_at_any_point(victim: int, where: str, tmp_path: 
     assert "killed" in kinds(story, worker=victim)
 
 
-@pytest.mark.parametrize(
-    ("victim", "where"),
-    [(1, "inside"), *(pytest.param(*way, marks=pytest.mark.slow) for way in ((0, "0"), (0, "inside"), (1, "before")))],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("victim", "where"), [(1, "inside"), (0, "0"), (0, "inside"), (1, "before")])
 def test_a_worker_may_be_killed_while_its_average_travels(victim: int, where: str, tmp_path: Path) -> None:
     kill = Fault(worker=victim, round=15, act="kill", where=where)
     # long enough for the one that comes in its place
@@ -142,6 +140,7 @@ def test_a_worker_may_die_while_the_object_store_is_full(tmp_path: Path) -> None
     assert kinds(story, worker=1) == ["killed", "joined"]
 
 
+@pytest.mark.slow
 def test_parameters_that_are_not_finite_on_one_worker_are_kept_out_of_the_mean(tmp_path: Path) -> None:
     story = run_under([Fault(worker=1, round=6, act="nan", where="1")], tmp_path, recipe())
     assert_finished(story)

@@ -6,6 +6,7 @@ import sys
 import textwrap
 
 import psutil
+import pytest
 
 from tests.cluster.bed import LOSSY, PLACE, SLOW, Bed
 from tests.cluster.disk import ROOT
@@ -70,6 +71,7 @@ def test_hosts_are_reached_by_ssh_and_share_no_file_name_or_process(bed: Bed) ->
     assert not (bed.laptop.home / "here").exists()
 
 
+@pytest.mark.slow
 def test_a_host_has_what_the_checkout_needs_but_not_rayrnn(bed: Bed) -> None:
     program = "import ray, torch, rayrnn"
     ended = bed.hosts[0].run("python3", "-c", program)
@@ -77,6 +79,7 @@ def test_a_host_has_what_the_checkout_needs_but_not_rayrnn(bed: Bed) -> None:
     assert bed.laptop.run("rayrnn", "--version").returncode == 0
 
 
+@pytest.mark.slow
 def test_a_slow_link_delays_and_a_lossy_one_still_carries_everything(bed: Bed) -> None:
     assert measure(bed, 1_000_000)[0] < 0.02
     bed.shape(SLOW)
@@ -87,6 +90,7 @@ def test_a_slow_link_delays_and_a_lossy_one_still_carries_everything(bed: Bed) -
     assert measure(bed, 4_000_000)[1] < 1e9
 
 
+@pytest.mark.slow
 def test_a_host_is_killed_frozen_cut_off_and_brought_back(bed: Bed) -> None:
     host = bed.hosts[1]
     (host.home / "kept").write_text("on disk")
@@ -99,6 +103,7 @@ def test_a_host_is_killed_frozen_cut_off_and_brought_back(bed: Bed) -> None:
     assert host.processes() == []
 
 
+@pytest.mark.slow
 def test_nothing_of_a_bed_outlives_the_program_that_made_it(bed_is_possible: None) -> None:
     program = (
         "from tests.cluster.bed import Bed\n"

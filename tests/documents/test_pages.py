@@ -15,10 +15,9 @@ from tests.documents.pages import PAGES, ROOT, RUNNABLE, SHOWN, Block, blocks_of
 from tests.documents.reader import Reader
 
 BLOCKS = [block for page in PAGES for block in blocks_of(page)]
-#: pages of which even the fast blocks take a minute: in the slow suite only
-LONG = [ROOT / "docs" / page for page in ("extending.md", "python-api.md", "spark.md", "using-a-run.md")]
-FAST = [page for page in PAGES if page not in LONG and any(b.is_run and not b.slow for b in blocks_of(page))]
-SLOW = [page for page in PAGES if any(b.is_run and (b.slow or page in LONG) for b in blocks_of(page))]
+#: pages whose fast blocks take seconds; of every other page all blocks run in the slow suite
+SHORT = [ROOT / "README.md", ROOT / "docs" / "recipes.md"]
+SLOW = [page for page in PAGES if any(b.is_run and (b.slow or page not in SHORT) for b in blocks_of(page))]
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(#[^)\s]*)?\)|<img src=\"([^\"]+)\"()")
 
 
@@ -60,7 +59,7 @@ def reader(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Reader]:
         yield Reader(tmp_path / "folder", tmp_path / "home")
 
 
-@pytest.mark.parametrize("page", FAST, ids=name)
+@pytest.mark.parametrize("page", SHORT, ids=name)
 def test_what_a_page_shows_runs(page: Path, reader: Reader) -> None:
     for block in blocks_of(page):
         if not block.slow:

@@ -108,6 +108,7 @@ def write_steps(path: Path) -> None:
     pyarrow.parquet.write_table(table.take(pa.array(np.random.default_rng(2).permutation(len(table)))), path)
 
 
+@pytest.mark.slow
 def test_a_recipe_trains_on_sequences_from_spark_after_spark_is_gone(tmp_path: Path, home: dict[str, str]) -> None:
     write_steps(tmp_path / "steps.parquet")
     (tmp_path / "recipe.yaml").write_text(RECIPE.format(path=tmp_path / "steps.parquet"))
@@ -126,6 +127,7 @@ def test_a_recipe_trains_on_sequences_from_spark_after_spark_is_gone(tmp_path: P
         assert rayrnn("down", folder=tmp_path, home=home).returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("end", "told"),
     [
@@ -134,7 +136,6 @@ def test_a_recipe_trains_on_sequences_from_spark_after_spark_is_gone(tmp_path: P
             lambda process: driver_of(process).kill(),
             "ClusterError Spark's driver does not answer any more",
             id="the death of its driver",
-            marks=pytest.mark.slow,
         ),
     ],
 )

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 import ray
 from rayrnn_spark.transfer import cache_arrow, fetch, release, to_blocks
 
@@ -74,6 +75,7 @@ def test_an_executor_killed_while_it_computes_is_replaced(spark: Any, tmp_path: 
     assert keys_of(dataset.to_arrow_refs()) == list(range(ROWS))
 
 
+@pytest.mark.slow
 def test_what_a_killed_executor_held_is_computed_again(spark: Any) -> None:
     both = wait_for_both(spark)
     cached = cache_arrow(spark.range(ROWS, numPartitions=PARTITIONS))
@@ -82,6 +84,7 @@ def test_what_a_killed_executor_held_is_computed_again(spark: Any) -> None:
     release(cached)
 
 
+@pytest.mark.slow
 def test_an_executor_killed_while_it_answers_is_asked_again(spark: Any) -> None:
     both = wait_for_both(spark)
     frame = spark.range(ROWS, numPartitions=PARTITIONS).selectExpr("id", "repeat('x', 20000) as bulk")
@@ -94,6 +97,7 @@ def test_an_executor_killed_while_it_answers_is_asked_again(spark: Any) -> None:
     release(cached)
 
 
+@pytest.mark.slow
 def test_an_executor_that_took_a_dead_one_s_place_stays(spark: Any) -> None:
     """Ray asks every Java for a garbage collection every ten seconds for as long as something waits for CPUs."""
 
@@ -116,6 +120,7 @@ def test_sequences_are_taken_over_after_every_executor_was_killed(spark: Any) ->
     assert keys_of(to_blocks(spark.range(ROWS, numPartitions=PARTITIONS)).to_arrow_refs()) == list(range(ROWS))
 
 
+@pytest.mark.slow
 def test_an_executor_whose_place_was_taken_holds_nobody_up(spark: Any) -> None:
     @ray.remote(num_cpus=3)
     class Intruder:

@@ -58,7 +58,7 @@ def test_the_reason_says_what_was_raised_and_how_far_the_run_came() -> None:
 
 
 @pytest.mark.usefixtures("ray_cluster")
-@pytest.mark.parametrize("answer", ["", "nan"])
+@pytest.mark.parametrize("answer", ["", pytest.param("nan", marks=pytest.mark.slow)])
 def test_held_out_sequences_without_a_target_are_told_of_and_the_last_model_is_kept(
     answer: str, tmp_path: Path
 ) -> None:

@@ -182,7 +182,9 @@ def assert_they_agree(*diaries: Diary) -> None:
         assert len({diary.rounds[number][1] for diary in diaries if number in diary.rounds}) == 1, number
 
 
-@pytest.mark.parametrize("gather", [False, True], ids=["added up", "gathered"])
+@pytest.mark.parametrize(
+    "gather", [pytest.param(False, id="added up", marks=pytest.mark.slow), pytest.param(True, id="gathered")]
+)
 def test_all_members_hold_the_same_bits_after_every_round(gather: bool) -> None:
     _, workers = begin(3, gather=gather)
     diaries = ray.get([worker.learn.remote(10) for worker in workers])
@@ -191,8 +193,15 @@ def test_all_members_hold_the_same_bits_after_every_round(gather: bool) -> None:
     assert_they_agree(*diaries)
 
 
-@pytest.mark.parametrize("gather", [False, True], ids=["added up", "gathered"])
-@pytest.mark.parametrize("after", [0.0, 0.3], ids=["before the others add up", "while the others add up"])
+@pytest.mark.parametrize(
+    ("after", "gather"),
+    [
+        pytest.param(0.0, False, id="before the others add up"),
+        pytest.param(0.3, True, id="while the others gather"),
+        pytest.param(0.3, False, id="while the others add up", marks=pytest.mark.slow),
+        pytest.param(0.0, True, id="before the others gather", marks=pytest.mark.slow),
+    ],
+)
 def test_a_worker_goes_on_alone_when_the_other_is_killed(after: float, gather: bool) -> None:
     coordinator, workers = begin(2, gather=gather)
     survivor = workers[0].learn.remote(12)
@@ -221,6 +230,7 @@ def test_a_replacement_takes_part_with_the_state_of_the_survivors() -> None:
     assert_they_agree(*diaries)
 
 
+@pytest.mark.slow
 def test_those_who_are_left_gather_again_and_a_replacement_gathers_with_them() -> None:
     coordinator, workers = begin(3, gather=True)
     survivors = [worker.learn.remote(ENDLESS) for worker in workers[:2]]
@@ -237,6 +247,7 @@ def test_those_who_are_left_gather_again_and_a_replacement_gathers_with_them() -
     assert_they_agree(*diaries)
 
 
+@pytest.mark.slow
 def test_two_of_three_workers_may_die_in_the_same_round() -> None:
     _, workers = begin(3)
     survivor = workers[1].learn.remote(12)
@@ -264,6 +275,7 @@ def test_a_stopped_worker_is_left_behind_and_comes_back_with_the_state_of_the_ot
     assert_they_agree(first, second)
 
 
+@pytest.mark.slow
 def test_a_newcomer_that_hangs_before_it_is_connected_is_left_behind() -> None:
     coordinator, workers = begin(1, patience=3.0)
     first = workers[0].learn.remote(ENDLESS)
@@ -283,6 +295,7 @@ def test_a_newcomer_that_hangs_before_it_is_connected_is_left_behind() -> None:
         ray.get(second)
 
 
+@pytest.mark.slow
 def test_a_slow_worker_is_waited_for() -> None:
     coordinator, workers = begin(2)
     diaries = ray.get([workers[0].learn.remote(2), workers[1].learn.remote(2, seconds=1.0)])
@@ -301,6 +314,7 @@ def test_a_replacement_that_comes_after_the_end_ends_too() -> None:
     assert diary.rounds == {}
 
 
+@pytest.mark.slow
 def test_when_all_workers_have_died_their_replacements_begin_again() -> None:
     coordinator, workers = begin(2)
     for worker in workers:

@@ -89,11 +89,11 @@ def test_two_workers_averaging_each_update_are_one_worker_on_the_joined_minibatc
 @pytest.mark.parametrize(
     "chosen",
     [
-        {"optimizer_state": "average"},
-        # `make test` resumes one of these from the command line
+        {"overlap": 1},  # which keeps the optimizers' states
+        # `make test` resumes this one from the command line
+        pytest.param({"optimizer_state": "average"}, marks=pytest.mark.slow),
         pytest.param({"optimizer_state": "keep"}, marks=pytest.mark.slow),
         pytest.param({"optimizer_state": "average", "wire": "int8"}, marks=pytest.mark.slow),
-        {"overlap": 1},
     ],
     ids=lambda chosen: ", ".join(f"{name} {value}" for name, value in chosen.items()),
 )
@@ -128,7 +128,8 @@ train(load_recipe(sys.argv[2]), out=sys.argv[3], console=Console(quiet=True))
 """
 
 
-@pytest.mark.parametrize("cpus", [2, pytest.param(11, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("cpus", [2, 11])
 def test_a_run_that_is_resumed_where_there_are_other_cpus_goes_on_in_the_same_order(cpus: int, tmp_path: Path) -> None:
     for number in range(20):
         (tmp_path / f"{number:02}.txt").write_text(f"{number:06} " + words(4000, seed=number))

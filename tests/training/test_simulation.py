@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("ray_cluster")
 @pytest.mark.parametrize(
     "averaging",
     [
-        {"outer": "nesterov", "outer_learning_rate": 0.7, "outer_momentum": 0.5},
+        pytest.param({"outer": "nesterov", "outer_learning_rate": 0.7, "outer_momentum": 0.5}, marks=pytest.mark.slow),
         pytest.param({"optimizer_state": "average", "wire": "int8"}, marks=pytest.mark.slow),
         pytest.param({"overlap": 1, "rounds": 8}, marks=pytest.mark.slow),
         {"overlap": 2, "rounds": 8, "wire": "bfloat16", "outer": "nesterov"},
