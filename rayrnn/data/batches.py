@@ -15,8 +15,9 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from rayrnn.data.encoding import Encoding, Symbols
+from rayrnn.data.encoding import Encoding
 from rayrnn.data.rows import step_counts
+from rayrnn.data.symbols import Symbols
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rayrnn.data.arrow_lists import depth, flat, is_list, matrix, side_by_side, unwrap
+from rayrnn.data.arrow_lists import depth, flat, is_list, matrix, side_by_side, unwrap, wrap
 from rayrnn.data.rows import feature_names, places_of
+from rayrnn.data.symbols import Symbols, column_of
 from rayrnn.data.vocabulary import Vocabulary
 from rayrnn.errors import DataError
 from rayrnn.wording import counted, listed
@@ -51,53 +52,6 @@ class Scaling:
     def undo(self, scaled: np.ndarray) -> np.ndarray:
         """The inverse of `apply`, in float64."""
         return scaled if self.kind == "none" else scaled * np.array(self.scale) + np.array(self.shift)
-
-
-@dataclass(frozen=True)
-class Symbols:
-    """One symbol of a vocabulary: a character of a text, or a word."""
-
-    kind: ClassVar[str] = "symbols"
-    vocabulary: Vocabulary
-
-    @property
-    def size(self) -> int:
-        """Symbols in the vocabulary."""
-        return len(self.vocabulary)
-
-    @property
-    def num_columns(self) -> int:
-        """Columns of a table with one row a step that these are made of."""
-        return 1
-
-    def describe(self) -> str:
-        return counted(self.size, "symbol")
-
-    def read(self, rows: pa.Table) -> np.ndarray:
-        """The symbols of canonical rows, by their numbers: int64 [S].
-
-        Raises:
-            DataError: the rows hold something else, or a symbol that the vocabulary lacks; names its sequence.
-        """
-        try:
-            if "text" in rows.column_names:
-                return self.vocabulary.encode_characters("".join(rows["text"].to_pylist()))
-            return self.vocabulary.encode_words(unwrap(_column(rows, "symbols"))[1])
-        except DataError as error:
-            if len(rows) == 1:
-                raise DataError(
-                    f"sequence {rows['key'][0].as_py()!r}: {error}; leave this sequence out of the data, or train "
-                    "another run on data that has the symbol"
-                ) from None
-        # which sequence it is matters only now
-        return np.concatenate([self.read(rows.slice(row, 1)) for row in range(len(rows))])
-
-    def to_json(self) -> dict[str, Any]:
-        return {"kind": self.kind, "vocabulary": list(self.vocabulary.symbols)}
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> "Symbols":
-        return cls(Vocabulary(tuple(values["vocabulary"])))
 
 
 @dataclass(frozen=True)
@@ -167,7 +121,7 @@ class Numbers:
         return {"prediction": side_by_side(values.reshape(-1), self.size)}
 
     def _scaled(self, rows: pa.Table) -> np.ndarray:
-        values = matrix(unwrap(_column(rows, "values"))[1])
+        values = matrix(unwrap(column_of(rows, "values"))[1])
         places = places_of(self.names, feature_names(rows.schema, "values"))
         values = values if places is None else values[:, places]
         if values.shape[1] != self.scaling.width:
@@ -177,7 +131,7 @@ class Numbers:
         return narrowed
 
     def _one_hots(self, rows: pa.Table) -> list[np.ndarray]:
-        items = unwrap(_column(rows, "categories"))[1]
+        items = unwrap(column_of(rows, "categories"))[1]
         places = places_of(self.category_names, feature_names(rows.schema, "categories"))
         places = np.arange(len(self.categories)) if places is None else places
         words, width = items.flatten(), items.type.list_size
@@ -208,6 +162,8 @@ class Classes:
     names: tuple[str, ...]
     #: how often every class is the answer in the training part
     counts: tuple[int, ...] = ()
+    #: whether several of them may be the answer, or none
+    several: bool = False
 
     @property
     def size(self) -> int:
@@ -215,7 +171,7 @@ class Classes:
         return len(self.names)
 
     @classmethod
-    def fit(cls, found: "Survey", names: tuple[str, ...] | None) -> "Classes":
+    def fit(cls, found: "Survey", names: tuple[str, ...] | None, *, several: bool = False) -> "Classes":
         """The classes with the given names; without these the ones that were found, in the order of people.
 
         Raises:
@@ -225,12 +181,22 @@ class Classes:
         classes.check(found.labels)
         if not classes.names:
             raise DataError("no step of any sequence has a label: there is nothing to learn")
-        if classes.size == 1:
+        if not several and (joined := next(filter(classes.is_several, classes.names), None)):
+            raise DataError(
+                f"the label {joined!r} of sequence {found.labels.get(joined)!r} is several classes at once, each of "
+                "which other sequences have alone: set data.several: true where a sequence may have several"
+            )
+        if classes.size == 1 and not several:
             raise DataError(
                 f"every label is {classes.names[0]!r}: there is nothing to tell apart; give sequences of other classes "
                 "too, or see whether this is the right column"
             )
-        return cls(classes.names, tuple(found.label_counts.get(name, 0) for name in classes.names))
+        return cls(classes.names, tuple(found.label_counts.get(name, 0) for name in classes.names), several)
+
+    def is_several(self, name: str) -> bool:
+        """Whether a class is called by the names of several others, with semicolons between them."""
+        parts = [part.strip() for part in name.split(";") if part.strip()]
+        return len(parts) > 1 and set(parts) <= set(self.names)
 
     def check(self, labels: Mapping[str, str]) -> None:
         """Raise a DataError for a label (mapped to a sequence that has it) that is not among the classes."""
@@ -248,6 +214,8 @@ class Classes:
         Raises:
             DataError: a label is not among the classes.
         """
+        if self.several:
+            return self._sets(rows)
         labels = flat(rows["label"])
         items = unwrap(labels)[1] if is_list(labels.type) else labels
         numbers = pc.index_in(items, value_set=pa.array(self.names, pa.string()))
@@ -255,24 +223,52 @@ class Classes:
             self.check(labels_of(rows))
         return np.asarray(numbers.fill_null(0), np.int64), np.asarray(items.is_valid())
 
+    def _sets(self, rows: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+        """The same of several classes a row: float32 [N, V], 1 where a class is one of the row's."""
+        sizes, items = unwrap(flat(rows["label"]))
+        numbers = pc.index_in(items, value_set=pa.array(self.names, pa.string()))
+        if numbers.null_count:
+            self.check(labels_of(rows))
+        sets = np.zeros((len(rows), self.size), np.float32)
+        sets[np.repeat(np.arange(len(rows)), sizes), np.asarray(numbers, np.int64)] = 1
+        return sets, np.asarray(flat(rows["label"]).is_valid())
+
     def unknown(self, count: int) -> tuple[np.ndarray, np.ndarray]:
         """So many answers that nobody knows, as `of_labels` would give them."""
+        if self.several:
+            return np.zeros((count, self.size), np.float32), np.zeros(count, bool)
         return np.zeros(count, np.int64), np.zeros(count, bool)
 
     def answers(self, outputs: np.ndarray) -> dict[str, pa.Array]:
-        """What the outputs [N, V] say: the likeliest class, and every one's probability."""
+        """What the outputs [N, V] say: the likeliest class, and every one's probability.
+
+        Of several classes those that are likelier than not, and each one's own probability.
+        """
+        if self.several:
+            return self._several(outputs)
         chances = np.exp(outputs - outputs.max(axis=1, keepdims=True, initial=-np.inf))
         chances /= chances.sum(axis=1, keepdims=True)
         labels = pa.array(self.names, pa.string()).take(pa.array(chances.argmax(axis=1)))
+        return {"label": labels, "probabilities": self._by_name(chances)}
+
+    def _several(self, outputs: np.ndarray) -> dict[str, pa.Array]:
+        chances = 1 / (1 + np.exp(-outputs))
+        rows, numbers = np.nonzero(chances > 0.5)
+        sizes = np.bincount(rows, minlength=len(outputs))
+        labels = wrap(pa.array(self.names, pa.string()).take(pa.array(numbers)), sizes)
+        return {"labels": labels, "probabilities": self._by_name(chances)}
+
+    def _by_name(self, chances: np.ndarray) -> pa.StructArray:
         fields = [pa.array(np.ascontiguousarray(column)) for column in chances.T]
-        return {"label": labels, "probabilities": pa.StructArray.from_arrays(fields, names=list(self.names))}
+        return pa.StructArray.from_arrays(fields, names=list(self.names))
 
     def to_json(self) -> dict[str, Any]:
-        return {"kind": self.kind, "names": list(self.names), "counts": list(self.counts)}
+        values = {"kind": self.kind, "names": list(self.names), "counts": list(self.counts)}
+        return values | ({"several": True} if self.several else {})
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Classes":
-        return cls(tuple(values["names"]), tuple(values["counts"]))
+        return cls(tuple(values["names"]), tuple(values["counts"]), bool(values.get("several")))
 
 
 @dataclass(frozen=True)
@@ -285,6 +281,8 @@ class Encoding:
     per_step: bool
     #: a forecast's steps ahead: the target is the input itself so many steps later
     ahead: int = 0
+    #: steps of the inputs for each that the recurrent layers see
+    stride: int = 1
 
     @property
     def symbols(self) -> bool:
@@ -330,7 +328,8 @@ class Encoding:
     def to_json(self) -> dict[str, Any]:
         """Plain JSON."""
         halves = {"inputs": self.inputs.to_json(), "targets": self.targets.to_json()}
-        return {"version": VERSION, **halves, "per_step": self.per_step, "ahead": self.ahead}
+        values = {"version": VERSION, **halves, "per_step": self.per_step, "ahead": self.ahead}
+        return values | ({"stride": self.stride} if self.stride > 1 else {})
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Encoding":
@@ -342,6 +341,7 @@ class Encoding:
             targets.from_json(values["targets"]),
             per_step=values["per_step"],
             ahead=values["ahead"],
+            stride=values.get("stride") or 1,
         )
 
 
@@ -359,6 +359,11 @@ class Survey:
     labels: dict[str, str] = field(default_factory=dict)
     #: class -> how often in the training part
     label_counts: dict[str, int] = field(default_factory=dict)
+    #: symbol -> how often, in the targets of the training part; and the most that one target has
+    target_symbols: dict[str, int] = field(default_factory=dict)
+    longest_target: int = 0
+    #: what targets are made of, fitted to these
+    targets: Symbols | None = None
 
 
 def labels_of(table: pa.Table) -> dict[str, str]:
@@ -383,13 +388,6 @@ def naturally(symbols: Iterable[str]) -> list[str]:
 def _is_integer(symbol: str) -> bool:
     digits = symbol.removeprefix("-")
     return digits.isascii() and digits.isdigit()
-
-
-def _column(rows: pa.Table, name: str) -> pa.Array:
-    if name not in rows.column_names:
-        have = ", ".join(rows.column_names)
-        raise DataError(f"the model learned sequences of {name}; these have no such column, only {have}")
-    return flat(rows[name])
 
 
 def _check_held(values: np.ndarray, narrowed: np.ndarray, names: Sequence[str]) -> None:

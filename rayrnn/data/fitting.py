@@ -3,27 +3,29 @@
 S steps of all sequences together, F features.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import reduce
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import ray
 
 from rayrnn.data.arrow_lists import flat, is_list, matrix, unwrap
-from rayrnn.data.encoding import Encoding, Numbers, Scaling, Survey, Symbols, labels_of
+from rayrnn.data.encoding import Encoding, Numbers, Scaling, Survey, labels_of
 from rayrnn.data.narrowing import lost_in_float32
-from rayrnn.data.rows import Needs, feature_names
+from rayrnn.data.rows import Label, Needs, feature_names, raise_faults
 from rayrnn.data.sequences import Sequences, results
-from rayrnn.data.vocabulary import Vocabulary, add_counts, count_characters, count_words
+from rayrnn.data.symbols import Symbols
+from rayrnn.data.units import WORDS, Units, find_pieces
+from rayrnn.data.vocabulary import END, Vocabulary, add_counts, count_characters, count_words
 from rayrnn.errors import DataError
-from rayrnn.tasks import Choices, Task
+from rayrnn.tasks import Choices, Searching, Task
+from rayrnn.wording import counted
 
 #: as messages call numbers to predict
 LABEL = "the label"
-#: a word that the training part holds only once is learned as the unknown one, so that there is something to learn
-RARE = 2
 
 
 def survey(sequences: Sequences, train_indices: np.ndarray, held_out: Sequences | None, needs: Needs) -> Survey:
@@ -51,6 +53,7 @@ def _survey_block(table: pa.Table, train_rows: np.ndarray, needs: Needs) -> Surv
         categories=_count_categories(train),
         labels=labels_of(table) if needs.of_classes else {},
         label_counts=_count_labels(train) if needs.of_classes else {},
+        **_count_targets(train if needs.label is Label.SEQUENCE else None),
     )
 
 
@@ -74,6 +77,13 @@ def _count_labels(table: pa.Table) -> dict[str, int]:
     return count_words(unwrap(labels)[1] if is_list(labels.type) else labels)
 
 
+def _count_targets(table: pa.Table | None) -> dict[str, Any]:
+    if table is None:
+        return {}
+    sizes, words = unwrap(flat(table["target"]))
+    return {"target_symbols": count_words(words), "longest_target": int(sizes.max(initial=0))}
+
+
 def _merge(schema: pa.Schema, surveys: list[Survey]) -> Survey:
     labels: dict[str, str] = {}
     for found in surveys:
@@ -85,6 +95,8 @@ def _merge(schema: pa.Schema, surveys: list[Survey]) -> Survey:
         categories=tuple(add_counts(column) for column in columns),
         labels=labels,
         label_counts=add_counts(found.label_counts for found in surveys),
+        target_symbols=add_counts(found.target_symbols for found in surveys),
+        longest_target=max(found.longest_target for found in surveys),
     )
 
 
@@ -185,6 +197,7 @@ def fit_encoding(
     task: Task,
     choices: Choices,
     *,
+    needs: Needs | None = None,
     held_out: Sequences | None = None,
     normalize: str = "none",
 ) -> Encoding:
@@ -194,16 +207,21 @@ def fit_encoding(
     words, categories, scaling and the counts of classes come from the training part alone.
 
     Args:
+        needs: what the task needs, with the units of texts; without it those of the task alone.
         held_out: where the held-out sequences are a dataset of their own.
 
     Raises:
         DataError: a label is not among the classes (names it and its sequence), there is one class only, or there is
-            nothing to forecast; or a categorical column is empty everywhere.
+            nothing to forecast; a categorical column is empty everywhere; or no symbol of the targets is known.
     """
-    needs = task.needs(choices)
+    needs = needs or task.needs(choices)
     found = survey(sequences, train_indices, held_out, needs)
+    if needs.label is Label.SEQUENCE:
+        found = replace(found, targets=_target_symbols(found, needs))
     if found.symbols:
-        return task.encoding(Symbols(_vocabulary(found.symbols, needs)), found, choices)
+        # a list of symbols is of words, however it came about
+        units = needs.units if "text" in found.schema.names or needs.units.kind != "characters" else WORDS
+        return task.encoding(Symbols(_vocabulary(found.symbols, needs), units), found, choices)
     scaling = Scaling.none(0)
     if "values" in found.schema.names:
         names = feature_names(found.schema, "values")
@@ -254,6 +272,21 @@ def losses(sequences: Sequences, encoding: Encoding) -> list[str]:
     ]
 
 
+def check_targets(sequences: Sequences, task: Task, encoding: Encoding) -> None:
+    """
+    Raises:
+        DataError: targets have a length of their own, and some cannot be learned; names their sequences.
+    """
+    if isinstance(task, Searching):
+        look = ray.remote(_faults_of_targets)
+        tasks = [look.remote(block, task, encoding) for block in sequences.blocks]
+        raise_faults([fault for faults in results(tasks) for fault in faults])
+
+
+def _faults_of_targets(table: pa.Table, task: Searching, encoding: Encoding) -> list[str]:
+    return task.faults_of(table, encoding)
+
+
 def _lost(table: pa.Table, encoding: Encoding) -> dict[str, tuple[float, float]]:
     """The columns of one block that have such numbers, and two of each."""
     found = {}
@@ -276,4 +309,57 @@ def _lost(table: pa.Table, encoding: Encoding) -> dict[str, tuple[float, float]]
 def _vocabulary(counts: dict[str, int], needs: Needs) -> Vocabulary:
     if needs.every_symbol:
         return Vocabulary.from_counts(counts)
-    return Vocabulary.from_counts(counts, rarest=RARE, unknown=True)
+    return Vocabulary.from_counts(counts, rarest=needs.rarest, unknown=True)
+
+
+def _target_symbols(found: Survey, needs: Needs) -> Symbols:
+    """
+    Raises:
+        DataError: no symbol of the targets is known.
+    """
+    rarest = needs.rarest_target
+    known = {symbol: count for symbol, count in found.target_symbols.items() if count >= rarest}
+    if not known:
+        raise DataError(
+            f"no symbol of the targets is there {counted(rarest, 'time')} or more in the sequences that are learned: "
+            "lower data.target_rare, or cut targets into smaller units (data.target_units)"
+        )
+    vocabulary = Vocabulary.from_counts(known | {END: rarest}, rarest=rarest, unknown=True)
+    return Symbols(vocabulary, needs.target_units, found.longest_target)
+
+
+def found_units(
+    sequences: Sequences, train_indices: np.ndarray, needs: Needs, *, pieces: int, target_pieces: int
+) -> Needs:
+    """The same needs, with the pieces of words that texts and targets of the training part are made of.
+
+    Args:
+        pieces: of the texts that are read, and of the targets: how many there are to be.
+
+    Raises:
+        DataError: so many cannot be found.
+    """
+    find = ray.remote(_find_pieces)
+    asked = {
+        "units": (needs.units, "text", pieces, "data.pieces"),
+        "target_units": (needs.target_units, "target", target_pieces, "data.target_pieces"),
+    }
+    parts = (list(sequences.blocks), sequences.offsets, train_indices)
+    tasks = {
+        name: find.remote(parts, column, count, key)
+        for name, (units, column, count, key) in asked.items()
+        if not units.are_found and column in sequences.schema.names
+    }
+    found = dict(zip(tasks, results(list(tasks.values())), strict=True))
+    return replace(needs, **found)
+
+
+def _find_pieces(parts: tuple[list[ray.ObjectRef], np.ndarray, np.ndarray], column: str, count: int, key: str) -> Units:
+    blocks, offsets, indices = parts
+    ends = np.searchsorted(indices, offsets)
+
+    def texts() -> Iterator[str]:
+        for reference, offset, start, end in zip(blocks, offsets, ends, ends[1:], strict=False):
+            yield from ray.get(reference)[column].take(pa.array(indices[start:end] - offset)).drop_null().to_pylist()
+
+    return find_pieces(texts(), count, where=key)

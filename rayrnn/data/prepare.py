@@ -1,19 +1,24 @@
 """The sequences of a run, ready for the workers: read, gathered, split, their encoding fitted or found in the run."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import ray.data
 
 from rayrnn.data.encoding import Encoding
 from rayrnn.data.files import list_files
-from rayrnn.data.fitting import fit_encoding, losses
-from rayrnn.data.sequences import Part, Sequences, gather, split
+from rayrnn.data.fitting import check_targets, fit_encoding, found_units, losses
+from rayrnn.data.rows import Needs
+from rayrnn.data.sequences import Part, Sequences, cut_again, gather, split
 from rayrnn.data.sources import read
+from rayrnn.data.symbols import Symbols
+from rayrnn.data.units import Units
+from rayrnn.data.vectors import Vectors, read_vectors
 from rayrnn.errors import DataError, RecipeError
 from rayrnn.recipe import Recipe, choices_of, needs_of, task_of
-from rayrnn.recipe.data_sections import Data, StepData, TextData
+from rayrnn.recipe.data_sections import Data, StepData, TargetUnits, TextUnits
 from rayrnn.recipe.sources import OWN
+from rayrnn.recipe.text_sections import TextData
 from rayrnn.wording import counted
 
 
@@ -30,6 +35,8 @@ class Prepared:
     handed_over: bool = False
     #: what the user should know of the data
     notes: tuple[str, ...] = ()
+    #: what the embedding begins with, where the recipe names vectors of words and there is no model yet
+    vectors: Vectors | None = None
 
     @property
     def skipped(self) -> tuple[str, ...]:
@@ -38,43 +45,97 @@ class Prepared:
         return tuple(reason for sequences in parts.values() for reason in sequences.skipped)
 
 
-def prepare(recipe: Recipe, data: ray.data.Dataset | None = None, *, encoding: Encoding | None = None) -> Prepared:
+def prepare(
+    recipe: Recipe, data: ray.data.Dataset | None = None, *, encoding: Encoding | None = None, begins: bool = False
+) -> Prepared:
     """Read the recipe's data, or take `data`, and make it ready for the workers.
 
     Args:
         encoding: of a run that has one already: the numbers of its model mean what they meant. Fitted without.
+        begins: whether there is nothing yet that the run goes on from.
 
     Raises:
         DataError: the data cannot be read, or has nothing to learn from.
         RecipeError: the recipe asks of these labels what they cannot give.
     """
-    needs, notes = needs_of(recipe), list[str]()
-    sequences = gather(data if data is not None else read(recipe.data, needs, say=notes.append), needs)
-    training, held_out = _parts(recipe, sequences, notes, from_recipe=data is None)
+    needs, notes = needs_to_read(recipe, encoding), list[str]()
+    sequences, others = _gathered(recipe, data, needs, notes)
+    training, held_out = _parts(recipe, sequences, others, from_recipe=data is None)
+    if not needs.can_cut:
+        needs = _with_pieces(recipe, training, needs)
+        sequences, others = cut_again(sequences, needs), others and cut_again(others, needs)
+        training, held_out = _parts(recipe, sequences, others, from_recipe=data is None)
     if encoding is None:
-        encoding = _fit(recipe, training, held_out)
+        encoding = _fit(recipe, training, held_out, needs)
         # said once: a run that goes on learns what it learned
         for part in {id(part.sequences): part.sequences for part in (training, held_out)}.values():
             notes += losses(part, encoding)
+            check_targets(part, task_of(recipe), encoding)
+    vectors = _vectors(recipe, encoding) if begins else None
+    notes += [] if vectors is None else [vectors.describe()]
     if not encoding.per_step and recipe.training.truncate:
         raise RecipeError(
             f"training.truncate is {recipe.training.truncate}, but a sequence has one label, at its end: set it to 0"
         )
     name = "the dataset" if data is not None else recipe.data.describe()
-    return Prepared(name, training, held_out, encoding, data is not None, tuple(dict.fromkeys(notes)))
+    return Prepared(name, training, held_out, encoding, data is not None, tuple(dict.fromkeys(notes)), vectors)
 
 
-def _parts(recipe: Recipe, sequences: Sequences, notes: list[str], *, from_recipe: bool) -> tuple[Part, Part]:
+def needs_to_read(recipe: Recipe, encoding: Encoding | None = None) -> Needs:
+    """What a recipe's task needs of a row, and what texts are cut into.
+
+    Args:
+        encoding: of a run that has one already; without it pieces of words are still to be found.
+    """
+    needs, data = needs_of(recipe), recipe.data
+    if isinstance(data, TextUnits):
+        rare = data.rare or (1 if data.units == "pieces" or (needs.every_symbol and data.units == "characters") else 2)
+        every = needs.every_symbol and rare == 1 and data.units == "characters"
+        needs = replace(needs, units=Units(data.units), rarest=rare, every_symbol=every)
+    if isinstance(data, TargetUnits):
+        needs = replace(needs, target_units=Units(data.target_units), rarest_target=data.target_rare)
+    if encoding is None:
+        return needs
+    units = encoding.inputs.units if isinstance(encoding.inputs, Symbols) else needs.units
+    target_units = encoding.targets.units if isinstance(encoding.targets, Symbols) else needs.target_units
+    return replace(needs, units=units if needs.units.kind == units.kind else needs.units, target_units=target_units)
+
+
+def _gathered(
+    recipe: Recipe, data: ray.data.Dataset | None, needs: Needs, notes: list[str]
+) -> tuple[Sequences, Sequences | None]:
+    """All sequences; and those of a held-out path of its own."""
     share = recipe.data.held_out
-    if isinstance(share, str):
-        others = gather(read(recipe.data, needs_of(recipe), where=share, say=notes.append), needs_of(recipe))
-        if from_recipe:
-            notes += _also_learned(recipe.data, share)
+    sequences = gather(data if data is not None else read(recipe.data, needs, say=notes.append), needs)
+    if not isinstance(share, str):
+        return sequences, None
+    others = gather(read(recipe.data, needs, where=share, say=notes.append), needs)
+    if data is None:
+        notes += _also_learned(recipe.data, share)
+    return sequences, others
+
+
+def _parts(recipe: Recipe, sequences: Sequences, others: Sequences | None, *, from_recipe: bool) -> tuple[Part, Part]:
+    if others is not None:
         return Part(sequences, np.arange(len(sequences))), Part(others, np.arange(len(others)))
+    share = recipe.data.held_out
+    assert isinstance(share, float), "a path has sequences of its own"
     if share and len(sequences) == 1:
         raise _undivided(recipe, sequences, from_recipe=from_recipe)
-    learned, kept_out = split(sequences, share, seed=recipe.seed, last=task_of(recipe).holds_out_last)
+    last = task_of(recipe).holds_out_last and recipe.data.in_order
+    learned, kept_out = split(sequences, share, seed=recipe.seed, last=last)
     return Part(sequences, learned), Part(sequences, kept_out)
+
+
+def _with_pieces(recipe: Recipe, training: Part, needs: Needs) -> Needs:
+    data = recipe.data
+    return found_units(
+        training.sequences,
+        training.indices,
+        needs,
+        pieces=data.pieces if isinstance(data, TextUnits) else 0,
+        target_pieces=data.target_pieces if isinstance(data, TargetUnits) else 0,
+    )
 
 
 def _also_learned(data: Data, held_out: str) -> list[str]:
@@ -104,12 +165,23 @@ def _undivided(recipe: Recipe, sequences: Sequences, *, from_recipe: bool) -> Da
     )
 
 
-def _fit(recipe: Recipe, training: Part, held_out: Part) -> Encoding:
+def _vectors(recipe: Recipe, encoding: Encoding) -> Vectors | None:
+    where = recipe.data.vectors if isinstance(recipe.data, TextUnits) else None
+    if where is None:
+        return None
+    if not isinstance(encoding.inputs, Symbols):
+        raise RecipeError(f"data.vectors is {where}, and these sequences are numbers: vectors are of words")
+    size = recipe.model.embedding
+    return read_vectors(where, encoding.inputs.vocabulary, size=size, endpoint=recipe.data.endpoint)
+
+
+def _fit(recipe: Recipe, training: Part, held_out: Part, needs: Needs) -> Encoding:
     return fit_encoding(
         training.sequences,
         training.indices,
         task_of(recipe),
         choices_of(recipe),
+        needs=needs,
         held_out=held_out.sequences if held_out.sequences is not training.sequences else None,
         normalize=recipe.data.normalize if isinstance(recipe.data, StepData) else "none",
     )

@@ -7,8 +7,11 @@
     categories   list<fixed_size_list<string, C>>            and / or C words of categorical columns each, "" = none
     label        string                                      one class a sequence, null (NaN, "") = none
                  list<string>                                one class a step, null = none
+                 list<string>                                several classes a sequence (`a;b` too), null = nobody knows
                  fixed_size_list<float64, O>                 O numbers a sequence, NaN = none
                  list<fixed_size_list<float64, O>>           O numbers a step, NaN = none
+    target       list<string>                                symbols of an answer with a length of its own (a string is
+                                                             cut into them), null = none
 
 A source may add `fault` or `skipped`: why a row, whose other columns are null, cannot be used (`keyed` in tables.py).
 """
@@ -25,6 +28,7 @@ import pyarrow.types as kinds
 
 from rayrnn.data.arrow_lists import depth, ends, flat, numbers, side_by_side, unwrap, wrap
 from rayrnn.data.narrowing import lost_in_float64
+from rayrnn.data.units import CHARACTERS, Units
 from rayrnn.data.words import texts_of
 from rayrnn.errors import DataError
 from rayrnn.wording import listed
@@ -45,6 +49,8 @@ class Label(Enum):
     CLASS = "one class a sequence"
     CLASSES = "one class a step"
     NUMBERS = "one number, or several, a sequence or a step"
+    SET = "several classes a sequence"
+    SEQUENCE = "symbols of a sequence of its own length, in the column `target`"
 
 
 @dataclass(frozen=True)
@@ -63,16 +69,47 @@ class Needs:
     reads_last: bool = True
     #: whether every symbol of all sequences must be known; if not, rare ones are learned as the unknown one
     every_symbol: bool = False
+    #: that is what the training part has less often
+    rarest: int = 2
+    rarest_target: int = 1
+    #: what a text is cut into, that is read and that is the target
+    units: Units = CHARACTERS
+    target_units: Units = CHARACTERS
+
+    @property
+    def column(self) -> str:
+        """Where the answer stands, if there is something to learn in one."""
+        return "target" if self.takes_sequences else "label"
 
     @property
     def is_labelled(self) -> bool:
-        """Whether there is something to learn in a label."""
+        """Whether there is something to learn in a label or a target."""
         return self.label is not Label.NOTHING
+
+    @property
+    def takes_sets(self) -> bool:
+        """Whether the label names any number of classes."""
+        return self.label is Label.SET
+
+    @property
+    def takes_sequences(self) -> bool:
+        """Whether the answer has a length of its own."""
+        return self.label is Label.SEQUENCE
+
+    @property
+    def can_cut(self) -> bool:
+        """Whether it is known how texts are cut, or is still to be found in the training part."""
+        return self.units.are_found and self.target_units.are_found
 
     @property
     def of_classes(self) -> bool:
         """Whether the label names classes."""
-        return self.label in (Label.CLASS, Label.CLASSES)
+        return self.label in (Label.CLASS, Label.CLASSES, Label.SET)
+
+    @property
+    def answers_steps(self) -> bool:
+        """Whether there is an answer at every step; numbers may be that too, which only the data says."""
+        return self.label in (Label.CLASSES, Label.NOTHING)
 
     def steps(self, table: pa.Table) -> np.ndarray:
         """The steps that a network reads of every row of a canonical table: int64 [N]."""
@@ -162,11 +199,13 @@ def canonical(table: pa.Table, needs: Needs, *, labelled: bool) -> pa.Table:
     for name in CONTENTS:
         if name in table.column_names:
             columns[name] = _READERS[name](flat(table[name]), keys)
+    if "text" in columns and needs.units.kind != "characters" and needs.units.are_found:
+        columns["symbols"] = needs.units.cut_all(columns.pop("text"))
     steps = step_counts(pa.table(columns))
     if "categories" in columns and "values" in columns:
         _check_sizes("categories", unwrap(columns["categories"])[0], steps, keys)
-    if "label" in table.column_names and needs.is_labelled:
-        columns["label"] = _labels(flat(table["label"]), needs, steps, keys)
+    if needs.column in table.column_names and needs.is_labelled:
+        columns[needs.column] = _labels(flat(table[needs.column]), needs, steps, keys)
     names = {name: feature_names(table.schema, name) for name in ("values", "categories")}
     return with_feature_names(pa.table(columns), names)
 
@@ -209,8 +248,8 @@ def _check_columns(names: list[str], needs: Needs, labelled: bool) -> None:
     if not set(contents) <= set(needs.contents):
         learned = " or ".join(f"`{name}`" for name in needs.contents)
         raise DataError(f"{needs.task} learns {learned}; these sequences hold {' and '.join(contents)}")
-    if labelled and needs.is_labelled and "label" not in names:
-        raise DataError(f"{needs.task} needs a column `label`; the columns are {listed(names)}")
+    if labelled and needs.is_labelled and needs.column not in names:
+        raise DataError(f"{needs.task} needs a column `{needs.column}`; the columns are {listed(names)}")
 
 
 def _keys(cells: pa.Array) -> pa.Array:
@@ -221,10 +260,14 @@ def _keys(cells: pa.Array) -> pa.Array:
 
 
 def _text(cells: pa.Array, keys: pa.Array) -> pa.Array:
+    return _text_or_null("text", cells).fill_null("")
+
+
+def _text_or_null(name: str, cells: pa.Array) -> pa.Array:
     kind = cells.type.value_type if kinds.is_dictionary(cells.type) else cells.type
     if not (kinds.is_string(kind) or kinds.is_large_string(kind) or kinds.is_null(kind)):
-        raise DataError(f"column `text` holds {kind}, not strings")
-    return cells.cast(pa.string()).fill_null("")
+        raise DataError(f"column `{name}` holds {kind}, not strings")
+    return cells.cast(pa.string())
 
 
 def _symbols(cells: pa.Array, keys: pa.Array) -> pa.Array:
@@ -261,8 +304,15 @@ _READERS = {"text": _text, "symbols": _symbols, "values": _values, "categories":
 def _labels(cells: pa.Array, needs: Needs, steps: np.ndarray, keys: pa.Array) -> pa.Array:
     if needs.label is Label.CLASS:
         if depth(cells.type) != 0:
-            raise DataError(f"column `label` holds {cells.type}; {needs.task} takes one class a sequence")
+            raise DataError(
+                f"column `label` holds {cells.type}; {needs.task} takes one class a sequence, and several where "
+                "data.several is true"
+            )
         return _words(cells, "label")
+    if needs.label is Label.SET:
+        return _sets(cells)
+    if needs.label is Label.SEQUENCE:
+        return _targets(cells, needs, keys)
     if needs.label is Label.CLASSES:
         sizes, items = _items("label", cells, (1,))
         _check_sizes("label", sizes, steps, keys)
@@ -273,6 +323,41 @@ def _labels(cells: pa.Array, needs: Needs, steps: np.ndarray, keys: pa.Array) ->
     _check_sizes("label", sizes, steps, keys)
     matrix = _matrix("label", items, sizes, keys)
     return wrap(side_by_side(matrix.reshape(-1), matrix.shape[1]), sizes)
+
+
+def _sets(cells: pa.Array) -> pa.Array:
+    """The classes of every sequence, each once; of a text those between its semicolons."""
+    if depth(cells.type) > 1:
+        raise DataError(f"column `label` holds {cells.type}; several classes are a list, or text such as a;b")
+    lists = cells if depth(cells.type) else pc.split_pattern(_words(cells, "label"), ";")
+    sizes, items = unwrap(lists)
+    words = iter(pc.utf8_trim_whitespace(_words(items, "label").fill_null("")).to_pylist())
+    rows = [[next(words) for _ in range(size)] for size in sizes.tolist()]
+    classes = [list(dict.fromkeys(word for word in row if word)) for row in rows]
+    return pa.array(classes, SYMBOLS, mask=np.asarray(lists.is_null()))
+
+
+def _targets(cells: pa.Array, needs: Needs, keys: pa.Array) -> pa.Array:
+    """Symbols of every target; a text is cut into them, unless it is still to be found how."""
+    if depth(cells.type) == 0:
+        texts = _text_or_null("target", cells)
+        _check_targets(pc.utf8_length(texts), keys)
+        return needs.target_units.cut_all(texts) if needs.target_units.are_found else texts
+    if depth(cells.type) != 1:
+        raise DataError(f"column `target` holds {cells.type}; it must be text, or lists of words")
+    _check_targets(pc.list_value_length(cells), keys)
+    sizes, items = unwrap(cells)
+    words = _words(items, "target")
+    _check_no_nulls("target", words, sizes, keys)
+    return pc.if_else(cells.is_valid(), wrap(words, sizes), pa.scalar(None, SYMBOLS))
+
+
+def _check_targets(sizes: pa.Array, keys: pa.Array) -> None:
+    empty = np.flatnonzero(np.asarray(pc.equal(sizes, 0).fill_null(False)))
+    if len(empty):
+        raise DataError(
+            f"sequence {keys[int(empty[0])].as_py()!r} has an empty target: give it one, or leave the sequence out"
+        )
 
 
 def _answers(cells: pa.Array, keys: pa.Array) -> pa.Array:

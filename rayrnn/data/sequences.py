@@ -3,7 +3,7 @@
 import logging
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from threading import Lock
 from typing import Any
 
@@ -160,7 +160,20 @@ def gather(dataset: ray.data.Dataset, needs: Needs) -> Sequences:
     Raises:
         DataError: the rows do not fit the schema or the task, differ from block to block, or none is left.
     """
-    references = settle(dataset).to_arrow_refs()
+    return _gathered(settle(dataset).to_arrow_refs(), needs)
+
+
+def cut_again(sequences: Sequences, needs: Needs) -> Sequences:
+    """The same sequences, whose texts are cut as they are to be since that was found; see `Needs.can_cut`.
+
+    Raises:
+        DataError: none is left.
+    """
+    cut = _gathered(sequences.blocks, needs)
+    return replace(cut, num_dropped=sequences.num_dropped + cut.num_dropped, skipped=sequences.skipped)
+
+
+def _gathered(references: Sequence[ray.ObjectRef], needs: Needs) -> Sequences:
     convert = ray.remote(num_returns=2)(_convert)
     tasks = [convert.remote(reference, needs) for reference in references]
     findings = results([finding for finding, _ in tasks])
@@ -252,8 +265,8 @@ def _reasons(column: pa.ChunkedArray) -> list[str]:
 def _useful(rows: pa.Table, needs: Needs) -> tuple[pa.Table, int]:
     """The rows with a step and a target, and the number of the others."""
     useful = step_counts(rows) > needs.ahead
-    if needs.label is Label.CLASS:
-        useful &= np.asarray(rows["label"].combine_chunks().is_valid())
+    if needs.label in (Label.CLASS, Label.SET, Label.SEQUENCE):
+        useful &= np.asarray(rows[needs.column].combine_chunks().is_valid())
     return rows if useful.all() else rows.filter(pa.array(useful)), int((~useful).sum())
 
 

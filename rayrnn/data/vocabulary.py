@@ -12,6 +12,8 @@ from rayrnn.errors import DataError
 
 #: the character END OF TEXT: what a whole text's last symbol is, when `data.length` is 0
 END = "\x03"
+#: what a sequence of words may begin with, so that its first one is predicted, too; it is never drawn
+BEGIN = "<begin>"
 #: stands for every symbol that was not, or only once, in the training part
 UNKNOWN = "<unknown>"
 
@@ -36,6 +38,11 @@ class Vocabulary:
         """The number of the symbol after which a text is over; -1 where texts have no end."""
         return self._numbers.get(END, -1)
 
+    @property
+    def begin(self) -> int:
+        """The number of the symbol that sequences begin with; -1 where they begin with any."""
+        return self._numbers.get(BEGIN, -1)
+
     @cached_property
     def of_characters(self) -> bool:
         """Whether every symbol is one character of a text."""
@@ -57,13 +64,18 @@ class Vocabulary:
         points = _points(text)
         table = self._number_of_point
         numbers: np.ndarray = table[np.minimum(points, len(table) - 1)]
-        if self._unknown < 0 and (numbers < 0).any():
+        if self.unknown < 0 and (numbers < 0).any():
             raise self._unknown_symbol(chr(points[np.argmax(numbers < 0)]))
         return numbers
 
+    @property
+    def unknown(self) -> int:
+        """The number of the symbol for those that are not known; -1 where there is none."""
+        return self._numbers.get(UNKNOWN, -1)
+
     def encode_words(self, words: pa.Array) -> np.ndarray:
         """The numbers (int64) of an Arrow array of words."""
-        numbers = pc.index_in(words, value_set=self._words).fill_null(self._unknown)
+        numbers = pc.index_in(words, value_set=self._words).fill_null(self.unknown)
         found = np.asarray(numbers, np.int64)
         if (found < 0).any():
             raise self._unknown_symbol(words[int(np.argmax(found < 0))].as_py())
@@ -74,23 +86,19 @@ class Vocabulary:
         return [self.symbols[number] for number in numbers]
 
     def join(self, numbers: Iterable[int]) -> str:
-        """The text that these symbols make; END is silent, a space follows every word."""
-        symbols = [symbol for symbol in self.decode(numbers) if symbol != END]
+        """The text that these symbols make; BEGIN and END are silent, a space follows every word."""
+        symbols = [symbol for symbol in self.decode(numbers) if symbol not in (BEGIN, END)]
         return "".join(symbols) if self.of_characters else "".join(f"{symbol} " for symbol in symbols)
 
     @cached_property
     def _numbers(self) -> dict[str, int]:
         return {symbol: number for number, symbol in enumerate(self.symbols)}
 
-    @property
-    def _unknown(self) -> int:
-        return self._numbers.get(UNKNOWN, -1)
-
     @cached_property
     def _number_of_point(self) -> np.ndarray:
         """Unicode code point -> number; the last entry stands for all code points beyond."""
         points = {ord(symbol): number for symbol, number in self._numbers.items() if len(symbol) == 1}
-        table = np.full(max(points, default=0) + 2, self._unknown, dtype=np.int64)
+        table = np.full(max(points, default=0) + 2, self.unknown, dtype=np.int64)
         table[list(points)] = list(points.values())
         return table
 

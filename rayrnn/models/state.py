@@ -11,6 +11,11 @@ def detached(state: Any) -> Any:
     return _mapped(lambda leaf: leaf.detach() if isinstance(leaf, torch.Tensor) else leaf, state)
 
 
+def rows_of(state: Any, index: torch.Tensor) -> Any:
+    """The same state of these rows of the batch, which is the first axis of every tensor."""
+    return _mapped(lambda leaf: leaf[index.to(leaf.device)] if isinstance(leaf, torch.Tensor) else leaf, state)
+
+
 def leaves(state: Any) -> Iterator[torch.Tensor]:
     """The tensors of a state.
 

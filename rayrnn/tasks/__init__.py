@@ -4,7 +4,7 @@ A task of your own is a class with the members of `Task`, named in the recipe as
 names it in the entry point group `rayrnn.tasks`. Only the tasks themselves import torch, when a recipe asks for them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     import torch
 
     from rayrnn.data.batches import Minibatch
-    from rayrnn.data.encoding import Encoding, Numbers, Survey, Symbols
+    from rayrnn.data.encoding import Encoding, Numbers, Survey
     from rayrnn.data.rows import Needs
+    from rayrnn.data.symbols import Symbols
     from rayrnn.tasks.metrics import Metrics, Results
 
 #: the entry points of plugins: the name is that of the task, the object its class
@@ -39,6 +40,10 @@ class Choices:
     horizon: int = 0
     #: the classes by name; None: those that are found
     classes: tuple[str, ...] | None = None
+    #: whether a sequence may have several of them
+    several: bool = False
+    #: steps of a sequence for each that the network's recurrent layers see
+    stride: int = 1
 
 
 class Task(Protocol):
@@ -49,7 +54,8 @@ class Task(Protocol):
 
     #: whether `rayrnn generate` draws symbols with what was learned, and `rayrnn predict` does not answer rows
     generates: bool
-    #: whether the held-out sequences are the last ones, as with one long text; else they are drawn
+    #: whether the held-out sequences are the last ones, as with one long text; else they are drawn, and so they are
+    #: where the source's sequences are in no order that matters (`in_order` of its section)
     holds_out_last: bool
     #: whether the largest output is an answer that is right or wrong, so that there is an accuracy
     right_or_wrong: bool
@@ -105,12 +111,77 @@ class Task(Protocol):
         """What outputs [S or N, V] say: the columns that `rayrnn predict` writes, an item an output."""
 
 
+@dataclass(frozen=True)
+class Search:
+    """How answers are looked for that have a length of their own."""
+
+    #: hypotheses that are followed at once
+    beam: int = 5
+    #: exponent of the length penalty; more prefers longer answers
+    length_penalty: float = 0.0
+    #: whether an answer comes with what the network looked at
+    keep_weights: bool = False
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """An answer that was found, without its end."""
+
+    symbols: tuple[int, ...]
+    #: the logarithm of its probability, over the length penalty: by this hypotheses are compared
+    score: float
+    #: of every symbol and of the end: weights over the steps that were read, where these are kept
+    weights: tuple[tuple[float, ...], ...] = ()
+
+
+@runtime_checkable
+class Searching(Protocol):
+    """A task whose answer is a sequence of symbols that is searched for: `count_answers` counts what was found."""
+
+    #: whether the network writes its answer symbol by symbol, with what it has read at hand; else it answers every step
+    decodes: bool
+
+    def search(
+        self, network: "torch.nn.Module", minibatch: "Minibatch", encoding: "Encoding", search: Search
+    ) -> list[list[Hypothesis]]:
+        """At most `beam` answers to every row, best first."""
+
+    def count_answers(self, metrics: "Metrics", answers: Sequence[str], truths: Sequence[str]) -> None:
+        """Count texts that were found, and the targets' own, in the sums behind the metrics."""
+
+    def faults_of(self, rows: "pa.Table", encoding: "Encoding") -> list[str]:
+        """Why canonical rows cannot be learned; names the sequences."""
+
+
+@runtime_checkable
+class Several(Protocol):
+    """A task that can also ask which of some classes apply, any number of them (`data.several`)."""
+
+    def several(self) -> Task:
+        """The task that asks this."""
+
+
 @runtime_checkable
 class Weighable(Protocol):
     """A task whose losses can be weighed by class (`training.class_weights`)."""
 
     def balanced(self, encoding: "Encoding", device: "torch.device") -> Task:
         """The same task, the losses of every class weighed by the inverse of its count."""
+
+
+@runtime_checkable
+class Detectable(Protocol):
+    """A task whose sequences themselves show, step by step, how wrong the network's answers were (`rayrnn detect`)."""
+
+    def scores(self, choices: Choices) -> tuple[str, ...]:
+        """What a step can be scored by, the usual one first; none where other things than later steps are answered."""
+
+    def score(self, kind: str, outputs: "torch.Tensor", segment: "Minibatch") -> "np.ndarray":
+        """The scores of the steps that the outputs foretell, float64 [B, T, K], the larger the stranger.
+
+        K is 1, or the numbers of a forecast. A step lies `Needs.ahead` after the one whose output foretells it. What
+        stands where nothing is foretold means nothing.
+        """
 
 
 def load_task(name: str, shipped: Mapping[str, str], *, trusted: bool) -> Task:

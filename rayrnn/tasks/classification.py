@@ -3,10 +3,12 @@
 import pyarrow as pa
 
 from rayrnn.data.batches import Minibatch, inputs_of, label_targets
-from rayrnn.data.encoding import Classes, Encoding, Numbers, Survey, Symbols
+from rayrnn.data.encoding import Classes, Encoding, Numbers, Survey
 from rayrnn.data.rows import Label, Needs
+from rayrnn.data.symbols import Symbols
 from rayrnn.tasks import Choices
 from rayrnn.tasks.class_answers import ClassAnswers
+from rayrnn.tasks.class_sets import ClassSets
 
 
 class Classification(ClassAnswers):
@@ -18,11 +20,19 @@ class Classification(ClassAnswers):
         return []
 
     def needs(self, choices: Choices) -> Needs:
-        return Needs("classification", Label.CLASS)
+        return Needs("classification", Label.SET if choices.several else Label.CLASS)
 
     def encoding(self, inputs: Symbols | Numbers, found: Survey, choices: Choices) -> Encoding:
-        return Encoding(inputs, Classes.fit(found, choices.classes), per_step=False)
+        return Encoding(inputs, Classes.fit(found, choices.classes, several=choices.several), per_step=False)
 
     def minibatch(self, rows: pa.Table, encoding: Encoding) -> Minibatch:
         targets = label_targets(rows, encoding)
         return Minibatch.of(rows, inputs_of(rows, encoding), targets, per_step=False)
+
+    def several(self) -> "SetClassification":
+        """Which of the classes apply, any number of them."""
+        return SetClassification()
+
+
+class SetClassification(ClassSets, Classification):
+    """The same, each class a question of its own."""

@@ -6,9 +6,11 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from rayrnn.anomalies.scores import ranks, surprises
 from rayrnn.data.batches import Minibatch, inputs_of
-from rayrnn.data.encoding import Encoding, Numbers, Survey, Symbols
+from rayrnn.data.encoding import Encoding, Numbers, Survey
 from rayrnn.data.rows import Needs
+from rayrnn.data.symbols import Symbols
 from rayrnn.tasks import Choices
 from rayrnn.tasks.losses import cross_entropy
 from rayrnn.tasks.metrics import Metrics, Results, accuracy, count_answers, on_cpu
@@ -67,3 +69,12 @@ class LanguageModel:
 
     def answers(self, outputs: np.ndarray, encoding: Encoding) -> dict[str, pa.Array]:
         raise AssertionError("a language model draws symbols, it does not answer rows")
+
+    def scores(self, choices: Choices) -> tuple[str, ...]:
+        return ("surprise", "rank")
+
+    def score(self, kind: str, outputs: torch.Tensor, segment: Minibatch) -> np.ndarray:
+        """How little, or how late among all symbols, the one that came was expected."""
+        measure = {"surprise": surprises, "rank": ranks}[kind]
+        outputs, segment = on_cpu(outputs, segment)
+        return measure(outputs.float().numpy(), segment.targets.numpy())[..., None]

@@ -53,8 +53,9 @@ class Metrics:
             self._loss.update(loss_sum.double() / num_targets, weight=num_targets)
 
     def value(self, name: str) -> float:
-        """What a score says."""
-        return float(self.scores[name].compute())
+        """What a score says; NaN where it has counted nothing."""
+        score = self.scores[name]
+        return float(score.compute()) if score.update_called else math.nan
 
     def merge(self, others: Iterable["Metrics"]) -> None:
         """Add what other workers counted for the same task."""

@@ -11,10 +11,12 @@ import pyarrow as pa
 import torch
 from torchmetrics import MeanAbsoluteError, MeanSquaredError, Metric, R2Score
 
+from rayrnn.anomalies.scores import absolute_errors
 from rayrnn.data.arrow_lists import depth
 from rayrnn.data.batches import Minibatch, inputs_of, label_targets
-from rayrnn.data.encoding import Encoding, Numbers, Scaling, Survey, Symbols
+from rayrnn.data.encoding import Encoding, Numbers, Scaling, Survey
 from rayrnn.data.rows import Label, Needs
+from rayrnn.data.symbols import Symbols
 from rayrnn.errors import DataError
 from rayrnn.tasks import Choices
 from rayrnn.tasks.losses import counted_numbers, squared_errors
@@ -99,6 +101,15 @@ class Regression:
     def answers(self, outputs: np.ndarray, encoding: Encoding) -> dict[str, pa.Array]:
         assert isinstance(encoding.targets, Numbers)
         return encoding.targets.answers(outputs)
+
+    def scores(self, choices: Choices) -> tuple[str, ...]:
+        return ("error",) if choices.horizon else ()
+
+    def score(self, kind: str, outputs: torch.Tensor, segment: Minibatch) -> np.ndarray:
+        """The error of every number of a forecast, in the units in which it was learned."""
+        assert kind == "error", kind
+        outputs, segment = on_cpu(outputs, segment)
+        return absolute_errors(outputs.float().numpy(), segment.targets.numpy())
 
 
 def _ahead(padded_BTF: np.ndarray, mask_BT: np.ndarray, horizon: int) -> tuple[np.ndarray, np.ndarray]:

@@ -3,8 +3,9 @@
 import pyarrow as pa
 
 from rayrnn.data.batches import Minibatch, inputs_of, label_targets
-from rayrnn.data.encoding import Classes, Encoding, Numbers, Survey, Symbols
+from rayrnn.data.encoding import Classes, Encoding, Numbers, Survey
 from rayrnn.data.rows import Label, Needs
+from rayrnn.data.symbols import Symbols
 from rayrnn.tasks import Choices
 from rayrnn.tasks.class_answers import ClassAnswers
 

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rayrnn.data.batches import Minibatch, pad
-from rayrnn.data.encoding import Encoding, Symbols
+from rayrnn.data.encoding import Encoding
+from rayrnn.data.symbols import Symbols
 from rayrnn.data.vocabulary import Vocabulary
 from rayrnn.tasks.language_model import LanguageModel
 from tests.asked import rows

@@ -22,7 +22,8 @@ from rayrnn.data.sequences import gather
 from rayrnn.data.sources import read
 from rayrnn.data.sources.csv_header import records
 from rayrnn.errors import DataError
-from rayrnn.recipe.data_sections import CsvData, TextData
+from rayrnn.recipe.data_sections import CsvData
+from rayrnn.recipe.text_sections import TextData
 from tests.asked import needs
 
 PLAIN = b"1,2,up\n3,4,up\n"

@@ -20,7 +20,8 @@ from rayrnn.data.sources import read
 from rayrnn.data.vocabulary import UNKNOWN
 from rayrnn.errors import DataError, RunError
 from rayrnn.recipe import task_named, validate_recipe
-from rayrnn.recipe.data_sections import Data, TextData
+from rayrnn.recipe.data_sections import Data
+from rayrnn.recipe.text_sections import TextData
 from rayrnn.runs.directory import Run
 from rayrnn.tasks import Choices
 from tests.asked import needs

@@ -14,7 +14,7 @@ from rayrnn.data.sources import read
 from rayrnn.data.sources.text import cut
 from rayrnn.data.vocabulary import END
 from rayrnn.errors import DataError
-from rayrnn.recipe.data_sections import TextData
+from rayrnn.recipe.text_sections import TextData
 from tests.asked import needs
 from tests.s3_store import ENVIRONMENT, Store
 

@@ -24,7 +24,8 @@ from rayrnn.data.sources.source import Wanted
 from rayrnn.data.sources.tables import rows_of_sequences
 from rayrnn.errors import DataError
 from rayrnn.recipe import validate_recipe
-from rayrnn.recipe.data_sections import CsvData, ParquetData, TableData, TextData
+from rayrnn.recipe.data_sections import CsvData, ParquetData, TableData
+from rayrnn.recipe.text_sections import TextData
 from tests.asked import needs
 
 PANDAS = {b"pandas": b'{"index_columns": ["__index_level_0__"], "columns": []}'}
@@ -125,7 +126,7 @@ def test_an_index_before_the_names_of_files_is_no_name_and_their_names_are_no_an
     labels = Labels("labels.csv", list_files(f"{tmp_path}/labels.csv"), in_one_file=True)
     sequences = Listing(LocalFileSystem(), files, np.ones(len(files), np.int64))
     target = Target(needs(task))
-    assert label_lines(labels, sequences, CsvData(path="x"), target, notes.append)["label"].to_pylist() == due
+    assert label_lines(labels, sequences, ",", target, notes.append)["label"].to_pylist() == due
     assert [f"the first column of {tmp_path}/labels.csv is the index of a DataFrame" in note for note in notes] == (
         [True] * said
     )

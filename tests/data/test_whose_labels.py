@@ -10,7 +10,8 @@ import ray
 from rayrnn.data.sources import read
 from rayrnn.errors import DataError, RayrnnError, RecipeError, UsageError
 from rayrnn.recipe import validate_recipe
-from rayrnn.recipe.data_sections import CsvData, ParquetData, TextData
+from rayrnn.recipe.data_sections import CsvData, ParquetData
+from rayrnn.recipe.text_sections import TextData
 from tests.asked import needs
 
 NUMBERS = range(4)

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rayrnn.data.batches import Minibatch
-from rayrnn.data.encoding import Encoding, Symbols
+from rayrnn.data.encoding import Encoding
+from rayrnn.data.symbols import Symbols
 from rayrnn.data.vocabulary import END, Vocabulary
 from rayrnn.errors import DataError
 from rayrnn.tasks import Choices

@@ -13,8 +13,9 @@ from rich.console import Console
 from torchmetrics import MeanAbsoluteError
 
 from rayrnn.data.batches import Minibatch, inputs_of
-from rayrnn.data.encoding import Encoding, Numbers, Scaling, Survey, Symbols
+from rayrnn.data.encoding import Encoding, Numbers, Scaling, Survey
 from rayrnn.data.rows import Needs
+from rayrnn.data.symbols import Symbols
 from rayrnn.errors import RecipeError, UsageError
 from rayrnn.prediction.evaluate import evaluate
 from rayrnn.prediction.predict import predict

@@ -7,7 +7,8 @@ import pyarrow as pa
 import pytest
 import torch
 
-from rayrnn.data.encoding import Encoding, Numbers, Scaling, Survey, Symbols
+from rayrnn.data.encoding import Encoding, Numbers, Scaling, Survey
+from rayrnn.data.symbols import Symbols
 from rayrnn.data.vocabulary import Vocabulary
 from rayrnn.errors import DataError
 from rayrnn.tasks import Choices

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from rayrnn.data.encoding import Classes, Encoding, Numbers, Scaling, Symbols
+from rayrnn.data.encoding import Classes, Encoding, Numbers, Scaling
+from rayrnn.data.symbols import Symbols
 from rayrnn.data.vocabulary import UNKNOWN, Vocabulary
 from rayrnn.errors import DataError
 from rayrnn.tasks import Choices

@@ -46,7 +46,7 @@ def read(
         source: Source = source_named(data.source, trusted=True)
     except ValueError as error:
         raise DataError(f"nothing here reads data.source {data.source!r}: {error}") from None
-    if labels is not None and "labels" not in type(data).model_fields:
+    if labels is not None and not {"labels", "targets"} & set(type(data).model_fields):
         raise UsageError(
             f"data.source {data.source} has no labels beside the sequences, such as {labels}: they are read with these"
         )

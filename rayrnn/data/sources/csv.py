@@ -63,16 +63,17 @@ class Csv:
 
         Returns:
             rows of `key` (the file's name, with its directories where the files lie in several), `values` and
-            `categories`, or `symbols` where one categorical column is all there is; `label`, if the recipe says where
-            the labels are; and the reason why a file cannot be used, in `fault` (data.on_error: stop) or `skipped`
-            (skip).
+            `categories`, or `symbols` where one categorical column is all there is; `label` or `target`, if the recipe
+            says where these are; and the reason why a file cannot be used, in `fault` (data.on_error: stop) or
+            `skipped` (skip).
 
         Raises:
             DataError: there are no files, or the first of them does not fit the recipe.
             RecipeError: the recipe's columns contradict each other.
         """
         listing = list_files(wanted.where or data.path, endpoint=data.endpoint, say=wanted.say)
-        labels = find_labels(data, wanted, listing) if wanted.labelled and wanted.needs.is_labelled else None
+        key = "targets" if wanted.needs.takes_sequences else "labels"
+        labels = find_labels(data, wanted, listing, key) if wanted.labelled and wanted.needs.is_labelled else None
         listing = without_labels(listing, data, wanted)
         target = Target(wanted.needs, data.classes, data.num_classes, data.no_value, data.decimal)
 
@@ -106,7 +107,9 @@ def _with_places_of_labels(
     if labels is None:
         return files, None
     if labels.in_one_file:
-        return _beside(files, label_lines(labels, listing, data, target, say)), None
+        return _beside(files, label_lines(labels, listing, data.delimiter, target, say)), None
+    if target.needs.takes_sequences:
+        raise DataError(f"data.targets is {labels.where}, no file: due is one CSV of `file name,target` lines")
     files = _beside(files, label_files(labels, listing))
     return files, _first_layout(
         labels.listing, data, lambda content, origin: label_layout_of(content, origin, data, target, say)
@@ -196,7 +199,7 @@ def _with_labels(part: _Part, files: pa.Table, reading: _Reading) -> _Part:
     target = reading.layout.roles.target
     if reading.label_layout is None:
         labels, reasons = labels_of_lines(files, target, reading.layout.decimal)
-        rows = part.rows.append_column("label", labels)
+        rows = part.rows.append_column(target.needs.column, labels)
         return replace(part, rows=rows, reasons=part.reasons | _of(part, reasons))
     origins = files["label_origin"].to_pylist()
     read = _read_files(files["label_path"].to_pylist(), origins, reading.label_layout, reading).usable()

@@ -198,7 +198,7 @@ def records(
     Raises:
         DataError: the file is not UTF-8, or a record cannot be read; names file and line.
     """
-    lines = io.StringIO(_decoded(content, origin), newline="")
+    lines = io.StringIO(decoded(content, origin), newline="")
     csv.field_size_limit(max(csv.field_size_limit(), MOST_IN_A_CELL))
     line = 0
     try:
@@ -216,8 +216,9 @@ def records(
         raise DataError(f"{origin}:{line}: {'a quote is opened and never closed' if unclosed else error}") from None
 
 
-def _decoded(content: bytes, origin: str) -> str:
-    """
+def decoded(content: bytes, origin: str) -> str:
+    """The text of a file, without the mark in front of it.
+
     Raises:
         DataError: the file is no text, or in another encoding than UTF-8.
     """

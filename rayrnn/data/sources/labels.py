@@ -105,6 +105,8 @@ def _classes(
 
 def _meaning(text: str, target: Target) -> str | None:
     """The class a cell names; None where it is none of the target's. A whole number may be written as 1.0 or 1,0."""
+    if target.needs.takes_sets:  # which are told apart, and compared with the classes, later
+        return text
     found = _WHOLE.fullmatch(text)
     whole = found[1] if found and found[2] == target.decimal else text
     if target.num_classes is None:

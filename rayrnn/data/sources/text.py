@@ -13,9 +13,10 @@ from rayrnn.data.contents import charset_of, no_text, way_to_utf8
 from rayrnn.data.files import Listing, list_files, read_bytes
 from rayrnn.data.sequences import beside, results
 from rayrnn.data.sources.source import Wanted
+from rayrnn.data.units import word_spans
 from rayrnn.data.vocabulary import END
 from rayrnn.errors import DataError
-from rayrnn.recipe.data_sections import TextData
+from rayrnn.recipe.text_sections import TextData
 from rayrnn.wording import counted
 
 #: bytes of text that one task reads, at least
@@ -59,13 +60,19 @@ class Text:
             counts, blocks = _read_files(list_files(path, endpoint=data.endpoint, say=wanted.say), data)
         else:
             text = _lines(str(data.text), data)
-            counts, blocks = [Symbols(1, len(text), len(text))], [ray.put(_table(cut("text", text, data.length)))]
+            counts, blocks = (
+                [Symbols(1, len(text), len(text))],
+                [ray.put(_table(cut("text", text, data.length, data.units)))],
+            )
         _check_enough(counts, "data.text" if path is None else path, data.length)
         return ray.data.from_arrow_refs(blocks)
 
 
-def cut(name: str, text: str, length: int) -> Iterator[tuple[str, str]]:
+def cut(name: str, text: str, length: int, units: str = "characters") -> Iterator[tuple[str, str]]:
     """Yield the sequences of one text with their keys; a rest of one symbol, which has no step, is left out.
+
+    Args:
+        length: symbols; where these are pieces, which nobody knows yet, characters, and a sequence ends before a blank.
 
     Raises:
         DataError: one of them is longer than a sequence may be.
@@ -78,10 +85,31 @@ def cut(name: str, text: str, length: int) -> Iterator[tuple[str, str]]:
         )
     if length == 0:
         if text:
-            yield f"{name}:0", text + END
+            yield f"{name}:0", text + (f" {END}" if units == "words" else END)
         return
-    for number, start in enumerate(range(0, len(text) - 1, length)):
-        yield f"{name}:{number}", text[start : start + length + 1]
+    cuts = {"characters": _characters, "words": _words, "pieces": _at_blanks}[units]
+    for number, sequence in enumerate(cuts(text, length)):
+        yield f"{name}:{number}", sequence
+
+
+def _characters(text: str, length: int) -> Iterator[str]:
+    for start in range(0, len(text) - 1, length):
+        yield text[start : start + length + 1]
+
+
+def _words(text: str, length: int) -> Iterator[str]:
+    spans = word_spans(text)
+    for first in range(0, len(spans) - 1, length):
+        yield text[spans[first][0] : spans[min(first + length, len(spans) - 1)][1]]
+
+
+def _at_blanks(text: str, length: int) -> Iterator[str]:
+    start = 0
+    while start < len(text):
+        blank = text.find(" ", start + length)
+        end = len(text) if blank < 0 or len(text) - start <= length else min(blank, start + 2 * length)
+        yield text[start:end]
+        start = end
 
 
 def _read_files(listing: Listing, data: TextData) -> tuple[list[Symbols], list[ray.ObjectRef]]:
@@ -101,7 +129,7 @@ def _read_group(listing: Listing, group: np.ndarray, data: TextData) -> Iterator
     for number in group:
         text = _lines(_decode(read_bytes(listing, number), listing.names[number]), data)
         total, longest = total + len(text), max(longest, len(text))
-        for row in cut(listing.names[number], text, data.length):
+        for row in cut(listing.names[number], text, data.length, data.units):
             rows.append(row)
             pending += len(row[1])
             if pending >= BLOCK_SYMBOLS:

@@ -1,0 +1,211 @@
+"""Pairs of a text and its answer -> rows of the row schema: two columns of a table, or the lines of two files."""
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pyarrow as pa
+import ray.data
+from pyarrow import fs
+
+from rayrnn.data.contents import read_whole
+from rayrnn.data.files import list_files
+from rayrnn.data.sequences import beside
+from rayrnn.data.sources.csv_header import decoded, records
+from rayrnn.data.sources.source import Wanted
+from rayrnn.errors import DataError
+from rayrnn.recipe.data_sections import Column, Place
+from rayrnn.recipe.text_sections import PairsData
+from rayrnn.wording import counted, listed
+
+#: bytes of files that one task reads, about
+TASK_BYTES = 4 * 2**20
+#: endings of files whose columns stand between tabulators
+TABULATED = (".tsv", ".txt", ".tab")
+_ROWS = pa.schema({"key": pa.string(), "text": pa.string(), "target": pa.string()})
+
+
+@dataclass(frozen=True)
+class _Line:
+    """A pair, or why there is none in a line."""
+
+    number: int
+    text: str = ""
+    target: str | None = None
+    fault: str = ""
+
+
+class Pairs:
+    """Texts, each with an answer that is a text too."""
+
+    section = PairsData
+
+    def read(self, data: PairsData, wanted: Wanted) -> ray.data.Dataset:
+        """Every line as one sequence, read when the dataset is consumed.
+
+        Returns:
+            rows of `key` ("file:line"), `text`, `target` (where targets are wanted), and why a line is no pair, in
+            `fault` (data.on_error: stop) or `skipped` (skip).
+
+        Raises:
+            DataError: there are no files; or two files that belong together do not have as many lines.
+        """
+        listing = list_files(wanted.where or data.path, endpoint=data.endpoint, say=wanted.say)
+        where = _targets(data, wanted) if wanted.labelled else None
+        lines: list[str] | None = None
+        if where is not None:
+            if len(listing) != 1:
+                raise DataError(
+                    f"{data.path} names {len(listing)} files and {where} holds the answers to one: give one file in "
+                    "data.path, or pairs in two columns"
+                )
+            lines = _lines_of_targets(where, data)
+        files = pa.table({"path": listing.paths, "origin": listing.names})
+        groups = [files.take(pa.array(group)) for group in listing.groups(TASK_BYTES)]
+        read = functools.partial(
+            _read_group, data=data, labelled=wanted.labelled, filesystem=listing.filesystem, where=where, lines=lines
+        )
+        return ray.data.from_arrow(groups).map_batches(
+            read, batch_size=None, batch_format="pyarrow", **beside(listing.filesystem)
+        )
+
+
+def _targets(data: PairsData, wanted: Wanted) -> str | None:
+    """The file of answers to these texts; None where a column has them.
+
+    Raises:
+        DataError: only the answers to other texts are known.
+    """
+    if wanted.labels is not None or data.targets is None or wanted.where in (None, data.path):
+        return wanted.labels or data.targets
+    if wanted.where == data.held_out:
+        return data.held_out_targets
+    raise DataError(
+        f"{wanted.where} is not data.path, whose answers are {data.targets}: say where its own are, with "
+        "data.held_out_targets in a recipe, with --labels for `rayrnn evaluate`"
+    )
+
+
+def _lines_of_targets(where: str, data: PairsData) -> list[str]:
+    listing = list_files(where, endpoint=data.endpoint)
+    if len(listing) != 1:
+        raise DataError(f"{where} (data.targets) names {len(listing)} files; it is one, whose line i answers line i")
+    return _lines(read_whole(listing.filesystem, listing.paths[0], listing.names[0]), listing.names[0])
+
+
+def _lines(content: bytes, origin: str) -> list[str]:
+    lines = decoded(content, origin).replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    return lines[:-1] if lines[-1] == "" else lines
+
+
+def _read_group(
+    files: pa.Table,
+    data: PairsData,
+    *,
+    labelled: bool,
+    filesystem: fs.FileSystem,
+    where: str | None,
+    lines: list[str] | None,
+) -> Iterator[pa.Table]:
+    column = "fault" if data.on_error == "stop" else "skipped"
+    for path, origin in zip(files["path"].to_pylist(), files["origin"].to_pylist(), strict=True):
+        try:
+            content = read_whole(filesystem, path, origin)
+            if lines is not None:
+                found = _side_by_side(_lines(content, origin), lines, origin, str(where), data.skip_lines)
+            else:
+                found = list(_columns(content, origin, data, labelled=labelled))
+        except DataError as error:
+            yield _table([], origin, labelled=labelled).append_column(column, pa.array([], pa.string()))
+            yield pa.table({column: pa.array([str(error)])})
+            continue
+        good = _table([line for line in found if not line.fault], origin, labelled=labelled)
+        bad = [f"{origin}:{line.number}: {line.fault}" for line in found if line.fault]
+        good = good.append_column(column, pa.nulls(len(good), pa.string()))
+        yield pa.concat_tables([good, pa.table({column: pa.array(bad, pa.string())})], promote_options="default")
+
+
+def _table(lines: list[_Line], origin: str, *, labelled: bool) -> pa.Table:
+    rows = [{"key": f"{origin}:{line.number}", "text": line.text, "target": line.target} for line in lines]
+    table = pa.Table.from_pylist(rows, _ROWS)
+    return table if labelled else table.drop_columns(["target"])
+
+
+def _side_by_side(texts: list[str], targets: list[str], origin: str, where: str, skip: int) -> list[_Line]:
+    """
+    Raises:
+        DataError: the two files do not have as many lines.
+    """
+    if len(texts) != len(targets):
+        raise DataError(
+            f"{origin} has {counted(len(texts), 'line')} and {where} has {counted(len(targets), 'line')}: line i of "
+            "one is answered by line i of the other, so they must have as many; see whether a line is missing, or a "
+            "text has a line end in it"
+        )
+    pairs = enumerate(zip(texts, targets, strict=True), start=1)
+    return [_line(number, text, target, where) for number, (text, target) in pairs if number > skip]
+
+
+def _columns(content: bytes, origin: str, data: PairsData, *, labelled: bool) -> Iterator[_Line]:
+    """The pairs of a file of columns.
+
+    Raises:
+        DataError: it is no text, or does not have the columns.
+    """
+    delimiter = data.delimiter or ("\t" if origin.lower().removesuffix(".gz").endswith(TABULATED) else ",")
+    lines = list(_tabulated(content, origin) if delimiter == "\t" else records(content, origin, delimiter))
+    by_name = any(
+        not isinstance(column, Place) and not column.lstrip("-").isdigit() for column in (data.input, data.target)
+    )
+    begin = max(data.skip_lines, 1 if by_name else 0)
+    if len(lines) <= begin:
+        raise DataError(f"{origin} has no pairs" + (f" after {counted(begin, 'line')}" if begin else ": it is empty"))
+    header = [cell.strip() for cell in lines[begin - 1][1]] if begin else []
+    text = _place(data.input, header, origin, begin)
+    target = _place(data.target, header, origin, begin) if labelled else None
+    for number, cells in lines[begin:]:
+        if not any(cell.strip() for cell in cells):
+            continue
+        yield _pair(number, cells, text, target, delimiter)
+
+
+def _tabulated(content: bytes, origin: str) -> Iterator[tuple[int, list[str]]]:
+    for number, line in enumerate(_lines(content, origin), start=1):
+        yield number, line.split("\t")
+
+
+def _place(column: Column, header: list[str], origin: str, line: int) -> int:
+    if isinstance(column, Place):
+        return column.place
+    if header.count(column) == 1:
+        return header.index(column)
+    if header.count(column) > 1:
+        raise DataError(
+            f"column {column!r} is there {header.count(column)} times in {origin}:{line}: give its {{place: N}}"
+        )
+    if column.lstrip("-").isdigit():
+        return int(column)
+    raise DataError(f"there is no column {column!r} in {origin}:{line}; the columns are {listed(header)}")
+
+
+def _pair(number: int, cells: list[str], text: int, target: int | None, delimiter: str) -> _Line:
+    due = [text] if target is None else [text, target]
+    if any(not -len(cells) <= place < len(cells) for place in due):
+        between = "a tabulator" if delimiter == "\t" else repr(delimiter)
+        least = max(place + 1 if place >= 0 else -place for place in due)
+        return _Line(
+            number,
+            fault=f"it has {counted(len(cells), 'column')} and at least {least} are due, with {between} between them "
+            "(data.delimiter, data.input, data.target)",
+        )
+    return _line(number, cells[text], None if target is None else cells[target], "")
+
+
+def _line(number: int, text: str, target: str | None, where: str) -> _Line:
+    text = text.strip()
+    if not text:
+        return _Line(number, fault="the text is empty: give one, or leave the line out")
+    if target is not None and not (target := target.strip()):
+        place = f" in {where}" if where else ""
+        return _Line(number, fault=f"the target is empty{place}: give one, or leave the line out")
+    return _Line(number, text, target)

@@ -1,0 +1,61 @@
+"""What tasks share that answer with any number of some classes. B batch, V classes: outputs are logits, B V."""
+
+from typing import cast
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch.nn import functional
+from torchmetrics import MeanMetric
+from torchmetrics.classification import MultilabelAveragePrecision, MultilabelF1Score
+
+from rayrnn.data.batches import Minibatch
+from rayrnn.data.encoding import Classes, Encoding
+from rayrnn.tasks.metrics import Metrics, Results, on_cpu
+
+
+class ClassSets:
+    """Each class is a question of its own: does it apply? The loss is the binary cross-entropy of every answer."""
+
+    generates = False
+    holds_out_last = False
+    right_or_wrong = False
+    unit = "nats"
+
+    def loss(self, outputs: torch.Tensor, segment: Minibatch) -> tuple[torch.Tensor, torch.Tensor]:
+        """The mean over the classes, added up over the sequences: a target is a set."""
+        losses_BV = functional.binary_cross_entropy_with_logits(outputs.float(), segment.targets, reduction="none")
+        return losses_BV.mean(-1).masked_fill(~segment.target_mask, 0).sum(), segment.target_mask.sum()
+
+    def describe_loss(self, loss: float) -> str:
+        return f"{loss:.4f} nats a class"
+
+    def metrics(self, encoding: Encoding) -> Metrics:
+        size = encoding.num_outputs
+        return Metrics(
+            {
+                "mean_average_precision": MultilabelAveragePrecision(size, average="macro", validate_args=False),
+                "micro_f1": MultilabelF1Score(size, average="micro", validate_args=False),
+                "macro_f1": MultilabelF1Score(size, average="macro", validate_args=False),
+                "hit_at_1": MeanMetric(),
+            }
+        )
+
+    def measure(self, metrics: Metrics, outputs: torch.Tensor, segment: Minibatch, encoding: Encoding) -> None:
+        outputs, segment = on_cpu(outputs, segment)
+        metrics.add_loss(*self.loss(outputs, segment))
+        there = segment.target_mask
+        if not there.any():
+            return
+        chances_NV, sets_NV = outputs[there].float().sigmoid(), segment.targets[there].long()
+        for name in ("mean_average_precision", "micro_f1", "macro_f1"):
+            metrics.scores[name].update(chances_NV, sets_NV)
+        likeliest_N1 = chances_NV.argmax(-1, keepdim=True)
+        metrics.scores["hit_at_1"].update(sets_NV.gather(1, likeliest_N1).float())
+
+    def results(self, metrics: Metrics) -> Results:
+        """`hit_at_1` is the share of sequences whose likeliest class applies."""
+        return {"loss": metrics.loss, **{name: metrics.value(name) for name in metrics.scores}}
+
+    def answers(self, outputs: np.ndarray, encoding: Encoding) -> dict[str, pa.Array]:
+        return cast(Classes, encoding.targets).answers(outputs)

@@ -1,0 +1,96 @@
+"""CTC: the symbols of a target in order, somewhere among the steps; where they lie is learned, too.
+
+Source: Graves, Fernandez, Gomez, Schmidhuber: Connectionist temporal classification, 2006. B batch, T steps that the
+recurrent layers see, V symbols, of which the unknown one, number 0, stands for the blank: outputs are logits, B T V.
+"""
+
+from typing import cast
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch.nn import functional
+
+from rayrnn.data.arrow_lists import flat, unwrap
+from rayrnn.data.batches import Minibatch, inputs_of
+from rayrnn.data.encoding import Encoding
+from rayrnn.data.rows import step_counts
+from rayrnn.data.symbols import Symbols
+from rayrnn.tasks import Hypothesis, Search
+from rayrnn.tasks.metrics import Metrics, on_cpu
+from rayrnn.tasks.prefix_search import prefix_search
+from rayrnn.tasks.target_sequences import TargetSequences
+
+BLANK = 0
+#: the logit of what cannot be
+_NEVER = -1e4
+
+
+class Ctc(TargetSequences):
+    """Every step says a symbol or nothing (blank); what it says again without a blank between is said once."""
+
+    right_or_wrong = False
+    decodes = False
+    name = "ctc"
+
+    def minibatch(self, rows: pa.Table, encoding: Encoding) -> Minibatch:
+        """
+        Raises:
+            DataError: a row's inputs do not fit what was learned.
+        """
+        symbols_BU, mask_BU = cast(Symbols, encoding.targets).targets(rows, with_end=False)
+        return Minibatch.of(rows, inputs_of(rows, encoding), (symbols_BU, mask_BU), per_step=False)
+
+    def call(self, network: torch.nn.Module, segment: Minibatch, state: object) -> tuple[torch.Tensor, object]:
+        """Steps that do not exist say blank, so that they change nothing."""
+        logits_BTV, _ = network(segment.inputs, state, segment.mask)
+        after = getattr(network, "mask_after", None)
+        mask_BT = segment.mask if after is None else after(segment.mask)
+        blank_V = torch.full((logits_BTV.shape[-1],), _NEVER, device=logits_BTV.device, dtype=logits_BTV.dtype)
+        blank_V[BLANK] = 0
+        return torch.where(mask_BT.unsqueeze(-1), logits_BTV, blank_V), None
+
+    def loss(self, outputs: torch.Tensor, segment: Minibatch) -> tuple[torch.Tensor, torch.Tensor]:
+        """The sequences' losses added up, and the symbols of their targets; one without a target counts for nothing."""
+        # an unknown symbol is none that a step could say
+        there_BU = segment.target_mask & (segment.targets != BLANK)
+        sizes_B = there_BU.sum(1)
+        lengths_B = torch.full_like(sizes_B, outputs.shape[1])
+        losses_B = functional.ctc_loss(
+            outputs.float().log_softmax(-1).transpose(0, 1),
+            segment.targets[there_BU],
+            lengths_B,
+            sizes_B,
+            blank=BLANK,
+            reduction="none",
+            zero_infinity=True,
+        )
+        return losses_B.masked_fill(sizes_B == 0, 0).sum(), sizes_B.sum()
+
+    def measure(self, metrics: Metrics, outputs: torch.Tensor, segment: Minibatch, encoding: Encoding) -> None:
+        outputs, segment = on_cpu(outputs, segment)
+        metrics.add_loss(*self.loss(outputs, segment))
+
+    def search(
+        self, network: torch.nn.Module, minibatch: Minibatch, encoding: Encoding, search: Search
+    ) -> list[list[Hypothesis]]:
+        """With a beam of 1 the likeliest symbol of every step, else prefix beam search."""
+        outputs, _ = self.call(network, minibatch, None)
+        chances_BTV = outputs.float().log_softmax(-1).cpu().numpy()
+        end = cast(Symbols, encoding.targets).vocabulary.end
+        return [prefix_search(chances_TV, beam=search.beam, blank=BLANK, never=(end,)) for chances_TV in chances_BTV]
+
+    def faults_of(self, rows: pa.Table, encoding: Encoding) -> list[str]:
+        """A target needs a step for each symbol, and one more between two that are the same."""
+        frames_N = -(-step_counts(rows) // encoding.stride)
+        sizes_N, symbols = unwrap(flat(rows["target"]))
+        owners = np.repeat(np.arange(len(rows)), sizes_N)
+        codes = np.asarray(symbols.dictionary_encode().indices)
+        again = (codes[1:] == codes[:-1]) & (owners[1:] == owners[:-1])
+        due_N = sizes_N + np.bincount(owners[1:][again], minlength=len(rows))
+        return [
+            f"sequence {rows['key'][int(row)].as_py()!r} has {frames_N[row]} steps to answer in and a target of "
+            f"{sizes_N[row]} symbols, which needs {due_N[row]}: ctc says at most one symbol a step, and a blank "
+            "between two that are the same; give longer sequences or shorter targets, or lower model.front_stride"
+            for row in np.flatnonzero(due_N > frames_N)
+        ]

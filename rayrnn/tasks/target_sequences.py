@@ -1,0 +1,96 @@
+"""What tasks share whose answer is a sequence of symbols with a length of its own: its metrics, and how it is said.
+
+B batch, U symbols of a target with its end, V symbols.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+from torchmetrics import MeanMetric, Metric
+from torchmetrics.text import CharErrorRate, CHRFScore, SacreBLEUScore, WordErrorRate
+
+from rayrnn.data.encoding import Encoding, Numbers, Survey
+from rayrnn.data.rows import Label, Needs
+from rayrnn.data.symbols import Symbols
+from rayrnn.tasks import Choices
+from rayrnn.tasks.metrics import Metrics, Results
+
+
+class Bleu(SacreBLEUScore):
+    """sacrebleu's BLEU; its sums may be merged, for nobody calls `forward`."""
+
+    full_state_update = False
+
+
+class Chrf(CHRFScore):
+    """sacrebleu's chrF++, likewise."""
+
+    full_state_update = False
+
+
+class TargetSequences:
+    """Texts are compared as people read them: words stand between blanks."""
+
+    generates = False
+    holds_out_last = False
+    unit = "nats a symbol"
+    #: as messages call it
+    name = ""
+
+    def faults(self, choices: Choices) -> list[str]:
+        faults = []
+        if choices.truncate:
+            faults.append(f"training.truncate must be 0: {self.name} reads a sequence whole before it answers")
+        if choices.horizon:
+            faults.append(f"data.horizon is for forecasts of numbers; the task is {self.name}")
+        return faults
+
+    def needs(self, choices: Choices) -> Needs:
+        return Needs(self.name, Label.SEQUENCE)
+
+    def encoding(self, inputs: Symbols | Numbers, found: Survey, choices: Choices) -> Encoding:
+        assert found.targets is not None, "a survey of sequences with targets has fitted their symbols"
+        return Encoding(inputs, found.targets, per_step=False, stride=choices.stride)
+
+    def describe_loss(self, loss: float) -> str:
+        return f"{loss:.4f} nats a symbol"
+
+    def metrics(self, encoding: Encoding) -> Metrics:
+        return Metrics(self.text_scores())
+
+    def text_scores(self) -> dict[str, Metric]:
+        """What texts are compared by."""
+        return {
+            "exact_match": MeanMetric(),
+            "word_error_rate": WordErrorRate(),
+            "character_error_rate": CharErrorRate(),
+            "bleu": Bleu(),
+            "chrf": Chrf(),
+        }
+
+    def count_answers(self, metrics: Metrics, answers: Sequence[str], truths: Sequence[str]) -> None:
+        """Count texts that were found, beside the targets' own."""
+        if not answers:
+            return
+        metrics.scores["exact_match"].update([float(one == other) for one, other in zip(answers, truths, strict=True)])
+        for name in ("word_error_rate", "character_error_rate"):
+            metrics.scores[name].update(list(answers), list(truths))
+        for name in ("bleu", "chrf"):
+            metrics.scores[name].update(list(answers), [[truth] for truth in truths])
+
+    def results(self, metrics: Metrics) -> Results:
+        """BLEU and chrF from 0 to 100, as sacrebleu gives them."""
+        values: Results = {"loss": metrics.loss}
+        for name in metrics.scores:
+            value = metrics.value(name)
+            values[name] = 100 * value if name in ("bleu", "chrf") and not math.isnan(value) else value
+        return values
+
+    def faults_of(self, rows: pa.Table, encoding: Encoding) -> list[str]:
+        """Why canonical rows cannot be learned."""
+        return []
+
+    def answers(self, outputs: np.ndarray, encoding: Encoding) -> dict[str, pa.Array]:
+        raise AssertionError(f"the answers of {self.name} are searched for")
