@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rayrnn.generation import Drawing, generate
+    from rayrnn.pictures import Begun, draw_images
+    from rayrnn.prediction.detect import detect
     from rayrnn.prediction.evaluate import evaluate
     from rayrnn.prediction.predict import predict, predictions
     from rayrnn.recipe import load_recipe
@@ -17,7 +19,10 @@ if TYPE_CHECKING:
     from rayrnn.training.driver import train
 
 _HOMES = {
+    "Begun": "rayrnn.pictures",
     "Drawing": "rayrnn.generation",
+    "detect": "rayrnn.prediction.detect",
+    "draw_images": "rayrnn.pictures",
     "evaluate": "rayrnn.prediction.evaluate",
     "generate": "rayrnn.generation",
     "load_recipe": "rayrnn.recipe",
@@ -28,7 +33,10 @@ _HOMES = {
 }
 
 __all__ = [
+    "Begun",
     "Drawing",
+    "detect",
+    "draw_images",
     "evaluate",
     "generate",
     "load_recipe",

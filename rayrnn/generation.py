@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from rayrnn.data.symbols import Symbols
 from rayrnn.errors import UsageError
 from rayrnn.recipe import task_of
 from rayrnn.runs.directory import Run
@@ -49,7 +50,8 @@ def generate(
     """Yield what each sample begins with (the prime), then one symbol a sample, `length` times.
 
     A sample that has come to the end of its text (`data.length: 0` teaches where texts end) goes on with empty strings;
-    when all have, the generation is over. Without a prime every sample begins with a symbol drawn at random.
+    when all have, the generation is over. Without a prime every sample begins with a symbol drawn at random; or with
+    the one before the first, where the model has learned what sequences begin with (images of pixels).
 
     Raises:
         UsageError: the run is no language model, names code and is not trusted, or a number is out of range.
@@ -75,7 +77,9 @@ class _Generator:
     """A model, its vocabulary and a source of chance."""
 
     def __init__(self, run: Run, drawing: Drawing, random: torch.Generator) -> None:
-        self._vocabulary = run.encoding.vocabulary
+        assert isinstance(run.encoding.inputs, Symbols), "what is drawn is symbols"
+        self._symbols = run.encoding.inputs
+        self._vocabulary = self._symbols.vocabulary
         self._network = load_network(run)
         self._drawing = drawing
         self._random = random
@@ -83,27 +87,38 @@ class _Generator:
     @torch.inference_mode()
     def draw(self, prime: str | None, length: int, samples: int) -> Iterator[list[str]]:
         inputs_BT = self._begin(prime, samples)
-        yield [self._vocabulary.join(row) for row in inputs_BT.tolist()]
+        # the prime as it was given: what nobody knows of it would come out as something else
+        own = [self._symbols.units.goes_on(prime)] * samples if prime else None
+        yield own or ["".join(map(self._symbols.appended, row)) for row in inputs_BT.tolist()]
         ended_B = torch.zeros(samples, dtype=torch.bool)
         state = None
         for _ in range(length):
             logits_BTV, state = self._network(inputs_BT, state, torch.ones_like(inputs_BT, dtype=torch.bool))
-            drawn_B = draw_symbols(logits_BTV[:, -1], self._drawing, self._random)
+            drawn_B = draw_symbols(self._drawable(logits_BTV[:, -1]), self._drawing, self._random)
             ended_B |= drawn_B == self._vocabulary.end
             if ended_B.all():
                 return
-            symbols = [self._vocabulary.join([symbol]) for symbol in drawn_B.tolist()]
+            symbols = [self._symbols.appended(symbol) for symbol in drawn_B.tolist()]
             yield ["" if ended else symbol for symbol, ended in zip(symbols, ended_B.tolist(), strict=True)]
             inputs_BT = drawn_B.unsqueeze(1)
 
     def _begin(self, prime: str | None, samples: int) -> torch.Tensor:
-        if prime:
-            symbols = torch.from_numpy(self._vocabulary.encode(prime)).long()
+        begin = self._vocabulary.begin
+        if prime or begin >= 0:
+            symbols = torch.from_numpy(self._symbols.numbers_of(prime or "")).long()
+            if begin >= 0:
+                symbols = torch.cat([torch.tensor([begin]), symbols])
             return symbols.unsqueeze(0).expand(samples, -1)
         chances = torch.ones(samples, len(self._vocabulary.symbols))
-        if self._vocabulary.end >= 0:
-            chances[:, self._vocabulary.end] = 0
+        for symbol in (self._vocabulary.end, self._vocabulary.unknown):
+            if symbol >= 0:
+                chances[:, symbol] = 0
         return torch.multinomial(chances, 1, generator=self._random)
+
+    def _drawable(self, logits_BV: torch.Tensor) -> torch.Tensor:
+        """What stands before the first symbol is never drawn, nor what stands for all that nobody knows."""
+        never = [symbol for symbol in (self._vocabulary.begin, self._vocabulary.unknown) if symbol >= 0]
+        return logits_BV.index_fill(-1, torch.tensor(never), -torch.inf) if never else logits_BV
 
 
 def draw_symbols(logits_BV: torch.Tensor, drawing: Drawing, random: torch.Generator) -> torch.Tensor:

@@ -18,33 +18,43 @@ BESIDE = sorted(file for room in ("tests", "benchmarks") for file in (ROOT / roo
 #: lowest first; the modules of one line do not know one another
 FLOOR_PLAN = """
     rayrnn.background rayrnn.durable rayrnn.errors rayrnn.foreign rayrnn.stop_signals rayrnn.streams rayrnn.wording
-    rayrnn.models rayrnn.averaging rayrnn.data rayrnn.terminal rayrnn.user_code
+    rayrnn.anomalies rayrnn.anomalies.intervals rayrnn.anomalies.scores
+    rayrnn.models rayrnn.averaging rayrnn.data rayrnn.terminal rayrnn.user_code rayrnn.anomalies.thresholds
     rayrnn.models.graves_steps rayrnn.models.own rayrnn.models.state
     rayrnn.models.graves_lstm rayrnn.averaging.optimizer_state rayrnn.averaging.outer
-    rayrnn.models.cells rayrnn.averaging.compression rayrnn.data.arrow_lists rayrnn.data.vocabulary
+    rayrnn.models.cells rayrnn.models.convolution rayrnn.averaging.compression
+    rayrnn.data.arrow_lists rayrnn.data.vocabulary
+    rayrnn.models.attention
     rayrnn.models.contract rayrnn.models.network rayrnn.averaging.averager
-    rayrnn.data.checksum rayrnn.data.narrowing rayrnn.data.words
-    rayrnn.data.rows
+    rayrnn.models.decoder
+    rayrnn.data.checksum rayrnn.data.narrowing rayrnn.data.units rayrnn.data.words
+    rayrnn.data.rows rayrnn.data.symbols
     rayrnn.data.encoding
     rayrnn.data.batches
     rayrnn.tasks.losses rayrnn.tasks.metrics
-    rayrnn.tasks rayrnn.tasks.class_answers
-    rayrnn.tasks.classification rayrnn.tasks.language_model rayrnn.tasks.regression rayrnn.tasks.tagging
+    rayrnn.tasks rayrnn.tasks.class_answers rayrnn.tasks.class_sets
+    rayrnn.tasks.beam_search rayrnn.tasks.prefix_search rayrnn.tasks.target_sequences
+    rayrnn.tasks.classification rayrnn.tasks.ctc rayrnn.tasks.language_model rayrnn.tasks.regression
+    rayrnn.tasks.tagging rayrnn.tasks.transduction
     rayrnn.recipe.data_sections
-    rayrnn.recipe.sections rayrnn.recipe.sources rayrnn.recipe.written
-    rayrnn.recipe
-    rayrnn.data.contents
+    rayrnn.recipe.media_sections rayrnn.recipe.text_sections
+    rayrnn.recipe.detect_section rayrnn.recipe.sections rayrnn.recipe.sources rayrnn.recipe.written
+    rayrnn.recipe.faults
+    rayrnn.recipe rayrnn.anomalies.detector rayrnn.anomalies.measures
+    rayrnn.data.contents rayrnn.data.spectrogram
+    rayrnn.data.rasters rayrnn.data.waveforms
     rayrnn.data.files rayrnn.data.sources.csv_dialect rayrnn.data.sources.source
     rayrnn.data.sequences
     rayrnn.data.sources.csv_blanks rayrnn.data.sources.index_columns rayrnn.data.sources.labels
     rayrnn.data.sources.text
     rayrnn.data.sources.csv_header
-    rayrnn.data.sources.step_order rayrnn.data.sources.tables
+    rayrnn.data.sources.pairs rayrnn.data.sources.step_order rayrnn.data.sources.tables
     rayrnn.data.sources.csv_columns rayrnn.data.sources.grouping
     rayrnn.data.sources.csv_labels rayrnn.data.sources.csv_parsing
-    rayrnn.data.sources.csv rayrnn.data.sources.parquet
+    rayrnn.data.sources.csv rayrnn.data.sources.media_files rayrnn.data.sources.parquet
+    rayrnn.data.sources.audio rayrnn.data.sources.images
     rayrnn.data.sources
-    rayrnn.data.fitting
+    rayrnn.data.fitting rayrnn.data.vectors
     rayrnn.data.order rayrnn.data.prepare
     rayrnn.runs rayrnn.runs.layout rayrnn.runs.signed_tensors
     rayrnn.cluster.on_host.facts rayrnn.cluster.on_host.install
@@ -61,7 +71,7 @@ FLOOR_PLAN = """
     rayrnn.runs.checkpoints rayrnn.runs.store
     rayrnn.runs.directory rayrnn.runs.lease
     rayrnn.runs.mirror rayrnn.runs.model rayrnn.runs.same_data
-    rayrnn.runs.copies
+    rayrnn.runs.copies rayrnn.runs.detectors
     rayrnn.training rayrnn.training.messages rayrnn.training.placement
     rayrnn.training.muon rayrnn.training.progress rayrnn.training.scaling
     rayrnn.training.loop
@@ -72,9 +82,13 @@ FLOOR_PLAN = """
     rayrnn.training.recorder rayrnn.training.worker
     rayrnn.training.worker_pool
     rayrnn.training.driver
-    rayrnn.prediction rayrnn.prediction.destination rayrnn.prediction.evaluate rayrnn.generation
-    rayrnn.prediction.output
-    rayrnn.prediction.predict
+    rayrnn.prediction rayrnn.prediction.destination rayrnn.generation
+    rayrnn.prediction.figures rayrnn.prediction.known_events rayrnn.prediction.output rayrnn.prediction.step_scores
+    rayrnn.pictures
+    rayrnn.prediction.ask rayrnn.prediction.evaluate rayrnn.prediction.predict
+    rayrnn.prediction.attention_map rayrnn.prediction.judged_rows
+    rayrnn.prediction.detection
+    rayrnn.prediction.detect
     rayrnn.remote rayrnn.remote.screen_log rayrnn.remote.upload
     rayrnn.remote.replica
     rayrnn.remote.job

@@ -59,9 +59,19 @@ def told(
         ("model.hidden=0", "recipe key \"model.hidden\" is '0'"),
         ("model.dropout=1", "recipe key \"model.dropout\" is '1'"),
         ("model.cell=lstmm", "recipe key \"model.cell\" is 'lstmm'"),
-        ("data.source=cvs", "data.source 'cvs' is unknown; the sources here are csv, parquet, spark, text"),
+        (
+            "data.source=cvs",
+            "data.source 'cvs' is unknown; the sources here are audio, csv, images, pairs",
+        ),
         ("model.bidirectional=sum", "a language model must not see the symbol it predicts"),
         ("task=tagging", "data.source text has no labels for tagging"),
+        ("model.front=conv", "model.front must be none: language_model must not see the symbol it predicts"),
+        ("model.parallel=conv", "model.parallel must be none: language_model has an answer at every step"),
+        ("model.mask_steps=3", "model.mask_steps and model.mask_features are for inputs that are numbers"),
+        ("model.front_channels=[64, 1000000000]", 'recipe key "model.front_channels.1" is 1000000000'),
+        ("model.parallel_channels=[]", 'recipe key "model.parallel_channels" is []'),
+        ("model.front_stride=[]", 'recipe key "model.front_stride" is []'),
+        ("model.front_width=wide", "recipe key \"model.front_width\" is 'wide'"),
     ],
 )
 def test_a_recipe_that_is_wrong_exits_with_2(
@@ -71,6 +81,58 @@ def test_a_recipe_that_is_wrong_exits_with_2(
     assert code == 2
     assert message in said
     assert os.listdir(tmp_path) == ["bad.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["model.front=conv", "training.truncate=8"], "training.truncate must be 0 with model.front: conv"),
+        (
+            ["model.front=conv", "model.front_width=[3, 3, 3]"],
+            "model.front_width has 3 numbers",
+        ),
+        (["model.parallel=conv", "model.parallel_widths=[8, 5]"], "model.parallel_widths has 2 numbers"),
+        (
+            ["model.front=conv", "model.front_stride=[1, 2]", "task=tagging"],
+            "model.front_stride must be 1: tagging",
+        ),
+        (["model.parallel=conv", "task=tagging"], "model.parallel must be none: tagging has an answer at every step"),
+        (
+            ["model.front=conv", "task=regression", "data.horizon=2", "data.label_column=null"],
+            "model.front must be none with data.horizon: a forecast must not see what it forecasts",
+        ),
+        (["model.embedding=3"], "model.embedding is 3, and the inputs are numbers: only symbols can be embedded"),
+        (["model={network: normed:Net}"], "changed norm.running_mean"),
+    ],
+)
+def test_a_network_that_does_not_fit_the_data_exits_with_2(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    settings: list[str],
+    message: str,
+) -> None:
+    files = {"files/a.csv": GOOD, "files/b.csv": "x,kind\n1,down\n2,down\n", "normed.py": NORMED}
+    monkeypatch.syspath_prepend(tmp_path)
+    code, said = told(CSV, files, tmp_path, monkeypatch, capfd, *settings)
+    assert code == 2
+    assert message in said
+
+
+#: what is averaged to nonsense: every worker has its own running mean
+NORMED = """
+import torch
+
+class Net(torch.nn.Module):
+    def __init__(self, num_inputs, num_outputs):
+        super().__init__()
+        self.convolution = torch.nn.Conv1d(num_inputs, num_outputs, 3, padding=1)
+        self.norm = torch.nn.BatchNorm1d(num_outputs)
+
+    def forward(self, inputs, state, mask):
+        steps = self.norm(self.convolution(inputs.masked_fill(~mask.unsqueeze(2), 0).transpose(1, 2)))
+        return steps.masked_fill(~mask.unsqueeze(1), 0).sum(2) / mask.sum(1, keepdim=True), None
+"""
 
 
 @pytest.mark.parametrize(

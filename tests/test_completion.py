@@ -64,7 +64,7 @@ def test_commands_and_options_are_offered(folder: Path) -> None:
 
 def test_recipes_and_yaml_files_are_offered_to_train(folder: Path) -> None:
     assert offered(folder, "train", "") == [*shipped_recipes(), "cluster.yml", "mine.yaml", "more/other.yaml"]
-    assert offered(folder, "train", "m") == ["mine.yaml", "more/other.yaml"]
+    assert offered(folder, "train", "m") == ["moving", "mine.yaml", "more/other.yaml"]
     assert offered(folder, "train", "more/") == ["more/other.yaml"]
     assert offered(folder, "train", "sh") == ["shakespeare"]
 
@@ -106,7 +106,7 @@ def test_completing_loads_neither_torch_nor_ray(folder: Path) -> None:
         "atexit.register(lambda: print(sorted({'torch', 'ray', 'pyarrow'} & set(sys.modules)), file=sys.stderr))\n"
         "from rayrnn.cli import main\nmain()\n"
     )
-    variables = {"_RAYRNN_COMPLETE": "complete_bash", "COMP_WORDS": "rayrnn train s", "COMP_CWORD": "2"}
+    variables = {"_RAYRNN_COMPLETE": "complete_bash", "COMP_WORDS": "rayrnn train sh", "COMP_CWORD": "2"}
     ended = subprocess.run(
         [sys.executable, "-c", f"import sys; sys.argv[0] = 'rayrnn'\n{program}"],
         env=os.environ | variables,

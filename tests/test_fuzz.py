@@ -33,7 +33,8 @@ from rayrnn.data.sources.source import Wanted
 from rayrnn.data.sources.tables import keyed, rows_of_sequences, rows_of_steps
 from rayrnn.errors import RayrnnError
 from rayrnn.recipe import recipe_from, shipped_recipes, task_named
-from rayrnn.recipe.data_sections import CsvData, ParquetData, TableData, TextData
+from rayrnn.recipe.data_sections import CsvData, ParquetData, TableData
+from rayrnn.recipe.text_sections import TextData
 from rayrnn.runs.checkpoints import Checkpoint, newest_checkpoint, read_checkpoint, write_checkpoint
 from rayrnn.runs.directory import Run, create_run
 from rayrnn.tasks import Choices

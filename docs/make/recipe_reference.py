@@ -11,7 +11,7 @@ import re
 import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel
 
@@ -29,7 +29,7 @@ A key without a default is required. A **fraction** is at least 0 and less than 
 may be left out.
 """
 #: of the whole recipe, in the order of a recipe file
-SECTIONS = ("model", "training", "averaging")
+SECTIONS = ("model", "training", "averaging", "search", "detect")
 WORDS = {"string": "text", "integer": "whole number", "number": "number", "boolean": "true or false", "null": "null"}
 
 
@@ -58,9 +58,10 @@ def _own_docstring(kind: type[BaseModel]) -> str:
 
 
 def class_of(section: str) -> type[BaseModel]:
-    kind = Recipe.model_fields[section].annotation
-    assert isinstance(kind, type)
-    assert issubclass(kind, BaseModel)
+    annotation = Recipe.model_fields[section].annotation
+    # a section that may be left out is its class, or None
+    kinds = [kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type)]
+    (kind,) = (kind for kind in kinds if issubclass(kind, BaseModel))
     return kind
 
 
@@ -92,7 +93,8 @@ def _table(kind: type[BaseModel], *, leave_out: tuple[str, ...] = ()) -> str:
         if name in leave_out:
             continue
         default = "required" if field.is_required() else f"`{_yaml(field.get_default(call_default_factory=True))}`"
-        rows.append(f"| `{name}` | {_type(properties[name])} | {default} | {meanings.get(name, '')} |")
+        key = field.alias or name
+        rows.append(f"| `{key}` | {_type(properties[key])} | {default} | {meanings.get(name, '')} |")
     return "\n".join(rows) + "\n"
 
 
@@ -109,7 +111,9 @@ def _resolved(described: Any, definitions: Mapping[str, Any]) -> Any:
 
 def _yaml(value: object) -> str:
     """A default as a recipe would say it."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if isinstance(value, str):
+        return value
+    return json.dumps(value.model_dump() if isinstance(value, BaseModel) else value, ensure_ascii=False)
 
 
 def _type(described: Mapping[str, Any]) -> str:
@@ -123,10 +127,16 @@ def _type(described: Mapping[str, Any]) -> str:
         return " or ".join(dict.fromkeys(_type(kind) for kind in union if kind.get("type") != "null"))
     kind = described.get("type")
     if kind == "array":
-        return f"list of {_type(described['items']).replace(' or ', 's or ')}s" if "items" in described else "list"
+        return f"list of {_several(_type(described['items']))}" if "items" in described else "list"
     if kind == "object":
         return f"`{{{', '.join(described['properties'])}}}`" if "properties" in described else "mapping"
     return f"{WORDS.get(str(kind), 'any value')}{_bounds(described)}"
+
+
+def _several(kind: str) -> str:
+    """A type's words for many of it; its bounds stay."""
+    words, comma, bounds = kind.partition(",")
+    return f"{words.replace(' or ', 's or ')}s{comma}{bounds}"
 
 
 def _bounds(described: Mapping[str, Any]) -> str:

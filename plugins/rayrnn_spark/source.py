@@ -68,6 +68,7 @@ def sequences(
     categorical: Sequence[str] = (),
     ignore: Sequence[str] = (),
     label: str | None = None,
+    target: str | None = None,
     missing: Sequence[str] = (),
     task: str = "classification",
 ) -> ray.data.Dataset:
@@ -87,6 +88,7 @@ def sequences(
         categorical: those of the features that hold words (one row a sequence: columns of lists of words).
         ignore: one row a step: columns that are no features even without a word on features.
         label: the label's column.
+        target: one row a sequence: the column of targets with a length of their own, text or lists of words.
         missing: words that stand where there is no value, such as `NA`.
         task: what the labels of steps are for: one class a sequence (classification), one a step (tagging), or numbers.
 
@@ -107,6 +109,7 @@ def sequences(
         categorical=tuple(categorical),
         ignore=tuple(ignore),
         label=label,
+        target=target,
         missing=tuple(missing),
     )
     return sequences_of(frame, columns, Wanted(task_named(task).needs(Choices())))

@@ -126,6 +126,7 @@ COMMANDS = (
     models.generate,
     models.evaluate,
     models.predict,
+    models.detect,
     clusters.up,
     clusters.down,
     clusters.status,

@@ -1,18 +1,29 @@
-"""The commands about models: recipes, train, generate, evaluate, predict."""
+"""The commands about models: recipes, train, generate, evaluate, predict, detect."""
 
 import shutil
 import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rayrnn.cli.completion import complete_recipe, complete_run, complete_shipped_recipe, complete_yaml
 from rayrnn.cli.runs import Trust, train_there
 from rayrnn.cli.talk import console, give, give_json, say_dimly
-from rayrnn.errors import UsageError
+from rayrnn.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from rayrnn.generation import Drawing
+    from rayrnn.prediction.ask import Attention
+    from rayrnn.prediction.detection import Detection
+    from rayrnn.runs.directory import Run
+
+Beam = Annotated[
+    int | None,
+    typer.Option(help="Hypotheses to follow where answers have a length of their own; without it the recipe's."),
+]
 
 
 def recipes(
@@ -103,28 +114,93 @@ def train(
 
 def generate(
     run: Annotated[str, typer.Argument(help="The run directory of a language model.", autocompletion=complete_run)],
-    prime: Annotated[str | None, typer.Option(help="What the text begins with; without it a random symbol.")] = None,
-    length: Annotated[int, typer.Option(help="Symbols to draw.")] = 300,
-    samples: Annotated[int, typer.Option(help="Texts to draw, all at once.")] = 1,
+    prime: Annotated[
+        str | None,
+        typer.Option(help="What the text begins with; without it a random symbol. With --to: an image to complete."),
+    ] = None,
+    length: Annotated[
+        int | None, typer.Option(help="Symbols to draw; without it 300. An image has as many as it has pixels.")
+    ] = None,
+    samples: Annotated[int, typer.Option(help="Texts, or images, to draw, all at once.")] = 1,
+    to: Annotated[
+        str | None, typer.Option(metavar="FILE.png", help="Images: write all of them to this new file, side by side.")
+    ] = None,
+    keep: Annotated[
+        int | None, typer.Option(metavar="ROWS", help="Of the image to complete; without it the upper half.")
+    ] = None,
     temperature: Annotated[float, typer.Option(help="Below 1 safer, above 1 bolder; 0 takes the likeliest.")] = 1.0,
     top_k: Annotated[int, typer.Option(help="Only the k likeliest symbols; 0 = all.")] = 0,
     top_p: Annotated[float, typer.Option(help="Only the likeliest symbols of this probability together.")] = 1.0,
     seed: Annotated[int | None, typer.Option(help="For the same text again; without it the recipe's.")] = None,
+    beam: Beam = None,
+    attention: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="What the answer looked at: a picture (.svg, .png) or numbers (.json)."),
+    ] = None,
     trust: Trust = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print all samples as one JSON object.")] = False,
 ) -> None:
-    """Write text with a trained language model, symbol by symbol."""
+    """Write text, or draw images, with a trained language model, symbol by symbol; or answer a text (transduction)."""
     from rayrnn.generation import Drawing
     from rayrnn.generation import generate as draw
+    from rayrnn.recipe import task_of
+    from rayrnn.recipe.media_sections import ImageData
     from rayrnn.runs.directory import open_run
+    from rayrnn.tasks import Searching
 
     drawing = Drawing(temperature=temperature, top_k=top_k, top_p=top_p)
-    pieces = draw(open_run(run, trust=trust), prime=prime, length=length, samples=samples, drawing=drawing, seed=seed)
+    opened = open_run(run, trust=trust)
+    if isinstance(task_of(opened.recipe), Searching):
+        if to is not None or keep is not None or length is not None:
+            raise UsageError(f"{run} answers a text: --to, --keep and --length are for what is drawn; leave them out")
+        answer_text(opened, run, prime, samples=samples, beam=beam, attention=attention, as_json=as_json)
+        return
+    if beam is not None or attention is not None:
+        raise UsageError("--beam and --attention are for runs that answer a text (transduction); leave them out")
+    if to is not None:
+        if length is not None:
+            raise UsageError(f"--length is {length}: an image has as many symbols as it has pixels; leave it out")
+        _draw_sheet(opened, to, prime=prime, keep=keep, samples=samples, drawing=drawing, seed=seed, as_json=as_json)
+        return
+    if keep is not None:
+        raise UsageError("--keep goes with --to and --prime: rows of an image that is to be completed")
+    data = opened.recipe.data
+    if isinstance(data, ImageData) and data.levels is not None and task_of(opened.recipe).generates:
+        raise UsageError(f"{run} has learned pixels: say where its images are to be written, such as --to sheet.png")
+    length = 300 if length is None else length
+    pieces = draw(opened, prime=prime, length=length, samples=samples, drawing=drawing, seed=seed)
     if as_json:
         texts = ["".join(sample) for sample in zip(*pieces, strict=True)]
         give_json({"run": run, "prime": prime, "samples": texts})
     else:
         _stream(pieces)
+
+
+def _draw_sheet(
+    run: "Run",
+    to: str,
+    *,
+    prime: str | None,
+    keep: int | None,
+    samples: int,
+    drawing: "Drawing",
+    seed: int | None,
+    as_json: bool,
+) -> None:
+    from rayrnn.recipe.sources import OWN, check_installed
+    from rayrnn.wording import counted
+
+    check_installed(OWN["images"], "--to")
+    from rayrnn.pictures import Begun, draw_sheet
+
+    if keep is not None and prime is None:
+        raise UsageError("--keep goes with --prime, the image that is to be completed")
+    begun = None if prime is None else Begun(prime, keep)
+    rows, columns = draw_sheet(run, to, samples=samples, drawing=drawing, seed=seed, begun=begun)
+    if as_json:
+        give_json({"run": run.name, "prime": prime, "to": to, "rows": rows, "columns": columns, "samples": samples})
+    else:
+        console().print(f"{counted(samples, 'image')} in {to}, {rows} x {columns}")
 
 
 def evaluate(
@@ -135,18 +211,33 @@ def evaluate(
     labels: Annotated[
         str | None, typer.Option(metavar="PATH", help="Their labels, where these lie beside them, as data.labels says.")
     ] = None,
+    out: Annotated[
+        str | None, typer.Option(metavar="PATH", help="A new file: every answer beside its truth (transduction, ctc).")
+    ] = None,
+    beam: Beam = None,
+    events: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help="With --data: known anomalies, series,start,end; measures how `detect` does."
+        ),
+    ] = None,
     address: Annotated[
         str | None, typer.Option(help="A Ray cluster; without it the one `rayrnn up` started, or one of its own.")
     ] = None,
     trust: Trust = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the metrics as one JSON object.")] = False,
 ) -> None:
-    """Measure a run's best model: accuracy, F1 and confusions, RMSE and R2, or perplexity."""
-    from rayrnn.prediction.evaluate import evaluate as measure
+    """Measure a run's best model: accuracy, F1 and confusions, RMSE, perplexity, error rates; or its detections."""
     from rayrnn.runs.directory import open_run
 
+    if events is not None:
+        _evaluate_events(open_run(run, trust=trust), data, labels, events, address=address, as_json=as_json)
+        return
+    from rayrnn.prediction.evaluate import evaluate as measure
+
     with console().status("measuring ..."):
-        report = measure(open_run(run, trust=trust), path=data, labels=labels, address=address)
+        opened = open_run(run, trust=trust)
+        report = measure(opened, path=data, labels=labels, out=out, beam=beam, address=address)
     for note in report.notes:
         say_dimly(note)
     if as_json:
@@ -155,12 +246,73 @@ def evaluate(
         give(report.to_text(), nl=False)
 
 
+def _evaluate_events(
+    run: "Run", data: str | None, labels: str | None, events: str, *, address: str | None, as_json: bool
+) -> None:
+    if data is None:
+        raise UsageError(f"events are given, {events}, and no sequences that they lie in: give these too, --data PATH")
+    if labels is not None:
+        raise UsageError("--labels and --events are two ways to measure: give one of the two")
+    from rayrnn.prediction.detect import detect as find
+
+    _tell(find(run, data, events=events, address=address), as_json=as_json)
+
+
+def detect(
+    run: Annotated[
+        str, typer.Argument(help="The run directory of a forecast or a language model.", autocompletion=complete_run)
+    ],
+    data: Annotated[str, typer.Option(metavar="PATH", help="Sequences as the run learned them.")],
+    out: Annotated[
+        str | None, typer.Option(metavar="PATH", help="A new file for the scores, .jsonl, .csv or .parquet.")
+    ] = None,
+    events: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Known events, a CSV file series,start,end, to measure against.")
+    ] = None,
+    plot: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Draw every sequence, .png or .svg (pip install 'rayrnn[plot]').")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Replace a value of the recipe's section detect; repeatable."),
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(help="A Ray cluster; without it the one `rayrnn up` started, or one of its own.")
+    ] = None,
+    trust: Trust = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was found as one JSON object.")] = False,
+) -> None:
+    """Find what is out of the ordinary in sequences: scores for every step, events, and how good these are."""
+    from rayrnn.prediction.detect import detect as find
+    from rayrnn.runs.directory import open_run
+
+    found = find(
+        open_run(run, trust=trust), data, out, events=events, plot=plot, overrides=overrides or (), address=address
+    )
+    _tell(found, as_json=as_json)
+    if out is not None:
+        console().print(f"scores are in {out}")
+    if found.figures:
+        most = f" and {len(found.figures) - 1:,} more" if len(found.figures) > 1 else ""
+        console().print(f"drawn: {found.figures[0]}{most}")
+
+
+def _tell(found: "Detection", *, as_json: bool) -> None:
+    for note in found.notes:
+        say_dimly(note)
+    if as_json:
+        give_json(found.to_json())
+    else:
+        give(found.to_text(), nl=False)
+
+
 def predict(
     run: Annotated[str, typer.Argument(help="The run directory.", autocompletion=complete_run)],
     data: Annotated[
         str, typer.Option(metavar="PATH", help="Sequences as the run learned them; labels may be missing.")
     ],
     out: Annotated[str, typer.Option(metavar="PATH", help="A new file that ends in .jsonl, .csv or .parquet.")],
+    beam: Beam = None,
     address: Annotated[
         str | None, typer.Option(help="A Ray cluster; without it the one `rayrnn up` started, or one of its own.")
     ] = None,
@@ -171,11 +323,55 @@ def predict(
     from rayrnn.runs.directory import open_run
     from rayrnn.wording import counted
 
-    written = answer(open_run(run, trust=trust), data, out, address=address)
+    written = answer(open_run(run, trust=trust), data, out, beam=beam, address=address)
     for reason in written.skipped[:3]:
         say_dimly(f"skipped: {reason}")
     skipped = f", {len(written.skipped):,} skipped" if written.skipped else ""
     console().print(f"{counted(written.num_sequences, 'sequence')} answered in {written.path}{skipped}")
+
+
+def answer_text(
+    opened: "Run",
+    run: str,
+    prime: str | None,
+    *,
+    samples: int,
+    beam: int | None,
+    attention: Path | None,
+    as_json: bool,
+) -> None:
+    """Print the likeliest answers to a text, one a line, and keep what the best of them looked at."""
+    from rayrnn.prediction.ask import ask, check_attention
+
+    if prime is None:
+        raise UsageError(f"{run} answers a text: give it one, --prime TEXT; `rayrnn predict --data` answers many")
+    if attention is not None:
+        check_attention(attention)
+    answers, looked = ask(opened, prime, answers=samples, beam=beam)
+    if attention is not None:
+        _write_attention(looked, attention)
+    if as_json:
+        give_json({"run": run, "prime": prime, "answers": [vars(one) for one in answers]})
+        return
+    for one in answers:
+        give(one.text)
+
+
+def _write_attention(looked: "Attention | None", path: Path) -> None:
+    from rayrnn.durable import write_durably
+
+    if looked is None:
+        raise UsageError("this run looks at no step while it writes: there is no attention")
+    if path.suffix == ".json":
+        content = looked.to_json().encode()
+    else:
+        from rayrnn.prediction.attention_map import picture_of
+
+        content = picture_of(looked, path.suffix.removeprefix("."))
+    try:
+        write_durably(path, content)
+    except OSError as error:
+        raise DataError(f"{path} cannot be written: {error}") from None
 
 
 def _stream(pieces: Iterator[list[str]]) -> None:

@@ -7,19 +7,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import ray
 import ray.data
 
 from rayrnn.cluster import connect
-from rayrnn.data.encoding import Classes
-from rayrnn.data.prepare import prepare
+from rayrnn.data.arrow_lists import flat
+from rayrnn.data.encoding import Classes, Encoding
+from rayrnn.data.fitting import check_targets
+from rayrnn.data.prepare import needs_to_read, prepare
 from rayrnn.data.sequences import Part, gather, results, take
 from rayrnn.data.sources import read
+from rayrnn.data.symbols import Symbols
 from rayrnn.errors import UsageError
-from rayrnn.recipe import needs_of, task_of
+from rayrnn.prediction.destination import open_destination
+from rayrnn.prediction.output import SUFFIXES, texts_of, write_table
+from rayrnn.recipe import search_of, task_of
 from rayrnn.runs.directory import Run
-from rayrnn.runs.model import Trained, answer, trained
+from rayrnn.runs.model import Trained, answer, found_in, trained
 from rayrnn.runs.same_data import check_data, check_origin
+from rayrnn.tasks import Hypothesis, Search, Searching
 from rayrnn.tasks.metrics import Metrics, Results
 from rayrnn.wording import counted
 
@@ -27,8 +34,18 @@ from rayrnn.wording import counted
 MATRIX_CLASSES = 16
 LARGEST_ERRORS = 20
 #: of metrics that are not called by their names
-_TITLES = {"bits_per_symbol": "bits a symbol", "macro_f1": "macro F1", "rmse": "RMSE", "mae": "MAE", "r2": "R2"}
+_TITLES = {
+    **{"bits_per_symbol": "bits a symbol", "macro_f1": "macro F1", "micro_f1": "micro F1"},
+    **{"rmse": "RMSE", "mae": "MAE", "r2": "R2", "bleu": "BLEU", "chrf": "chrF"},
+    **{"mean_average_precision": "mAP", "hit_at_1": "hit@1"},
+    **{"word_error_rate": "word errors", "character_error_rate": "char. errors", "symbol_accuracy": "symbol acc."},
+}
 _TITLE_WIDTH = 15
+#: shares of something, which people read with so many digits
+_SHARES = {
+    *("accuracy", "macro_f1", "micro_f1", "mean_average_precision", "hit_at_1", "symbol_accuracy"),
+    *("exact_match", "word_error_rate", "character_error_rate"),
+}
 #: steps that are worth a task of their own
 STEPS_A_TASK = 200_000
 
@@ -94,7 +111,7 @@ class Report:
 
     def _show(self, name: str) -> str:
         value = self.metrics[name]
-        return f"{value:.4f}" if name in ("accuracy", "macro_f1") else f"{value:.5g}"
+        return f"{value:.4f}" if name in _SHARES else f"{value:.5g}"
 
 
 def _is_there(value: object) -> bool:
@@ -132,6 +149,8 @@ def evaluate(
     path: str | Path | None = None,
     labels: str | Path | None = None,
     data: ray.data.Dataset | None = None,
+    out: str | Path | None = None,
+    beam: int | None = None,
     address: str | None = None,
 ) -> Report:
     """Measure a run's best model on what training held out; or on the sequences at `path`, or on those of `data`.
@@ -140,10 +159,13 @@ def evaluate(
         path: read as the run's own data was, labels and all.
         labels: where the labels of those are, if they lie beside them (as in `data.labels`).
         data: a dataset of sequences in the row schema (see rayrnn/data/rows.py).
+        out: a new file for every answer beside its truth, where answers have a length of their own; see `compared`.
+        beam: hypotheses that are followed to find these; without it the recipe's.
         address: the Ray cluster; without it the one `rayrnn up` started, or a local one.
 
     Raises:
-        UsageError: nothing was held out, and there is neither `path` nor `data`; or `labels` go with nothing.
+        UsageError: nothing was held out, and there is neither `path` nor `data`; `labels` go with nothing; or `out`
+            or `beam` are given where answers have no length of their own.
         DataError: the data cannot be read, or has no labels, or one that was not learned.
         RunError: the run has no usable model.
         ClusterError: there is no cluster at `address`.
@@ -157,10 +179,30 @@ def evaluate(
         raise UsageError(
             f"{run.name} held nothing out (data.held_out: 0): give it sequences to be measured on, --data PATH"
         )
+    search = _search(model, out, beam)
+    destination = None
+    if out is not None:
+        destination = open_destination(str(out), suffixes=SUFFIXES, endpoint=model.recipe.data.endpoint)
     with connect(address, code=model.recipe.named_code):
         notes: list[str] = []
         name, part = _part(run, model, path, labels, data, notes)
-        return replace(_measure(model, part, name), notes=tuple(notes))
+        report, answers = _measure(model, part, name, search)
+        if destination is not None:
+            write_table(answers, destination)
+        return replace(report, notes=tuple(notes))
+
+
+def _search(model: Trained, out: str | Path | None, beam: int | None) -> Search:
+    """
+    Raises:
+        UsageError: there are no answers to look for, or fewer symbols than the beam has hypotheses.
+    """
+    if (out is not None or beam is not None) and not isinstance(task_of(model.recipe), Searching):
+        raise UsageError(
+            f"--out and --beam are for answers with a length of their own; the task is {model.recipe.task}: "
+            "`rayrnn predict` writes its answers"
+        )
+    return search_of(model.recipe, model.encoding.num_outputs, beam=beam)
 
 
 def _part(
@@ -174,18 +216,23 @@ def _part(
     """The sequences to measure on, and their name; and what the user should know of them."""
     recipe = model.recipe
     if data is None and path is None:
-        return f"held out of {recipe.data.describe()}", _held_out(run, model, notes)
-    needs, name = needs_of(recipe), "the dataset"
+        return f"held out of {recipe.data.describe()}", held_out_of(run, model, notes)
+    needs, name = needs_to_read(recipe, model.encoding), "the dataset"
     if data is None:
         name, own = str(path), None if labels is None else str(labels)
         names = model.encoding.column_names
         data = read(recipe.data, needs, where=name, labels=own, column_names=names, say=notes.append)
     sequences = gather(data, needs)
+    check_targets(sequences, task_of(recipe), model.encoding)
     return name, Part(sequences, np.arange(len(sequences)))
 
 
-def _held_out(run: Run, model: Trained, notes: list[str]) -> Part:
-    """What training held out; read again, and seen to be the same."""
+def held_out_of(run: Run, model: Trained, notes: list[str]) -> Part:
+    """What training held out; read again, and seen to be the same.
+
+    Raises:
+        UsageError: the data is not what the run began with.
+    """
     advice = "what was held out cannot be found again: give sequences to be measured on, --data PATH"
     check_origin(run, handed_over=False, advice=advice)
     prepared = prepare(model.recipe, encoding=model.encoding)
@@ -193,39 +240,75 @@ def _held_out(run: Run, model: Trained, notes: list[str]) -> Part:
     return prepared.held_out
 
 
-def _measure(model: Trained, part: Part, name: str) -> Report:
-    """Share the sequences out to tasks, and add up what they count."""
+def _measure(model: Trained, part: Part, name: str, search: Search) -> tuple[Report, pa.Table]:
+    """Share the sequences out to tasks, and add up what they count; and what was answered, if it was looked for."""
     steps = int(part.sequences.steps[part.indices].sum())
     num_tasks = max(1, min(int(ray.cluster_resources().get("CPU", 1)), math.ceil(steps / STEPS_A_TASK)))
     count = ray.remote(num_gpus=1 if ray.cluster_resources().get("GPU") else 0)(_count)
     reference = ray.put(model)
-    counts = results([count.remote(reference, part, rank, num_tasks) for rank in range(num_tasks)])
-    metrics: Metrics = counts[0][0]
-    metrics.merge(other for other, _ in counts[1:])
+    counts = results([count.remote(reference, part, rank, num_tasks, search) for rank in range(num_tasks)])
+    metrics: Metrics = counts[0].metrics
+    metrics.merge(other.metrics for other in counts[1:])
+    answers = pa.concat_tables([one.answers for one in counts]).sort_by("number").drop_columns(["number"])
     sequences, task, targets = part.sequences, task_of(model.recipe), model.encoding.targets
-    return Report(
+    report = Report(
         data=name,
         task=model.recipe.task,
         num_sequences=len(part),
         # of a part nobody knows which of those left out would have been in it
         num_left_out=sequences.num_dropped + len(sequences.skipped) if len(part) == len(sequences) else 0,
         steps=steps,
-        padding_share=1 - steps / sum(computed for _, computed in counts),
+        padding_share=1 - steps / sum(one.computed for one in counts),
         metrics=task.results(metrics),
         unit=task.unit,
         classes=targets.names if isinstance(targets, Classes) else (),
     )
+    return report, answers
 
 
-def _count(model: Trained, part: Part, rank: int, size: int) -> tuple[Metrics, int]:
-    """The sums of one task's share, and how many steps were computed, padding too."""
+@dataclass(frozen=True)
+class _Counted:
+    """What one task has found in its share."""
+
+    metrics: Metrics
+    #: steps, padding too
+    computed: int
+    #: see `compared`, and the sequences' numbers
+    answers: pa.Table
+
+
+def _count(model: Trained, part: Part, rank: int, size: int, search: Search) -> _Counted:
     network, encoding, task = model.network(), model.encoding, task_of(model.recipe)
     metrics = task.metrics(encoding)
     own = part.indices[rank::size]
-    computed = 0
+    computed, answers = 0, [_NO_ANSWERS]
     for chosen in model.minibatches(part.sequences.steps[own]):
-        minibatch = task.minibatch(take(part.sequences, own[chosen]), encoding)
+        rows = take(part.sequences, own[chosen])
+        minibatch = task.minibatch(rows, encoding)
         computed += minibatch.mask.numel()
         for segment, outputs in answer(network, minibatch, task=task, truncate=model.recipe.training.truncate):
             task.measure(metrics, outputs, segment, encoding)
-    return metrics, computed
+        if isinstance(task, Searching):
+            found = compared(rows, found_in(rows, model, network, task, search), encoding)
+            task.count_answers(metrics, found["answer"].to_pylist(), found["truth"].to_pylist())
+            answers.append(found.append_column("number", pa.array(own[chosen], pa.int64())))
+    return _Counted(metrics, computed, pa.concat_tables(answers, promote_options="default"))
+
+
+def compared(rows: pa.Table, found: Sequence[Sequence[Hypothesis]], encoding: Encoding) -> pa.Table:
+    """What was found for canonical rows beside what was due: `key`, `input` (where it is a text), `answer`, `truth`."""
+    inputs, targets = encoding.inputs, encoding.targets
+    assert isinstance(targets, Symbols), "what is found is symbols"
+    answers = texts_of(flat(rows["key"]), found, encoding)
+    columns = {"key": rows["key"]}
+    if "text" in rows.column_names:
+        columns["input"] = rows["text"]
+    elif isinstance(inputs, Symbols):
+        columns["input"] = pa.array(
+            [inputs.units.join(symbols) for symbols in rows["symbols"].to_pylist()], pa.string()
+        )
+    truths = pa.array([targets.units.join(symbols) for symbols in rows["target"].to_pylist()], pa.string())
+    return pa.table(columns | {"answer": answers["answer"], "truth": truths})
+
+
+_NO_ANSWERS = pa.table({"number": pa.array([], pa.int64())})

@@ -6,6 +6,11 @@
     prediction     float32                     a number (float64 where it was scaled); fixed_size_list<..., O> where
                                                the answer has O
 
+    labels         list<string>                where several classes may apply (data.several): those likelier than not;
+                                               in CSV one cell, `a;b`
+    answer         string                      a text, where the answer has a length of its own, and
+    score          float64                     the logarithm of its probability, over the length penalty
+
 With an answer a step, label, probabilities and prediction are lists with an item a step. A sequence without steps has
 none of them.
 """
@@ -15,7 +20,7 @@ import functools
 import io
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -31,9 +36,10 @@ from rich.console import Console
 from rayrnn.data.arrow_lists import ends, flat, unwrap, wrap
 from rayrnn.data.encoding import Encoding
 from rayrnn.data.rows import REASONS, all_skipped, raise_faults, step_counts
+from rayrnn.data.symbols import Symbols
 from rayrnn.errors import DataError, RayrnnError, RunError
 from rayrnn.prediction.destination import Destination
-from rayrnn.tasks import Task
+from rayrnn.tasks import Hypothesis, Task
 
 SUFFIXES = (".jsonl", ".csv", ".parquet")
 #: bytes of answers that become text at once, about: Python's own numbers take ten times as much
@@ -61,6 +67,15 @@ def answers_of(rows: pa.Table, outputs: np.ndarray, task: Task, encoding: Encodi
     for name, items in columns.items():
         columns[name] = wrap(items, steps) if encoding.per_step else _without(items, unanswered)
     return pa.table({"key": rows["key"], **columns})
+
+
+def texts_of(keys: pa.Array, found: Sequence[Sequence[Hypothesis]], encoding: Encoding) -> pa.Table:
+    """The best of what was found for every sequence, as a text; a sequence without steps has none."""
+    assert isinstance(encoding.targets, Symbols), "what is found is symbols"
+    best = [hypotheses[0] if hypotheses else None for hypotheses in found]
+    texts = [None if one is None else encoding.targets.text_of(one.symbols) for one in best]
+    scores = [None if one is None else one.score for one in best]
+    return pa.table({"key": keys, "answer": pa.array(texts, pa.string()), "score": pa.array(scores, pa.float64())})
 
 
 def _without(items: pa.Array, unanswered: np.ndarray) -> pa.Array:
@@ -116,6 +131,8 @@ def _flattened(answers: pa.Table) -> pa.Table:
     """A column a number."""
     columns: dict[str, pa.Array] = {}
     for name, column in zip(answers.column_names, map(flat, answers.columns), strict=True):
+        if name == "labels":
+            column = pc.binary_join(column, ";")
         if kinds.is_list(column.type):
             sizes, column = unwrap(column)
             if "step" not in columns:
@@ -141,8 +158,13 @@ class Sink(Protocol):
         """Write what stands at the end."""
 
 
-def write(answers: ray.data.Dataset, destination: Destination, console: Console) -> tuple[int, list[str]]:
+def write(
+    answers: ray.data.Dataset, destination: Destination, console: Console, *, verb: str = "predict"
+) -> tuple[int, list[str]]:
     """Write what `answered` gives, in its order.
+
+    Args:
+        verb: what is done with the sequences, as messages call it.
 
     Returns:
         how many sequences have an answer, and why others were left out.
@@ -156,19 +178,34 @@ def write(answers: ray.data.Dataset, destination: Destination, console: Console)
         answers = answers.map_batches(as_text, batch_size=None, batch_format="pyarrow")
     count = 0
     skipped: list[str] = []
-    with destination.unfinished() as stream, console.status("predicting ...") as status:
+    with destination.unfinished() as stream, console.status(f"{verb}ing ...") as status:
         sink: Sink = ParquetSink(stream) if suffix == ".parquet" else TextSink(stream)
-        for block in _blocks(answers):
+        for block in blocks_of(answers):
             raise_faults(block["fault"].drop_null().to_pylist())
             skipped += block["skipped"].drop_null().to_pylist()
             block = block.filter(block["skipped"].is_null()).drop_columns(list(REASONS))
             if len(block):
                 count += sink.write(block)
-                status.update(f"predicting: {count:,} sequences")
+                status.update(f"{verb}ing: {count:,} sequences")
         sink.close()
         if not count:
-            raise all_skipped(skipped) if skipped else DataError("there are no sequences to predict")
+            raise all_skipped(skipped) if skipped else DataError(f"there are no sequences to {verb}")
     return count, skipped
+
+
+def write_table(table: pa.Table, destination: Destination) -> None:
+    """Write rows of text that this process holds, as `write` writes answers.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
+    with destination.unfinished() as stream:
+        if destination.name.endswith(".parquet"):
+            pyarrow.parquet.write_table(table, stream)
+        elif destination.name.endswith(".csv"):
+            stream.write(csv_header(table) + csv_lines(table))
+        else:
+            stream.write(json_lines(table))
 
 
 class TextSink:
@@ -208,15 +245,36 @@ class ParquetSink:
             self._writer.close()
 
 
-def _blocks(answers: ray.data.Dataset) -> Iterator[pa.Table]:
+def computed(answers: ray.data.Dataset) -> ray.data.Dataset:
+    """The same answers in Ray's object store, so that they can be read more than once.
+
+    Raises:
+        RayrnnError: what a task raised; RunError where it is no error of ours.
+    """
+    try:
+        return answers.materialize()
+    except RayTaskError as error:
+        raise _own_error(error) from error
+
+
+def blocks_of(answers: ray.data.Dataset) -> Iterator[pa.Table]:
+    """The answers block by block, in their order.
+
+    Raises:
+        RayrnnError: as above.
+    """
     try:
         yield from answers.iter_batches(batch_size=None, batch_format="pyarrow")
     except RayTaskError as error:
-        # Ray Data adds a remark on retries to the message
-        message = str(error.cause).partition("\nFailed to apply UDF transform")[0]
-        if isinstance(error.cause, RayrnnError):
-            raise type(error.cause)(message) from None
-        raise RunError(f"the prediction failed: {type(error.cause).__name__}: {message}") from error
+        raise _own_error(error) from error
+
+
+def _own_error(error: RayTaskError) -> RayrnnError:
+    # Ray Data adds a remark on retries to the message
+    message = str(error.cause).partition("\nFailed to apply UDF transform")[0]
+    if isinstance(error.cause, RayrnnError):
+        return type(error.cause)(message)
+    return RunError(f"the task failed: {type(error.cause).__name__}: {message}")
 
 
 def _as_text(block: pa.Table, suffix: str) -> Iterator[pa.Table]:

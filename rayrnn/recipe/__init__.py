@@ -1,21 +1,24 @@
 """What is learned: one YAML file, validated, frozen, and stored with the run."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import pydantic
 from pydantic import Field
 
-from rayrnn.errors import RecipeError
+from rayrnn.errors import RecipeError, UsageError
 from rayrnn.foreign import check_yaml, read_plain
-from rayrnn.recipe.data_sections import CsvData, Data, Section, StepData, TextData, spelled
-from rayrnn.recipe.sections import Averaging, Model, Training
+from rayrnn.recipe.data_sections import Data, Section, StepData, spelled
+from rayrnn.recipe.detect_section import Detect
+from rayrnn.recipe.faults import faults_of
+from rayrnn.recipe.sections import Averaging, Model, SearchSettings, Training
 from rayrnn.recipe.sources import section_named
 from rayrnn.recipe.written import parse_typed, parse_yaml, write_yaml
-from rayrnn.tasks import Choices, Task, Weighable, load_task
+from rayrnn.tasks import Choices, Detectable, Search, Several, Task, load_task
 from rayrnn.user_code import PythonFiles, files_of
 from rayrnn.wording import did_you_mean, line_of, path_of, shortened
 
@@ -30,6 +33,8 @@ TASKS: Mapping[str, str] = {
     "classification": "rayrnn.tasks.classification:Classification",
     "tagging": "rayrnn.tasks.tagging:Tagging",
     "regression": "rayrnn.tasks.regression:Regression",
+    "transduction": "rayrnn.tasks.transduction:Transduction",
+    "ctc": "rayrnn.tasks.ctc:Ctc",
 }
 
 
@@ -52,21 +57,30 @@ class Recipe(Section):
 
     #: the run's name: its directory is runs/NAME unless `--out` says another
     name: Annotated[str, spelled(r"[A-Za-z0-9][A-Za-z0-9._-]*", "a letter or digit, then letters, digits, . _ and -")]
-    #: what the network is asked: language_model, classification, tagging, regression, or a task of a plugin's or your
-    #: own, `package.module:Name`
+    #: what the network is asked: language_model, classification, tagging, regression, transduction, ctc, or a task of a
+    #: plugin's or your own, `package.module:Name`
     task: Annotated[str, pydantic.AfterValidator(_check_task)] = "language_model"
     data: Annotated[pydantic.SerializeAsAny[Data], pydantic.BeforeValidator(_parse_data)]
     model: Model = Model()
     training: Training = Training()
     averaging: Averaging = Averaging()
+    #: how answers are looked for (transduction, ctc); without a word with the defaults below
+    search: SearchSettings | None = None
+    #: what `rayrnn detect` takes for an anomaly; without a word with the defaults below
+    detect: Detect | None = None
     #: the seed of everything drawn at random: the same seed, data and number of workers give the same run
     seed: int = Field(12345, ge=0, lt=2**63)
 
     @pydantic.model_validator(mode="after")
     def _fits_together(self) -> "Recipe":
-        if faults := list(_faults(self)):
+        if faults := list(faults_of(self, task_of(self), choices_of(self))):
             raise ValueError("; ".join(faults))
         return self
+
+    @property
+    def detection(self) -> Detect:
+        """The section `detect`, whether it is written or not."""
+        return self.detect or Detect()
 
     @property
     def named_code(self) -> tuple[str, ...]:
@@ -110,9 +124,10 @@ def task_of(recipe: Recipe) -> Task:
         RecipeError: another process has read the recipe, and this one cannot import the task.
     """
     try:
-        return task_named(recipe.task)
+        task = task_named(recipe.task)
     except ValueError as error:
         raise RecipeError(str(error)) from None
+    return task.several() if choices_of(recipe).several and isinstance(task, Several) else task
 
 
 def choices_of(recipe: Recipe) -> Choices:
@@ -123,7 +138,37 @@ def choices_of(recipe: Recipe) -> Choices:
         bidirectional=recipe.model.bidirectional != "none",
         horizon=steps.horizon if steps else 0,
         classes=steps.class_names if steps else None,
+        several=steps.several if steps else False,
+        stride=_stride(recipe),
     )
+
+
+def _stride(recipe: Recipe) -> int:
+    """Steps for each that the recurrent layers see."""
+    strides = recipe.model.front_stride or (1,)
+    if recipe.model.front == "none" or recipe.data.step_shape is not None:
+        return 1
+    return int(strides[0] ** len(recipe.model.front_channels) if len(strides) == 1 else math.prod(strides))
+
+
+def search_of(recipe: Recipe, num_symbols: int, *, beam: int | None = None, keep_weights: bool = False) -> Search:
+    """How answers are looked for that have a length of their own.
+
+    Args:
+        num_symbols: that there are to answer with; a beam that nobody has asked for is no larger.
+        beam: in the place of the recipe's.
+
+    Raises:
+        UsageError: there are not as many symbols as hypotheses are to be followed; or none is.
+    """
+    settings = recipe.search or SearchSettings(beam=min(SearchSettings().beam, num_symbols))
+    wanted, key = (settings.beam, "search.beam") if beam is None else (beam, "--beam")
+    if not 1 <= wanted <= num_symbols:
+        raise UsageError(
+            f"{key} is {wanted}; it must be at least 1, and at most {num_symbols}: so many symbols there are to answer "
+            "with"
+        )
+    return Search(wanted, settings.length_penalty, keep_weights)
 
 
 def needs_of(recipe: Recipe) -> "Needs":
@@ -131,20 +176,27 @@ def needs_of(recipe: Recipe) -> "Needs":
     return task_of(recipe).needs(choices_of(recipe))
 
 
-def _faults(recipe: Recipe) -> Iterator[str]:
-    """What of a recipe does not fit together."""
-    task, choices, needs = task_of(recipe), choices_of(recipe), needs_of(recipe)
-    yield from task.faults(choices)
-    if choices.truncate and choices.bidirectional:
-        yield "training.truncate must be 0 with model.bidirectional: both directions need whole sequences"
-    if recipe.training.class_weights != "none" and not isinstance(task, Weighable):
-        yield f"training.class_weights is for classes; the task is {recipe.task}"
-    if choices.horizon and needs.ahead != choices.horizon:
-        yield f"data.horizon is for forecasts of numbers; the task is {recipe.task}"
-    if isinstance(recipe.data, CsvData) and "values" not in needs.contents:
-        yield "data.source csv has no text; its tasks are classification, tagging and regression"
-    if isinstance(recipe.data, TextData) and needs.is_labelled:
-        yield f"data.source text has no labels for {recipe.task}; its task is language_model"
+def scores_of(recipe: Recipe) -> tuple[str, ...]:
+    """What the steps of a recipe's sequences can be scored by, the usual one first; none where nothing is foretold."""
+    task = task_of(recipe)
+    return task.scores(choices_of(recipe)) if isinstance(task, Detectable) else ()
+
+
+def with_detection(recipe: Recipe, overrides: Iterable[str]) -> Recipe:
+    """The same recipe with `detect.key=value` overrides.
+
+    Raises:
+        RecipeError: a key is none of the section's, or does not fit.
+    """
+    values = recipe.model_dump(mode="json")
+    for override in overrides:
+        if not override.startswith("detect."):
+            raise RecipeError(
+                f"--set takes keys of the recipe's detect section here, such as detect.quantile=0.99; this was "
+                f"{override!r}: what the run learned is settled"
+            )
+        _apply(values, override)
+    return validate_recipe(values, "--set")
 
 
 def load_recipe(where: str | Path, overrides: Iterable[str] = (), *, trusted: bool = True) -> Recipe:
@@ -220,13 +272,15 @@ def shipped_recipes() -> dict[str, str]:
 
 def read_recipe(where: str | Path) -> tuple[str, str]:
     """What to call a recipe in messages, and its YAML text, from a file or a shipped recipe's name."""
-    path = path_of(where)
+    path, shipped = path_of(where), shipped_recipes()
     try:
         return str(path), read_plain(path, most=MOST_RECIPE).decode("utf-8")
     except FileNotFoundError:
-        shipped = shipped_recipes()
+        pass
     except (OSError, ValueError) as error:
-        raise RecipeError(f"recipe {path} cannot be read: {error}") from None
+        # the directory of a shipped recipe's data may have its name
+        if str(where) not in shipped or not path.is_dir():
+            raise RecipeError(f"recipe {path} cannot be read: {error}") from None
     if str(where) in shipped:
         return f"recipe {where}", shipped[str(where)]
     raise RecipeError(
@@ -241,7 +295,9 @@ def _apply(values: dict[str, Any], override: str) -> None:
         raise RecipeError(f"--set takes key=value, for example training.learning_rate=1e-3; this was {override!r}")
     *sections, leaf = key.split(".")
     for section in sections:
-        values = values.setdefault(section, {})
+        if values.get(section) is None:
+            values[section] = {}
+        values = values[section]
         if not isinstance(values, dict):
             raise RecipeError(f"--set {key}: {section!r} holds a value, it is no section")
     if [*sections, leaf][:2] == ["model", "options"]:
@@ -306,6 +362,10 @@ def _siblings(location: list[str], values: Any) -> set[str]:
         return set(Recipe.model_fields)
     if location[0] == "data":
         # the keys of this very section were looked at, so its source is known, and trusted
-        return set(section_named(str(values["data"].get("source", "text")), trusted=True).model_fields)
-    section = Recipe.model_fields[location[0]].annotation
-    return set(section.model_fields) if isinstance(section, type) and issubclass(section, Section) else set()
+        fields = section_named(str(values["data"].get("source", "text")), trusted=True).model_fields
+        return {field.alias or name for name, field in fields.items()}
+    annotation = Recipe.model_fields[location[0]].annotation
+    kinds = (
+        kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type) and issubclass(kind, Section)
+    )
+    return {key for kind in kinds for key in kind.model_fields}

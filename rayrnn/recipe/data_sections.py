@@ -2,10 +2,17 @@
 
 import re
 from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias, get_args
 
 import pydantic
 from pydantic import BeforeValidator, Field
+
+from rayrnn.data import UNITS
+
+if TYPE_CHECKING:
+    UnitsName: TypeAlias = str
+else:
+    UnitsName = Literal[tuple(UNITS)]
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
@@ -21,7 +28,8 @@ def spelled(pattern: str, due: str) -> pydantic.AfterValidator:
     return pydantic.AfterValidator(check)
 
 
-def _one_character(value: object) -> object:
+def one_character(value: object) -> object:
+    """`tab` for a tabulator."""
     return "\t" if value in ("\\t", "tab") else value
 
 
@@ -89,9 +97,11 @@ class Data(Section):
     """What every source understands; each source adds its own keys below."""
 
     #: its keys that name files: local ones travel with a job to another cluster
-    file_keys: ClassVar[tuple[str, ...]] = ("path", "held_out")
+    file_keys: ClassVar[tuple[str, ...]] = ("path", "held_out", "vectors")
     #: whether the files are read by every host for itself, which has them or not: none travels
     read_by_hosts: ClassVar[bool] = False
+    #: whether a sequence follows on the one before it, as the parts of a text do; images in the order of names do not
+    in_order: ClassVar[bool] = True
 
     #: what brings the sequences
     source: str
@@ -107,6 +117,11 @@ class Data(Section):
         return {key: address for key, address in named.items() if isinstance(address, str | tuple)}
 
     @property
+    def step_shape(self) -> tuple[int, int, int] | None:
+        """Height, width and channels, where each step is an image; its numbers stand row by row, pixel by pixel."""
+        return None
+
+    @property
     def commands(self) -> tuple[str, ...]:
         """The keys that are set by which whoever wrote them has programs run; a stored run may be anybody's."""
         return ()
@@ -117,29 +132,30 @@ class Data(Section):
         return self.source if path is None else path if isinstance(path, str) else ", ".join(path)
 
 
-class TextData(Data):
-    """Plain text, cut into sequences of `length` symbols."""
+class TextUnits(Section):
+    """What a text that is read is cut into."""
 
-    source: Literal["text"] = "text"
-    #: a file, a directory, a glob pattern, or several of them; `sysconfig:stdlib` names Python's own sources
-    path: str | tuple[str, ...] | None = None
-    #: the text itself, instead of a path
-    text: str | None = None
-    #: symbols in one sequence; 0 keeps every file whole
-    length: int = Field(1000, ge=0, le=10**12)
-    #: `normalize` reads a carriage return, with a line feed behind it or alone, as one line feed; `keep` as it is
-    line_ends: Literal["normalize", "keep"] = "normalize"
+    #: what a symbol of a text is: a character, a word (what stands between blanks; a line end is one too), or a piece
+    #: of a word as sentencepiece finds them in the training part
+    units: UnitsName = "characters"
+    #: with units `pieces`: how many there are
+    pieces: int = Field(4000, ge=8, le=10**6)
+    #: a symbol that the training part has less often than this is the unknown one; without a word 2, and 1 for the
+    #: characters of a language model, whose symbols are then all known
+    rare: Annotated[int, Field(ge=1, le=10**9)] | None = None
+    #: a text file of vectors, one word and its numbers a line (GloVe, word2vec): the embedding begins with them
+    vectors: str | None = None
 
-    @pydantic.model_validator(mode="after")
-    def _one_origin(self) -> "TextData":
-        if (self.path is None) == (self.text is None):
-            raise ValueError("give data.path or data.text, one of the two (set the other to null)")
-        if self.length == 1:
-            raise ValueError("data.length must be 0 (whole files) or at least 2")
-        return self
 
-    def describe(self) -> str:
-        return super().describe() if self.text is None else f"a text of {len(self.text):,} symbols"
+class TargetUnits(Section):
+    """What a text is cut into that is a target with a length of its own."""
+
+    #: as `units`
+    target_units: UnitsName = "characters"
+    #: as `pieces`
+    target_pieces: int = Field(4000, ge=8, le=10**6)
+    #: as `rare`
+    target_rare: int = Field(1, ge=1, le=10**9)
 
 
 class StepData(Data):
@@ -149,6 +165,8 @@ class StepData(Data):
     num_classes: Annotated[int, Field(gt=0, le=10**6)] | None = None
     #: the labels by name, in the order of the network's outputs; without either they are those of all sequences
     classes: tuple[str, ...] | None = None
+    #: whether a sequence may have several classes, or none (classification): a list of them, or text such as a;b
+    several: bool = False
     #: words that stand where there is no value, beside null, NaN and an empty cell, such as [NA, null, -999]
     missing: Annotated[tuple[str, ...], BeforeValidator(_with_nulls)] = ("NaN", "nan", "NaT")
     #: forecasting: the target is the sequence itself so many steps ahead; 0 = the labels are the target
@@ -180,10 +198,12 @@ class StepData(Data):
         return self
 
 
-class CsvData(StepData):
+class CsvData(TargetUnits, StepData):
     """CSV files: one file is one sequence, one line is one step."""
 
-    file_keys: ClassVar[tuple[str, ...]] = ("path", "held_out", "labels", "held_out_labels")
+    file_keys: ClassVar[tuple[str, ...]] = (
+        *("path", "held_out", "labels", "held_out_labels", "targets", "held_out_targets"),
+    )
 
     source: Literal["csv"] = "csv"
     #: files, directories or glob patterns: local, s3://, gs:// or hdfs://
@@ -191,7 +211,7 @@ class CsvData(StepData):
     #: lines before the first step in every file; the last of them may name the columns
     skip_lines: int = Field(0, ge=0, le=10**9)
     #: between two columns; `tab` is a tabulator
-    delimiter: Annotated[str, BeforeValidator(_one_character)] = Field(",", min_length=1, max_length=1)
+    delimiter: Annotated[str, BeforeValidator(one_character)] = Field(",", min_length=1, max_length=1)
     #: what parts the whole of a number from its fraction
     decimal: Literal[".", ","] = "."
     #: the label's column, by name or by place, `{place: -1}`; regression may name several
@@ -200,6 +220,10 @@ class CsvData(StepData):
     labels: str | None = None
     #: the same for the sequences of `held_out`, where that is a path of its own: labels are never taken from other data
     held_out_labels: str | None = None
+    #: one CSV of `file name,target` lines, where the target is a text with a length of its own (transduction, ctc)
+    targets: str | None = None
+    #: the same for the sequences of `held_out`, where that is a path of its own
+    held_out_targets: str | None = None
     #: where a shorter label file lies along its sequence; the other steps have no label
     align: Literal["equal", "start", "end"] = "equal"
     #: the columns to learn from; without a word all but the label's
@@ -215,16 +239,19 @@ class CsvData(StepData):
     def _one_origin_of_labels(self) -> "CsvData":
         if self.label_column is not None and self.labels is not None:
             raise ValueError("give data.label_column or data.labels, one of the two")
-        if self.held_out_labels is not None and self.labels is None:
-            raise ValueError("data.held_out_labels goes with data.labels: give both, or set it to null")
-        if self.held_out_labels is not None and not isinstance(self.held_out, str):
-            raise ValueError("data.held_out_labels goes with a path in data.held_out: give one, or set it to null")
+        for key in ("labels", "targets"):
+            if getattr(self, f"held_out_{key}") is None:
+                continue
+            if getattr(self, key) is None:
+                raise ValueError(f"data.held_out_{key} goes with data.{key}: give both, or set it to null")
+            if not isinstance(self.held_out, str):
+                raise ValueError(f"data.held_out_{key} goes with a path in data.held_out: give one, or set it to null")
         if self.delimiter in '"\r\n\0' or not self.delimiter.isascii():
             raise ValueError("data.delimiter is one character of ASCII, and neither a quote nor a line end")
         return self
 
 
-class TableData(StepData):
+class TableData(TextUnits, TargetUnits, StepData):
     """Tables with one row a sequence, or (with `order_by`) one row a step, wherever they lie."""
 
     #: the column that names a sequence; without it the rows are numbered
@@ -245,6 +272,8 @@ class TableData(StepData):
     ignore: tuple[str, ...] = ()
     #: the label's column
     label: str | None = None
+    #: one row a sequence: the column of targets with a length of their own, text or lists of words
+    target: str | None = None
 
     @pydantic.model_validator(mode="after")
     def _one_shape(self) -> "TableData":
@@ -253,11 +282,15 @@ class TableData(StepData):
             raise ValueError("give data.values, data.symbols or data.text (one row a sequence), or data.order_by")
         if self.order_by is not None and (contents or self.key is None):
             raise ValueError("with data.order_by every row is one step: give data.key, and features instead of values")
+        if self.order_by is not None and self.target is not None:
+            raise ValueError(
+                "data.target is for tables of one row a sequence, and with data.order_by every row is one step"
+            )
         return self
 
     def names(self, *, labelled: bool) -> dict[str, str]:
         """One row a sequence: the row schema's names -> the table's."""
-        contents = ("key", "text", "symbols", "values", *(("label",) if labelled else ()))
+        contents = ("key", "text", "symbols", "values", *(("label", "target") if labelled else ()))
         names = {name: getattr(self, name) for name in contents}
         return {name: column for name, column in names.items() if column is not None}
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import pydantic
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from rayrnn.averaging.outer import RULES
 from rayrnn.models import CELLS
@@ -24,8 +24,41 @@ _NETWORK = "package.module:Name, or the name that a package gave its network"
 Seconds = Annotated[float, Field(gt=0, le=10**7)]
 
 
+class Decoder(Section):
+    """What writes an answer with a length of its own (transduction)."""
+
+    #: layers of cells, one above the other; they are of the same kind and size as those that read
+    layers: int = Field(1, gt=0, le=1000)
+    #: size of the embedding of the symbols that are written
+    embedding: int = Field(64, gt=0, le=100_000)
+    #: how what was read is looked at: `dot` multiplies (Luong), `additive` adds (Bahdanau)
+    attention: Literal["dot", "additive"] = "dot"
+    #: whether a step is also fed what the step before was answered from; without it a target is learned at once, which
+    #: is faster
+    input_feeding: bool = True
+
+
+class SearchSettings(Section):
+    """How answers with a length of their own are looked for."""
+
+    #: hypotheses that are followed at once; 1 takes the likeliest symbol each time
+    beam: int = Field(5, gt=0, le=1000)
+    #: the exponent of the length penalty (transduction); more prefers longer answers
+    length_penalty: float = Field(0.0, ge=0, le=10)
+
+
+def _in_a_list(value: object) -> object:
+    """A single number is a list of one."""
+    return value if value is None or isinstance(value, list | tuple) else (value,)
+
+
+#: of layers of convolutions: channels of each; and widths or strides, of which a single one is that of every layer
+_Layers = Annotated[tuple[Annotated[int, Field(gt=0, le=100_000)], ...], Field(min_length=1, max_length=100)]
+_Widths = Annotated[tuple[Annotated[int, Field(gt=0, le=1000)], ...], Field(min_length=1), BeforeValidator(_in_a_list)]
+
+
 class Model(Section):
-    """The network: embed -> layers of one cell -> project; or, with `network`, one of the user's own."""
+    """The network: embed -> convolutions -> layers of one cell -> project; or, with `network`, one of your own."""
 
     #: the recurrent cell; `graves_lstm` is DL4J's GravesLSTM, with peepholes
     cell: CellName = "lstm"
@@ -35,12 +68,36 @@ class Model(Section):
     layers: int = Field(2, gt=0, le=1000)
     #: size of the symbols' embedding; 0 feeds them one-hot
     embedding: int = Field(0, ge=0, le=100_000)
-    #: the share of activations that is dropped between layers while training
+    #: the share of activations that is dropped between layers while training, and behind the last with `parallel`
     dropout: Fraction = 0.0
     #: whether a second direction reads from the end, and how the two become one; needs `truncate: 0`
     bidirectional: Literal["none", "sum", "concat"] = "none"
     #: how a sequence's steps become one answer (tasks with one label a sequence)
     pooling: Literal["last", "mean", "max"] = "last"
+    #: what writes the answer (transduction); without a word one with the defaults below
+    decoder: Decoder | None = None
+    #: what stands before the recurrent layers: `conv` are convolutions over steps (they need `truncate: 0`), or over
+    #: images where each step of the data is one; with group normalization and ReLU
+    front: Literal["none", "conv"] = "none"
+    #: channels of each layer of the front
+    front_channels: _Layers = (64, 64)
+    #: steps (of an image: rows and columns) that one answer of a layer is computed from; one number, or one a layer
+    front_width: _Widths = (5,)
+    #: steps (of an image: rows and columns) from one answer of a layer to the next; one number, or one a layer; without
+    #: a word 1 over steps and 2 over images. Above 1, the recurrent layers have fewer steps
+    front_stride: _Widths | None = None
+    #: what stands beside the recurrent layers, for one answer a sequence: `conv` are convolutions over the same steps,
+    #: averaged over all of them, as in LSTM-FCN
+    parallel: Literal["none", "conv"] = "none"
+    #: channels of each layer of `parallel`
+    parallel_channels: _Layers = (128, 256, 128)
+    #: steps that one answer of a layer of `parallel` is computed from; one number, or one a layer
+    parallel_widths: _Widths = (8, 5, 3)
+    #: while training, a random run of at most so many steps of each sequence is set to 0 (SpecAugment); inputs that are
+    #: numbers only, best with `normalize: standardize`
+    mask_steps: int = Field(0, ge=0, le=10**9)
+    #: the same with a run of neighbouring features, at all steps
+    mask_features: int = Field(0, ge=0, le=10**9)
     #: a network of your own in the place of all of the above: `package.module:Name`, or the name that a package gave it
     #: (entry points of the group `rayrnn.networks`)
     network: Annotated[str, spelled(r"[A-Za-z_][\w.-]*(:[A-Za-z_][\w.]*)?", _NETWORK)] | None = None
@@ -48,8 +105,23 @@ class Model(Section):
     options: dict[str, Any] = Field(default_factory=dict)
 
     def describe(self) -> str:
-        """A few words for people: `2 x 256 lstm`."""
-        return self.network or f"{self.layers} x {self.hidden} {self.cell}"
+        """A few words for people: `2 x 256 lstm`, `conv 64-64, 2 x 256 lstm beside conv 128-256-128`."""
+        if self.network:
+            return self.network
+        front = f"conv {'-'.join(map(str, self.front_channels))}, " if self.front == "conv" else ""
+        beside = f" beside conv {'-'.join(map(str, self.parallel_channels))}" if self.parallel == "conv" else ""
+        return f"{front}{self.layers} x {self.hidden} {self.cell}{beside}"
+
+    @pydantic.model_validator(mode="after")
+    def _one_for_each_layer(self) -> "Model":
+        for layers, key in (("front", "front_width"), ("front", "front_stride"), ("parallel", "parallel_widths")):
+            count, given = len(getattr(self, f"{layers}_channels")), getattr(self, key)
+            if getattr(self, layers) == "conv" and given is not None and len(given) not in (1, count):
+                raise ValueError(
+                    f"model.{key} has {len(given)} numbers and model.{layers}_channels {count}: give one number, or "
+                    "one for each layer"
+                )
+        return self
 
     @pydantic.model_validator(mode="after")
     def _one_network(self) -> "Model":
@@ -67,7 +139,9 @@ class Model(Section):
     @pydantic.model_serializer(mode="wrap")
     def _without_what_is_not_used(self, dump: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
         ours = set(self._ours())
-        return {key: value for key, value in dump(self).items() if (key in ours) != bool(self.network)}
+        unused = tuple(f"{key}_" for key in ("front", "parallel") if getattr(self, key) == "none")
+        written = {key: value for key, value in dump(self).items() if not (unused and key.startswith(unused))}
+        return {key: value for key, value in written.items() if (key in ours) != bool(self.network)}
 
     @classmethod
     def _ours(cls) -> list[str]:

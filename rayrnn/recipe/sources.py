@@ -2,10 +2,13 @@
 
 from collections.abc import Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
 from typing import Any, NamedTuple, Protocol
 
 from rayrnn.errors import UsageError
-from rayrnn.recipe.data_sections import CsvData, Data, ParquetData, TextData
+from rayrnn.recipe.data_sections import CsvData, Data, ParquetData
+from rayrnn.recipe.media_sections import AudioData, ImageData
+from rayrnn.recipe.text_sections import PairsData, TextData
 from rayrnn.user_code import make
 
 #: the entry points of plugins: the name is that of the source, the object its class
@@ -26,12 +29,18 @@ class Own(NamedTuple):
     section: type[Data]
     #: the class of the source, `package.module:Name`
     source: str
+    #: the extra of rayrnn that brings what it reads with, and the module that is then there
+    extra: str | None = None
+    library: str | None = None
 
 
 OWN: Mapping[str, Own] = {
     "text": Own(TextData, "rayrnn.data.sources.text:Text"),
     "csv": Own(CsvData, "rayrnn.data.sources.csv:Csv"),
     "parquet": Own(ParquetData, "rayrnn.data.sources.parquet:Parquet"),
+    "pairs": Own(PairsData, "rayrnn.data.sources.pairs:Pairs"),
+    "audio": Own(AudioData, "rayrnn.data.sources.audio:Audio", "audio", "soundfile"),
+    "images": Own(ImageData, "rayrnn.data.sources.images:Images", "images", "PIL"),
 }
 
 
@@ -66,9 +75,11 @@ def source_named(name: str, *, trusted: bool) -> Any:
 
     Raises:
         ValueError: there is none of this name.
-        UsageError: it is code that is not installed as a plugin, and is not trusted; or a plugin cannot be imported.
+        UsageError: it is code that is not installed as a plugin, and is not trusted; a plugin cannot be imported; or
+            what one of rayrnn's own reads with is not installed.
     """
     if name in OWN:
+        check_installed(OWN[name], f"data.source {name}")
         return _load(OWN[name].source, name)
     for point in entry_points(group=GROUP, name=name):
         return _of_plugin(point)
@@ -80,6 +91,17 @@ def source_named(name: str, *, trusted: bool) -> Any:
             )
         return _load(name, name)
     raise ValueError(f"data.source {name!r} is unknown; the sources here are {', '.join(source_names())}")
+
+
+def check_installed(own: Own, needed_for: str) -> None:
+    """
+    Raises:
+        UsageError: a library that only an extra brings is not there.
+    """
+    if own.library is not None and find_spec(own.library) is None:
+        raise UsageError(
+            f"{needed_for} needs {own.library}, which is not installed here: pip install 'rayrnn[{own.extra}]'"
+        )
 
 
 def plugin_sources() -> Iterator[Any]:

@@ -3,28 +3,34 @@
 B batch, T time, V symbols, classes or numbers of the answer.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pyarrow as pa
 import torch
 
 from rayrnn.data.batches import Minibatch
-from rayrnn.data.encoding import Classes, Encoding, Numbers, Symbols
+from rayrnn.data.encoding import Classes, Encoding, Numbers
 from rayrnn.data.rows import Label, step_counts
+from rayrnn.data.symbols import Symbols
 from rayrnn.errors import RecipeError, RunError
 from rayrnn.foreign import memory_bytes, read_inside
 from rayrnn.models.contract import Form, check_contract, construct, widest
+from rayrnn.models.convolution import Stack
+from rayrnn.models.decoder import EncoderDecoder
 from rayrnn.models.network import Network
 from rayrnn.models.own import OwnNetwork, find_own, name_of
 from rayrnn.recipe import TASKS, Recipe, needs_of, task_of, validate_recipe
+from rayrnn.recipe.sections import Decoder
 from rayrnn.runs.checkpoints import Tensors
 from rayrnn.runs.directory import Run, check_trust
 from rayrnn.runs.layout import ENCODING, MODEL, RECIPE
 from rayrnn.runs.signed_tensors import bytes_to_tensors
-from rayrnn.tasks import Task
+from rayrnn.tasks import Hypothesis, Search, Searching, Task
 from rayrnn.wording import size
 
 #: numbers that one layer of the network computes at once, about: 64 MiB
@@ -65,9 +71,32 @@ def build_network(recipe: Recipe, encoding: Encoding, own: OwnNetwork | None = N
     if own is not None:
         return construct(own.maker(), _form(encoding), recipe.model.options, name=own.name)
     assert recipe.model.network is None, f"{recipe.model.network} was not looked for"
+    task = task_of(recipe)
+    if not isinstance(task, Searching):
+        pooling = None if encoding.per_step else recipe.model.pooling
+        return _network(recipe, encoding, num_outputs=encoding.num_outputs, pooling=pooling)
+    if not task.decodes:
+        return _network(recipe, encoding, num_outputs=encoding.num_outputs, pooling=None)
+    assert isinstance(encoding.targets, Symbols), "what is written is symbols"
+    decoder = recipe.model.decoder or Decoder()
+    return EncoderDecoder(
+        _network(recipe, encoding, num_outputs=0, pooling=None),
+        num_outputs=encoding.num_outputs,
+        end=encoding.targets.vocabulary.end,
+        cell=recipe.model.cell,
+        hidden_size=recipe.model.hidden,
+        num_layers=decoder.layers,
+        embedding_size=decoder.embedding,
+        attention=decoder.attention,
+        input_feeding=decoder.input_feeding,
+        dropout=recipe.model.dropout,
+    )
+
+
+def _network(recipe: Recipe, encoding: Encoding, *, num_outputs: int, pooling: str | None) -> Network:
     return Network(
         num_inputs=encoding.num_inputs,
-        num_outputs=encoding.num_outputs,
+        num_outputs=num_outputs,
         symbols=encoding.symbols,
         cell=recipe.model.cell,
         hidden_size=recipe.model.hidden,
@@ -75,8 +104,35 @@ def build_network(recipe: Recipe, encoding: Encoding, own: OwnNetwork | None = N
         embedding_size=recipe.model.embedding,
         dropout=recipe.model.dropout,
         bidirectional=recipe.model.bidirectional,
-        pooling=None if encoding.per_step else recipe.model.pooling,
+        pooling=pooling,
+        front=_front(recipe),
+        step_shape=recipe.data.step_shape,
+        parallel=_parallel(recipe),
+        mask_steps=recipe.model.mask_steps,
+        mask_features=recipe.model.mask_features,
     )
+
+
+def _front(recipe: Recipe) -> Stack | None:
+    model, over_images = recipe.model, recipe.data.step_shape is not None
+    if model.front == "none":
+        return None
+    return Stack.of(model.front_channels, model.front_width, model.front_stride or (2 if over_images else 1,))
+
+
+def _parallel(recipe: Recipe) -> Stack | None:
+    model = recipe.model
+    return None if model.parallel == "none" else Stack.of(model.parallel_channels, model.parallel_widths, (1,))
+
+
+@torch.no_grad()
+def begin_with(network: torch.nn.Module, vectors: np.ndarray) -> None:
+    """Put vectors, float32 [V, E], into the embedding of what is read; where they are NaN it stays as it is."""
+    reader = network.encoder if isinstance(network, EncoderDecoder) else network
+    assert isinstance(reader, Network), "the embedding is that of rayrnn's own network"
+    assert reader.embedding is not None, "vectors were compared with its size"
+    there = torch.from_numpy(np.isfinite(vectors).all(axis=1))
+    reader.embedding.weight[there] = torch.from_numpy(vectors)[there]
 
 
 def check_network(recipe: Recipe, encoding: Encoding, own: OwnNetwork | None) -> None:
@@ -86,6 +142,8 @@ def check_network(recipe: Recipe, encoding: Encoding, own: OwnNetwork | None) ->
         RecipeError: it does not; says what came and what was expected.
     """
     if own is None:
+        if misfit := _misfit(recipe, encoding):
+            raise RecipeError(misfit)
         _check_size(recipe, encoding)
     else:
         generates = task_of(recipe).generates
@@ -98,6 +156,27 @@ def check_network(recipe: Recipe, encoding: Encoding, own: OwnNetwork | None) ->
         )
 
 
+def _misfit(recipe: Recipe, encoding: Encoding) -> str | None:
+    """Why rayrnn's network of a recipe cannot read or answer what the data holds, in words."""
+    model, shape = recipe.model, recipe.data.step_shape
+    front, parallel = _front(recipe), _parallel(recipe)
+    if model.embedding and not encoding.symbols:
+        return f"model.embedding is {model.embedding}, and the inputs are numbers: only symbols can be embedded"
+    if (front or parallel) and encoding.symbols and not model.embedding:
+        key = "model.front: conv" if front else "model.parallel: conv"
+        return f"{key} reads numbers, and the inputs are symbols: set model.embedding, to 64 for instance"
+    if (model.mask_steps or model.mask_features) and encoding.symbols:
+        return "model.mask_steps and model.mask_features are for inputs that are numbers, and these are symbols"
+    if front and shape is not None and math.prod(shape) != encoding.num_inputs:
+        return f"the images are {' x '.join(map(str, shape))}, and a step has {encoding.num_inputs:,} numbers"
+    if parallel and encoding.per_step:
+        return "model.parallel must be none: there is an answer at every step, not one for a sequence"
+    # what another task answers at the network's steps need not belong to each of the data's
+    if front and shape is None and max(front.strides) > 1 and encoding.per_step and recipe.task in TASKS:
+        return "model.front_stride must be 1: there is an answer at every step, and a stride leaves steps out"
+    return None
+
+
 def _check_size(recipe: Recipe, encoding: Encoding) -> None:
     """Before memory is taken: with 2**60 parameters torch ends in an overflow, with fewer the system ends the process.
 
@@ -107,7 +186,8 @@ def _check_size(recipe: Recipe, encoding: Encoding) -> None:
     if (due := 3 * 4 * numbers) > memory_bytes():
         raise RecipeError(
             f"the network has {numbers:,} parameters ({recipe.model.describe()}, {encoding.describe()}) and needs "
-            f"{size(due)} of memory; this machine has {size(memory_bytes())}: lower model.hidden or model.layers"
+            f"{size(due)} of memory; this machine has {size(memory_bytes())}: lower model.hidden, model.layers "
+            "or the channels of convolutions"
         )
 
 
@@ -173,16 +253,25 @@ def check_encoding(recipe: Recipe, encoding: Encoding, *, where: Path) -> None:
         RunError: it does not.
     """
     needs, own = needs_of(recipe), recipe.task in TASKS
-    per_step = {Label.CLASS: False, Label.CLASSES: True, Label.NOTHING: True}.get(needs.label, encoding.per_step)
-    kind = Classes if needs.of_classes else Numbers if "values" in needs.contents else Symbols
+    one_answer = {Label.CLASS: False, Label.SET: False, Label.SEQUENCE: False, Label.CLASSES: True, Label.NOTHING: True}
+    per_step = one_answer.get(needs.label, encoding.per_step)
+    of_symbols = needs.takes_sequences or "values" not in needs.contents
+    kind = Classes if needs.of_classes else Symbols if of_symbols else Numbers
     ahead = needs.ahead if kind is Numbers else 0
     fits = isinstance(encoding.targets, kind) and (encoding.per_step, encoding.ahead) == (per_step, ahead)
-    alike = kind is not Symbols or encoding.targets == encoding.inputs
+    if isinstance(encoding.targets, Classes):
+        fits = fits and encoding.targets.several == needs.takes_sets
+    if isinstance(encoding.targets, Symbols) and needs.takes_sequences:
+        vocabulary = encoding.targets.vocabulary
+        fits = fits and vocabulary.end >= 0 and vocabulary.unknown == 0
+    alike = kind is not Symbols or needs.takes_sequences or encoding.targets == encoding.inputs
     if own and not (fits and alike):
         raise RunError(
             f"{where / ENCODING} does not fit this run and its {RECIPE}: the task is {recipe.task}, and it has "
             f"{encoding.describe()}"
         )
+    if recipe.model.network is None and (misfit := _misfit(recipe, encoding)):
+        raise RunError(f"{where / ENCODING} does not fit this run and its {RECIPE}: {misfit}")
 
 
 def _form_of(tensor: torch.Tensor | None) -> str:
@@ -252,6 +341,20 @@ def answer(
     for segment in minibatch.to(device).segments(truncate):
         outputs, state = task.call(network, segment, state)
         yield segment, outputs
+
+
+@torch.inference_mode()
+def found_in(
+    rows: pa.Table, model: Trained, network: torch.nn.Module, task: Searching, search: Search
+) -> list[list[Hypothesis]]:
+    """What a task that searches finds for canonical rows, in their order; for rows without a step nothing."""
+    found: list[list[Hypothesis]] = [[] for _ in range(len(rows))]
+    for chosen in model.minibatches(step_counts(rows) * search.beam):
+        part = rows.take(pa.array(chosen))
+        minibatch = cast(Task, task).minibatch(part, model.encoding).to(next(network.parameters()).device)
+        for row, hypotheses in zip(chosen, task.search(network, minibatch, model.encoding, search), strict=True):
+            found[row] = hypotheses
+    return found
 
 
 @torch.inference_mode()

@@ -1,5 +1,6 @@
 """What the files of a run directory may hold: whoever reads one has it checked here first, for it may be anybody's."""
 
+import base64
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -8,6 +9,7 @@ import pydantic
 from pydantic import Field, StringConstraints
 
 from rayrnn.data.encoding import VERSION
+from rayrnn.data.units import check_pieces
 from rayrnn.errors import RunError
 from rayrnn.foreign import read_inside
 
@@ -82,6 +84,19 @@ class StoredSymbols(Stored):
 
     kind: Literal["symbols"]
     vocabulary: Annotated[Strings, Field(min_length=1)]
+    #: how a text becomes symbols; rayrnn 0.1 did not tell it
+    units: Literal["characters", "words", "pieces"] | None = None
+    #: sentencepiece's model, in base64
+    pieces: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9+/]+={0,2}$")] | None = None
+    longest: Count = 0
+
+    @pydantic.model_validator(mode="after")
+    def _can_cut(self) -> "StoredSymbols":
+        if (self.units == "pieces") != (self.pieces is not None):
+            raise ValueError("pieces go with units pieces, and units pieces with pieces")
+        if self.pieces is not None:
+            check_pieces(base64.b64decode(self.pieces))
+        return self
 
     @pydantic.model_validator(mode="after")
     def _once(self) -> "StoredSymbols":
@@ -128,6 +143,8 @@ class StoredClasses(Stored):
     kind: Literal["classes"]
     names: Annotated[Strings, Field(min_length=1)]
     counts: Annotated[tuple[Count, ...], Field(max_length=MOST_NAMES)]
+    #: whether several of them may be the answer
+    several: bool = False
 
     @pydantic.model_validator(mode="after")
     def _fits_together(self) -> "StoredClasses":
@@ -144,6 +161,7 @@ class StoredEncoding(Stored):
     targets: Annotated[StoredSymbols | StoredNumbers | StoredClasses, Field(discriminator="kind")]
     per_step: bool
     ahead: Annotated[int, Field(ge=0, le=2**31)]
+    stride: Annotated[int, Field(ge=1, le=2**31)] = 1
 
     @pydantic.field_validator("version")
     @classmethod
@@ -167,6 +185,44 @@ class StoredData(Stored):
     #: of all that they hold, in whatever order; and of the order of their lengths
     content: Digest
     order: Digest
+
+
+class StoredNormal(Stored):
+    """What is normal in some held-out sequences; see rayrnn/anomalies/detector.py."""
+
+    scales: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1, max_length=MOST_NAMES)]
+    threshold: Annotated[float, Field(ge=0)]
+    num_scores: Annotated[int, Field(ge=1, le=LARGEST)]
+
+
+class StoredDetector(Stored):
+    """One fit of detect.json, and what it was fitted on."""
+
+    #: the recipe's section, and the network whose answers were scored
+    settings: dict[str, pydantic.JsonValue]
+    model: Digest
+    #: what `rayrnn detect` scored steps by
+    kind: Annotated[str, StringConstraints(min_length=1, max_length=100)]
+    #: the held-out part in words, its sequences, and their steps that have a score
+    held_out: Annotated[str, StringConstraints(max_length=10_000)]
+    sequences: Count
+    steps: Count
+    together: StoredNormal
+    each: Annotated[dict[str, StoredNormal], Field(max_length=MOST_NAMES)]
+
+    @pydantic.model_validator(mode="after")
+    def _alike(self) -> "StoredDetector":
+        width = len(self.together.scales)
+        if other := next((key for key, normal in self.each.items() if len(normal.scales) != width), None):
+            raise ValueError(f"each.{other} has {len(self.each[other].scales)} scales, together has {width}")
+        return self
+
+
+class StoredDetectors(Stored):
+    """detect.json: the newest fit is the last."""
+
+    version: Literal[1] = 1
+    fits: Annotated[tuple[StoredDetector, ...], Field(max_length=100)]
 
 
 class StoredProgress(Stored):

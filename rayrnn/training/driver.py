@@ -23,7 +23,7 @@ from rayrnn.errors import RayrnnError, RunError, UsageError
 from rayrnn.models.own import OwnNetwork
 from rayrnn.recipe import Recipe
 from rayrnn.recipe.sources import OWN
-from rayrnn.runs.checkpoints import name_of, newest_checkpoint
+from rayrnn.runs.checkpoints import name_of, newest_checkpoint, newest_round
 from rayrnn.runs.copies import landed
 from rayrnn.runs.directory import Run, check_trust
 from rayrnn.runs.model import build_network, check_encoding, check_network, find_network, with_network
@@ -122,7 +122,7 @@ def train(
             screen.say("reading the data ...")
             if (encoding := run.stored_encoding) is not None:
                 check_encoding(recipe, encoding, where=run.path)
-            prepared = prepare(recipe, data, encoding=encoding)
+            prepared = prepare(recipe, data, encoding=encoding, begins=newest_round(run.checkpoints) < 0)
             if resume:
                 for note in check_data(run, prepared, advice=RESUME_ADVICE):
                     screen.warn(note)
@@ -271,7 +271,8 @@ class Driver:
 
     def _give_spec(self) -> None:
         prepared = self._prepared
-        spec = WorkerSpec(self._recipe, prepared.encoding, prepared.training, prepared.held_out, self._own)
+        parts = (prepared.training, prepared.held_out)
+        spec = WorkerSpec(self._recipe, prepared.encoding, *parts, self._own, prepared.vectors)
         self._inbox.give(spec=(ray.put(spec),))
 
     def _screen_header(self, num_workers: int) -> None:

@@ -16,11 +16,12 @@ from rayrnn.averaging.optimizer_state import reset_state
 from rayrnn.data.encoding import Encoding
 from rayrnn.data.order import Stream, make_plan, shared_out
 from rayrnn.data.sequences import Part
+from rayrnn.data.vectors import Vectors
 from rayrnn.errors import RunError
 from rayrnn.models.own import OwnNetwork
 from rayrnn.recipe import Recipe, task_of
 from rayrnn.runs.checkpoints import Checkpoint, Tensors
-from rayrnn.runs.model import build_network, check_tensors
+from rayrnn.runs.model import begin_with, build_network, check_tensors
 from rayrnn.training.loop import (
     Evaluation,
     LearningSettings,
@@ -48,6 +49,8 @@ class WorkerSpec:
     held_out: Part
     #: the network of the user's own, where the recipe names one
     own: OwnNetwork | None = None
+    #: what the embedding of the inputs begins with
+    vectors: Vectors | None = None
 
 
 class Group(averager.Group, Protocol):
@@ -93,7 +96,10 @@ class Learner:
         self.progress = Progress()
         self.task = task_of(recipe)
         torch.manual_seed(recipe.seed)
-        self.model = build_network(recipe, spec.encoding, spec.own).to(device)
+        self.model = build_network(recipe, spec.encoding, spec.own)
+        if spec.vectors is not None:
+            begin_with(self.model, spec.vectors.values)
+        self.model.to(device)
         self._optimizer = make_optimizer(self.model, recipe.training)
         self._averager = make_averager(self.model, self._optimizer, recipe)
         self._learned_task = task_to_learn(recipe, spec.encoding, device)

@@ -44,6 +44,14 @@ class Buffered(Good):
         return self.out(self.norm(hidden.transpose(1, 2)).transpose(1, 2)), after
 
 
+class OfTheMinibatch(Buffered):
+    """BatchNorm that keeps no statistics: those of the minibatch, also when it answers."""
+
+    def __init__(self, num_inputs: int, num_outputs: int) -> None:
+        super().__init__(num_inputs, num_outputs)
+        self.norm = nn.BatchNorm1d(6, track_running_stats=False)
+
+
 class Counting(Good):
     def __init__(self, num_inputs: int, num_outputs: int) -> None:
         super().__init__(num_inputs, num_outputs)
@@ -222,6 +230,7 @@ def check(network: Callable[..., object], form: Form = NUMBERS, **more: bool) ->
     ("network", "words"),
     [
         (Buffered, r"changed norm\.running_mean, which is no parameter .*LayerNorm"),
+        (OfTheMinibatch, r"a row's answers changed with the other rows of its minibatch"),
         (Counting, r"changed mean, which is no parameter"),
         (OtherClasses, r"answers are float32 \[3, 5, 5\] .*expected: floats \[3, 5, 4\], an answer a step"),
         (LastStep, r"answers are float32 \[3, 4, 4\] for inputs of 3 rows and 5 steps; expected: floats \[3, 5, 4\]"),

@@ -102,6 +102,20 @@ def test_one_row_a_sequence_is_taken_as_it_is(spark: Any, column: str, cells: st
     assert rows == [{"key": "7", column: expected, "label": "yes"}]
 
 
+@pytest.mark.parametrize(
+    ("cells", "expected"), [("'one two'", list("one two")), ("array('one', 'two')", ["one", "two"])]
+)
+@pytest.mark.parametrize("column", ["text", "symbols", "values"])
+def test_targets_of_a_length_of_their_own_come_with_their_rows(
+    spark: Any, column: str, cells: str, expected: object
+) -> None:
+    inputs = {"text": "'a b'", "symbols": "array('a', 'b')", "values": "array(1.0D, 2.0D)"}[column]
+    frame = spark.sql(f"select id as name, {inputs} as input, {cells} as answer from range(3)")
+    named: dict[str, Any] = {column: "input"}
+    rows = rows_of(sequences(frame, key="name", target="answer", task="transduction", **named), "transduction")
+    assert [row["target"] for row in rows] == [expected] * 3
+
+
 def test_rows_without_a_key_are_numbered_by_partition_and_place(spark: Any) -> None:
     frame = spark.range(5, numPartitions=2).selectExpr("array(cast(id as double)) as content", "id as answer")
     rows = rows_of(sequences(frame, values="content", label="answer"))
@@ -144,7 +158,10 @@ def test_a_second_session_in_the_same_process_is_refused(spark: Any) -> None:
         pass
 
 
-@pytest.mark.parametrize("kind", ["parquet", "csv", "json", "orc", "table", "sql"])
+@pytest.mark.parametrize(
+    "kind",
+    ["csv", "sql", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("parquet", "json", "orc", "table"))],
+)
 def test_every_format_of_spark_is_read(spark: Any, kind: str, tmp_path: Path) -> None:
     written = "parquet" if kind in ("table", "sql") else kind
     options = {"header": True} if kind == "csv" else {}
