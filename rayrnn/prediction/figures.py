@@ -160,7 +160,9 @@ def _draw_scores(axes: "Axes", picture: Picture) -> None:
 
 
 def _draw_events(axes: "Axes", picture: Picture) -> None:
-    """What was found is filled over the whole height; what is known is a hatched band at the top."""
+    """What was found is filled over the whole height; what is known is a hatched band above what else is drawn."""
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high + (high - low) / 10)
     for number, (start, end) in enumerate(picture.found):
         axes.axvspan(start - 0.5, end + 0.5, color=_VERMILION, alpha=0.3, linewidth=0, label="_" if number else "found")
     for number, (start, end) in enumerate(picture.known or ()):
