@@ -65,7 +65,8 @@ def test_a_word_that_is_seen_once_is_not_learned_as_one(tmp_path: Path) -> None:
     assert {"the", "cat", "sat", "<unknown>"} <= set(symbols)
 
 
-@pytest.mark.parametrize("units", [pytest.param("words", marks=pytest.mark.slow), "pieces"])
+@pytest.mark.slow
+@pytest.mark.parametrize("units", ["words", "pieces"])
 def test_a_run_of_other_units_goes_on_to_the_same_bits(tmp_path: Path, units: str) -> None:
     def recipe(rounds: int) -> Recipe:
         return language(tmp_path, rounds, units=units, pieces=40)

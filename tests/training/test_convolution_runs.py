@@ -51,6 +51,7 @@ def learned(recipe: Recipe, out: Path, *, resume: bool = False) -> dict[str, tor
     return read_checkpoint(out / "checkpoints" / f"round-{recipe.averaging.rounds:06d}").model
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_resumed_run_with_hidden_runs_equals_the_uninterrupted_one_bit_for_bit(
     series: dict[str, Any], tmp_path: Path
