@@ -145,7 +145,7 @@ def test_a_language_models_report_is_in_nats_bits_and_perplexity(tmp_path: Path)
     (tmp_path / "other.txt").write_text(text)
     report = evaluate(run, path=tmp_path / "other.txt")
     network = load_network(run)
-    symbols = torch.from_numpy(run.encoding.vocabulary.encode(text)).long()
+    symbols = torch.from_numpy(run.encoding.vocabulary.encode_characters(text)).long()
     task = task_of(run.recipe)
     metrics = task.metrics(run.encoding)
     starts = [*range(0, len(symbols) - 1, 20), len(symbols) - 1]

@@ -1,6 +1,6 @@
 """The symbols a model knows, and their numbers."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -48,17 +48,6 @@ class Vocabulary:
         """Whether every symbol is one character of a text."""
         return all(len(symbol) == 1 for symbol in self.symbols if symbol != UNKNOWN)
 
-    def encode(self, symbols: str | Sequence[str]) -> np.ndarray:
-        """The numbers (int64) of a text's characters, or of words; a text is cut at spaces when words are the symbols.
-
-        Raises:
-            DataError: a symbol is not in the vocabulary, and UNKNOWN is not either.
-        """
-        if isinstance(symbols, str) and self.of_characters:
-            return self.encode_characters(symbols)
-        words = symbols.split() if isinstance(symbols, str) else list(symbols)
-        return self.encode_words(pa.array(words, pa.string()))
-
     def encode_characters(self, text: str) -> np.ndarray:
         """The numbers (int64) of a text's characters, without a Python object for each."""
         points = _points(text)
@@ -84,11 +73,6 @@ class Vocabulary:
     def decode(self, numbers: Iterable[int]) -> list[str]:
         """The symbols with these numbers."""
         return [self.symbols[number] for number in numbers]
-
-    def join(self, numbers: Iterable[int]) -> str:
-        """The text that these symbols make; BEGIN and END are silent, a space follows every word."""
-        symbols = [symbol for symbol in self.decode(numbers) if symbol not in (BEGIN, END)]
-        return "".join(symbols) if self.of_characters else "".join(f"{symbol} " for symbol in symbols)
 
     @cached_property
     def _numbers(self) -> dict[str, int]:

@@ -71,7 +71,7 @@ def test_a_symbol_that_was_not_learned_is_named() -> None:
 def test_the_end_of_a_whole_text_is_learned() -> None:
     encoding = of(*sorted(("a", "b", END)))
     minibatch = TASK.minibatch(rows("language_model", text=[f"ab{END}"]), encoding)
-    assert minibatch.targets.tolist() == [[encoding.vocabulary.encode("b")[0], encoding.vocabulary.end]]
+    assert minibatch.targets.tolist() == [[encoding.vocabulary.encode_characters("b")[0], encoding.vocabulary.end]]
 
 
 def test_an_empty_table_is_an_empty_minibatch() -> None:
