@@ -198,6 +198,20 @@ class StepData(Data):
         return self
 
 
+def check_held_out_answers(data: Data) -> None:
+    """
+    Raises:
+        ValueError: labels or targets are given for a held-out path, and there is no such path, or none for the others.
+    """
+    for key in ("labels", "targets"):
+        if getattr(data, f"held_out_{key}") is None:
+            continue
+        if getattr(data, key) is None:
+            raise ValueError(f"data.held_out_{key} goes with data.{key}: give both, or set it to null")
+        if not isinstance(data.held_out, str):
+            raise ValueError(f"data.held_out_{key} goes with a path in data.held_out: give one, or set it to null")
+
+
 class CsvData(TargetUnits, StepData):
     """CSV files: one file is one sequence, one line is one step."""
 
@@ -239,13 +253,7 @@ class CsvData(TargetUnits, StepData):
     def _one_origin_of_labels(self) -> "CsvData":
         if self.label_column is not None and self.labels is not None:
             raise ValueError("give data.label_column or data.labels, one of the two")
-        for key in ("labels", "targets"):
-            if getattr(self, f"held_out_{key}") is None:
-                continue
-            if getattr(self, key) is None:
-                raise ValueError(f"data.held_out_{key} goes with data.{key}: give both, or set it to null")
-            if not isinstance(self.held_out, str):
-                raise ValueError(f"data.held_out_{key} goes with a path in data.held_out: give one, or set it to null")
+        check_held_out_answers(self)
         if self.delimiter in '"\r\n\0' or not self.delimiter.isascii():
             raise ValueError("data.delimiter is one character of ASCII, and neither a quote nor a line end")
         return self

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 import pydantic
 from pydantic import Field
 
-from rayrnn.recipe.data_sections import StepData, TargetUnits, spelled
+from rayrnn.recipe.data_sections import StepData, TargetUnits, check_held_out_answers, spelled
 
 #: pixels of an image's side
 Side = Annotated[int, Field(gt=0, le=100_000)]
@@ -58,13 +58,7 @@ class MediaData(TargetUnits, StepData):
     def _one_origin_of_labels(self) -> "MediaData":
         if self.labels is not None and self.label_pattern is not None:
             raise ValueError("give data.labels or data.label_pattern, one of the two")
-        for key in ("labels", "targets"):
-            if getattr(self, f"held_out_{key}") is None:
-                continue
-            if getattr(self, key) is None:
-                raise ValueError(f"data.held_out_{key} goes with data.{key}: give both, or set it to null")
-            if not isinstance(self.held_out, str):
-                raise ValueError(f"data.held_out_{key} goes with a path in data.held_out: give one, or set it to null")
+        check_held_out_answers(self)
         return self
 
 
