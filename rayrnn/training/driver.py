@@ -122,7 +122,7 @@ def train(
             screen.say("reading the data ...")
             if (encoding := run.stored_encoding) is not None:
                 check_encoding(recipe, encoding, where=run.path)
-            prepared = prepare(recipe, data, encoding=encoding, begins=newest_round(run.checkpoints) < 0)
+            prepared = prepare(recipe, data, encoding=encoding, begins=not resume or newest_round(run.checkpoints) < 0)
             if resume:
                 for note in check_data(run, prepared, advice=RESUME_ADVICE):
                     screen.warn(note)
