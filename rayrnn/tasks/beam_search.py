@@ -22,7 +22,7 @@ class Writer(Protocol):
 
 
 @dataclass(frozen=True)
-class Symbols:
+class Writable:
     """What can be written."""
 
     #: what ends a hypothesis, and stands before its first symbol
@@ -56,7 +56,7 @@ def length_penalty(length: int, exponent: float) -> float:
 
 
 @torch.inference_mode()
-def beam_search(writer: Writer, symbols: Symbols, search: Search, *, num_rows: int) -> list[list[Hypothesis]]:
+def beam_search(writer: Writer, symbols: Writable, search: Search, *, num_rows: int) -> list[list[Hypothesis]]:
     """Write what is likeliest, best first: at most `search.beam` hypotheses a row, at least one.
 
     Args:
@@ -82,7 +82,7 @@ def beam_search(writer: Writer, symbols: Symbols, search: Search, *, num_rows: i
 
 
 def _continuations(
-    logits_NV: torch.Tensor, rows: list[_Row], symbols: Symbols, search: Search, *, is_last: bool
+    logits_NV: torch.Tensor, rows: list[_Row], symbols: Writable, search: Search, *, is_last: bool
 ) -> list[list[tuple[float, int, int]]]:
     """The best ways to go on with every row, best first: log-probability, number of the hypothesis, symbol."""
     before_BK = torch.full((len(rows), search.beam), -torch.inf, dtype=torch.float64)

@@ -51,7 +51,7 @@ class Transduction(TargetSequences):
     ) -> list[list[Hypothesis]]:
         targets = cast(Symbols, encoding.targets)
         writer = _Writer(cast(Decoder, network), minibatch)
-        symbols = beam_search.Symbols(targets.vocabulary.end, targets.never_written, targets.most_written)
+        symbols = beam_search.Writable(targets.vocabulary.end, targets.never_written, targets.most_written)
         return beam_search.beam_search(writer, symbols, search, num_rows=len(minibatch.keys))
 
 

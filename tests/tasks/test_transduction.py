@@ -143,7 +143,7 @@ def test_a_wide_beam_finds_what_trying_all_answers_finds(exponent: float) -> Non
             if len(self.memory.mask) != len(rows_N):
                 self.memory = made.rows_of(self.memory, rows_N)
 
-    symbols = beam_search.Symbols(end, WORDS_WRITTEN.never_written, most)
+    symbols = beam_search.Writable(end, WORDS_WRITTEN.never_written, most)
     found = beam_search.beam_search(Writer(), symbols, Search(beam=40, length_penalty=exponent), num_rows=2)
     for text, hypotheses in zip(("x y z", "y"), found, strict=True):
         due = sorted(every, key=lambda one: -_score(made, text, one, exponent))
