@@ -150,6 +150,11 @@ class Part:
     def __len__(self) -> int:
         return len(self.indices)
 
+    @property
+    def num_steps(self) -> int:
+        """Of all its sequences, without padding."""
+        return int(self.sequences.steps[self.indices].sum())
+
 
 def gather(dataset: ray.data.Dataset, needs: Needs) -> Sequences:
     """Bring a dataset of sequences to canonical rows in blocks of our own, and count their steps.

@@ -5,7 +5,6 @@ held out, and kept with the run; of known events only the measures know.
 """
 
 import functools
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,17 +20,17 @@ from rayrnn.anomalies.measures import Compared, Measures, sequence_measures, ste
 from rayrnn.cluster import connect
 from rayrnn.data.prepare import needs_to_read
 from rayrnn.data.rows import REASONS, all_skipped, raise_faults
-from rayrnn.data.sequences import Part, results, settle, take
+from rayrnn.data.sequences import Part, settle, take
 from rayrnn.data.sources import read
 from rayrnn.errors import DataError, RunError, UsageError
 from rayrnn.prediction.destination import open_destination
 from rayrnn.prediction.detection import UNITS, Detection
-from rayrnn.prediction.evaluate import STEPS_A_TASK, held_out_of
+from rayrnn.prediction.evaluate import held_out_of, shared_out_to_tasks
 from rayrnn.prediction.figures import MOST_FIGURES, Picture, check_plot, draw
 from rayrnn.prediction.judged_rows import Found, found_in, judge_block, only_answers_of
 from rayrnn.prediction.known_events import check_events, read_events
 from rayrnn.prediction.output import SUFFIXES, blocks_of, computed, write
-from rayrnn.prediction.step_scores import Scorer, raw_scores, scorer_of, slices
+from rayrnn.prediction.step_scores import Scorer, raw_scores, scorer_of
 from rayrnn.recipe import with_detection
 from rayrnn.runs.detectors import Fitted, keep_detector, stored_detector
 from rayrnn.runs.directory import Run
@@ -121,7 +120,7 @@ def _fitted(run: Run, scorer: Scorer, notes: list[str]) -> Fitted:
         _check_width(run, scorer, kept.detector)
         return kept
     held_out = held_out_of(run, scorer.model, notes)
-    raw = _raw_scores(scorer, held_out)
+    raw = [named for share in shared_out_to_tasks(_score_share, scorer, held_out) for named in share]
     detector = fit_detector(raw, scorer.kind, settings)
     name = f"what was held out of {scorer.model.recipe.data.describe()}"
     fitted = Fitted(detector, name, len(held_out), sum(len(raw_SK) for _, raw_SK in raw))
@@ -143,19 +142,10 @@ def _check_width(run: Run, scorer: Scorer, detector: Detector) -> None:
         )
 
 
-def _raw_scores(scorer: Scorer, part: Part) -> list[tuple[str, np.ndarray]]:
-    """The names of a part's sequences and the scores of their steps, shared out to tasks."""
-    steps = int(part.sequences.steps[part.indices].sum())
-    num_tasks = max(1, min(int(ray.cluster_resources().get("CPU", 1)), math.ceil(steps / STEPS_A_TASK)))
-    score = ray.remote(num_gpus=1 if ray.cluster_resources().get("GPU") else 0)(_score_share)
-    reference = ray.put(scorer)
-    shares = results([score.remote(reference, part, rank, num_tasks) for rank in range(num_tasks)])
-    return [named for share in shares for named in share]
-
-
 def _score_share(scorer: Scorer, part: Part, rank: int, size: int) -> list[tuple[str, np.ndarray]]:
+    """The names of a share of a part's sequences, and the scores of their steps."""
     rows, network = take(part.sequences, part.indices[rank::size]), scorer.model.network()
-    pieces = list(slices(rows, scorer.model)) if len(rows) else []
+    pieces = list(scorer.model.slices(rows)) if len(rows) else []
     raw = [scores for piece in pieces for scores in raw_scores(piece, scorer, network)]
     return list(zip(rows["key"].to_pylist(), raw, strict=True))
 

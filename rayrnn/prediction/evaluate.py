@@ -1,10 +1,10 @@
 """A run and labelled sequences -> a report on how good its model is, measured by tasks all over the cluster."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -46,6 +46,7 @@ _SHARES = {
     *("accuracy", "macro_f1", "micro_f1", "mean_average_precision", "hit_at_1", "symbol_accuracy"),
     *("exact_match", "word_error_rate", "character_error_rate"),
 }
+Share = TypeVar("Share")
 #: steps that are worth a task of their own
 STEPS_A_TASK = 200_000
 
@@ -240,13 +241,23 @@ def held_out_of(run: Run, model: Trained, notes: list[str]) -> Part:
     return prepared.held_out
 
 
+def shared_out_to_tasks(work: Callable[..., Share], subject: object, part: Part, *more: object) -> list[Share]:
+    """What tasks all over the cluster make of their shares of a part, as many of them as its steps are worth.
+
+    Args:
+        work: called with the subject, the part, a rank, the number of tasks, and `more`; its share are the part's
+            indices [rank::number].
+        subject: large, and the same for all of them.
+    """
+    num_tasks = max(1, min(int(ray.cluster_resources().get("CPU", 1)), math.ceil(part.num_steps / STEPS_A_TASK)))
+    task = ray.remote(num_gpus=1 if ray.cluster_resources().get("GPU") else 0)(work)
+    reference = ray.put(subject)
+    return results([task.remote(reference, part, rank, num_tasks, *more) for rank in range(num_tasks)])
+
+
 def _measure(model: Trained, part: Part, name: str, search: Search) -> tuple[Report, pa.Table]:
-    """Share the sequences out to tasks, and add up what they count; and what was answered, if it was looked for."""
-    steps = int(part.sequences.steps[part.indices].sum())
-    num_tasks = max(1, min(int(ray.cluster_resources().get("CPU", 1)), math.ceil(steps / STEPS_A_TASK)))
-    count = ray.remote(num_gpus=1 if ray.cluster_resources().get("GPU") else 0)(_count)
-    reference = ray.put(model)
-    counts = results([count.remote(reference, part, rank, num_tasks, search) for rank in range(num_tasks)])
+    """Add up what tasks count, each in its share; and what was answered, if it was looked for."""
+    counts: list[_Counted] = shared_out_to_tasks(_count, model, part, search)
     metrics: Metrics = counts[0].metrics
     metrics.merge(other.metrics for other in counts[1:])
     answers = pa.concat_tables([one.answers for one in counts]).sort_by("number").drop_columns(["number"])
@@ -257,8 +268,8 @@ def _measure(model: Trained, part: Part, name: str, search: Search) -> tuple[Rep
         num_sequences=len(part),
         # of a part nobody knows which of those left out would have been in it
         num_left_out=sequences.num_dropped + len(sequences.skipped) if len(part) == len(sequences) else 0,
-        steps=steps,
-        padding_share=1 - steps / sum(one.computed for one in counts),
+        steps=part.num_steps,
+        padding_share=1 - part.num_steps / sum(one.computed for one in counts),
         metrics=task.results(metrics),
         unit=task.unit,
         classes=targets.names if isinstance(targets, Classes) else (),

@@ -9,6 +9,7 @@ Where whole sequences are judged each is one value, not a list: the sum of the s
 Columns whose names begin with an underscore are for pictures, and are not written.
 """
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -21,9 +22,9 @@ from rayrnn.anomalies.detector import Detector, Judged
 from rayrnn.anomalies.intervals import intervals
 from rayrnn.data.arrow_lists import flat, numbers, side_by_side, unwrap, wrap
 from rayrnn.data.prepare import needs_to_read
-from rayrnn.data.rows import REASONS, canonical, step_counts
-from rayrnn.errors import DataError
-from rayrnn.prediction.step_scores import Scorer, raw_scores, slices
+from rayrnn.data.rows import canonical, step_counts
+from rayrnn.prediction.predict import told_apart
+from rayrnn.prediction.step_scores import Scorer, raw_scores
 
 _NUMBERS, _FLAGS = pa.list_(pa.float64()), pa.list_(pa.bool_())
 #: what a picture needs beside the answers
@@ -43,27 +44,8 @@ def judge_block(block: pa.Table, reference: ray.ObjectRef, pictured: bool) -> It
     scorer: Scorer
     detector: Detector
     scorer, detector = ray.get(reference)
-    nothing = _columns(detector.by_sequence, pictured).empty_table()
-    for name in REASONS:
-        if name in block.column_names:
-            reasons = flat(block[name])
-            yield _with_reasons(nothing, name, reasons.drop_null())
-            block = block.filter(reasons.is_null()).drop_columns([name])
-    if len(block):
-        try:
-            for judged in _judge(block, scorer, detector, pictured=pictured):
-                yield _with_reasons(judged)
-        except DataError as error:
-            yield _with_reasons(nothing, "fault", pa.array([str(error)]))
-
-
-def _with_reasons(judged: pa.Table, name: str = "", reasons: pa.Array | None = None) -> pa.Table:
-    """With the columns of reasons, all null; and below them rows that have nothing but a reason."""
-    for each in REASONS:
-        judged = judged.append_column(each, pa.nulls(len(judged), pa.string()))
-    if reasons is None:
-        return judged
-    return pa.concat_tables([judged, pa.table({name: reasons})], promote_options="default")
+    judge = functools.partial(_judge, scorer=scorer, detector=detector, pictured=pictured)
+    yield from told_apart(block, judge, _columns(detector.by_sequence, pictured).empty_table())
 
 
 def _judge(block: pa.Table, scorer: Scorer, detector: Detector, *, pictured: bool) -> Iterator[pa.Table]:
@@ -73,7 +55,7 @@ def _judge(block: pa.Table, scorer: Scorer, detector: Detector, *, pictured: boo
         canonical(block, needs_to_read(scorer.model.recipe, scorer.model.encoding), labelled=False),
         scorer.model.network(),
     )
-    for piece in slices(rows, scorer.model):
+    for piece in scorer.model.slices(rows):
         yield _judge_rows(piece, scorer, detector, network, pictured=pictured)
 
 

@@ -6,7 +6,7 @@ Raised in a task, a fault would reach the user as Ray's traceback: so every row 
 
 import functools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from rich.console import Console
 from rayrnn.cluster import connect
 from rayrnn.data.arrow_lists import flat
 from rayrnn.data.prepare import needs_to_read
-from rayrnn.data.rows import REASONS, SYMBOLS, canonical, raise_faults, step_counts
+from rayrnn.data.rows import REASONS, SYMBOLS, canonical, raise_faults
 from rayrnn.data.sequences import settle
 from rayrnn.data.sources import read
 from rayrnn.errors import DataError, UsageError
@@ -31,9 +31,6 @@ from rayrnn.runs.directory import Run
 from rayrnn.runs.model import Trained, found_in, outputs_of, trained
 from rayrnn.tasks import Search, Searching
 from rayrnn.terminal import Terminal
-
-#: inputs and outputs that a task holds beside its block, about: 16 MiB
-NUMBERS_A_SLICE = 2**22
 
 
 def answered(dataset: ray.data.Dataset, model: Trained, search: Search) -> ray.data.Dataset:
@@ -57,28 +54,50 @@ def only_answers(block: pa.Table) -> pa.Table:
     return block.filter(block["skipped"].is_null()).drop_columns(list(REASONS))
 
 
-def _answer_block(block: pa.Table, reference: ray.ObjectRef, search: Search) -> Iterator[pa.Table]:
-    model: Trained = ray.get(reference)
+def told_apart(
+    block: pa.Table, answer: Callable[[pa.Table], Iterator[pa.Table]], nothing: pa.Table
+) -> Iterator[pa.Table]:
+    """What is said of the rows of a block, each with the columns of REASONS: all null where there is an answer.
+
+    Args:
+        block: of any source; rows that have a reason already keep it.
+        answer: of the other rows; the DataError that it raises is told in `fault`.
+        nothing: the columns of an answer, without a row.
+    """
     for name in REASONS:
         if name in block.column_names:
             reasons = flat(block[name])
-            yield _unanswered(model, name, reasons.drop_null())
+            yield _with_reasons(nothing, name, reasons.drop_null())
             block = block.filter(reasons.is_null()).drop_columns([name])
     if len(block):
         try:
-            yield from _answer_rows(block, model, model.network(), search)
+            for answers in answer(block):
+                yield _with_reasons(answers)
         except DataError as error:
-            yield _unanswered(model, "fault", pa.array([str(error)]))
+            yield _with_reasons(nothing, "fault", pa.array([str(error)]))
 
 
-def _answer_rows(block: pa.Table, model: Trained, network: torch.nn.Module, search: Search) -> Iterator[pa.Table]:
+def _with_reasons(answers: pa.Table, name: str = "", reasons: pa.Array | None = None) -> pa.Table:
+    """With the columns of reasons, all null; and below them rows that have nothing but a reason."""
+    for each in REASONS:
+        answers = answers.append_column(each, pa.nulls(len(answers), pa.string()))
+    if reasons is None:
+        return answers
+    return pa.concat_tables([answers, pa.table({name: reasons})], promote_options="default")
+
+
+def _answer_block(block: pa.Table, reference: ray.ObjectRef, search: Search) -> Iterator[pa.Table]:
+    model: Trained = ray.get(reference)
+    answer = functools.partial(_answer_rows, model=model, search=search)
+    yield from told_apart(block, answer, _no_answers(model))
+
+
+def _answer_rows(block: pa.Table, model: Trained, search: Search) -> Iterator[pa.Table]:
+    network = model.network()
     block = block.drop_columns([name for name in ("label", "target") if name in block.column_names])
     rows = canonical(block, needs_to_read(model.recipe, model.encoding), labelled=False)
-    for piece in _slices(rows, model):
-        answers = _answers(piece, model, network, search)
-        for name in REASONS:
-            answers = answers.append_column(name, pa.nulls(len(answers), pa.string()))
-        yield answers
+    for piece in model.slices(rows):
+        yield _answers(piece, model, network, search)
 
 
 def _answers(piece: pa.Table, model: Trained, network: torch.nn.Module, search: Search) -> pa.Table:
@@ -88,26 +107,13 @@ def _answers(piece: pa.Table, model: Trained, network: torch.nn.Module, search: 
     return answers_of(piece, outputs_of(piece, model, network), task, model.encoding)
 
 
-def _slices(rows: pa.Table, model: Trained) -> Iterator[pa.Table]:
-    """Neighbouring rows whose inputs and outputs fit into memory at ease."""
-    numbers_a_step = model.encoding.num_inputs + model.encoding.num_outputs
-    cost = np.cumsum((step_counts(rows) + 1) * numbers_a_step)
-    cuts = (np.flatnonzero(np.diff(cost // NUMBERS_A_SLICE)) + 1).tolist()
-    for start, end in zip([0, *cuts], [*cuts, len(rows)], strict=True):
-        yield rows.slice(start, end - start)
-
-
-def _unanswered(model: Trained, name: str, reasons: pa.Array) -> pa.Table:
-    """Rows with nothing but their reason, in the columns that answers have."""
+def _no_answers(model: Trained) -> pa.Table:
+    """The columns that answers have, without a row."""
     nobody = pa.table({"key": pa.array([], pa.string()), "symbols": pa.array([], SYMBOLS)})
     if isinstance(task_of(model.recipe), Searching):
-        answers = texts_of(flat(nobody["key"]), [], model.encoding)
-    else:
-        nothing = np.zeros((0, model.encoding.num_outputs), np.float32)
-        answers = answers_of(nobody, nothing, task_of(model.recipe), model.encoding)
-    for each in REASONS:
-        answers = answers.append_column(each, pa.array([], pa.string()))
-    return pa.concat_tables([answers, pa.table({name: reasons})], promote_options="default")
+        return texts_of(flat(nobody["key"]), [], model.encoding)
+    nothing = np.zeros((0, model.encoding.num_outputs), np.float32)
+    return answers_of(nobody, nothing, task_of(model.recipe), model.encoding)
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,8 @@
 B batch, T time, K scores of a step, S steps of a sequence that have a score.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -23,9 +22,6 @@ from rayrnn.recipe.data_sections import Column, Place
 from rayrnn.runs.model import Trained, answer
 from rayrnn.tasks import Detectable
 from rayrnn.wording import listed
-
-#: inputs and outputs of a piece of the rows, about: 16 MiB
-NUMBERS_A_SLICE = 2**22
 
 
 @dataclass(frozen=True)
@@ -102,15 +98,6 @@ def _place_of(channel: str, names: Sequence[str]) -> int | None:
     if channel in names:
         return names.index(channel)
     return int(channel) if channel.removeprefix("-").isdecimal() else None
-
-
-def slices(rows: pa.Table, model: Trained) -> Iterator[pa.Table]:
-    """Neighbouring rows whose inputs and outputs fit into memory at ease."""
-    numbers_a_step = model.encoding.num_inputs + model.encoding.num_outputs
-    cost = np.cumsum((step_counts(rows) + 1) * numbers_a_step)
-    cuts = (np.flatnonzero(np.diff(cost // NUMBERS_A_SLICE)) + 1).tolist()
-    for start, end in pairwise([0, *cuts, len(rows)]):
-        yield rows.slice(start, end - start)
 
 
 def raw_scores(rows: pa.Table, scorer: Scorer, network: torch.nn.Module) -> list[np.ndarray]:

@@ -6,6 +6,7 @@ B batch, T time, V symbols, classes or numbers of the answer.
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import cast
 
@@ -35,6 +36,8 @@ from rayrnn.wording import size
 
 #: numbers that one layer of the network computes at once, about: 64 MiB
 NUMBERS_AT_ONCE = 2**24
+#: inputs and outputs that a task holds beside its block, about: 16 MiB
+NUMBERS_A_SLICE = 2**22
 #: a minibatch ends where a sequence is shorter than this share of its longest, unless it has only few so far
 ALIKE = 0.9
 FEWEST = 32
@@ -317,6 +320,14 @@ class Trained:
             count = min(room, max(alike, FEWEST))
             yield order[start : start + count]
             start += count
+
+    def slices(self, rows: pa.Table) -> Iterator[pa.Table]:
+        """Neighbouring canonical rows whose inputs and outputs fit into memory at ease."""
+        numbers_a_step = self.encoding.num_inputs + self.encoding.num_outputs
+        cost = np.cumsum((step_counts(rows) + 1) * numbers_a_step)
+        cuts = (np.flatnonzero(np.diff(cost // NUMBERS_A_SLICE)) + 1).tolist()
+        for start, end in pairwise([0, *cuts, len(rows)]):
+            yield rows.slice(start, end - start)
 
 
 def trained(run: Run) -> Trained:
