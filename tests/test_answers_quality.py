@@ -16,23 +16,13 @@ import pytest
 from rich.console import Console
 
 from rayrnn.prediction.evaluate import evaluate
-from rayrnn.recipe import load_recipe, shipped_recipes
+from rayrnn.recipe import load_recipe
 from rayrnn.training.driver import train
+from tests.recipe_programs import laid_out, program_of
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT.parent / "shared" / "data"
 RECIPES = ["digits", "emoji", "moving", "pronounce", "questions", "translate"]
-
-
-def program_of(recipe: str) -> str:
-    """The program that stands in a recipe's comment, and lays its data out."""
-    lines = (line for line in shipped_recipes()[recipe].splitlines() if line.startswith("#   "))
-    return "\n".join(line.removeprefix("#   ") for line in lines if not line.startswith("#   curl"))
-
-
-def laid_out(recipe: str) -> None:
-    """Run it in the current directory."""
-    exec(compile(program_of(recipe), recipe, "exec"), {})
 
 
 def measured(recipe: str, **of: Any) -> dict[str, Any]:

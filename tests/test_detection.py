@@ -230,7 +230,7 @@ def test_a_session_is_scored_by_the_sum_of_its_surprises(logs: Run, tmp_path: Pa
     vocabulary = logs.encoding.vocabulary
     assert other.encoding.vocabulary == vocabulary  # so that the same seed gives the same network
     for row, symbols in zip(rows, pq.read_table(data)["events"].to_pylist(), strict=True):
-        numbers = torch.from_numpy(vocabulary.encode(symbols))
+        numbers = torch.from_numpy(vocabulary.encode_words(pa.array(symbols, pa.string())))
         outputs = outputs_of(other)[row["key"]]
         expected = torch.nn.functional.cross_entropy(outputs, numbers[1:], reduction="sum")
         assert row["score"] == pytest.approx(float(expected), rel=1e-4)

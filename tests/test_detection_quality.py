@@ -13,18 +13,11 @@ import pytest
 from rich.console import Console
 
 from rayrnn.prediction.detect import detect
-from rayrnn.recipe import load_recipe, shipped_recipes
+from rayrnn.recipe import load_recipe
 from rayrnn.training.driver import train
+from tests.recipe_programs import laid_out, program_of
 
 DATA = Path(__file__).parent.parent.parent / "shared" / "data"
-
-
-def laid_out(recipe: str, *, craft: str = "") -> None:
-    """Run, in the current directory, the program that stands in a recipe's comment."""
-    comment = shipped_recipes()[recipe].partition("# Then:")[0]
-    program = "\n".join(line.removeprefix("#   ") for line in comment.splitlines() if line.startswith("#   "))
-    assert not craft or 'craft, rows = "SMAP"' in program
-    exec(compile(program.replace('craft, rows = "SMAP"', f'craft, rows = "{craft}"'), recipe, "exec"), {})
 
 
 def measured(recipe: str, data: str, events: str, *overrides: str) -> dict[str, Any]:
@@ -37,9 +30,7 @@ def measured(recipe: str, data: str, events: str, *overrides: str) -> dict[str, 
 
 @pytest.mark.parametrize("recipe", ["telemetry", "logs"])
 def test_the_program_in_a_recipes_comment_is_python(recipe: str) -> None:
-    comment = shipped_recipes()[recipe].partition("# Then:")[0]
-    program = "\n".join(line.removeprefix("#   ") for line in comment.splitlines() if line.startswith("#   "))
-    assert len(ast.parse(program).body) > 5
+    assert len(ast.parse(program_of(recipe)).body) > 5
 
 
 @pytest.mark.slow
@@ -54,7 +45,7 @@ def test_events_in_telemetry_are_found(tmp_path: Path, craft: str, bar: float) -
         with tarfile.open(archive) as packed:
             packed.extractall(filter="data")
         shutil.copy(DATA / "smap" / "labeled_anomalies.csv", ".")
-        laid_out("telemetry", craft=craft)
+        laid_out("telemetry", value='craft, rows = "SMAP"', other=f'craft, rows = "{craft}"')
         place = f"telemetry/{craft}"
         overrides = [f"data.path={place}/train", f"data.held_out={place}/held_out"]
         overrides += ["training.batch_size=9"] if craft == "MSL" else []

@@ -1,8 +1,7 @@
 """The shipped recipes with convolutions on real data: better than the same network without them, or at their bar."""
 
+import contextlib
 import json
-import os
-import re
 from pathlib import Path
 
 import pytest
@@ -10,26 +9,15 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from rayrnn.cli import app
-from rayrnn.recipe import load_recipe, shipped_recipes
+from rayrnn.recipe import load_recipe
 from rayrnn.training.driver import train
+from tests.recipe_programs import laid_out
 from tests.ts_files import find_ts, read_ts, write_csv
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 #: public, not of this project: see the recipe's comment
 TRACKS = Path(__file__).parent.parent.parent / "shared" / "data" / "gestures" / "point_history.csv"
-
-
-def lay_out(directory: Path) -> None:
-    """Run the program that stands in the comment of the recipe `gestures`."""
-    lines = re.findall(r"^#   ?(.*)$", shipped_recipes()["gestures"], re.MULTILINE)
-    (directory / "point_history.csv").symlink_to(TRACKS)
-    before = Path.cwd()
-    os.chdir(directory)
-    try:
-        exec(compile("\n".join(lines), "the comment of gestures", "exec"), {})
-    finally:
-        os.chdir(before)
 
 
 def accuracy(recipe: str, learned: Path, test: Path, out: Path, *overrides: str) -> float:
@@ -64,6 +52,8 @@ def test_convolutions_beside_the_recurrent_layer_tell_series_apart_better_than_i
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_gestures_are_told_apart(tmp_path: Path) -> None:
-    lay_out(tmp_path)
+    with contextlib.chdir(tmp_path):
+        Path("point_history.csv").symlink_to(TRACKS)
+        laid_out("gestures")
     data = tmp_path / "gestures"
     assert accuracy("gestures", data / "train.parquet", data / "test.parquet", tmp_path / "run") >= 0.97

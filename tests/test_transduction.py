@@ -9,7 +9,7 @@ import pytest
 from rayrnn.recipe import Recipe, validate_recipe
 from rayrnn.runs.checkpoints import Tensors, read_checkpoint
 from rayrnn.training.driver import train
-from tests.commands import said
+from tests.typed import said
 
 SPELLED = {"a": "alpha", "b": "bravo", "c": "charlie"}
 

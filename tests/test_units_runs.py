@@ -14,8 +14,8 @@ from rayrnn.recipe import Recipe, validate_recipe
 from rayrnn.runs.checkpoints import read_checkpoint
 from rayrnn.runs.directory import open_run
 from rayrnn.training.driver import train
-from tests.commands import said
 from tests.training.recipes import words
+from tests.typed import said
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 

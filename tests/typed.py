@@ -31,12 +31,27 @@ def typed(*arguments: str, home: Path, **environment: str) -> Ended:
     os.environ.clear()
     os.environ.update(kept | environment)
     try:
-        with pytest.MonkeyPatch.context() as patch, chdir(home), redirect_stdout(stdout), redirect_stderr(stderr):
-            patch.setattr(sys, "argv", ["rayrnn", *arguments])
-            with pytest.raises(SystemExit) as end:
-                main()
+        with chdir(home), redirect_stdout(stdout), redirect_stderr(stderr):
+            code = _run(*arguments)
     finally:
         os.environ.clear()
         os.environ.update(before)
+    return Ended(code, stdout.getvalue(), stderr.getvalue())
+
+
+def said(capsys: pytest.CaptureFixture[str], *arguments: object, exits: int = 0) -> str:
+    """What a command prints on stdout, or with another exit code than 0 on stderr; it uses the Ray of the tests."""
+    capsys.readouterr()
+    code = _run(*map(str, arguments))
+    out, err = capsys.readouterr()
+    assert code == exits, err
+    return err if exits else out
+
+
+def _run(*arguments: str) -> int:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["rayrnn", *arguments])
+        with pytest.raises(SystemExit) as end:
+            main()
     assert end.value.code is None or isinstance(end.value.code, int)
-    return Ended(end.value.code or 0, stdout.getvalue(), stderr.getvalue())
+    return end.value.code or 0
