@@ -185,6 +185,26 @@ def test_who_is_taken_over_stops_and_has_all_of_its_own(
     assert owner(store)["over"]
 
 
+def test_a_sign_of_life_that_crosses_with_the_take_over_does_not_undo_it(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(store)
+    write = Store.write
+    crossed: list[bytes] = []
+
+    def write_late(self: Store, name: str, content: bytes) -> None:
+        write(self, name, content)
+        if len(crossed) < 2:
+            crossed.append(content)
+            write(self, name, json.dumps(OTHER | {"beats": 4}).encode())
+
+    monkeypatch.setattr(Store, "write", write_late)
+    lease = Lease(store, tmp_path, take_over=True, say=pytest.fail, lost=pytest.fail)
+    assert len(crossed) == 2
+    assert owner(store)["attempt"] == lease.attempt
+    lease.release()
+
+
 def learn_and_be_taken_over(address: str, elsewhere: Callable[[str], None], said: list[str]) -> None:
     with landed(address, small(), resume=False, warn=said.append) as run:
         learn(run, 1)
