@@ -11,8 +11,9 @@ from tests.s3_store import s3_environment, s3_store
 
 __all__ = ["ray_cluster", "s3_environment", "s3_store"]
 
-# a shell's background job ignores SIGINT and hands that on to every process a test starts
+# a shell's background job ignores SIGINT, one under nohup SIGHUP, and hands that on to every process a test starts
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # how long an example takes says more about the machine than about the code
 hypothesis.settings.register_profile("rayrnn", deadline=None)

@@ -4,10 +4,9 @@ from rayrnn.recipe import shipped_recipes
 
 
 def program_of(recipe: str) -> str:
-    """Its lines, which stand behind `#   `; what a shell is told before and after it is left out."""
+    """Its lines, which stand behind `#   `."""
     comment = shipped_recipes()[recipe].partition("# Then:")[0]
-    lines = (line.removeprefix("#   ") for line in comment.splitlines() if line.startswith("#   "))
-    return "\n".join(line for line in lines if not line.startswith("curl "))
+    return "\n".join(line.removeprefix("#   ") for line in comment.splitlines() if line.startswith("#   "))
 
 
 def laid_out(recipe: str, *, value: str = "", other: str = "") -> None:
