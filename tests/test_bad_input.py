@@ -101,6 +101,10 @@ def test_a_recipe_that_is_wrong_exits_with_2(
             ["model.front=conv", "task=regression", "data.horizon=2", "data.label_column=null"],
             "model.front must be none with data.horizon: a forecast must not see what it forecasts",
         ),
+        (
+            ["training.class_weights=balanced", "data.several=true"],
+            "training.class_weights is for one class a sequence",
+        ),
         (["model.embedding=3"], "model.embedding is 3, and the inputs are numbers: only symbols can be embedded"),
         (["model={network: normed:Net}"], "changed norm.running_mean"),
     ],

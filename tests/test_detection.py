@@ -338,15 +338,32 @@ def test_series_that_are_too_short_for_a_forecast_have_no_score(run: Run, tmp_pa
     found = found_by(run, short, tmp_path / "out.jsonl")
     assert {tuple(row["score"]) for row in rows_of(tmp_path / "out.jsonl")} == {(None, None)}
     assert (found.num_scored, found.events) == (0, ())
-    assert "6 sequences of 6 too short for a forecast" in found.notes[-1]
+    assert "6 sequences of 6 too short to be judged" in found.notes[-1]
+
+
+def test_series_within_the_warm_up_have_no_score_and_that_is_said(run: Run, tmp_path: Path) -> None:
+    short = write_series(tmp_path / "short", steps=8)
+    events = write_events(tmp_path / "events.csv", "0.csv,3,5")
+    found = found_by(run, short, tmp_path / "out.jsonl", events=events)
+    assert {tuple(row["score"]) for row in rows_of(tmp_path / "out.jsonl")} == {(None,) * 8}
+    assert found.num_scored == 0
+    assert any("detect.warmup are 10 more" in note for note in found.notes)
+    assert any("1 known event at steps that are not judged" in note for note in found.notes)
+
+
+def test_a_session_of_one_symbol_has_no_score_and_that_is_said(logs: Run, tmp_path: Path) -> None:
+    data = sessions(tmp_path / "test.parquet", [["open"], ["open", "explode", "close"]])
+    found = found_by(logs, data, tmp_path / "out.jsonl")
+    assert [row["score"] is None for row in rows_of(tmp_path / "out.jsonl")] == [True, False]
+    assert "1 sequence of 2 with one symbol, which nothing foretells" in found.notes[-1]
 
 
 def refused(expected: type[RayrnnError], match: str, run: Run, data: Path, tmp_path: Path, **options: Any) -> None:
-    """One error of the right kind; and no file is left."""
+    """One error of the right kind; and no file is left, but where all was judged before."""
     out = tmp_path / "refused.jsonl"
     with pytest.raises(expected, match=match):
         found_by(run, data, out, **options)
-    assert not out.exists()
+    assert not out.exists() or len(rows_of(out)) > 1
 
 
 @pytest.mark.parametrize(
@@ -433,12 +450,14 @@ def test_an_option_that_does_not_fit_is_told(
         ("series,from,to\n0.csv,1,2\n", "has no column start, end"),
         ("series,start,end\n0.csv,1,60\n", r"from step 1 to 60, and the sequence ends at step 59"),
         ("series,start,end\n0.csv,-1,6\n", "line 2: start is '-1'"),
+        ("series,start,end\n0.csv,2024-01-01,6\n", "the number of a step \\(no time\\)"),
+        ("series,start,end,is_anomaly\n0.csv,1,6,maybe\n", "'maybe' says neither that this is an anomaly"),
         ("series,start,end\n0.csv,1.5,6\n", "line 2: start is '1.5'"),
         ("series,start,end\n0.csv,1\n", "line 2: end is ''"),
         ("series,start,end\n0.csv,1," + "9" * 40 + "\n", "line 2: end is"),
         ("series,start,end\n0.csv,9,6\n", "line 2: the event ends at step 6, before it starts at step 9"),
         ("series,start,end\n,9,16\n", "line 2: the event names no sequence"),
-        ("series,start,end\n0.cvs,9,16\n7.csv,1,2\n", r"events of '0\.cvs' \(and 1 other\).* did you mean"),
+        ("series,start,end\n0.cvs,9,16\n7.csv,1,2\n", r"events of '0\.cvs' \(and 1 others\).* did you mean"),
         ("series,start,end\n\xff", "is not UTF-8"),
         ('series,start,end\n"0.csv', "names no sequence|no CSV file|start is"),
     ],
@@ -457,12 +476,48 @@ def test_events_of_a_name_that_two_sequences_have_are_told(logs: Run, tmp_path: 
     table = pa.table({"id": ["twin", "twin"], "events": [["open", "close"], ["open", "read"]]})
     pq.write_table(table, tmp_path / "twins.parquet")
     events = write_events(tmp_path / "events.csv", "twin", header="series")
-    refused(DataError, "two sequences are called 'twin'", logs, tmp_path / "twins.parquet", tmp_path, events=events)
+    refused(DataError, "several sequences of this name", logs, tmp_path / "twins.parquet", tmp_path, events=events)
+
+
+def test_a_file_of_events_may_be_of_more_series_and_say_which_lines_are_events(
+    run: Run, files: Path, tmp_path: Path
+) -> None:
+    lines = [f"0;{SPIKE - 1}.0;{SPIKE + 1};1", "1;3;5;0", "elsewhere.csv;3;5;1"]
+    events = write_events(tmp_path / "events.csv", *lines, header="series;start;end;is_anomaly")
+    found = found_by(run, files / "test", events=events)
+    assert found.measures is not None
+    assert found.measures["events"] == 1
+    assert "events of 1 sequence that are not here, such as 'elsewhere.csv': these do not count" in found.notes[-1]
+
+
+def test_sessions_that_a_label_calls_normal_are_normal(logs: Run, tmp_path: Path) -> None:
+    data = sessions(tmp_path / "test.parquet", [["open", "read", "close"], ["open", "explode", "close"]])
+    events = write_events(tmp_path / "events.csv", "s0,Normal", "s1,Anomaly", header="key,label")
+    measures = found_by(logs, data, events=events).measures
+    assert measures is not None
+    assert (measures["anomalous"], measures["normal"], measures["recall"]) == (1, 1, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "error", "match"),
+    [
+        (["detect.threshold=dynamic"], RecipeError, "dynamic is for steps: set detect.decide: steps"),
+        (["detect.fit=each"], RecipeError, "each is for steps"),
+        (["detect.score=rank"], UsageError, "detect.top is 9 and logs knows 4 symbols: none could ever be unlikely"),
+    ],
+)
+def test_what_is_for_steps_alone_is_refused_where_sequences_are_judged(
+    logs: Run, tmp_path: Path, overrides: list[str], error: type[RayrnnError], match: str
+) -> None:
+    data = sessions(tmp_path / "test.parquet", [["open", "close"]])
+    refused(error, match, logs, data, tmp_path, overrides=overrides)
 
 
 def test_evaluate_with_events_needs_the_sequences(run: Run, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no sequences that they lie in"):
         said("evaluate", run.path, "--events", tmp_path / "events.csv")
+    with pytest.raises(UsageError, match="--out and --beam do not go with --events"):
+        said("evaluate", run.path, "--events", tmp_path / "e.csv", "--data", tmp_path, "--out", tmp_path / "o.csv")
     with pytest.raises(UsageError, match="two ways to measure"):
         said("evaluate", run.path, "--events", tmp_path / "e.csv", "--data", tmp_path, "--labels", tmp_path)
 

@@ -25,7 +25,7 @@ from rayrnn.runs.directory import Run, create_run
 from rayrnn.runs.model import build_network, find_network
 from rayrnn.training.driver import train
 from rayrnn.training.summary import Summary
-from tests.models.test_contract import Buffered
+from tests.models.test_contract import Buffered, LooksAhead
 from tests.training.recipes import small
 from tests.typed import typed
 from tests.untrained import COUNT, outputs_of, wave, write_files
@@ -310,3 +310,16 @@ def test_what_a_script_defines_travels_as_it_is(project: Project) -> None:
     elsewhere = project.rayrnn("generate", "runs/mine", "--trust")
     assert elsewhere.returncode == 2
     assert "it was defined in a script or notebook, and can be found only there" in elsewhere.stderr
+
+
+def test_a_network_for_forecasts_must_not_see_what_it_forecasts(tmp_path: Path) -> None:
+    recipe = validate_recipe(
+        {
+            "name": "ahead",
+            "task": "regression",
+            "data": {"source": "csv", "path": str(labelled_waves(tmp_path)), "horizon": 1, "features": [0]},
+            "averaging": {"workers": 1},
+        }
+    )
+    with pytest.raises(RecipeError, match=r"LooksAhead does not keep .*"):
+        train(recipe, network=LooksAhead, out=tmp_path / "run", console=Console(quiet=True))

@@ -58,6 +58,13 @@ def test_several_answers_come_best_first(run: Path, capsys: pytest.CaptureFixtur
     assert [one["score"] for one in answers] == sorted((one["score"] for one in answers), reverse=True)
 
 
+def test_what_chance_would_draw_is_refused_where_nothing_is_drawn(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for option in ("--temperature", "--seed"):
+        assert "nothing is drawn" in said(capsys, "generate", run, "--prime", "cab", option, 2, exits=2)
+
+
 def test_what_was_looked_at_is_written_and_drawn(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said(capsys, "generate", run, "--prime", "cab", "--attention", tmp_path / "looked.json")
     looked = json.loads((tmp_path / "looked.json").read_text())

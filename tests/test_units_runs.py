@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
+from rayrnn.data.units import WORDS
 from rayrnn.recipe import Recipe, validate_recipe
 from rayrnn.runs.checkpoints import read_checkpoint
 from rayrnn.runs.directory import open_run
@@ -112,9 +113,11 @@ TEXTS, LISTS = ["one two", "two", "one"] * 8, [["one", "two"], ["two"], ["one"]]
     ("column", "cells", "answers"),
     [
         ("text", ["a b", "c", "a b c"] * 8, TEXTS),
-        ("values", [[[1.0, 2.0], [3.0, 4.0]], [[1.0, 1.0]], [[0.0, 2.0]] * 3] * 8, LISTS),
-        pytest.param("symbols", [["a", "b"], ["c"], ["a", "b", "c"]] * 8, TEXTS, marks=pytest.mark.slow),
-        pytest.param("text", ["a b", "c", "a b c"] * 8, LISTS, marks=pytest.mark.slow),
+        pytest.param(
+            "values", [[[1.0, 2.0], [3.0, 4.0]], [[1.0, 1.0]], [[0.0, 2.0]] * 3] * 8, TEXTS, marks=pytest.mark.slow
+        ),
+        ("symbols", [["a", "b"], ["c"], ["a", "b", "c"]] * 8, LISTS),
+        ("text", ["a b", "c", "a b c"] * 8, LISTS),
     ],
 )
 def test_a_table_has_its_targets_in_a_column(
@@ -126,6 +129,16 @@ def test_a_table_has_its_targets_in_a_column(
     lines = list(csv.DictReader((tmp_path / "out.csv").open()))
     assert len(lines) == 24
     assert {word for line in lines for word in line["answer"].split()} <= {"one", "two"}
+    encoding = open_run(run).encoding
+    assert (encoding.targets.units, encoding.targets.text_of(encoding.targets.numbers_of("one two"))) == (
+        WORDS,
+        "one two",
+    )
+    if column == "symbols":
+        assert encoding.inputs.units == WORDS
+        looked = tmp_path / "looked.json"
+        said(capsys, "generate", run, "--prime", "a b", "--attention", looked)
+        assert json.loads(looked.read_text())["read"] == ["a", "b"]
 
 
 @pytest.mark.parametrize(
@@ -134,6 +147,7 @@ def test_a_table_has_its_targets_in_a_column(
         (["a", "", "b"] * 8, {}, "has an empty target: give it one, or leave the sequence out"),
         (["a", "b", "c"], {"target_rare": 5, "held_out": 0}, "no symbol of the targets is there 5 times or more"),
         ([1, 2, 3], {}, "column `target` holds int64, not strings"),
+        ([["a"], ["b"]] * 8, {"target_units": "pieces"}, "data.target_units is pieces, which texts are cut into"),
     ],
 )
 def test_targets_that_cannot_be_learned_are_told(

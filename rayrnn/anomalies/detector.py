@@ -14,7 +14,7 @@ from rayrnn.anomalies.intervals import widened, without_short
 from rayrnn.anomalies.scores import smoothed
 from rayrnn.anomalies.thresholds import DynamicThreshold, quantile_of
 from rayrnn.errors import DataError
-from rayrnn.recipe.detect_section import Detect
+from rayrnn.recipe.detect_section import Detect, judges_sequences
 
 #: a sequence with fewer held-out scores than these is judged by what holds for all
 FEWEST_SCORES = 30
@@ -39,12 +39,12 @@ class Normal:
 class Judged:
     """One sequence, judged."""
 
-    #: of every step that has one, smoothed: float64 [S]
+    #: of every step that has one, smoothed, NaN where steps are not judged (`warmup`): float64 [S]
     scores: np.ndarray
     #: decide `steps`: float64 [S], bool [S]
     thresholds: np.ndarray
     flags: np.ndarray
-    #: decide `sequences`: of the whole
+    #: decide `sequences`: of the whole; NaN where no step has a score
     score: float
     threshold: float
 
@@ -88,15 +88,19 @@ class Detector:
         if self.by_sequence:
             scores_S = step_scores(raw_SK, normal.scales, self.settings, self.kind)
             nothing_S = np.zeros(len(scores_S), bool)
-            score = sequence_score(scores_S, self.settings, self.kind)
+            score = sequence_score(scores_S, self.settings, self.kind) if len(scores_S) else np.nan
             return Judged(scores_S, np.full(len(scores_S), np.nan), nothing_S, score, normal.threshold)
         begin = min(self.settings.warmup, len(raw_SK))
         scores_S = step_scores(raw_SK[begin:], normal.scales, self.settings, self.kind)
         thresholds_S, above_S = self._compare(scores_S, normal.threshold)
-        scores_S, above_S = np.pad(scores_S, (begin, 0)), np.pad(above_S, (begin, 0))
-        thresholds_S = np.pad(thresholds_S, (begin, 0), constant_values=normal.threshold)
-        flags_S = widened(without_short(above_S, self.settings.shortest), self.settings.buffer)
-        return Judged(scores_S, thresholds_S, flags_S, float(scores_S.max(initial=0.0)), normal.threshold)
+        flags_S = widened(without_short(np.pad(above_S, (begin, 0)), self.settings.shortest), self.settings.buffer)
+        return Judged(
+            np.pad(scores_S, (begin, 0), constant_values=np.nan),
+            np.pad(thresholds_S, (begin, 0), constant_values=normal.threshold),
+            flags_S,
+            float(scores_S.max(initial=0.0)),
+            normal.threshold,
+        )
 
     def _compare(self, scores_S: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray]:
         if self._dynamic is not None and len(scores_S):
@@ -114,11 +118,6 @@ class Detector:
             pruning=self.settings.pruning,
             buffer=self.settings.buffer,
         )
-
-
-def judges_sequences(settings: Detect, kind: str) -> bool:
-    """Whether whole sequences are judged by default, or because the settings say so."""
-    return settings.decide == "sequences" or (settings.decide == "auto" and kind != "error")
 
 
 def step_scores(raw_SK: np.ndarray, scales: tuple[float, ...], settings: Detect, kind: str) -> np.ndarray:

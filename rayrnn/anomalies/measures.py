@@ -44,14 +44,24 @@ def step_measures(sequences: Sequence[Compared]) -> Measures:
 
 
 def event_measures(sequences: Sequence[Compared]) -> Measures:
-    """Precision, recall and F1 by event, pooled over all sequences."""
+    """Precision, recall and F1 by event, pooled over all sequences; and the share of all steps that was flagged.
+
+    Whoever flags every step finds every event without a false alarm: F1 says little where the share is large.
+    """
     hits = misses = false_alarms = 0
+    share = np.concatenate([one.flags for one in sequences]).mean()
     for one in sequences:
         found = intervals(one.flags)
         own = sum(any(overlap(event, other) for other in found) for event in one.events)
         hits, misses = hits + own, misses + len(one.events) - own
         false_alarms += sum(not any(overlap(other, event) for event in one.events) for other in found)
-    return {"events": hits + misses, "found": hits, "false_alarms": false_alarms} | _scores(hits, false_alarms, misses)
+    return {
+        "events": hits + misses,
+        "found": hits,
+        "false_alarms": false_alarms,
+        **_scores(hits, false_alarms, misses),
+        "flagged_share": float(share),
+    }
 
 
 def sequence_measures(scores_N: np.ndarray, flags_N: np.ndarray, true_N: np.ndarray) -> Measures:
@@ -137,6 +147,7 @@ def shown(measures: Mapping[str, float | int | None]) -> list[tuple[str, str]]:
 _TITLES = {
     "f1": "F1",
     "auroc": "AUROC",
+    "flagged_share": "share of steps flagged",
     "ucr_hit": "UCR hit",
     "ucr_sequences": "UCR sequences",
     "point_adjusted_f1_misleading": "point-adjusted F1 (misleading: chance alone makes it high)",

@@ -113,25 +113,28 @@ def train(
 
 
 def generate(
-    run: Annotated[str, typer.Argument(help="The run directory of a language model.", autocompletion=complete_run)],
+    run: Annotated[
+        str,
+        typer.Argument(help="The run directory of a language model or a transduction.", autocompletion=complete_run),
+    ],
     prime: Annotated[
         str | None,
-        typer.Option(help="What the text begins with; without it a random symbol. With --to: an image to complete."),
+        typer.Option(help="What the text begins with; or the text to answer (transduction), the image to go on."),
     ] = None,
     length: Annotated[
         int | None, typer.Option(help="Symbols to draw; without it 300. An image has as many as it has pixels.")
     ] = None,
-    samples: Annotated[int, typer.Option(help="Texts, or images, to draw, all at once.")] = 1,
+    samples: Annotated[int, typer.Option(help="Texts or images to draw; or so many of the likeliest answers.")] = 1,
     to: Annotated[
         str | None, typer.Option(metavar="FILE.png", help="Images: write all of them to this new file, side by side.")
     ] = None,
     keep: Annotated[
-        int | None, typer.Option(metavar="ROWS", help="Of the image to complete; without it the upper half.")
+        int | None, typer.Option(metavar="ROWS", help="Of the image at --prime, to keep; without it the upper half.")
     ] = None,
     temperature: Annotated[float, typer.Option(help="Below 1 safer, above 1 bolder; 0 takes the likeliest.")] = 1.0,
     top_k: Annotated[int, typer.Option(help="Only the k likeliest symbols; 0 = all.")] = 0,
     top_p: Annotated[float, typer.Option(help="Only the likeliest symbols of this probability together.")] = 1.0,
-    seed: Annotated[int | None, typer.Option(help="For the same text again; without it the recipe's.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Another number draws other texts; without it the recipe's.")] = None,
     beam: Beam = None,
     attention: Annotated[
         Path | None,
@@ -153,6 +156,11 @@ def generate(
     if isinstance(task_of(opened.recipe), Searching):
         if to is not None or keep is not None or length is not None:
             raise UsageError(f"{run} answers a text: --to, --keep and --length are for what is drawn; leave them out")
+        if drawing != Drawing() or seed is not None:
+            raise UsageError(
+                f"{run} answers with what is likeliest, and nothing is drawn: leave --temperature, --top-k, --top-p "
+                "and --seed out; --samples N gives the N likeliest answers"
+            )
         answer_text(opened, run, prime, samples=samples, beam=beam, attention=attention, as_json=as_json)
         return
     if beam is not None or attention is not None:
@@ -206,10 +214,10 @@ def _draw_sheet(
 def evaluate(
     run: Annotated[str, typer.Argument(help="The run directory.", autocompletion=complete_run)],
     data: Annotated[
-        str | None, typer.Option(metavar="PATH", help="Sequences with labels; without it those that were held out.")
+        str | None, typer.Option(metavar="PATH", help="Sequences to measure on; without it those that were held out.")
     ] = None,
     labels: Annotated[
-        str | None, typer.Option(metavar="PATH", help="Their labels, where these lie beside them, as data.labels says.")
+        str | None, typer.Option(metavar="PATH", help="Their labels or targets, where data.labels or targets has them.")
     ] = None,
     out: Annotated[
         str | None, typer.Option(metavar="PATH", help="A new file: every answer beside its truth (transduction, ctc).")
@@ -218,7 +226,7 @@ def evaluate(
     events: Annotated[
         str | None,
         typer.Option(
-            metavar="FILE", help="With --data: known anomalies, series,start,end; measures how `detect` does."
+            metavar="FILE", help="A CSV of known anomalies in --data (series,start,end): measure `detect` by them."
         ),
     ] = None,
     address: Annotated[
@@ -231,6 +239,8 @@ def evaluate(
     from rayrnn.runs.directory import open_run
 
     if events is not None:
+        if out is not None or beam is not None:
+            raise UsageError("--out and --beam do not go with --events: `rayrnn detect --events --out` writes scores")
         _evaluate_events(open_run(run, trust=trust), data, labels, events, address=address, as_json=as_json)
         return
     from rayrnn.prediction.evaluate import evaluate as measure
@@ -262,7 +272,7 @@ def detect(
     run: Annotated[
         str, typer.Argument(help="The run directory of a forecast or a language model.", autocompletion=complete_run)
     ],
-    data: Annotated[str, typer.Option(metavar="PATH", help="Sequences as the run learned them.")],
+    data: Annotated[str, typer.Option(metavar="PATH", help="Sequences to inspect, of the run's own data format.")],
     out: Annotated[
         str | None, typer.Option(metavar="PATH", help="A new file for the scores, .jsonl, .csv or .parquet.")
     ] = None,

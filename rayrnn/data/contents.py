@@ -1,6 +1,7 @@
 """What is in one file of data: read whole and unpacked, within a bound; its encoding, and what it is if no text."""
 
 import codecs
+from posixpath import splitext
 
 import numpy as np
 import pyarrow as pa
@@ -97,6 +98,12 @@ def way_to_utf8(charset: str | None) -> str:
     if charset is None:
         return "save it as UTF-8 (iconv -f ITS-ENCODING -t UTF-8)"
     return f"convert it (iconv -f {charset} -t UTF-8)"
+
+
+def unpacked_name(name: str) -> str:
+    """A file's name without the ending that says how it is packed."""
+    stem, ending = splitext(name)
+    return stem if ending.lower() in _PACKED else name
 
 
 def no_text(content: bytes, name: str) -> str | None:

@@ -15,7 +15,7 @@ import ray
 from rayrnn.data.arrow_lists import flat, is_list, matrix, unwrap
 from rayrnn.data.encoding import Encoding, Numbers, Scaling, Survey, labels_of
 from rayrnn.data.narrowing import lost_in_float32
-from rayrnn.data.rows import Label, Needs, feature_names, raise_faults
+from rayrnn.data.rows import Label, Needs, feature_names, raise_faults, was_text
 from rayrnn.data.sequences import Sequences, results
 from rayrnn.data.symbols import Symbols
 from rayrnn.data.units import WORDS, Units, find_pieces
@@ -325,7 +325,8 @@ def _target_symbols(found: Survey, needs: Needs) -> Symbols:
             "lower data.target_rare, or cut targets into smaller units (data.target_units)"
         )
     vocabulary = Vocabulary.from_counts(known | {END: rarest}, rarest=rarest, unknown=True)
-    return Symbols(vocabulary, needs.target_units, found.longest_target)
+    # a list of symbols is of words, whatever texts are cut into
+    return Symbols(vocabulary, needs.target_units if was_text(found.schema) else WORDS, found.longest_target)
 
 
 def found_units(
@@ -337,8 +338,15 @@ def found_units(
         pieces: of the texts that are read, and of the targets: how many there are to be.
 
     Raises:
-        DataError: so many cannot be found.
+        DataError: so many cannot be found, or there are lists of symbols and no texts.
     """
+    schema = sequences.schema
+    if not needs.units.are_found and "symbols" in schema.names:
+        raise DataError("data.units is pieces, which are cut from texts, and the symbols are lists: leave it out")
+    if not needs.target_units.are_found and "target" in schema.names and not was_text(schema):
+        raise DataError(
+            "data.target_units is pieces, which are cut from texts, and the targets are lists: leave it out"
+        )
     find = ray.remote(_find_pieces)
     asked = {
         "units": (needs.units, "text", pieces, "data.pieces"),
@@ -348,7 +356,7 @@ def found_units(
     tasks = {
         name: find.remote(parts, column, count, key)
         for name, (units, column, count, key) in asked.items()
-        if not units.are_found and column in sequences.schema.names
+        if not units.are_found and column in schema.names
     }
     found = dict(zip(tasks, results(list(tasks.values())), strict=True))
     return replace(needs, **found)

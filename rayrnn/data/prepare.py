@@ -98,7 +98,7 @@ def needs_to_read(recipe: Recipe, encoding: Encoding | None = None) -> Needs:
         return needs
     units = encoding.inputs.units if isinstance(encoding.inputs, Symbols) else needs.units
     target_units = encoding.targets.units if isinstance(encoding.targets, Symbols) else needs.target_units
-    return replace(needs, units=units if needs.units.kind == units.kind else needs.units, target_units=target_units)
+    return replace(needs, units=units, target_units=target_units)
 
 
 def _gathered(

@@ -40,6 +40,8 @@ _LOST = b"rayrnn.lost"
 CONTENTS = ("text", "symbols", "values", "categories")
 REASONS = ("fault", "skipped")
 SYMBOLS = pa.list_(pa.string())
+#: what the column `target` knows where it was cut from texts
+_TEXT = ("text",)
 
 
 class Label(Enum):
@@ -207,7 +209,14 @@ def canonical(table: pa.Table, needs: Needs, *, labelled: bool) -> pa.Table:
     if needs.column in table.column_names and needs.is_labelled:
         columns[needs.column] = _labels(flat(table[needs.column]), needs, steps, keys)
     names = {name: feature_names(table.schema, name) for name in ("values", "categories")}
+    if "target" in columns and (depth(flat(table["target"]).type) == 0 or was_text(table.schema)):
+        names["target"] = _TEXT
     return with_feature_names(pa.table(columns), names)
+
+
+def was_text(schema: pa.Schema) -> bool:
+    """Whether the targets of canonical rows were texts, and not lists of symbols."""
+    return feature_names(schema, "target") == _TEXT
 
 
 def step_counts(table: pa.Table) -> np.ndarray:

@@ -20,7 +20,7 @@ from rayrnn.errors import DataError
 _WORD = re.compile(r"\n|[^\s]+")
 #: stands for a blank in a piece
 _BLANK = "\N{LOWER ONE EIGHTH BLOCK}"
-#: lines from which pieces are found, and characters of one
+#: lines from which pieces are found, and characters of one; sentencepiece counts bytes, of which one has four at most
 MOST_LINES, MOST_CHARACTERS = 1_000_000, 4000
 
 
@@ -102,6 +102,7 @@ def find_pieces(texts: Iterable[str], count: int, *, where: str) -> Units:
             add_dummy_prefix=False,
             user_defined_symbols=["\n", END],
             input_sentence_size=MOST_LINES,
+            max_sentence_length=4 * MOST_CHARACTERS,
             num_threads=1,
             minloglevel=2,
         )

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rayrnn.data.contents import read_whole
+from rayrnn.data.contents import no_text, read_whole
 from rayrnn.data.files import list_files
 from rayrnn.data.vocabulary import Vocabulary
 from rayrnn.errors import DataError, RecipeError
@@ -46,7 +46,10 @@ def read_vectors(where: str, vocabulary: Vocabulary, *, size: int, endpoint: str
     if len(listing) != 1:
         raise DataError(f"{where} (data.vectors) names {len(listing)} files; give one")
     name = listing.names[0]
-    lines = read_whole(listing.filesystem, listing.paths[0], name).split(b"\n")
+    content = read_whole(listing.filesystem, listing.paths[0], name)
+    if other := no_text(content, name):
+        raise DataError(f"{other} (data.vectors)")
+    lines = content.split(b"\n")
     places = {symbol.encode(): place for place, symbol in enumerate(vocabulary.symbols)}
     width, values = 0, np.zeros((0, 0), np.float32)
     for number, line in enumerate(lines, start=1):
@@ -55,6 +58,8 @@ def read_vectors(where: str, vocabulary: Vocabulary, *, size: int, endpoint: str
             continue
         if not width:
             width = len(parts) - 1
+            if width:
+                _numbers(parts[1:], width, name, number)
             _check_width(width, size, name)
             values = np.full((len(vocabulary), width), np.nan, np.float32)
         if (place := places.get(parts[0])) is not None:
@@ -85,5 +90,8 @@ def _numbers(parts: list[bytes], width: int, name: str, number: int) -> np.ndarr
     except ValueError:
         numbers = np.zeros(0, np.float32)
     if len(numbers) != width or not np.isfinite(numbers).all():
-        raise DataError(f"{name}:{number} (data.vectors) is no word with {width} numbers behind it")
+        raise DataError(
+            f"{name}:{number} (data.vectors) is no word with {width} numbers behind it; a binary file of word2vec is "
+            "to be saved as text"
+        )
     return numbers

@@ -46,7 +46,7 @@ def present(cells: pa.Array, missing: Sequence[str]) -> pa.Array:
     """Cells, or lists of them, as they are; but words without blanks around and null where they hold no value."""
     if depth(cells.type) == 1 and _are_words(cells.type.value_type):
         sizes, items = unwrap(cells)
-        return wrap(words(items, missing), sizes)
+        return pc.if_else(cells.is_valid(), wrap(words(items, missing), sizes), pa.scalar(None, pa.list_(pa.string())))
     if _are_words(cells.type):
         return words(cells, missing)
     if numbers := missing_numbers(missing):

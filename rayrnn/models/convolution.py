@@ -51,9 +51,11 @@ class StepConvolutions(nn.Module):
 
     Args:
         num_inputs: features of a step.
+        each_channel: whether a channel is normalized by itself, and not in a group with others. How large it is then
+            tells nothing, only how it changes: for what is averaged over the steps afterwards this learns much more.
     """
 
-    def __init__(self, num_inputs: int, stack: Stack) -> None:
+    def __init__(self, num_inputs: int, stack: Stack, *, each_channel: bool = False) -> None:
         super().__init__()
         self.widths, self.strides = stack.widths, stack.strides
         sizes = (num_inputs, *stack.channels[:-1])
@@ -61,7 +63,7 @@ class StepConvolutions(nn.Module):
             nn.Conv1d(size, channels, width, stride=stride)
             for size, channels, width, stride in zip(sizes, stack.channels, stack.widths, stack.strides, strict=True)
         )
-        self.norms = nn.ModuleList(StepNorm(channels) for channels in stack.channels)
+        self.norms = nn.ModuleList(StepNorm(channels, each=each_channel) for channels in stack.channels)
         self.num_outputs = stack.channels[-1]
 
     def forward(self, steps: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
@@ -88,10 +90,14 @@ class StepConvolutions(nn.Module):
 
 
 class StepNorm(nn.GroupNorm):
-    """Group normalization of channels over the existing steps of each sequence."""
+    """Group normalization of channels over the existing steps of each sequence.
 
-    def __init__(self, num_channels: int) -> None:
-        super().__init__(_groups(num_channels), num_channels)
+    Args:
+        each: whether every channel is a group (Ulyanov et al. 2016, arXiv:1607.08022).
+    """
+
+    def __init__(self, num_channels: int, *, each: bool = False) -> None:
+        super().__init__(num_channels if each else _groups(num_channels), num_channels)
 
     def forward(self, steps: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
         """Normalize steps_BCT; at padded steps the values mean nothing.

@@ -101,7 +101,8 @@ class EncoderDecoder(nn.Module):
         assert mask is not None, "a mask has a mask behind it"
         begin = self.bridge(pool(hidden_BTW, mask, "mean")).tanh().chunk(len(self.layers), dim=-1)
         nothing = torch.zeros_like(begin[0])
-        states: list[State] = [(hidden, nothing)[: self.carried] for hidden in begin]
+        # cuDNN reads states that are contiguous
+        states: list[State] = [(hidden.contiguous(), nothing)[: self.carried] for hidden in begin]
         return self.attention.remember(hidden_BTW, mask), Writing(states, nothing)
 
     def write(

@@ -81,8 +81,8 @@ class Network(nn.Module):
         pooling: None for an answer at every step; `last`, `mean` or `max` for one answer a sequence.
         front: convolutions before the layers, over steps, or over images with `step_shape`.
         step_shape: height, width and channels of the image that a step's numbers are.
-        parallel: convolutions over the steps that the first layer sees; their mean over the steps stands beside what
-            the layers answer a sequence with.
+        parallel: convolutions over the steps that the first layer sees; their mean and their largest over the steps
+            stand beside what the layers answer a sequence with.
         mask_steps, mask_features: while training, a random run of at most so many steps, and of features, is set to 0
             in every sequence (see `hide_runs`).
 
@@ -134,9 +134,9 @@ class Network(nn.Module):
         sizes = [read] + [width] * (num_layers - 1)
         layer = make_cell if bidirectional == "none" else BothDirections
         self.layers = nn.ModuleList(layer(cell, size, hidden_size) for size in sizes)
-        self.parallel = StepConvolutions(read, parallel) if parallel else None
+        self.parallel = StepConvolutions(read, parallel, each_channel=True) if parallel else None
         self.dropout = nn.Dropout(dropout)
-        width += 0 if self.parallel is None else self.parallel.num_outputs
+        width += 0 if self.parallel is None else 2 * self.parallel.num_outputs
         self.projection = nn.Linear(width, num_outputs) if num_outputs else nn.Identity()
 
     def forward(
@@ -177,7 +177,8 @@ class Network(nn.Module):
             directions, after = self._both_ways(inputs, mask), []
         hidden = merge(directions, self.bidirectional) if self.pooling is None else self._pool(directions, mask)
         if self.parallel is not None:
-            beside = pool(self.parallel(inputs, mask), self.parallel.mask_after(mask), "mean")
+            answers, there = self.parallel(inputs, mask), self.parallel.mask_after(mask)
+            beside = torch.cat([pool(answers, there, "mean"), pool(answers, there, "max")], dim=-1)
             hidden = torch.cat([self.dropout(hidden), beside.to(hidden.dtype)], dim=-1)
         return self.projection(hidden), None if self._needs_whole_sequences else after
 

@@ -14,7 +14,7 @@ import ray
 import ray.data
 from rich.console import Console
 
-from rayrnn.anomalies.detector import Detector, fit_detector, judges_sequences
+from rayrnn.anomalies.detector import Detector, fit_detector
 from rayrnn.anomalies.intervals import Interval
 from rayrnn.anomalies.measures import Compared, Measures, sequence_measures, step_measures
 from rayrnn.cluster import connect
@@ -28,10 +28,11 @@ from rayrnn.prediction.detection import UNITS, Detection
 from rayrnn.prediction.evaluate import held_out_of, shared_out_to_tasks
 from rayrnn.prediction.figures import MOST_FIGURES, Picture, check_plot, draw
 from rayrnn.prediction.judged_rows import Found, found_in, judge_block, only_answers_of
-from rayrnn.prediction.known_events import check_events, read_events
+from rayrnn.prediction.known_events import match_events, read_events
 from rayrnn.prediction.output import SUFFIXES, blocks_of, computed, write
 from rayrnn.prediction.step_scores import Scorer, raw_scores, scorer_of
 from rayrnn.recipe import with_detection
+from rayrnn.recipe.detect_section import judges_sequences
 from rayrnn.runs.detectors import Fitted, keep_detector, stored_detector
 from rayrnn.runs.directory import Run
 from rayrnn.runs.layout import DETECT
@@ -84,7 +85,6 @@ def detect(
         fitted = _fitted(run, scorer, notes)
         answers = computed(_judged(scorer, fitted.detector, str(path), notes, pictured=plot is not None))
         found = list(_found(answers, fitted.detector, notes, with_steps=events is not None or plot is not None))
-        measures = None if known is None else _measured(found, known, str(events), by_sequence=by_sequence)
         if destination is not None:
             write(
                 answers.map_batches(only_answers_of, batch_size=None, batch_format="pyarrow"),
@@ -92,6 +92,9 @@ def detect(
                 screen,
                 verb="inspect",
             )
+        if known is not None:
+            known = _matched(known, found, str(events), notes, by_sequence=by_sequence)
+        measures = None if known is None else _measured(found, known, notes, by_sequence=by_sequence)
         drawn = [] if plot is None else draw(_pictures(found, scorer, fitted.detector, known), plot)
     return Detection.of(str(path), fitted, found, measures, drawn, tuple(dict.fromkeys(notes)))
 
@@ -119,10 +122,13 @@ def _fitted(run: Run, scorer: Scorer, notes: list[str]) -> Fitted:
     if (kept := stored_detector(run, scorer.kind, settings)) is not None:
         _check_width(run, scorer, kept.detector)
         return kept
-    held_out = held_out_of(run, scorer.model, notes)
+    held_out = held_out_of(
+        run, scorer.model, notes, advice="the threshold is fitted on it; give the run its data again, or train another"
+    )
     raw = [named for share in shared_out_to_tasks(_score_share, scorer, held_out) for named in share]
     detector = fit_detector(raw, scorer.kind, settings)
-    name = f"what was held out of {scorer.model.recipe.data.describe()}"
+    data = scorer.model.recipe.data
+    name = data.held_out if isinstance(data.held_out, str) else f"what was held out of {data.describe()}"
     fitted = Fitted(detector, name, len(held_out), sum(len(raw_SK) for _, raw_SK in raw))
     if reason := keep_detector(run, fitted):
         notes.append(reason)
@@ -180,33 +186,55 @@ def _found(answers: ray.data.Dataset, detector: Detector, notes: list[str], *, w
         skipped += block["skipped"].drop_null().to_pylist()
         block = block.filter(block["skipped"].is_null()).drop_columns(list(REASONS))
         for found in found_in(block, by_sequence=detector.by_sequence, with_steps=with_steps):
-            count, unscored = count + 1, unscored + (not detector.by_sequence and not found.num_scored)
+            count, unscored = count + 1, unscored + np.isnan(found.score)
             yield found
     if not count:
         raise all_skipped(skipped) if skipped else DataError("there are no sequences to inspect")
     notes += [f"skipped: {reason}" for reason in skipped]
-    if unscored:
+    if unscored and detector.by_sequence:
         notes.append(
-            f"{counted(unscored, 'sequence')} of {count:,} too short for a forecast: their steps have no score, and "
-            "nothing is found in them"
+            f"{counted(unscored, 'sequence')} of {count:,} with one symbol, which nothing foretells, have no score: "
+            "put a symbol for the begin and one for the end around each, in what is learned too"
+        )
+    elif unscored:
+        notes.append(
+            f"{counted(unscored, 'sequence')} of {count:,} too short to be judged (a forecast needs steps before it, "
+            f"and detect.warmup are {detector.settings.warmup} more): nothing is found there"
         )
 
 
-def _measured(found: Sequence[Found], known: Mapping[str, list[Interval]], path: str, *, by_sequence: bool) -> Measures:
-    keys = [one.key for one in found]
-    check_events(known, keys, np.array([one.num_steps for one in found]), path, with_steps=not by_sequence)
+def _matched(
+    known: Mapping[str, list[Interval]], found: Sequence[Found], path: str, notes: list[str], *, by_sequence: bool
+) -> dict[str, list[Interval]]:
+    keys, steps_N = [one.key for one in found], np.array([one.num_steps for one in found])
+    events, others = match_events(known, keys, steps_N, path, with_steps=not by_sequence)
+    if others:
+        notes.append(
+            f"{path} has events of {counted(len(others), 'sequence')} that are not here, such as {others[0]!r}: these "
+            "do not count"
+        )
+    return events
+
+
+def _measured(
+    found: Sequence[Found], known: Mapping[str, list[Interval]], notes: list[str], *, by_sequence: bool
+) -> Measures:
     if by_sequence:
         scores_N, flags_N = np.array([one.score for one in found]), np.array([one.is_anomalous for one in found])
-        return sequence_measures(scores_N, flags_N, np.array([key in known for key in keys]))
+        return sequence_measures(scores_N, flags_N, np.array([one.key in known for one in found]))
     steps = [(one.steps, known.get(one.key, [])) for one in found]
-    return step_measures([Compared(own.scores, own.flags, events) for own, events in steps if own is not None])
+    compared = [Compared(own.scores, own.flags, events) for own, events in steps if own is not None]
+    hidden = sum(np.isnan(one.scores[start : end + 1]).all() for one in compared for start, end in one.events)
+    if hidden:
+        notes.append(f"{counted(hidden, 'known event')} at steps that are not judged (detect.warmup) cannot be found")
+    return step_measures(compared)
 
 
 def _pictures(
     found: Sequence[Found], scorer: Scorer, detector: Detector, known: Mapping[str, list[Interval]] | None
 ) -> list[Picture]:
     """Of all sequences, or of those with the largest scores, in order."""
-    largest = sorted(range(len(found)), key=lambda place: -found[place].score)[:MOST_FIGURES]
+    largest = sorted(range(len(found)), key=lambda place: -np.nan_to_num(found[place].score, nan=0))[:MOST_FIGURES]
     pictures = []
     for one in (found[place] for place in sorted(largest)):
         steps, events = one.steps, None if known is None or detector.by_sequence else known.get(one.key, [])

@@ -52,6 +52,8 @@ class Detection:
     #: what is normal in all held-out sequences together, and in how many each
     normal: Normal
     num_each: int
+    #: sequences that were judged by what is normal in those of their name
+    num_by_own: int
     held_out: str
     num_held_out: int
     #: None where nobody said what is known
@@ -84,6 +86,7 @@ class Detection:
             events=tuple(Event(one.key, *event) for one in found for event in one.events),
             normal=detector.together,
             num_each=len(detector.each),
+            num_by_own=sum(one.key in detector.each for one in found),
             held_out=fitted.held_out,
             num_held_out=fitted.num_sequences,
             measures=measures,
@@ -101,6 +104,7 @@ class Detection:
             "flagged": self.num_flagged,
             "threshold": self.normal.threshold,
             "fitted_on": {"held_out": self.held_out, "sequences": self.num_held_out, "scores": self.normal.num_scores},
+            "judged_by_own_threshold": self.num_by_own,
             "settings": self.settings.model_dump(mode="json"),
         }
         if not self.by_sequence:
@@ -136,7 +140,7 @@ class Detection:
     def _describe_threshold(self) -> str:
         value = f"{self.normal.threshold:.4g}"
         if self.num_each:
-            value = f"one for each of {counted(self.num_each, 'sequence')}, {value} for others"
+            value = f"its own for {self.num_by_own:,} of {counted(self.num_sequences, 'sequence')}, {value} for others"
         if self.settings.threshold == "dynamic":
             value = f"dynamic (of the sequence's own scores, {self.settings.window:,} at a time), never below {value}"
         scores = counted(self.normal.num_scores, "sequence" if self.by_sequence else "step")

@@ -228,13 +228,18 @@ def _part(
     return name, Part(sequences, np.arange(len(sequences)))
 
 
-def held_out_of(run: Run, model: Trained, notes: list[str]) -> Part:
+def held_out_of(
+    run: Run, model: Trained, notes: list[str], *, advice: str = "give sequences to be measured on, --data PATH"
+) -> Part:
     """What training held out; read again, and seen to be the same.
+
+    Args:
+        advice: what the user may do where it is not.
 
     Raises:
         UsageError: the data is not what the run began with.
     """
-    advice = "what was held out cannot be found again: give sequences to be measured on, --data PATH"
+    advice = f"what was held out cannot be found again: {advice}"
     check_origin(run, handed_over=False, advice=advice)
     prepared = prepare(model.recipe, encoding=model.encoding)
     notes += check_data(run, prepared, advice=advice)
@@ -260,7 +265,8 @@ def _measure(model: Trained, part: Part, name: str, search: Search) -> tuple[Rep
     counts: list[_Counted] = shared_out_to_tasks(_count, model, part, search)
     metrics: Metrics = counts[0].metrics
     metrics.merge(other.metrics for other in counts[1:])
-    answers = pa.concat_tables([one.answers for one in counts]).sort_by("number").drop_columns(["number"])
+    tables = [one.answers for one in counts if len(one.answers)] or [_NO_ANSWERS]
+    answers = pa.concat_tables(tables).sort_by("number").drop_columns(["number"])
     sequences, task, targets = part.sequences, task_of(model.recipe), model.encoding.targets
     report = Report(
         data=name,

@@ -1,7 +1,7 @@
 """What a detector says of rows, as columns: in tasks they are made, in the driver they are read again.
 
     key        string           the sequence's name
-    score      list<float64>    of every step, null where nothing foretells it
+    score      list<float64>    of every step, null where it is not judged (nothing foretells it, or `warmup`)
     threshold  list<float64>    above which a step's score is out of the ordinary
     anomaly    list<bool>       whether the step lies in an event
 
@@ -73,7 +73,7 @@ def _judge_rows(
     judged = [detector.judge(key, raw_SK) for key, raw_SK in zip(keys, raw, strict=True)]
     columns: dict[str, object] = {"key": keys}
     if detector.by_sequence:
-        columns["score"] = [one.score for one in judged]
+        columns["score"] = [None if np.isnan(one.score) else one.score for one in judged]
         columns["threshold"] = [one.threshold for one in judged]
         columns["anomaly"] = [one.is_anomalous for one in judged]
     else:
@@ -142,7 +142,7 @@ class Found:
     num_anomalous: int
     #: first step, last step, and largest score of every event
     events: tuple[tuple[int, int, float], ...]
-    #: of the whole, where that is judged
+    #: of the whole where that is judged, else the largest of the steps'; NaN where no step has one
     score: float
     is_anomalous: bool
     #: None where it is not wanted
@@ -160,14 +160,14 @@ def found_in(block: pa.Table, *, by_sequence: bool, with_steps: bool) -> Iterato
         pieces = _steps_of(block, "_step_scores") if "_step_scores" in block.column_names else [None] * len(keys)
         scores, flags = block["score"].to_pylist(), block["anomaly"].to_pylist()
         for key, score, is_anomalous, steps in zip(keys, scores, flags, pieces, strict=True):
-            yield Found(key, 0, 0, 0, (), score, is_anomalous, steps)
+            yield Found(key, 0, 0, 0, (), np.nan if score is None else score, is_anomalous, steps)
         return
     for key, steps in zip(keys, _steps_of(block, "score"), strict=True):
         events = tuple(
             (start, end, float(np.nanmax(steps.scores[start : end + 1]))) for start, end in intervals(steps.flags)
         )
         scored = int((~np.isnan(steps.scores)).sum())
-        largest = float(np.nanmax(steps.scores)) if scored else 0.0
+        largest = float(np.nanmax(steps.scores)) if scored else np.nan
         sizes = (len(steps.scores), scored, int(steps.flags.sum()))
         yield Found(key, *sizes, events, largest, bool(events), steps if with_steps else None)
 

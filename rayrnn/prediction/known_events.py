@@ -4,22 +4,30 @@
     A-1.csv,2149,2349     the event's first and last step, both in it; the first step of a sequence is 0
 
 Where whole sequences are judged, every sequence that the file names is anomalous, and `start` and `end` may be missing.
+A column `label`, `anomaly` or `is_anomaly` says of each line whether it is one: 1 or 0, or such words.
 """
 
 import csv
 import io
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from posixpath import splitext
 
 import numpy as np
 
 from rayrnn.anomalies.intervals import Interval, merged
 from rayrnn.data.files import list_files, read_bytes
 from rayrnn.errors import DataError
-from rayrnn.wording import counted, did_you_mean, listed
+from rayrnn.wording import did_you_mean, listed
 
 #: what the column may be called that names the sequence
 _SERIES = ("series", "key")
+#: what the column may be called that says whether a line is an event, and what it may say
+_IS_EVENT = ("label", "anomaly", "is_anomaly")
+_YES = ("1", "1.0", "true", "yes", "anomaly", "anomalous", "abnormal")
+_NO = ("0", "0.0", "false", "no", "normal")
+#: between columns: the first of these that is in the first line
+_DELIMITERS = (",", ";", "\t")
 #: of a step's number
 _MOST_DIGITS = 18
 
@@ -41,7 +49,10 @@ def read_events(path: str, *, with_steps: bool, endpoint: str | None = None) -> 
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 text: {error}; save it as CSV in UTF-8") from None
     found: dict[str, list[Interval]] = {}
-    for series, interval in _lines(csv.reader(io.StringIO(text, newline="")), path, with_steps=with_steps):
+    header = text.lstrip().partition("\n")[0]
+    delimiter = next((mark for mark in _DELIMITERS if mark in header), ",")
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    for series, interval in _lines(rows, path, with_steps=with_steps):
         found.setdefault(series, []).append(interval)
     if not found:
         raise DataError(
@@ -60,9 +71,11 @@ def _lines(rows: Iterable[list[str]], path: str, *, with_steps: bool) -> Iterato
                 columns = _columns(row, path, with_steps=with_steps)
                 continue
             cells = {name: row[place].strip() if place < len(row) else "" for name, place in columns.items()}
+            where = f"{path}, line {number}"
             if not cells["series"]:
-                raise DataError(f"{path}, line {number}: the event names no sequence")
-            yield cells["series"], _interval(cells, f"{path}, line {number}") if with_steps else (0, 0)
+                raise DataError(f"{where}: the event names no sequence")
+            if _is_event(cells.get("label", "1"), where):
+                yield cells["series"], _interval(cells, where) if with_steps else (0, 0)
     except csv.Error as error:
         raise DataError(f"{path} is no CSV file: {error}") from None
 
@@ -77,46 +90,75 @@ def _columns(names: list[str], path: str, *, with_steps: bool) -> dict[str, int]
             f"{path} has no column {listed(missing)}; its first line is {','.join(names)!r}, and it names the columns: "
             f"{'series,start,end' if with_steps else 'series'}"
         )
-    return {"series": places[series]} | {name: places[name] for name in ("start", "end") if name in places}
+    label = next(({"label": places[name]} for name in _IS_EVENT if name in places), {})
+    return {"series": places[series]} | {name: places[name] for name in ("start", "end") if name in places} | label
+
+
+def _is_event(cell: str, where: str) -> bool:
+    if cell.lower() in _YES + _NO:
+        return cell.lower() in _YES
+    raise DataError(f"{where}: {cell!r} says neither that this is an anomaly (1) nor that it is none (0)")
 
 
 def _interval(cells: Mapping[str, str], where: str) -> Interval:
-    for name in ("start", "end"):
-        digits = cells[name]
-        if not (digits.isascii() and digits.isdecimal() and len(digits) <= _MOST_DIGITS):
-            raise DataError(f"{where}: {name} is {digits!r}; it is the number of a step, a whole number from 0 on")
-    start, end = int(cells["start"]), int(cells["end"])
+    start, end = (_step(cells[name], name, where) for name in ("start", "end"))
     if end < start:
         raise DataError(f"{where}: the event ends at step {end}, before it starts at step {start}")
     return start, end
 
 
-def check_events(
+def _step(cell: str, name: str, where: str) -> int:
+    digits = cell.removesuffix(".0")  # as a table writes it that has an empty cell in this column
+    if not (digits.isascii() and digits.isdecimal() and len(digits) <= _MOST_DIGITS):
+        raise DataError(
+            f"{where}: {name} is {cell!r}; it is the number of a step (no time), a whole number from 0 on, in the "
+            "order in which the run reads them"
+        )
+    return int(digits)
+
+
+def match_events(
     events: Mapping[str, list[Interval]], keys: list[str], steps: np.ndarray, path: str, *, with_steps: bool
-) -> None:
-    """See whether known events are of sequences that are here, and lie inside of them.
+) -> tuple[dict[str, list[Interval]], list[str]]:
+    """Known events by the sequences that are here. A name may lack what follows the file name's last dot.
 
     Args:
         keys: of the sequences that were judged.
         steps: of each.
 
+    Returns:
+        the events, and the names of which there is no sequence here.
+
     Raises:
-        DataError: they are not; names the first that is none.
+        DataError: there is none of all these, two sequences have a name that is meant, or an event does not lie inside
+            of its sequence.
     """
-    lengths = dict(zip(keys, steps.tolist(), strict=True))
-    strangers = [series for series in events if series not in lengths]
-    if strangers:
-        first = strangers[0]
-        more = f" (and {counted(len(strangers) - 1, 'other')})" if len(strangers) > 1 else ""
+    lengths, times = dict(zip(keys, steps.tolist(), strict=True)), Counter(keys)
+    stems: dict[str, list[str]] = {}
+    for key in lengths:
+        stems.setdefault(splitext(key)[0], []).append(key)
+    own: dict[str, list[Interval]] = {}
+    others = []
+    for series, found in events.items():
+        meant = [series] if series in lengths else stems.get(series, [])
+        if not meant:
+            others.append(series)
+        elif len(meant) > 1 or times[meant[0]] > 1:
+            twice = listed(meant) if len(meant) > 1 else f"two of {meant[0]!r}"
+            raise DataError(f"{path} means {series!r}, and there are several sequences of this name ({twice})")
+        else:
+            own[meant[0]] = merged([*own.get(meant[0], []), *found])
+    if not own:
         raise DataError(
-            f"{path} has events of {first!r}{more}, and no sequence here has this name"
-            f"{did_you_mean(first, lengths)}; the names are {listed(list(lengths), 5)}"
+            f"{path} has events of {others[0]!r}{f' (and {len(others) - 1:,} others)' * (len(others) > 1)}, and no "
+            f"sequence here has such a name{did_you_mean(others[0], lengths)}; the names are {listed(list(lengths), 5)}"
         )
-    if len(lengths) < len(keys):
-        twice = Counter(keys).most_common(1)[0][0]
-        raise DataError(f"two sequences are called {twice!r}, so that nobody knows which of them {path} means")
-    if not with_steps:
-        return
+    if with_steps:
+        _check_inside(own, lengths, path)
+    return own, others
+
+
+def _check_inside(events: Mapping[str, list[Interval]], lengths: Mapping[str, int], path: str) -> None:
     for series, own in events.items():
         if own[-1][1] >= lengths[series]:
             raise DataError(

@@ -19,9 +19,10 @@ from rayrnn.data.vocabulary import UNKNOWN
 from rayrnn.errors import UsageError
 from rayrnn.recipe import needs_of, scores_of, task_of
 from rayrnn.recipe.data_sections import Column, Place
+from rayrnn.recipe.detect_section import judges_sequences, score_kind
 from rayrnn.runs.model import Trained, answer
 from rayrnn.tasks import Detectable
-from rayrnn.wording import listed
+from rayrnn.wording import counted, listed
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,12 @@ def scorer_of(model: Trained, name: str) -> Scorer:
             f"{name} learned {model.recipe.task}, whose answers a sequence does not show to be right or wrong: "
             "anomalies are detected with a forecast (task: regression with data.horizon) or a language model"
         )
-    kind = kinds[0] if settings.score == "auto" else settings.score
+    kind = score_kind(settings, kinds)
+    if kind == "rank" and judges_sequences(settings, kind) and settings.top > model.encoding.num_outputs:
+        raise UsageError(
+            f"detect.top is {settings.top} and {name} knows {counted(model.encoding.num_outputs, 'symbol')}: none "
+            f"could ever be unlikely; set it lower, --set detect.top={max(1, model.encoding.num_outputs // 3)}"
+        )
     places = None if settings.channels is None else _places(settings.channels, model.encoding)
     return Scorer(model, kind, places, needs_of(model.recipe).ahead)
 

@@ -161,7 +161,9 @@ def search_of(recipe: Recipe, num_symbols: int, *, beam: int | None = None, keep
     Raises:
         UsageError: there are not as many symbols as hypotheses are to be followed; or none is.
     """
-    settings = recipe.search or SearchSettings(beam=min(SearchSettings().beam, num_symbols))
+    settings = recipe.search or SearchSettings()
+    if "beam" not in settings.model_fields_set:
+        settings = settings.model_copy(update={"beam": min(settings.beam, num_symbols)})
     wanted, key = (settings.beam, "search.beam") if beam is None else (beam, "--beam")
     if not 1 <= wanted <= num_symbols:
         raise UsageError(

@@ -1,5 +1,6 @@
 """The recipe's `detect` section: what is taken for an anomaly in sequences that a trained network reads."""
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import pydantic
@@ -9,6 +10,16 @@ from rayrnn.recipe.data_sections import Column, Section
 
 #: of steps
 Steps = Annotated[int, Field(ge=0, le=10**9)]
+
+
+def score_kind(settings: "Detect", kinds: Sequence[str]) -> str:
+    """What steps are scored by: of the kinds that a task has, the first is the default."""
+    return kinds[0] if settings.score == "auto" else settings.score
+
+
+def judges_sequences(settings: "Detect", kind: str) -> bool:
+    """Whether whole sequences are judged: because the settings say so, or by default, where symbols are scored."""
+    return settings.decide == "sequences" or (settings.decide == "auto" and kind != "error")
 
 
 class Detect(Section):
@@ -43,7 +54,8 @@ class Detect(Section):
     lowest_z: float = Field(2.5, gt=0)
     #: and at most
     highest_z: float = Field(12.0, gt=0)
-    #: threshold `dynamic`: an event is dropped where its largest score is less than this share above what is normal
+    #: threshold `dynamic`: events are sorted by their largest scores, and those after the last fall by more than this
+    #: share (to the next one, or to the rest of the scores) are dropped
     pruning: float = Field(0.13, ge=0, lt=1)
     #: decide `steps`: fewer steps in a row above the threshold are no event
     shortest: int = Field(1, gt=0, le=10**9)
@@ -56,10 +68,6 @@ class Detect(Section):
             raise ValueError(
                 f"lowest_z is {self.lowest_z:g} and highest_z is {self.highest_z:g}: lowest_z must not be above it"
             )
-        if self.threshold == "dynamic" and self.decide == "sequences":
-            raise ValueError("detect.threshold dynamic is for steps: set detect.decide: steps, or threshold: quantile")
-        if self.fit == "each" and self.decide == "sequences":
-            raise ValueError("detect.fit each is for steps: a sequence that is judged as a whole is one score")
         if self.channels is not None and not self.channels:
             raise ValueError("detect.channels names none: leave it out, and all numbers of the forecast count")
         return self

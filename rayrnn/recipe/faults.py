@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Protocol
 
 from rayrnn.recipe.data_sections import CsvData, Data, TableData, TextUnits
-from rayrnn.recipe.detect_section import Detect
+from rayrnn.recipe.detect_section import Detect, judges_sequences, score_kind
 from rayrnn.recipe.media_sections import ImageData, MediaData
 from rayrnn.recipe.sections import Model, SearchSettings, Training
 from rayrnn.recipe.text_sections import PairsData, TextData
@@ -50,6 +50,8 @@ def faults_of(recipe: Sections, task: Task, choices: Choices) -> Iterator[str]:
         yield "training.truncate must be 0 with model.bidirectional: both directions need whole sequences"
     if recipe.training.class_weights != "none" and not isinstance(task, Weighable):
         yield f"training.class_weights is for classes; the task is {recipe.task}"
+    if recipe.training.class_weights != "none" and choices.several:
+        yield "training.class_weights is for one class a sequence; with data.several leave it out"
     yield from _faults_of_convolutions(recipe, task, needs)
     yield from _faults_of_detection(recipe, task, choices)
     if choices.horizon and needs.ahead != choices.horizon:
@@ -100,6 +102,9 @@ def _faults_of_targets(recipe: Sections, needs: "Needs") -> Iterator[str]:
 def _faults_of_convolutions(recipe: Sections, task: Task, needs: "Needs") -> Iterator[str]:
     """What does not fit with convolutions before or beside the recurrent layers; images are each read by themselves."""
     model, data = recipe.model, recipe.data
+    if model.front == "conv" and isinstance(data, ImageData) and data.frames and data.size is None:
+        yield "model.front: conv with data.frames needs data.size, [height, width]: it sees every frame as an image"
+        return
     front, parallel = model.front == "conv" and data.step_shape is None, model.parallel == "conv"
     key = "model.front: conv" if front else "model.parallel: conv"
     if (front or parallel) and recipe.training.truncate:
@@ -131,3 +136,9 @@ def _faults_of_detection(recipe: Sections, task: Task, choices: Choices) -> Iter
         )
     elif recipe.detect is not None and recipe.detect.score not in ("auto", *kinds):
         yield f"detect.score is {recipe.detect.score}; steps of this task are scored by {' or '.join(kinds)}"
+    elif recipe.detect is not None and judges_sequences(recipe.detect, score_kind(recipe.detect, kinds)):
+        steps = "set detect.decide: steps, or leave it out; by default sequences of symbols are judged as a whole"
+        if recipe.detect.threshold == "dynamic":
+            yield f"detect.threshold dynamic is for steps: {steps}"
+        if recipe.detect.fit == "each":
+            yield f"detect.fit each is for steps, and a sequence that is judged as a whole is one score: {steps}"

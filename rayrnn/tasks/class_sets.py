@@ -8,10 +8,27 @@ import torch
 from torch.nn import functional
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MultilabelAveragePrecision, MultilabelF1Score
+from torchmetrics.utilities import dim_zero_cat
 
 from rayrnn.data.batches import Minibatch
 from rayrnn.data.encoding import Classes, Encoding
 from rayrnn.tasks.metrics import Metrics, Results, on_cpu
+
+
+class MeanAveragePrecision(MultilabelAveragePrecision):
+    """The mean over the classes that apply to some sequence: of others nothing can be found."""
+
+    def compute(self) -> torch.Tensor:  # type: ignore[override]
+        applies_V = (dim_zero_cat(self.target) == 1).any(dim=0)
+        return super().compute()[applies_V].mean()
+
+
+class MacroF1(MultilabelF1Score):
+    """The mean over the classes that apply to some sequence, or are an answer to one."""
+
+    def compute(self) -> torch.Tensor:
+        seen_V = torch.stack([cast(torch.Tensor, counts) for counts in (self.tp, self.fp, self.fn)]).any(dim=0)
+        return super().compute()[seen_V].mean()
 
 
 class ClassSets:
@@ -34,9 +51,9 @@ class ClassSets:
         size = encoding.num_outputs
         return Metrics(
             {
-                "mean_average_precision": MultilabelAveragePrecision(size, average="macro", validate_args=False),
+                "mean_average_precision": MeanAveragePrecision(size, average=None, validate_args=False),
                 "micro_f1": MultilabelF1Score(size, average="micro", validate_args=False),
-                "macro_f1": MultilabelF1Score(size, average="macro", validate_args=False),
+                "macro_f1": MacroF1(size, average=None, validate_args=False),
                 "hit_at_1": MeanMetric(),
             }
         )

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
+import torch
 from torchmetrics import MeanMetric, Metric
 from torchmetrics.text import CharErrorRate, CHRFScore, SacreBLEUScore, WordErrorRate
 
@@ -19,15 +20,42 @@ from rayrnn.tasks.metrics import Metrics, Results
 
 
 class Bleu(SacreBLEUScore):
-    """sacrebleu's BLEU; its sums may be merged, for nobody calls `forward`."""
+    """sacrebleu's BLEU of a corpus, 0 to 1; its sums may be merged, for nobody calls `forward`."""
 
     full_state_update = False
+
+    def compute(self) -> torch.Tensor:
+        """An order of which nothing matches counts as half a match, the next such one as a quarter (`exp`)."""
+        matches, counts = self.numerator.clone(), self.denominator
+        if not matches.any() or not counts.all():
+            return torch.tensor(0.0)
+        missing = matches == 0
+        matches[missing] = 0.5 ** missing.cumsum(0)[missing]
+        brevity = min(torch.tensor(0.0), 1 - self.target_len / self.preds_len)
+        return torch.exp(brevity + torch.log(matches / counts).mean())
 
 
 class Chrf(CHRFScore):
-    """sacrebleu's chrF++, likewise."""
+    """sacrebleu's chrF of a corpus, 0 to 1 (Popovic 2015), likewise: orders that are in no text do not count."""
 
     full_state_update = False
+
+    def __init__(self) -> None:
+        super().__init__(n_word_order=0)
+
+    def compute(self) -> torch.Tensor:
+        orders = range(1, self.n_char_order + 1)
+        sums = {
+            name: torch.stack([getattr(self, f"total_{name}_char_{order}_grams") for order in orders])
+            for name in ("preds", "target", "matching")
+        }
+        there = (sums["preds"] > 0) & (sums["target"] > 0)
+        if not sums["matching"][there].any():
+            return torch.tensor(0.0)
+        precision = (sums["matching"][there] / sums["preds"][there]).mean()
+        recall = (sums["matching"][there] / sums["target"][there]).mean()
+        factor = self.beta**2
+        return (1 + factor) * precision * recall / (factor * precision + recall)
 
 
 class TargetSequences:

@@ -313,3 +313,16 @@ def test_without_its_extra_a_source_says_what_to_install(source: str, library: s
     absent = OWN[source]._replace(library="a_library_that_nobody_has")
     with pytest.raises(UsageError, match=rf"data.source {source} needs .* pip install 'rayrnn\[{source}\]'"):
         check_installed(absent, f"data.source {source}")
+
+
+def test_frames_are_images_to_convolutions_only_where_their_size_is_given() -> None:
+    recipe = {
+        "name": "clips",
+        "task": "classification",
+        "data": {"source": "images", "path": "clips", "frames": True, "labels": "labels.csv"},
+        "model": {"front": "conv"},
+    }
+    with pytest.raises(RecipeError, match=r"front: conv with data\.frames needs data\.size"):
+        validate_recipe(recipe)
+    recipe["data"] |= {"size": [16, 16]}  # type: ignore[operator]
+    assert validate_recipe(recipe).data.step_shape == (16, 16, 1)

@@ -14,7 +14,7 @@ from rayrnn.data.sources.grouping import group, grouping_of
 from rayrnn.data.sources.labels import Target
 from rayrnn.data.sources.source import Wanted
 from rayrnn.data.sources.tables import rows_of_sequences, rows_of_steps
-from rayrnn.data.words import words
+from rayrnn.data.words import present, words
 from rayrnn.errors import DataError
 from rayrnn.recipe.data_sections import CsvData, TableData
 from tests.asked import needs
@@ -211,3 +211,8 @@ def test_whole_numbers_are_the_same_words_where_gaps_made_them_floats() -> None:
     with_gap = words(pa.array([1.0, None, 12.0]), ())
     assert with_gap.to_pylist() == ["1", None, "12"]
     assert flat(words(pa.array([1, 2])))[0].as_py() == "1"
+
+
+def test_a_list_that_is_not_there_is_no_empty_list() -> None:
+    cells = pa.array([["a", " b "], None, [], ["NA"]])
+    assert present(cells, ["NA"]).to_pylist() == [["a", "b"], None, [], [None]]

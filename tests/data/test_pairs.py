@@ -1,8 +1,10 @@
 """Pairs of a text and its answer: two columns, or the lines of two files."""
 
+import re
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from rayrnn.data.rows import Label, Needs
@@ -55,6 +57,23 @@ def test_lines_of_two_files_are_pairs(ray_cluster: None, tmp_path: Path) -> None
     assert pairs(texts, targets=str(answers)) == [("a cat", "un chat"), ("b", "b")]
 
 
+def test_lines_of_texts_whose_answers_are_in_another_file_are_whole_without_these_too(
+    ray_cluster: None, tmp_path: Path
+) -> None:
+    texts = written(tmp_path / "new.en", 'Well, I never.\n"Yes", he said.\nx\ty\n')
+    section = PairsData(path=str(tmp_path / "text.en"), targets=str(tmp_path / "text.fr"))
+    rows = read(section, NEEDS, where=str(texts), labelled=False).take_all()
+    assert [row["text"] for row in rows] == ["Well, I never.", '"Yes", he said.', "x\ty"]
+
+
+@pytest.mark.parametrize("name", ["a.tsv.bz2", "a.TXT.zst"])
+def test_packed_files_are_known_by_the_name_below(ray_cluster: None, tmp_path: Path, name: str) -> None:
+    codec = {"bz2": "bz2", "zst": "zstd"}[name.rpartition(".")[2]]
+    with pa.CompressedOutputStream(str(tmp_path / name), codec) as file:
+        file.write(b"Hello, world\tBonjour, le monde\n")
+    assert pairs(tmp_path / name) == [("Hello, world", "Bonjour, le monde")]
+
+
 def test_two_files_of_unequal_length_are_told_with_both_counts(ray_cluster: None, tmp_path: Path) -> None:
     texts, answers = written(tmp_path / "en", "a\nb\nc\n"), written(tmp_path / "fr", "a\nb\n")
     said = fault(texts, targets=str(answers))
@@ -67,6 +86,7 @@ def test_two_files_of_unequal_length_are_told_with_both_counts(ray_cluster: None
         ("a\tb\nc\t\n", "a.tsv:2: the target is empty: give one, or leave the line out"),
         ("a\tb\n\tc\n", "a.tsv:2: the text is empty"),
         ("a\tb\nc d\n", "a.tsv:2: it has 1 column and at least 2 are due, with a tabulator between them"),
+        ("a\tb\nc\td\te\n", "a.tsv:2: it has 3 columns and the first line has 2, with a tabulator between them"),
         ("", "a.tsv has no pairs: it is empty"),
         (b"\xff\xfea\x00\t\x00b\x00\n\x00", "UTF-16"),
         (b"caf\xe9\tb\n", "not UTF-8"),
@@ -118,3 +138,17 @@ def test_recipes_that_do_not_fit_are_refused(keys: dict[str, Any], says: str) ->
     with pytest.raises(RayrnnError) as refused:
         validate_recipe({"name": "x", "data": {"source": "pairs", "path": "a.tsv"}} | keys)
     assert says in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("a,b\nHello, world,Bonjour\n", "a.csv:2: it has 3 columns and the first line has 2, .* stands in quotes"),
+        ('a,b\nhello,"bonjour\nx,y\n', "a.csv:2: a quote is opened and never closed"),
+        ("a\tb, c\nd\te\n", "a.csv:2: it has 1 column and .* there are tabulators in it: set data.delimiter"),
+    ],
+)
+def test_columns_that_are_cut_at_the_wrong_place_are_told(
+    ray_cluster: None, tmp_path: Path, content: str, says: str
+) -> None:
+    assert re.search(says, fault(written(tmp_path / "a.csv", content)))

@@ -32,6 +32,14 @@ def test_cutting_keeps_every_step_of_a_text_once(text: str, length: int) -> None
     assert all(one[-1] == other[0] for one, other in itertools.pairwise(pieces))
 
 
+@pytest.mark.parametrize("text", ["\u5b57" * 1000, "word\n" * 200, "a b " * 250])
+def test_a_text_of_pieces_is_cut_where_a_blank_is_or_at_twice_the_length(text: str) -> None:
+    pieces = [piece for _, piece in cut("text", text, 30, "pieces")]
+    assert "".join(pieces) == text
+    assert max(map(len, pieces)) <= 60
+    assert len(pieces) >= len(text) // 60
+
+
 def test_a_rest_of_one_symbol_is_no_sequence() -> None:
     assert list(cut("t", "abcd", 3)) == [("t:0", "abcd")]
     assert list(cut("t", "abcde", 3)) == [("t:0", "abcd"), ("t:1", "de")]

@@ -35,6 +35,13 @@ def test_pieces_make_the_text_again_whatever_stands_in_it(pieces: Units, text: s
     assert pieces.join(pieces.cut(text)) == text
 
 
+def test_pieces_are_found_in_lines_of_letters_of_many_bytes() -> None:
+    """sentencepiece passes over lines of more than 4,192 bytes unless it is told otherwise."""
+    line = "\u0928\u092e\u0938\u094d\u0924\u0947 \u0926\u0941\u0928\u093f\u092f\u093e " * 300
+    found = find_pieces([line] * 3, 40, where="data.pieces")
+    assert len(found.cut(line)) < len(line) / 2
+
+
 def test_pieces_are_longer_than_characters_where_the_text_is_like_what_was_learned(pieces: Units) -> None:
     assert len(pieces.cut("the cat sees the sea")) < len("the cat sees the sea") / 2
 

@@ -36,6 +36,8 @@ def test_the_vectors_of_known_words_are_taken(tmp_path: Path, header: str) -> No
         ("dog 1 2\ncat 1 x\n", "vectors.txt:2 (data.vectors) is no word with 2 numbers behind it"),
         ("dog 1 2\ncat 1\n", "vectors.txt:2 (data.vectors) is no word with 2 numbers behind it"),
         ("dog 1 2\ncat 1 nan\n", "vectors.txt:2 (data.vectors) is no word with 2 numbers behind it"),
+        ("4 3\ncat \x01\x02 \x03\n", "a binary file of word2vec is to be saved as text"),
+        ("PK\x03\x04 1 2\n", "is a zip file"),
         ("cat\n", "vectors.txt:1 (data.vectors) is no word with numbers behind it"),
     ],
 )

@@ -152,9 +152,15 @@ def test_the_statistics_are_those_of_a_sequence_and_nothing_runs_on() -> None:
 def test_parallel_convolutions_answer_beside_the_recurrent_layers() -> None:
     net = network(parallel=Stack.of((8, 5), (8, 3), (1,)), pooling="last")
     inputs = torch.randn(1, 12, 3)
-    beside = net.parallel(inputs, None).mean(1)
+    beside = net.parallel(inputs, None)
     recurrent = net.layers[0](inputs)[0][:, -1]
-    torch.testing.assert_close(net(inputs)[0], net.projection(torch.cat([recurrent, beside], dim=1)))
+    due = net.projection(torch.cat([recurrent, beside.mean(1), beside.amax(1)], dim=1))
+    torch.testing.assert_close(net(inputs)[0], due)
+
+
+def test_each_channel_beside_the_recurrent_layers_is_normalized_by_itself() -> None:
+    norms = network(parallel=Stack.of((8, 5), (8, 3), (1,)), pooling="last").parallel.norms
+    assert [(norm.num_groups, norm.num_channels) for norm in norms] == [(8, 8), (5, 5)]
 
 
 def test_a_network_without_convolutions_has_the_parameters_that_it_always_had() -> None:

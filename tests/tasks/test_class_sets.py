@@ -84,6 +84,16 @@ def test_measures_are_those_of_their_definitions_whoever_counted() -> None:
     assert results["mean_average_precision"] == pytest.approx(np.mean(means), rel=1e-5)
 
 
+def test_a_class_that_applies_to_nothing_that_is_measured_does_not_count() -> None:
+    task = SetClassification()
+    metrics = task.metrics(ENCODING)
+    targets = torch.tensor([[1.0, 0, 0], [0, 1.0, 0]])
+    outputs = torch.where(targets > 0, 5.0, -5.0)
+    task.measure(metrics, outputs, segment(targets, torch.ones(2, dtype=torch.bool)), ENCODING)
+    results = task.results(metrics)
+    assert [results[name] for name in ("mean_average_precision", "macro_f1", "micro_f1")] == [1.0] * 3
+
+
 def test_answers_are_the_classes_that_are_likelier_than_not() -> None:
     answers = CLASSES.answers(np.array([[2.0, -1.0, 0.5], [-1.0, -2.0, -3.0]], np.float32))
     assert answers["labels"].to_pylist() == [["a", "c"], []]

@@ -8,7 +8,7 @@ import pyarrow as pa
 import ray.data
 from pyarrow import fs
 
-from rayrnn.data.contents import read_whole
+from rayrnn.data.contents import read_whole, unpacked_name
 from rayrnn.data.files import list_files
 from rayrnn.data.sequences import beside
 from rayrnn.data.sources.csv_header import decoded, records
@@ -36,7 +36,7 @@ class _Line:
 
 
 class Pairs:
-    """Texts, each with an answer that is a text too."""
+    """Texts, each with an answer that is a text too: in another column, or in the same line of another file."""
 
     section = PairsData
 
@@ -60,10 +60,17 @@ class Pairs:
                     "data.path, or pairs in two columns"
                 )
             lines = _lines_of_targets(where, data)
+        whole = where is not None or (not wanted.labelled and data.targets is not None)
         files = pa.table({"path": listing.paths, "origin": listing.names})
         groups = [files.take(pa.array(group)) for group in listing.groups(TASK_BYTES)]
         read = functools.partial(
-            _read_group, data=data, labelled=wanted.labelled, filesystem=listing.filesystem, where=where, lines=lines
+            _read_group,
+            data=data,
+            labelled=wanted.labelled,
+            filesystem=listing.filesystem,
+            whole=whole,
+            where=where,
+            lines=lines,
         )
         return ray.data.from_arrow(groups).map_batches(
             read, batch_size=None, batch_format="pyarrow", **beside(listing.filesystem)
@@ -104,6 +111,7 @@ def _read_group(
     *,
     labelled: bool,
     filesystem: fs.FileSystem,
+    whole: bool,
     where: str | None,
     lines: list[str] | None,
 ) -> Iterator[pa.Table]:
@@ -113,6 +121,9 @@ def _read_group(
             content = read_whole(filesystem, path, origin)
             if lines is not None:
                 found = _side_by_side(_lines(content, origin), lines, origin, str(where), data.skip_lines)
+            elif whole:
+                texts = enumerate(_lines(content, origin), start=1)
+                found = [_line(number, text, None, "") for number, text in texts if number > data.skip_lines]
             else:
                 found = list(_columns(content, origin, data, labelled=labelled))
         except DataError as error:
@@ -152,8 +163,11 @@ def _columns(content: bytes, origin: str, data: PairsData, *, labelled: bool) ->
     Raises:
         DataError: it is no text, or does not have the columns.
     """
-    delimiter = data.delimiter or ("\t" if origin.lower().removesuffix(".gz").endswith(TABULATED) else ",")
-    lines = list(_tabulated(content, origin) if delimiter == "\t" else records(content, origin, delimiter))
+    delimiter = data.delimiter or ("\t" if unpacked_name(origin).lower().endswith(TABULATED) else ",")
+    if delimiter == "\t":
+        lines = list(_tabulated(content, origin))
+    else:
+        lines = list(records(content, origin, delimiter, strict=True))
     by_name = any(
         not isinstance(column, Place) and not column.lstrip("-").isdigit() for column in (data.input, data.target)
     )
@@ -163,10 +177,10 @@ def _columns(content: bytes, origin: str, data: PairsData, *, labelled: bool) ->
     header = [cell.strip() for cell in lines[begin - 1][1]] if begin else []
     text = _place(data.input, header, origin, begin)
     target = _place(data.target, header, origin, begin) if labelled else None
-    for number, cells in lines[begin:]:
-        if not any(cell.strip() for cell in cells):
-            continue
-        yield _pair(number, cells, text, target, delimiter)
+    rest = [(number, cells) for number, cells in lines[begin:] if any(cell.strip() for cell in cells)]
+    width = len(header if by_name else rest[0][1]) if rest else 0
+    for number, cells in rest:
+        yield _pair(number, cells, text, target, delimiter, width)
 
 
 def _tabulated(content: bytes, origin: str) -> Iterator[tuple[int, list[str]]]:
@@ -188,15 +202,23 @@ def _place(column: Column, header: list[str], origin: str, line: int) -> int:
     raise DataError(f"there is no column {column!r} in {origin}:{line}; the columns are {listed(header)}")
 
 
-def _pair(number: int, cells: list[str], text: int, target: int | None, delimiter: str) -> _Line:
+def _pair(number: int, cells: list[str], text: int, target: int | None, delimiter: str, width: int) -> _Line:
     due = [text] if target is None else [text, target]
+    between = "a tabulator" if delimiter == "\t" else repr(delimiter)
     if any(not -len(cells) <= place < len(cells) for place in due):
-        between = "a tabulator" if delimiter == "\t" else repr(delimiter)
         least = max(place + 1 if place >= 0 else -place for place in due)
+        tabs = ", and there are tabulators in it: set data.delimiter" if any("\t" in cell for cell in cells) else ""
         return _Line(
             number,
             fault=f"it has {counted(len(cells), 'column')} and at least {least} are due, with {between} between them "
-            "(data.delimiter, data.input, data.target)",
+            f"(data.delimiter, data.input, data.target){tabs}",
+        )
+    if len(cells) > width:
+        quotes = "" if delimiter == "\t" else "; a text that has one in it stands in quotes"
+        return _Line(
+            number,
+            fault=f"it has {counted(len(cells), 'column')} and the first line has {width}, with {between} between them"
+            f"{quotes} (data.delimiter)",
         )
     return _line(number, cells[text], None if target is None else cells[target], "")
 

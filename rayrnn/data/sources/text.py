@@ -1,6 +1,7 @@
 """Plain text -> sequences of symbols, cut by Ray tasks that read many files each."""
 
 import posixpath
+import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -19,6 +20,8 @@ from rayrnn.errors import DataError
 from rayrnn.recipe.text_sections import TextData
 from rayrnn.wording import counted
 
+#: where a text of pieces may be cut
+_BLANK = re.compile(r"[ \n]")
 #: bytes of text that one task reads, at least
 TASK_BYTES = 16 * 2**20
 #: tasks that share the reading of small files
@@ -104,10 +107,11 @@ def _words(text: str, length: int) -> Iterator[str]:
 
 
 def _at_blanks(text: str, length: int) -> Iterator[str]:
+    """At the first blank or line end from `length` characters on; where there is none, at twice as many."""
     start = 0
     while start < len(text):
-        blank = text.find(" ", start + length)
-        end = len(text) if blank < 0 or len(text) - start <= length else min(blank, start + 2 * length)
+        blank = _BLANK.search(text, start + length, start + 2 * length)
+        end = blank.start() if blank else start + 2 * length
         yield text[start:end]
         start = end
 
