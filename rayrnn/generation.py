@@ -106,6 +106,8 @@ class _Generator:
         begin = self._vocabulary.begin
         if prime or begin >= 0:
             symbols = torch.from_numpy(self._symbols.numbers_of(prime or "")).long()
+            if not len(symbols) and begin < 0:
+                raise UsageError("--prime holds nothing to begin with: give a word, or leave it out")
             if begin >= 0:
                 symbols = torch.cat([torch.tensor([begin]), symbols])
             return symbols.unsqueeze(0).expand(samples, -1)

@@ -308,7 +308,7 @@ def _lost(table: pa.Table, encoding: Encoding) -> dict[str, tuple[float, float]]
 
 def _vocabulary(counts: dict[str, int], needs: Needs) -> Vocabulary:
     if needs.every_symbol:
-        return Vocabulary.from_counts(counts)
+        return Vocabulary.from_counts(dict.fromkeys(needs.known_symbols, 1) | counts)
     return Vocabulary.from_counts(counts, rarest=needs.rarest, unknown=True)
 
 

@@ -17,6 +17,7 @@ from rayrnn.data.vectors import Vectors, read_vectors
 from rayrnn.errors import DataError, RecipeError
 from rayrnn.recipe import Recipe, choices_of, needs_of, task_of
 from rayrnn.recipe.data_sections import Data, StepData, TargetUnits, TextUnits
+from rayrnn.recipe.media_sections import ImageData
 from rayrnn.recipe.sources import OWN
 from rayrnn.recipe.text_sections import TextData
 from rayrnn.wording import counted
@@ -70,7 +71,11 @@ def prepare(
         # said once: a run that goes on learns what it learned
         for part in {id(part.sequences): part.sequences for part in (training, held_out)}.values():
             notes += losses(part, encoding)
+            if part.num_dropped:
+                notes.append(f"{counted(part.num_dropped, 'sequence')} without a step or an answer to learn left out")
             check_targets(part, task_of(recipe), encoding)
+        if recipe.search is not None and recipe.search.beam > encoding.num_outputs:
+            notes.append(f"search.beam is {recipe.search.beam}, and there are {encoding.num_outputs} symbols to follow")
     vectors = _vectors(recipe, encoding) if begins else None
     notes += [] if vectors is None else [vectors.describe()]
     if not encoding.per_step and recipe.training.truncate:
@@ -94,6 +99,8 @@ def needs_to_read(recipe: Recipe, encoding: Encoding | None = None) -> Needs:
         needs = replace(needs, units=Units(data.units), rarest=rare, every_symbol=every)
     if isinstance(data, TargetUnits):
         needs = replace(needs, target_units=Units(data.target_units), rarest_target=data.target_rare)
+    if isinstance(data, ImageData) and data.levels is not None:
+        needs = replace(needs, known_symbols=tuple(map(str, range(data.levels))))
     if encoding is None:
         return needs
     units = encoding.inputs.units if isinstance(encoding.inputs, Symbols) else needs.units

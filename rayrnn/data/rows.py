@@ -74,6 +74,8 @@ class Needs:
     #: that is what the training part has less often
     rarest: int = 2
     rarest_target: int = 1
+    #: symbols that there are, seen or not
+    known_symbols: tuple[str, ...] = ()
     #: what a text is cut into, that is read and that is the target
     units: Units = CHARACTERS
     target_units: Units = CHARACTERS

@@ -8,6 +8,8 @@ from rayrnn.prediction.ask import Attention
 
 #: inches of a symbol
 _CELL = 0.34
+#: of a picture's side; more is more pixels than are drawn
+_MOST_INCHES = 300
 
 
 def picture_of(looked: Attention, kind: str) -> bytes:
@@ -17,7 +19,8 @@ def picture_of(looked: Attention, kind: str) -> bytes:
         kind: svg or png.
     """
     rows, columns = len(looked.weights), len(looked.weights[0])
-    figure = Figure(figsize=(1.6 + _CELL * columns, 1.2 + _CELL * rows), layout="constrained")
+    cell = min(_CELL, _MOST_INCHES / max(rows, columns))
+    figure = Figure(figsize=(1.6 + cell * columns, 1.2 + cell * rows), layout="constrained")
     axes = figure.add_subplot()
     axes.pcolormesh(looked.weights, cmap="Blues", vmin=0, vmax=1, edgecolors="white", linewidth=1)
     axes.set_aspect("equal")

@@ -155,20 +155,18 @@ def search_of(recipe: Recipe, num_symbols: int, *, beam: int | None = None, keep
     """How answers are looked for that have a length of their own.
 
     Args:
-        num_symbols: that there are to answer with; a beam that nobody has asked for is no larger.
+        num_symbols: that there are to answer with; the recipe's beam is no larger (`prepare` says so).
         beam: in the place of the recipe's.
 
     Raises:
         UsageError: there are not as many symbols as hypotheses are to be followed; or none is.
     """
     settings = recipe.search or SearchSettings()
-    if "beam" not in settings.model_fields_set:
-        settings = settings.model_copy(update={"beam": min(settings.beam, num_symbols)})
-    wanted, key = (settings.beam, "search.beam") if beam is None else (beam, "--beam")
+    wanted = min(settings.beam, num_symbols) if beam is None else beam
     if not 1 <= wanted <= num_symbols:
         raise UsageError(
-            f"{key} is {wanted}; it must be at least 1, and at most {num_symbols}: so many symbols there are to answer "
-            "with"
+            f"--beam is {wanted}; it must be at least 1, and at most {num_symbols}: so many symbols there are to "
+            "answer with"
         )
     return Search(wanted, settings.length_penalty, keep_weights)
 

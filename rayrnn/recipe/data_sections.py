@@ -165,7 +165,8 @@ class StepData(Data):
     num_classes: Annotated[int, Field(gt=0, le=10**6)] | None = None
     #: the labels by name, in the order of the network's outputs; without either they are those of all sequences
     classes: tuple[str, ...] | None = None
-    #: whether a sequence may have several classes, or none (classification): a list of them, or text such as a;b
+    #: whether a sequence may have several classes, or none (classification): a list of them, or text such as a;b; a
+    #: semicolon alone is none
     several: bool = False
     #: words that stand where there is no value, beside null, NaN and an empty cell, such as [NA, null, -999]
     missing: Annotated[tuple[str, ...], BeforeValidator(_with_nulls)] = ("NaN", "nan", "NaT")

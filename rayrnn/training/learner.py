@@ -37,6 +37,8 @@ from rayrnn.training.progress import Progress
 
 #: sequences, and steps of all of them, that are evaluated at once where a minibatch has fewer: a core is faster then
 MOST_TOGETHER, STEPS_AT_ONCE = 64, 2**13
+#: that a convolution over images may answer in such a minibatch: 256 MiB
+NUMBERS_AT_ONCE = 2**26
 
 
 @dataclass(frozen=True)
@@ -213,7 +215,10 @@ class Learner:
         held_out, training = self._spec.held_out, self._recipe.training
         longest = int(held_out.sequences.steps[held_out.indices].max(initial=1))
         at_once = min(training.truncate or longest, longest)
-        return max(training.batch_size, min(MOST_TOGETHER, STEPS_AT_ONCE // at_once))
+        shape, front = self._recipe.data.step_shape, self._recipe.model.front
+        numbers = shape[0] * shape[1] * max(self._recipe.model.front_channels) if shape and front != "none" else 1
+        steps = min(STEPS_AT_ONCE, NUMBERS_AT_ONCE // numbers)
+        return max(training.batch_size, min(MOST_TOGETHER, steps // at_once))
 
     def note_evaluation(self, loss: float) -> None:
         """Remember how this round's model did on all that is held out."""
