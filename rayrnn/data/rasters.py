@@ -62,7 +62,7 @@ class Raster:
         return pixels_HWC if self.size is None else _resized(pixels_HWC, self.size)
 
     def _pixels(self, image: Image.Image) -> np.ndarray:
-        if image.mode.startswith("I;16"):
+        if image.mode.startswith("I"):  # of 16 bits, see _check
             grey_HW = np.asarray(image, np.float32) / 65535
             return np.repeat(grey_HW[:, :, None], self.channels, axis=2)
         if image.has_transparency_data:
@@ -102,11 +102,16 @@ def _check(image: Image.Image, size: int, name: str) -> None:
             f"{name} has {count} images in it: save each as a file of its own (for a sequence of frames: all in one "
             "directory, with data.frames)"
         )
-    if image.mode in _NO_RANGE:
+    if image.mode in _NO_RANGE and not _has_16_bits(image):
         raise DataError(
             f"{name} has pixels of 32 bits (Pillow's mode {image.mode}), and nothing says which number is white: save "
             "it with 8 or 16 bits"
         )
+
+
+def _has_16_bits(image: Image.Image) -> bool:
+    """Whether it is a PGM file of more than 8 bits, which Pillow brings to 16 in a mode of 32."""
+    return image.format == "PPM" and image.mode == "I"
 
 
 def _resized(pixels_HWC: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -381,7 +381,7 @@ def test_lines_of_labels_may_be_numbers_to_predict(ray_cluster: None, tmp_path: 
         ("classification", "a.csv,up\n", "b.csv has no label"),
         ("classification", "c.csv,up\n", "labels.csv names none of the 2 sequences"),
         ("classification", "a.csv,up\nb.csv,sideways\n", "labels.csv:2: the label is 'sideways'"),
-        ("classification", "a.csv,up\nb.csv\n", "labels.csv:2: 1 columns; each line is a file name and its label"),
+        ("classification", "a.csv,up\nb.csv\n", "labels.csv:2: 1 column; each line is a file name and its label"),
         ("regression", "a.csv,1\nb.csv,two\n", "labels.csv:2: 'two' is no number"),
         ("regression", "a.csv,1\nb.csv,2,3\n", "labels.csv:2: 2 numbers where"),
         ("tagging", "a.csv,up\nb.csv,up\n", "task tagging takes one a step"),

@@ -34,6 +34,11 @@ def test_whatever_the_format_the_pixels_are_the_same(kind: str) -> None:
     np.testing.assert_allclose(found[:, :, 0], STAIRS / 255, atol=1e-6)
 
 
+def test_a_pgm_file_of_16_bits_is_read_whole() -> None:
+    file = b"P5 3 2 65535\n" + (STAIRS.astype(">u2") * 257).tobytes()
+    np.testing.assert_allclose(GREY.read(file, "a.pgm")[:, :, 0], STAIRS / 255, atol=1e-6)
+
+
 def test_colours_become_grey_by_their_brightness_and_grey_has_three_equal_colours() -> None:
     np.testing.assert_allclose(GREY.read(picture(COLOURS), "a.png")[0, :, 0], LUMA, atol=0.01)
     np.testing.assert_allclose(RGB.read(picture(COLOURS), "a.png"), COLOURS / 255, atol=1e-6)

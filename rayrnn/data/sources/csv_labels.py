@@ -1,6 +1,7 @@
 """Labels that lie beside the sequences: a directory of label files, or one file of `file name,label` lines."""
 
 import posixpath
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -25,6 +26,8 @@ from rayrnn.recipe.media_sections import MediaData
 from rayrnn.wording import counted
 
 Found = TypeVar("Found")
+#: with which the name of a file in a store may begin
+_ADDRESS = re.compile(r"^[a-z][a-z0-9+.-]*://")
 #: sections that name the place of labels beside the sequences
 WithLabels = CsvData | MediaData
 _KEYS = ("labels", "held_out_labels", "targets", "held_out_targets")
@@ -131,9 +134,13 @@ def label_lines(
     for line, record in _without_index(written, sequences, target, lambda: say_no_label(origin, say)):
         if len(record) == 1 or (len(record) > 2 and target.needs.label is not Label.NUMBERS):
             what = target.needs.column + (", in quotes where it has commas" if target.needs.takes_sequences else "")
-            raise DataError(f"{origin}:{line}: {len(record)} columns; each line is a file name and its {what}")
+            semicolon = "; separate them with commas" if len(record) == 1 and ";" in record[0] else ""
+            raise DataError(
+                f"{origin}:{line}: {counted(len(record), 'column')}; each line is a file name and its {what}{semicolon}"
+            )
         if record:
             name, *cells = record
+            name = _ADDRESS.sub("", name).removeprefix("./").removesuffix("/")
             before, known = lines.setdefault(name, (line, cells))
             if known != cells:
                 raise DataError(
