@@ -342,10 +342,10 @@ def found_units(
     """
     schema = sequences.schema
     if not needs.units.are_found and "symbols" in schema.names:
-        raise DataError("data.units is pieces, which are cut from texts, and the symbols are lists: leave it out")
+        raise DataError("data.units is pieces, which texts are cut into, and the symbols are lists: leave it out")
     if not needs.target_units.are_found and "target" in schema.names and not was_text(schema):
         raise DataError(
-            "data.target_units is pieces, which are cut from texts, and the targets are lists: leave it out"
+            "data.target_units is pieces, which texts are cut into, and the targets are lists: leave it out"
         )
     find = ray.remote(_find_pieces)
     asked = {
