@@ -147,7 +147,7 @@ def shown(measures: Mapping[str, float | int | None]) -> list[tuple[str, str]]:
 _TITLES = {
     "f1": "F1",
     "auroc": "AUROC",
-    "flagged_share": "share of steps flagged",
+    "flagged_share": "steps flagged",
     "ucr_hit": "UCR hit",
     "ucr_sequences": "UCR sequences",
     "point_adjusted_f1_misleading": "point-adjusted F1 (misleading: chance alone makes it high)",

@@ -120,7 +120,7 @@ class Detection:
         lines += [("threshold", self._describe_threshold()), ("found", self._describe_found())]
         text = "".join(f"{title:<{_WIDTH}}{value}\n" for title, value in lines)
         if self.measures is not None:
-            text += "\n" + "".join(f"{title:<{_WIDTH + 5}}{value}\n" for title, value in shown(self.measures))
+            text += "\n" + "".join(f"{title + ' ':<{_WIDTH + 5}}{value}\n" for title, value in shown(self.measures))
         elif self.events:
             text += "\n" + self._list_events()
         return text
