@@ -92,9 +92,10 @@ def detect(
                 screen,
                 verb="inspect",
             )
+        measures = None
         if known is not None:
             known = _matched(known, found, str(events), notes, by_sequence=by_sequence)
-        measures = None if known is None else _measured(found, known, notes, by_sequence=by_sequence)
+            measures = _measured(found, known, notes, by_sequence=by_sequence)
         drawn = [] if plot is None else draw(_pictures(found, scorer, fitted.detector, known), plot)
     return Detection.of(str(path), fitted, found, measures, drawn, tuple(dict.fromkeys(notes)))
 

@@ -149,13 +149,13 @@ def check_network(recipe: Recipe, encoding: Encoding, own: OwnNetwork | None) ->
             raise RecipeError(misfit)
         _check_size(recipe, encoding)
     else:
-        generates = task_of(recipe).generates or needs_of(recipe).ahead > 0
+        generates = task_of(recipe).generates
         check_contract(
             lambda: build_network(recipe, encoding, own),
             _form(encoding),
             name=own.name,
-            causal=generates,
-            in_pieces=task_of(recipe).generates or recipe.training.truncate > 0,
+            causal=generates or needs_of(recipe).ahead > 0,
+            in_pieces=generates or recipe.training.truncate > 0,
         )
 
 

@@ -60,7 +60,6 @@ class Pairs:
                     "data.path, or pairs in two columns"
                 )
             lines = _lines_of_targets(where, data)
-        whole = where is not None or (not wanted.labelled and data.targets is not None)
         files = pa.table({"path": listing.paths, "origin": listing.names})
         groups = [files.take(pa.array(group)) for group in listing.groups(TASK_BYTES)]
         read = functools.partial(
@@ -68,7 +67,6 @@ class Pairs:
             data=data,
             labelled=wanted.labelled,
             filesystem=listing.filesystem,
-            whole=whole,
             where=where,
             lines=lines,
         )
@@ -111,7 +109,6 @@ def _read_group(
     *,
     labelled: bool,
     filesystem: fs.FileSystem,
-    whole: bool,
     where: str | None,
     lines: list[str] | None,
 ) -> Iterator[pa.Table]:
@@ -121,7 +118,7 @@ def _read_group(
             content = read_whole(filesystem, path, origin)
             if lines is not None:
                 found = _side_by_side(_lines(content, origin), lines, origin, str(where), data.skip_lines)
-            elif whole:
+            elif data.targets is not None and not labelled:  # the file is of texts alone
                 texts = enumerate(_lines(content, origin), start=1)
                 found = [_line(number, text, None, "") for number, text in texts if number > data.skip_lines]
             else:
