@@ -51,7 +51,8 @@ def generate(
 
     A sample that has come to the end of its text (`data.length: 0` teaches where texts end) goes on with empty strings;
     when all have, the generation is over. Without a prime every sample begins with a symbol drawn at random; or with
-    the one before the first, where the model has learned what sequences begin with (images of pixels).
+    the one before the first, where the model has learned what sequences begin with (rows of pixels; it stands again
+    before every row, and adds nothing to what is drawn).
 
     Raises:
         UsageError: the run is no language model, names code and is not trusted, or a number is out of range.
@@ -80,6 +81,7 @@ class _Generator:
         assert isinstance(run.encoding.inputs, Symbols), "what is drawn is symbols"
         self._symbols = run.encoding.inputs
         self._vocabulary = self._symbols.vocabulary
+        self._begin_every = run.recipe.data.begin_every
         self._network = load_network(run)
         self._drawing = drawing
         self._random = random
@@ -90,9 +92,11 @@ class _Generator:
         # the prime as it was given: what nobody knows of it would come out as something else
         own = [self._symbols.units.goes_on(prime)] * samples if prime else None
         yield own or ["".join(map(self._symbols.appended, row)) for row in inputs_BT.tolist()]
+        begin_B1 = torch.full((samples, 1), self._vocabulary.begin)
+        given = int((inputs_BT[0] != self._vocabulary.begin).sum())
         ended_B = torch.zeros(samples, dtype=torch.bool)
         state = None
-        for _ in range(length):
+        for count in range(given + 1, given + length + 1):
             logits_BTV, state = self._network(inputs_BT, state, torch.ones_like(inputs_BT, dtype=torch.bool))
             drawn_B = draw_symbols(self._drawable(logits_BTV[:, -1]), self._drawing, self._random)
             ended_B |= drawn_B == self._vocabulary.end
@@ -101,6 +105,8 @@ class _Generator:
             symbols = [self._symbols.appended(symbol) for symbol in drawn_B.tolist()]
             yield ["" if ended else symbol for symbol, ended in zip(symbols, ended_B.tolist(), strict=True)]
             inputs_BT = drawn_B.unsqueeze(1)
+            if self._begin_every and count % self._begin_every == 0:
+                inputs_BT = torch.cat([inputs_BT, begin_B1], dim=1)
 
     def _begin(self, prime: str | None, samples: int) -> torch.Tensor:
         begin = self._vocabulary.begin
@@ -109,7 +115,9 @@ class _Generator:
             if not len(symbols) and begin < 0:
                 raise UsageError("--prime holds nothing to begin with: give a word, or leave it out")
             if begin >= 0:
-                symbols = torch.cat([torch.tensor([begin]), symbols])
+                every = self._begin_every or len(symbols) + 1
+                rows = [symbols[start : start + every] for start in range(0, len(symbols) + 1, every)]
+                symbols = torch.cat([part for row in rows for part in (torch.tensor([begin]), row)])
             return symbols.unsqueeze(0).expand(samples, -1)
         chances = torch.ones(samples, len(self._vocabulary.symbols))
         for symbol in (self._vocabulary.end, self._vocabulary.unknown):

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from rayrnn import generation
 from rayrnn.cli import main
 from rayrnn.data.prepare import prepare
 from rayrnn.data.vocabulary import BEGIN
@@ -19,6 +20,7 @@ from rayrnn.generation import Drawing, generate
 from rayrnn.pictures import Begun, draw_images, sheet_of
 from rayrnn.recipe import task_of
 from rayrnn.runs.directory import Run
+from rayrnn.runs.model import load_network
 from tests.media import picture, write
 from tests.untrained import make_run
 
@@ -83,8 +85,6 @@ def test_the_first_pixel_is_drawn_from_what_was_learned_of_first_pixels_and_the_
 
 
 def _weights(run: Run) -> dict[str, torch.Tensor]:
-    from rayrnn.runs.model import load_network
-
     return dict(load_network(run).state_dict())
 
 
@@ -92,7 +92,7 @@ def test_every_pixel_counts_in_the_loss_the_first_one_too(run: Run) -> None:
     recipe = run.recipe
     prepared = prepare(recipe)
     steps = prepared.training.sequences.steps.tolist()
-    assert steps == [HEIGHT * WIDTH] * 6
+    assert steps == [HEIGHT * (WIDTH + 1) - 1] * 6  # each row with its begin, and nothing predicts the first of them
     assert task_of(recipe).generates
 
 
@@ -104,6 +104,27 @@ def test_an_image_is_completed_from_its_first_rows(run: Run, folder: Path) -> No
         assert np.array_equal(drawn[:, :rows, :, 0] == 255, np.stack([due[:rows]] * 3))
     with pytest.raises(UsageError, match="--keep is 5, and an image has 4 rows"):
         draw_images(run, samples=1, drawing=Drawing(), begun=Begun(str(path), 5))
+
+
+def test_what_is_drawn_has_seen_what_training_sees_a_begin_before_every_row(
+    run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The logits of each pixel are those of the whole image, read at once as the source gives it."""
+    seen: list[torch.Tensor] = []
+    drawn_from = generation.draw_symbols
+    monkeypatch.setattr(
+        generation, "draw_symbols", lambda logits, *chance: (seen.append(logits), drawn_from(logits, *chance))[1]
+    )
+    symbols = run.encoding.vocabulary.symbols
+    begin, *pixels = (symbols.index(symbol) for symbol in (BEGIN, "0", "1"))
+    for begun in (None, Begun(str(folder / "1.png"), keep=3)):
+        seen.clear()
+        drawn_HW = draw_images(run, samples=1, drawing=Drawing(), begun=begun)[0, :, :, 0] // 255
+        assert 0 < drawn_HW.sum() < drawn_HW.size
+        read = torch.tensor([[begin, *(pixels[pixel] for pixel in row)] for row in drawn_HW.tolist()]).reshape(1, -1)
+        logits_TV = load_network(run)(read, None, torch.ones_like(read, dtype=torch.bool))[0][0][:, pixels]
+        due_NV = logits_TV.reshape(HEIGHT, WIDTH + 1, 2)[:, :-1].reshape(-1, 2)[-len(seen) :]
+        torch.testing.assert_close(torch.cat(seen)[:, pixels], due_NV)
 
 
 @pytest.mark.parametrize(("count", "grid"), [(1, (1, 1)), (2, (1, 2)), (5, (2, 3)), (64, (8, 8)), (65, (8, 9))])

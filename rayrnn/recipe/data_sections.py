@@ -117,6 +117,11 @@ class Data(Section):
         return {key: address for key, address in named.items() if isinstance(address, str | tuple)}
 
     @property
+    def begin_every(self) -> int:
+        """Symbols after which what a drawn sequence begins with stands again: a row of pixels; 0: never again."""
+        return 0
+
+    @property
     def step_shape(self) -> tuple[int, int, int] | None:
         """Height, width and channels, where each step is an image; its numbers stand row by row, pixel by pixel."""
         return None

@@ -122,6 +122,10 @@ class ImageData(MediaData):
         return "symbols" if self.levels else "values"
 
     @property
+    def begin_every(self) -> int:
+        return self.size[1] * self.num_channels if self.levels is not None and self.size is not None else 0
+
+    @property
     def step_shape(self) -> tuple[int, int, int] | None:
         if self.frames:
             return None if self.size is None else (*self.size, self.num_channels)

@@ -74,7 +74,7 @@ def test_an_image_is_a_sequence_of_rows_of_pixels_or_of_patches(
     np.testing.assert_allclose(row["values"][: len(due)], due, atol=1e-6)
 
 
-def test_a_pixel_is_a_symbol_and_a_language_model_begins_before_the_first(ray_cluster: None, tmp_path: Path) -> None:
+def test_a_pixel_is_a_symbol_and_a_language_model_has_one_before_every_row(ray_cluster: None, tmp_path: Path) -> None:
     write(tmp_path, {"a.png": picture(np.array([[0, 255, 128]], np.uint8)), "b.png": picture(DIGIT[:1, :3])})
     keys = {"as": "pixels", "levels": 3, "size": [1, 3]}
     first, second = rows(images(tmp_path, **keys), "language_model")
@@ -85,6 +85,10 @@ def test_a_pixel_is_a_symbol_and_a_language_model_begins_before_the_first(ray_cl
     write(tmp_path / "colours", {"a.png": picture(colours)})
     keys = {"as": "pixels", "levels": 2, "size": [1, 1], "channels": "rgb"}
     assert rows(images(tmp_path / "colours", **keys), "language_model")[0]["symbols"] == [BEGIN, "1", "0", "0"]
+    write(tmp_path / "rows", {"a.png": picture(np.array([[0, 255], [255, 0]], np.uint8))})
+    keys = {"as": "pixels", "levels": 2, "size": [2, 2]}
+    found = rows(images(tmp_path / "rows", **keys), "language_model")[0]["symbols"]
+    assert found == [BEGIN, "0", "1", BEGIN, "1", "0"]
 
 
 def test_a_directory_of_frames_is_a_sequence_in_the_natural_order_of_their_names(

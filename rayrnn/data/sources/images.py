@@ -53,7 +53,7 @@ class _Steps:
     size: tuple[int, int]
     #: what has them, in messages
     origin: str
-    #: whether a symbol stands before the first pixel, so that this one is predicted, too
+    #: whether a symbol stands before each row of pixels: so the first pixel is predicted, too, and rows do not slip
     begins: bool
 
     def __call__(self, contents: Sequence[bytes], names: Sequence[str]) -> np.ndarray:
@@ -64,8 +64,8 @@ class _Steps:
         (image_HWC,) = images
         height, width, channels = image_HWC.shape
         if self.data.levels is not None:
-            symbols = symbols_of(image_HWC, self.data.levels)
-            return np.concatenate([[self.data.levels], symbols]) if self.begins else symbols
+            rows = symbols_of(image_HWC, self.data.levels).reshape(height, -1)
+            return (np.insert(rows, 0, self.data.levels, axis=1) if self.begins else rows).reshape(-1)
         if self.data.patch is not None:
             return _patches(image_HWC, self.data.patch)
         return image_HWC.reshape((height, width * channels) if self.data.steps == "rows" else (-1, channels))
