@@ -310,6 +310,8 @@ def test_features_are_found_by_their_names_in_whatever_order_and_company(
     expected = answers(run, files, tmp_path / "expected.jsonl")
     swapped = write_files(tmp_path / "swapped", lambda n, t: [7, *reversed(wave(n, t))], header="more,y,x")
     assert answers(run, swapped, tmp_path / "swapped.jsonl") == expected
+    told = write_files(tmp_path / "told", lambda n, t: ["on" if t else "", *wave(n, t)], header="state,x,y")
+    assert answers(run, told, tmp_path / "told.jsonl") == expected
 
 
 def test_features_are_found_by_their_names_in_a_dataset(classified: tuple[Run, Path], tmp_path: Path) -> None:
@@ -320,8 +322,12 @@ def test_features_are_found_by_their_names_in_a_dataset(classified: tuple[Run, P
     order, x, y = zip(*steps, strict=True)
     pq.write_table(pa.table({"file": names, "y": y, "t": order, "x": x}), tmp_path / "steps.parquet")
     section = ParquetData(path=str(tmp_path / "steps.parquet"), key="file", order_by="t")
+    due = {row["key"]: row["label"] for row in expected}
     found = {row["key"]: row["label"] for row in predictions(run, read(section, needs("classification"))).take_all()}
-    assert found == {row["key"]: row["label"] for row in expected}
+    assert found == due
+    pq.write_table(pa.table({"file": names, "y": y, "t": order, "x": x, "why": ["on"] * len(x)}), section.path)
+    more = read(section, needs("classification"), column_names=("x", "y"))
+    assert {row["key"]: row["label"] for row in predictions(run, more).take_all()} == due
 
 
 def test_missing_data_is_named(classified: tuple[Run, Path], tmp_path: Path) -> None:

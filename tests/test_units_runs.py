@@ -10,7 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
+from rayrnn.data.prepare import prepare
 from rayrnn.data.units import WORDS
+from rayrnn.errors import RecipeError
 from rayrnn.recipe import Recipe, validate_recipe
 from rayrnn.runs.checkpoints import read_checkpoint
 from rayrnn.runs.directory import open_run
@@ -90,6 +92,13 @@ def test_an_embedding_begins_with_the_vectors_of_its_words(tmp_path: Path) -> No
     place = run.encoding.vocabulary.symbols.index("the")
     assert weights[place].mean().item() == pytest.approx(5, abs=0.5)
     assert weights.abs().mean() < 2
+
+
+def test_vectors_of_words_for_characters_are_refused(ray_cluster: None, tmp_path: Path) -> None:
+    (tmp_path / "vectors.txt").write_text("t " + " ".join(["5"] * 8) + "\n")
+    recipe = language(tmp_path, units="characters", vectors=str(tmp_path / "vectors.txt"))
+    with pytest.raises(RecipeError, match=r"texts are cut into characters: set data\.units: words"):
+        prepare(recipe, begins=True)
 
 
 def answered(folder: Path, table: dict[str, Any], **data: Any) -> Recipe:

@@ -67,6 +67,19 @@ def numbers(items: pa.Array) -> np.ndarray:
     return np.asarray(items.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False), np.float64)
 
 
+def are_flags(sizes: np.ndarray, items: pa.Array) -> bool:
+    """Whether lists say of every class if it applies, one after the other: nobody names a class twice."""
+    if kinds.is_boolean(items.type):
+        return bool(len(items))
+    if not (kinds.is_integer(items.type) or kinds.is_floating(items.type)):
+        return False
+    if not set(pc.unique(items).to_pylist()) <= {0, 1}:
+        return False
+    owners = np.repeat(np.arange(len(sizes)), sizes)
+    ones = np.bincount(owners, weights=numbers(items), minlength=len(sizes))
+    return bool(((ones > 1) | (sizes - ones > 1)).any())
+
+
 def matrix(items: pa.Array) -> np.ndarray:
     """fixed_size_list<float64, W> [S], without nulls -> float64 [S, W]."""
     return numbers(items.flatten()).reshape(len(items), items.type.list_size)

@@ -6,6 +6,7 @@ O numbers to predict, V classes.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import product
 from typing import Any, ClassVar
 
 import numpy as np
@@ -154,6 +155,10 @@ class Numbers:
         )
 
 
+#: what people put between the classes of one label
+_SEPARATORS = ";,|/ "
+
+
 @dataclass(frozen=True)
 class Classes:
     """One of V classes; as an output: a number for each, the largest of which is the answer."""
@@ -181,11 +186,7 @@ class Classes:
         classes.check(found.labels)
         if not classes.names:
             raise DataError("no step of any sequence has a label: there is nothing to learn")
-        if not several and (joined := next(filter(classes.is_several, classes.names), None)):
-            raise DataError(
-                f"the label {joined!r} of sequence {found.labels.get(joined)!r} is several classes at once, each of "
-                "which other sequences have alone: set data.several: true where a sequence may have several"
-            )
+        classes._check_separators(found.labels, several=several)
         if classes.size == 1 and not several:
             raise DataError(
                 f"every label is {classes.names[0]!r}: there is nothing to tell apart; give sequences of other classes "
@@ -193,10 +194,17 @@ class Classes:
             )
         return cls(classes.names, tuple(found.label_counts.get(name, 0) for name in classes.names), several)
 
-    def is_several(self, name: str) -> bool:
-        """Whether a class is called by the names of several others, with semicolons between them."""
-        parts = [part.strip() for part in name.split(";") if part.strip()]
-        return len(parts) > 1 and set(parts) <= set(self.names)
+    def _check_separators(self, labels: Mapping[str, str], *, several: bool) -> None:
+        """Raise a DataError for a class that is called by the names of several others."""
+        known = set(self.names)
+        way_out = "put semicolons between them" if several else "set data.several: true, with semicolons between them"
+        for name, separator in product(self.names, _SEPARATORS if several else _SEPARATORS[:3]):
+            parts = {part.strip("[](){}'\" ") for part in name.split(separator)} - {""}
+            if len(parts) > 1 and parts <= known:
+                raise DataError(
+                    f"the label {name!r} of sequence {labels.get(name)!r} is several classes at once, each of which "
+                    f"other sequences have alone: {way_out}"
+                )
 
     def check(self, labels: Mapping[str, str]) -> None:
         """Raise a DataError for a label (mapped to a sequence that has it) that is not among the classes."""

@@ -46,6 +46,8 @@ class Listing:
     here: str = field(default_factory=lambda: Path.cwd().as_posix())
     #: the directory that was named, or the one that all those lie in which were; a pattern begins below it
     base: str = ""
+    #: each that was named, one or several
+    bases: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -111,7 +113,7 @@ def list_files(
         if say is not None:
             say(f"{told}: left out")
     sizes = np.array([found[path] for path in paths], dtype=np.int64)
-    return Listing(systems[0][0], paths, sizes, _prefix(addresses[0]), base=commonpath(bases))
+    return Listing(systems[0][0], paths, sizes, _prefix(addresses[0]), base=commonpath(bases), bases=tuple(bases))
 
 
 def open_file_system(address: str, *, endpoint: str | None = None) -> tuple[fs.FileSystem, str]:

@@ -15,7 +15,7 @@ import ray
 from rayrnn.data.arrow_lists import flat, is_list, matrix, unwrap
 from rayrnn.data.encoding import Encoding, Numbers, Scaling, Survey, labels_of
 from rayrnn.data.narrowing import lost_in_float32
-from rayrnn.data.rows import Label, Needs, feature_names, raise_faults, was_text
+from rayrnn.data.rows import Label, Needs, feature_names, was_text
 from rayrnn.data.sequences import Sequences, results
 from rayrnn.data.symbols import Symbols
 from rayrnn.data.units import WORDS, Units, find_pieces
@@ -272,15 +272,13 @@ def losses(sequences: Sequences, encoding: Encoding) -> list[str]:
     ]
 
 
-def check_targets(sequences: Sequences, task: Task, encoding: Encoding) -> None:
-    """
-    Raises:
-        DataError: targets have a length of their own, and some cannot be learned; names their sequences.
-    """
-    if isinstance(task, Searching):
-        look = ray.remote(_faults_of_targets)
-        tasks = [look.remote(block, task, encoding) for block in sequences.blocks]
-        raise_faults([fault for faults in results(tasks) for fault in faults])
+def faults_of_targets(sequences: Sequences, task: Task, encoding: Encoding) -> list[str]:
+    """Why some targets that have a length of their own cannot be learned; names their sequences."""
+    if not isinstance(task, Searching):
+        return []
+    look = ray.remote(_faults_of_targets)
+    tasks = [look.remote(block, task, encoding) for block in sequences.blocks]
+    return [fault for faults in results(tasks) for fault in faults]
 
 
 def _faults_of_targets(table: pa.Table, task: Searching, encoding: Encoding) -> list[str]:

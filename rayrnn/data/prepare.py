@@ -7,8 +7,8 @@ import ray.data
 
 from rayrnn.data.encoding import Encoding
 from rayrnn.data.files import list_files
-from rayrnn.data.fitting import check_targets, fit_encoding, found_units, losses
-from rayrnn.data.rows import Needs
+from rayrnn.data.fitting import faults_of_targets, fit_encoding, found_units, losses
+from rayrnn.data.rows import Needs, raise_faults
 from rayrnn.data.sequences import Part, Sequences, cut_again, gather, split
 from rayrnn.data.sources import read
 from rayrnn.data.symbols import Symbols
@@ -73,9 +73,9 @@ def prepare(
             notes += losses(part, encoding)
             if part.num_dropped:
                 notes.append(f"{counted(part.num_dropped, 'sequence')} without a step or an answer to learn left out")
-            check_targets(part, task_of(recipe), encoding)
         if recipe.search is not None and recipe.search.beam > encoding.num_outputs:
             notes.append(f"search.beam is {recipe.search.beam}, and there are {encoding.num_outputs} symbols to follow")
+    training, held_out = _with_targets(recipe, encoding, training, held_out)
     vectors = _vectors(recipe, encoding) if begins else None
     notes += [] if vectors is None else [vectors.describe()]
     if not encoding.per_step and recipe.training.truncate:
@@ -172,12 +172,34 @@ def _undivided(recipe: Recipe, sequences: Sequences, *, from_recipe: bool) -> Da
     )
 
 
+def _with_targets(recipe: Recipe, encoding: Encoding, training: Part, held_out: Part) -> tuple[Part, Part]:
+    """Both parts, after a look at targets that have a length of their own.
+
+    Raises:
+        DataError: some cannot be learned, and the recipe does not say that such sequences are skipped.
+    """
+    looked: dict[int, Sequences] = {}
+    for part in (training, held_out):
+        sequences = part.sequences
+        if id(sequences) in looked:
+            continue
+        faults = faults_of_targets(sequences, task_of(recipe), encoding)
+        if getattr(recipe.data, "on_error", "stop") == "stop":
+            raise_faults(faults)
+        # they stay among the sequences, with nothing to learn from them: their task sees to that
+        looked[id(sequences)] = replace(sequences, skipped=(*sequences.skipped, *faults)) if faults else sequences
+    training, held_out = (replace(part, sequences=looked[id(part.sequences)]) for part in (training, held_out))
+    return training, held_out
+
+
 def _vectors(recipe: Recipe, encoding: Encoding) -> Vectors | None:
     where = recipe.data.vectors if isinstance(recipe.data, TextUnits) else None
     if where is None:
         return None
     if not isinstance(encoding.inputs, Symbols):
         raise RecipeError(f"data.vectors is {where}, and these sequences are numbers: vectors are of words")
+    if encoding.inputs.units.kind == "characters":
+        raise RecipeError(f"data.vectors is {where}, and texts are cut into characters: set data.units: words")
     size = recipe.model.embedding
     return read_vectors(where, encoding.inputs.vocabulary, size=size, endpoint=recipe.data.endpoint)
 

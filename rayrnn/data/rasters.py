@@ -18,6 +18,8 @@ FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm", ".pnm")
 #: bytes of a pixel while it is decoded
 PIXEL_BYTES = 4
+#: a tag of TIFF files, and what it says where 0 is white
+PHOTOMETRIC, WHITE_IS_ZERO = 262, 0
 #: a pixel that is no number of 8 or 16 bits: nobody says what is black and what is white
 _NO_RANGE = ("I", "F")
 
@@ -50,7 +52,10 @@ class Raster:
         try:
             with Image.open(io.BytesIO(content), formats=FORMATS) as image:
                 _check(image, len(content), name)
+                # of 16 bits Pillow keeps the numbers as they are, of 8 it turns them round
+                reverse = getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == WHITE_IS_ZERO and image.mode.startswith("I")
                 pixels_HWC = self._pixels(ImageOps.exif_transpose(image))
+                pixels_HWC = 1 - pixels_HWC if reverse else pixels_HWC
         except DataError:
             raise
         except Image.DecompressionBombError as error:

@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as kinds
 
-from rayrnn.data.arrow_lists import depth, ends, flat, numbers, side_by_side, unwrap, wrap
+from rayrnn.data.arrow_lists import are_flags, depth, ends, flat, numbers, side_by_side, unwrap, wrap
 from rayrnn.data.narrowing import lost_in_float64
 from rayrnn.data.units import CHARACTERS, Units
 from rayrnn.data.words import texts_of
@@ -342,6 +342,11 @@ def _sets(cells: pa.Array) -> pa.Array:
         raise DataError(f"column `label` holds {cells.type}; several classes are a list, or text such as a;b")
     lists = cells if depth(cells.type) else pc.split_pattern(_words(cells, "label"), ";")
     sizes, items = unwrap(lists)
+    if are_flags(sizes, items):
+        raise DataError(
+            "column `label` holds a 0 or 1 for every class; several classes are a list of those that apply, by their "
+            "names or numbers, such as [2, 5]"
+        )
     words = iter(pc.utf8_trim_whitespace(_words(items, "label").fill_null("")).to_pylist())
     rows = [[next(words) for _ in range(size)] for size in sizes.tolist()]
     classes = [list(dict.fromkeys(word for word in row if word)) for row in rows]

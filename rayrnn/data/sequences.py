@@ -175,7 +175,8 @@ def cut_again(sequences: Sequences, needs: Needs) -> Sequences:
         DataError: none is left.
     """
     cut = _gathered(sequences.blocks, needs)
-    return replace(cut, num_dropped=sequences.num_dropped + cut.num_dropped, skipped=sequences.skipped)
+    num_dropped = sequences.num_dropped + cut.num_dropped
+    return replace(cut, num_dropped=num_dropped, skipped=sequences.skipped, lost=sequences.lost)
 
 
 def _gathered(references: Sequence[ray.ObjectRef], needs: Needs) -> Sequences:

@@ -101,8 +101,8 @@ class Symbols:
         return self.vocabulary.encode_words(pa.array(self.units.cut(text), pa.string()))
 
     def text_of(self, numbers: Iterable[int]) -> str:
-        """The text that symbols make; BEGIN and END are silent."""
-        return self.units.join([symbol for symbol in self.vocabulary.decode(numbers) if symbol not in (BEGIN, END)])
+        """The text that symbols make; END is silent."""
+        return self.units.join([symbol for symbol in self.vocabulary.decode(numbers) if symbol != END])
 
     def appended(self, number: int) -> str:
         """What a symbol adds to a text that is written symbol by symbol; BEGIN and END add nothing."""

@@ -166,6 +166,19 @@ class ImageConvolutions(nn.Module):
         return mask
 
 
+def fewest_together(step_shape: tuple[int, int, int], stack: Stack) -> int:
+    """Values that the layers over an image normalize together, in the layer where these are fewest.
+
+    One value alone becomes 0, whatever is seen.
+    """
+    height, width, _ = step_shape
+    found = []
+    for channels, stride in zip(stack.channels, stack.strides, strict=True):
+        height, width = -(-height // stride), -(-width // stride)
+        found.append(height * width * channels // _groups(channels))
+    return min(found)
+
+
 def _same(width: int) -> tuple[int, int]:
     """Zeros before and after the steps, with which a convolution of this width answers each of them."""
     return (width - 1) // 2, width // 2

@@ -10,7 +10,7 @@ import pyarrow as pa
 from rayrnn.data.prepare import needs_to_read
 from rayrnn.data.rows import canonical, step_counts
 from rayrnn.data.symbols import Symbols
-from rayrnn.errors import UsageError
+from rayrnn.errors import RunError, UsageError
 from rayrnn.recipe import search_of, task_of
 from rayrnn.runs.directory import Run
 from rayrnn.runs.model import found_in, trained
@@ -65,15 +65,23 @@ def ask(run: Run, text: str, *, answers: int = 1, beam: int | None = None) -> tu
         raise UsageError(f"{run.name} reads numbers, not texts: use `rayrnn predict --data PATH`")
     if answers < 1:
         raise UsageError(f"--samples is {answers}; it must be at least 1")
-    model = trained(run)
     search = search_of(run.recipe, encoding.num_outputs, beam=beam, keep_weights=True)
-    if answers > search.beam and beam is None:
+    if answers > search.beam:
+        if beam is not None:
+            raise UsageError(f"--samples is {answers} and --beam {beam}: there are no more answers than hypotheses")
+        if answers > encoding.num_outputs:
+            raise UsageError(
+                f"--samples is {answers}; it can be at most {encoding.num_outputs} here, as many as symbols"
+            )
         search = search_of(run.recipe, encoding.num_outputs, beam=answers, keep_weights=True)
+    model = trained(run)
     table = pa.table({"key": ["the prime"], "text": [text]})
     rows = canonical(table, needs_to_read(run.recipe, encoding), labelled=False)
     if not step_counts(rows)[0]:
         raise UsageError("--prime holds nothing to answer: give a text")
     (found,) = found_in(rows, model, model.network(), task, search)
+    if not found:
+        raise RunError(f"{run.name} has no answer: its network's outputs are no finite numbers, it has diverged")
     targets = encoding.targets
     assert isinstance(targets, Symbols), "what is found is symbols"
     best = found[0]

@@ -192,7 +192,7 @@ def _found(answers: ray.data.Dataset, detector: Detector, notes: list[str], *, w
     if not count:
         raise all_skipped(skipped) if skipped else DataError("there are no sequences to inspect")
     notes += [f"skipped: {reason}" for reason in skipped]
-    if unscored and detector.by_sequence:
+    if unscored and detector.by_sequence and detector.kind != "error":
         notes.append(
             f"{counted(unscored, 'sequence')} of {count:,} with one symbol, which nothing foretells, have no score: "
             "put a symbol for the begin and one for the end around each, in what is learned too"

@@ -139,7 +139,7 @@ class Detection:
 
     def _describe_threshold(self) -> str:
         value = f"{self.normal.threshold:.4g}"
-        if self.num_each:
+        if self.settings.fit == "each":
             value = f"its own for {self.num_by_own:,} of {counted(self.num_sequences, 'sequence')}, {value} for others"
         if self.settings.threshold == "dynamic":
             value = f"dynamic (of the sequence's own scores, {self.settings.window:,} at a time), never below {value}"

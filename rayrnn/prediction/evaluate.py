@@ -1,22 +1,24 @@
 """A run and labelled sequences -> a report on how good its model is, measured by tasks all over the cluster."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray
 import ray.data
 
 from rayrnn.cluster import connect
-from rayrnn.data.arrow_lists import flat
+from rayrnn.data.arrow_lists import flat, unwrap
 from rayrnn.data.encoding import Classes, Encoding
-from rayrnn.data.fitting import check_targets
+from rayrnn.data.fitting import faults_of_targets
 from rayrnn.data.prepare import needs_to_read, prepare
-from rayrnn.data.sequences import Part, gather, results, take
+from rayrnn.data.rows import step_counts
+from rayrnn.data.sequences import Part, Sequences, gather, results, take
 from rayrnn.data.sources import read
 from rayrnn.data.symbols import Symbols
 from rayrnn.errors import UsageError
@@ -221,10 +223,19 @@ def _part(
     needs, name = needs_to_read(recipe, model.encoding), "the dataset"
     if data is None:
         name, own = str(path), None if labels is None else str(labels)
-        names = model.encoding.column_names
-        data = read(recipe.data, needs, where=name, labels=own, column_names=names, say=notes.append)
+        data = read(
+            recipe.data,
+            needs,
+            where=name,
+            labels=own,
+            num_columns=model.encoding.inputs.num_columns,
+            column_names=model.encoding.column_names,
+            say=notes.append,
+        )
     sequences = gather(data, needs)
-    check_targets(sequences, task_of(recipe), model.encoding)
+    if faults := faults_of_targets(sequences, task_of(recipe), model.encoding):
+        which = counted(len(faults), "target")
+        notes.append(f"{which} cannot be answered rightly, and the loss leaves out such ones: {faults[0]}")
     return name, Part(sequences, np.arange(len(sequences)))
 
 
@@ -299,8 +310,7 @@ def _count(model: Trained, part: Part, rank: int, size: int, search: Search) -> 
     metrics = task.metrics(encoding)
     own = part.indices[rank::size]
     computed, answers = 0, [_NO_ANSWERS]
-    for chosen in model.minibatches(part.sequences.steps[own]):
-        rows = take(part.sequences, own[chosen])
+    for numbers, rows in minibatches_of(model, part.sequences, own):
         minibatch = task.minibatch(rows, encoding)
         computed += minibatch.mask.numel()
         for segment, outputs in answer(network, minibatch, task=task, truncate=model.recipe.training.truncate):
@@ -308,8 +318,20 @@ def _count(model: Trained, part: Part, rank: int, size: int, search: Search) -> 
         if isinstance(task, Searching):
             found = compared(rows, found_in(rows, model, network, task, search), encoding)
             task.count_answers(metrics, found["answer"].to_pylist(), found["truth"].to_pylist())
-            answers.append(found.append_column("number", pa.array(own[chosen], pa.int64())))
+            answers.append(found.append_column("number", pa.array(numbers, pa.int64())))
     return _Counted(metrics, computed, pa.concat_tables(answers, promote_options="default"))
+
+
+def minibatches_of(model: Trained, sequences: Sequences, own: np.ndarray) -> Iterator[tuple[np.ndarray, pa.Table]]:
+    """Numbers and rows of sequences that fit into memory at ease, with their targets, which may be the longer ones."""
+    for chosen in model.minibatches(sequences.steps[own]):
+        rows = take(sequences, own[chosen])
+        if "target" not in rows.column_names:
+            yield own[chosen], rows
+            continue
+        lengths, _ = unwrap(flat(rows["target"]))
+        for few in model.minibatches(np.maximum(step_counts(rows), lengths + 1)):
+            yield own[chosen][few], rows.take(pa.array(few))
 
 
 def compared(rows: pa.Table, found: Sequence[Sequence[Hypothesis]], encoding: Encoding) -> pa.Table:
@@ -324,8 +346,10 @@ def compared(rows: pa.Table, found: Sequence[Sequence[Hypothesis]], encoding: En
         columns["input"] = pa.array(
             [inputs.units.join(symbols) for symbols in rows["symbols"].to_pylist()], pa.string()
         )
+    # of a network that has diverged nothing is the likeliest: this is no answer
+    said = pc.fill_null(answers["answer"], "")
     truths = pa.array([targets.units.join(symbols) for symbols in rows["target"].to_pylist()], pa.string())
-    return pa.table(columns | {"answer": answers["answer"], "truth": truths})
+    return pa.table(columns | {"answer": said, "truth": truths})
 
 
 _NO_ANSWERS = pa.table({"number": pa.array([], pa.int64())})

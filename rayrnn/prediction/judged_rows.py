@@ -187,5 +187,5 @@ def _steps_of(block: pa.Table, name: str) -> Iterator[Steps]:
 def _shown(block: pa.Table, row: int) -> np.ndarray | list[str]:
     for name in ("_values", "_symbols"):
         if name in block.column_names and (cell := block[name][row].as_py()) is not None:
-            return np.array(cell, float) if name == "_values" else cell
+            return np.array(cell, float).reshape(len(cell), -1 if cell else 0) if name == "_values" else cell
     return []

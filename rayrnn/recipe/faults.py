@@ -102,9 +102,6 @@ def _faults_of_targets(recipe: Sections, needs: "Needs") -> Iterator[str]:
 def _faults_of_convolutions(recipe: Sections, task: Task, needs: "Needs") -> Iterator[str]:
     """What does not fit with convolutions before or beside the recurrent layers; images are each read by themselves."""
     model, data = recipe.model, recipe.data
-    if model.front == "conv" and isinstance(data, ImageData) and data.frames and data.size is None:
-        yield "model.front: conv with data.frames needs data.size, [height, width]: it sees every frame as an image"
-        return
     front, parallel = model.front == "conv" and data.step_shape is None, model.parallel == "conv"
     key = "model.front: conv" if front else "model.parallel: conv"
     if (front or parallel) and recipe.training.truncate:

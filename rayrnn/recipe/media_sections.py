@@ -103,7 +103,8 @@ class ImageData(MediaData):
     patch: Side | None = None
     #: with `as: pixels`: every pixel is one of so many symbols, from "0" (black) on; for rgb three, one after the other
     levels: Annotated[int, Field(ge=2, le=256)] | None = None
-    #: a directory of images is one sequence, in the order of their names (2.png before 10.png), and an image one step
+    #: a directory of images is one sequence, in the order of their names (2.png before 10.png), and an image of `size`
+    #: one step
     frames: bool = False
     #: [height, width] that every image is resized to; without it each must have the size of the first
     size: tuple[Side, Side] | None = None
@@ -128,7 +129,8 @@ class ImageData(MediaData):
     @property
     def step_shape(self) -> tuple[int, int, int] | None:
         if self.frames:
-            return None if self.size is None else (*self.size, self.num_channels)
+            assert self.size is not None
+            return (*self.size, self.num_channels)
         return (self.patch, self.patch, self.num_channels) if self.patch else None
 
     @pydantic.model_validator(mode="after")
@@ -141,6 +143,8 @@ class ImageData(MediaData):
             raise ValueError("data.levels needs data.size, [height, width], so that what is drawn is an image again")
         if self.frames and self.steps != "rows":
             raise ValueError(f"with data.frames every image is one step: leave data.as: {self.steps} out")
+        if self.frames and self.size is None:
+            raise ValueError("data.frames needs data.size, [height, width]: frames of any size are resized to it")
         if self.patch and self.size and any(side % self.patch for side in self.size):
             height, width = self.size
             raise ValueError(

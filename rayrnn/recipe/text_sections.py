@@ -62,4 +62,10 @@ class PairsData(TextUnits, TargetUnits, Data):
             raise ValueError("data.held_out_targets goes with data.targets and a path in data.held_out")
         if self.targets is not None and isinstance(self.held_out, str) and self.held_out_targets is None:
             raise ValueError("data.held_out is a path of its own: give its answers too, data.held_out_targets")
+        for key in ("input", "target", "delimiter") if self.targets is not None else ():
+            if getattr(self, key) != type(self).model_fields[key].default:
+                raise ValueError(
+                    f"with data.targets, whose lines are the answers, every line of data.path is a text: leave "
+                    f"data.{key} out, or have both in the columns of one file, without data.targets"
+                )
         return self

@@ -21,7 +21,7 @@ from rayrnn.data.symbols import Symbols
 from rayrnn.errors import RecipeError, RunError
 from rayrnn.foreign import memory_bytes, read_inside
 from rayrnn.models.contract import Form, check_contract, construct, widest
-from rayrnn.models.convolution import Stack
+from rayrnn.models.convolution import Stack, fewest_together
 from rayrnn.models.decoder import EncoderDecoder
 from rayrnn.models.network import Network
 from rayrnn.models.own import OwnNetwork, find_own, name_of
@@ -172,6 +172,11 @@ def _misfit(recipe: Recipe, encoding: Encoding) -> str | None:
         return "model.mask_steps and model.mask_features are for inputs that are numbers, and these are symbols"
     if front and shape is not None and math.prod(shape) != encoding.num_inputs:
         return f"the images are {' x '.join(map(str, shape))}, and a step has {encoding.num_inputs:,} numbers"
+    if front and shape is not None and fewest_together(shape, front) < 2:
+        return (
+            f"model.front: conv leaves one value of an image of {shape[0]} x {shape[1]} to be normalized, which tells "
+            "nothing: set model.front_stride: 1, give larger images (or patches), or more model.front_channels"
+        )
     if parallel and encoding.per_step:
         return "model.parallel must be none: there is an answer at every step, not one for a sequence"
     # what another task answers at the network's steps need not belong to each of the data's

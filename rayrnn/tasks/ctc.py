@@ -11,7 +11,6 @@ import pyarrow as pa
 import torch
 from torch.nn import functional
 
-from rayrnn.data.arrow_lists import flat, unwrap
 from rayrnn.data.batches import Minibatch, inputs_of
 from rayrnn.data.encoding import Encoding
 from rayrnn.data.rows import step_counts
@@ -34,11 +33,15 @@ class Ctc(TargetSequences):
     name = "ctc"
 
     def minibatch(self, rows: pa.Table, encoding: Encoding) -> Minibatch:
-        """
+        """Targets that are too long for their steps are not there: nothing can be learned from them.
+
         Raises:
             DataError: a row's inputs do not fit what was learned.
         """
         symbols_BU, mask_BU = cast(Symbols, encoding.targets).targets(rows, with_end=False)
+        # an unknown symbol is none that a step could say
+        mask_BU &= symbols_BU != BLANK
+        mask_BU &= (_steps_due(symbols_BU, mask_BU) <= _frames(rows, encoding))[:, None]
         return Minibatch.of(rows, inputs_of(rows, encoding), (symbols_BU, mask_BU), per_step=False)
 
     def call(self, network: torch.nn.Module, segment: Minibatch, state: object) -> tuple[torch.Tensor, object]:
@@ -52,13 +55,11 @@ class Ctc(TargetSequences):
 
     def loss(self, outputs: torch.Tensor, segment: Minibatch) -> tuple[torch.Tensor, torch.Tensor]:
         """The sequences' losses added up, and the symbols of their targets; one without a target counts for nothing."""
-        # an unknown symbol is none that a step could say
-        there_BU = segment.target_mask & (segment.targets != BLANK)
-        sizes_B = there_BU.sum(1)
+        sizes_B = segment.target_mask.sum(1)
         lengths_B = torch.full_like(sizes_B, outputs.shape[1])
         losses_B = functional.ctc_loss(
             outputs.float().log_softmax(-1).transpose(0, 1),
-            segment.targets[there_BU],
+            segment.targets[segment.target_mask],
             lengths_B,
             sizes_B,
             blank=BLANK,
@@ -82,15 +83,24 @@ class Ctc(TargetSequences):
 
     def faults_of(self, rows: pa.Table, encoding: Encoding) -> list[str]:
         """A target needs a step for each symbol, and one more between two that are the same."""
-        frames_N = -(-step_counts(rows) // encoding.stride)
-        sizes_N, symbols = unwrap(flat(rows["target"]))
-        owners = np.repeat(np.arange(len(rows)), sizes_N)
-        codes = np.asarray(symbols.dictionary_encode().indices)
-        again = (codes[1:] == codes[:-1]) & (owners[1:] == owners[:-1])
-        due_N = sizes_N + np.bincount(owners[1:][again], minlength=len(rows))
+        symbols_BU, mask_BU = cast(Symbols, encoding.targets).targets(rows, with_end=False)
+        mask_BU &= symbols_BU != BLANK
+        frames_B, sizes_B, due_B = _frames(rows, encoding), mask_BU.sum(axis=1), _steps_due(symbols_BU, mask_BU)
         return [
-            f"sequence {rows['key'][int(row)].as_py()!r} has {frames_N[row]} steps to answer in and a target of "
-            f"{sizes_N[row]} symbols, which needs {due_N[row]}: ctc says at most one symbol a step, and a blank "
+            f"sequence {rows['key'][int(row)].as_py()!r} has {frames_B[row]} steps to answer in and a target of "
+            f"{sizes_B[row]} symbols, which needs {due_B[row]}: ctc says at most one symbol a step, and a blank "
             "between two that are the same; give longer sequences or shorter targets, or lower model.front_stride"
-            for row in np.flatnonzero(due_N > frames_N)
+            for row in np.flatnonzero(due_B > frames_B)
         ]
+
+
+def _frames(rows: pa.Table, encoding: Encoding) -> np.ndarray:
+    """Steps of every row in which something can be said."""
+    return np.asarray(-(-step_counts(rows) // encoding.stride))
+
+
+def _steps_due(symbols_BU: np.ndarray, mask_BU: np.ndarray) -> np.ndarray:
+    """Steps that it takes to say every row's symbols."""
+    owners, symbols = np.nonzero(mask_BU)[0], symbols_BU[mask_BU]
+    again = (symbols[1:] == symbols[:-1]) & (owners[1:] == owners[:-1])
+    return np.asarray(mask_BU.sum(axis=1) + np.bincount(owners[1:][again], minlength=len(mask_BU)))

@@ -31,6 +31,8 @@ class _Ends:
 def prefix_search(chances_TV: np.ndarray, *, beam: int, blank: int, never: tuple[int, ...] = ()) -> list[Hypothesis]:
     """At most `beam` sequences, best first; with a beam of 1 what the likeliest symbols of all steps say.
 
+    Of a network that has diverged, whose chances are no numbers, there is none.
+
     Args:
         chances_TV: log-probabilities.
         blank: the symbol that says nothing.
@@ -38,6 +40,8 @@ def prefix_search(chances_TV: np.ndarray, *, beam: int, blank: int, never: tuple
     """
     chances_TV = chances_TV.astype(np.float64).copy()
     chances_TV[:, list(never)] = _NOTHING
+    if np.isnan(chances_TV).any():
+        return []
     if beam == 1:
         return [_likeliest(chances_TV, blank)]
     prefixes: dict[tuple[int, ...], _Ends] = {(): _Ends(in_blank=0.0)}

@@ -4,13 +4,14 @@ B batch, U symbols of a target with its end, V symbols.
 """
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
 import torch
 from torchmetrics import MeanMetric, Metric
-from torchmetrics.text import CharErrorRate, CHRFScore, SacreBLEUScore, WordErrorRate
+from torchmetrics.text import CharErrorRate, SacreBLEUScore, WordErrorRate
 
 from rayrnn.data.encoding import Encoding, Numbers, Survey
 from rayrnn.data.rows import Label, Needs
@@ -35,27 +36,47 @@ class Bleu(SacreBLEUScore):
         return torch.exp(brevity + torch.log(matches / counts).mean())
 
 
-class Chrf(CHRFScore):
-    """sacrebleu's chrF of a corpus, 0 to 1 (Popovic 2015), likewise: orders that are in no text do not count."""
+class Chrf(Metric):
+    """sacrebleu's chrF of a corpus with one truth each, 0 to 1 (Popovic 2015): orders that are in no text do not count.
+
+    torchmetrics leaves the truth out of its sums where an answer has no character of it.
+    """
 
     full_state_update = False
+    orders = 6
+    beta = 2
+
+    answered: torch.Tensor
+    due: torch.Tensor
+    matching: torch.Tensor
 
     def __init__(self) -> None:
-        super().__init__(n_word_order=0)
+        super().__init__()
+        for name in ("answered", "due", "matching"):
+            self.add_state(name, torch.zeros(self.orders, dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, answers: Sequence[str], truths: Sequence[str]) -> None:
+        for answer, truth in zip(answers, truths, strict=True):
+            for place in range(self.orders):
+                found, wanted = _ngrams(answer, place + 1), _ngrams(truth, place + 1)
+                self.answered[place] += found.total() if wanted else 0
+                self.due[place] += wanted.total()
+                self.matching[place] += (found & wanted).total()
 
     def compute(self) -> torch.Tensor:
-        orders = range(1, self.n_char_order + 1)
-        sums = {
-            name: torch.stack([getattr(self, f"total_{name}_char_{order}_grams") for order in orders])
-            for name in ("preds", "target", "matching")
-        }
-        there = (sums["preds"] > 0) & (sums["target"] > 0)
-        if not sums["matching"][there].any():
+        there = (self.answered > 0) & (self.due > 0)
+        if not self.matching[there].any():
             return torch.tensor(0.0)
-        precision = (sums["matching"][there] / sums["preds"][there]).mean()
-        recall = (sums["matching"][there] / sums["target"][there]).mean()
+        precision = (self.matching[there] / self.answered[there]).mean()
+        recall = (self.matching[there] / self.due[there]).mean()
         factor = self.beta**2
         return (1 + factor) * precision * recall / (factor * precision + recall)
+
+
+def _ngrams(text: str, order: int) -> Counter[str]:
+    """Of its characters, without blanks."""
+    characters = "".join(text.split())
+    return Counter(characters[start : start + order] for start in range(len(characters) - order + 1))
 
 
 class TargetSequences:
@@ -105,8 +126,8 @@ class TargetSequences:
         metrics.scores["exact_match"].update([float(one == other) for one, other in zip(answers, truths, strict=True)])
         for name in ("word_error_rate", "character_error_rate"):
             metrics.scores[name].update(list(answers), list(truths))
-        for name in ("bleu", "chrf"):
-            metrics.scores[name].update(list(answers), [[truth] for truth in truths])
+        metrics.scores["chrf"].update(answers, truths)
+        metrics.scores["bleu"].update(list(answers), [[truth] for truth in truths])
 
     def results(self, metrics: Metrics) -> Results:
         """BLEU and chrF from 0 to 100, as sacrebleu gives them."""

@@ -251,8 +251,12 @@ class Learner:
 
 
 def _handed_in(work: Work, *, stop: bool, leaving: bool) -> tuple[float, tuple[float, ...]]:
-    """A worker's weight in the mean, and its notes."""
-    return 0.0 if work.broken_at else float(work.steps), astuple(write_notes(work, stop=stop, leaving=leaving))
+    """A worker's weight in the mean, and its notes.
+
+    The weight is the targets that it learned; one who had steps and none of them a target is there all the same.
+    """
+    weight = 0.0 if work.broken_at else work.num_targets or float(min(work.steps, 1))
+    return weight, astuple(write_notes(work, stop=stop, leaving=leaving))
 
 
 def make_averager(model: torch.nn.Module, optimizer: torch.optim.Optimizer, recipe: Recipe) -> Averager:

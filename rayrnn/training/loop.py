@@ -44,13 +44,14 @@ class LearningSettings:
 class Work:
     """What a worker learned in one round."""
 
-    #: unmasked steps: the worker's weight in the mean
+    #: unmasked
     steps: int = 0
     #: steps that were computed and masked
     padding: int = 0
     updates: int = 0
     #: over all targets
     loss_sum: float = 0.0
+    #: the worker's weight in the mean
     num_targets: float = 0.0
     learning_seconds: float = 0.0
     waiting_seconds: float = 0.0

@@ -1,5 +1,6 @@
 """Sounds and images in directories become sequences with their labels; what is wrong is said with the file."""
 
+import bz2
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from rayrnn.data.prepare import prepare
 from rayrnn.data.sequences import gather, take
 from rayrnn.data.sources import read
 from rayrnn.data.vocabulary import BEGIN
-from rayrnn.errors import RayrnnError, RecipeError, UsageError
+from rayrnn.errors import DataError, RayrnnError, RecipeError, UsageError
 from rayrnn.recipe import validate_recipe
 from rayrnn.recipe.media_sections import AudioData, ImageData
 from rayrnn.recipe.sources import OWN, check_installed
@@ -98,10 +99,19 @@ def test_a_directory_of_frames_is_a_sequence_in_the_natural_order_of_their_names
         f"{walk}/{number}.png": picture(np.full((2, 2), number, np.uint8)) for walk in "ab" for number in (10, 2, 1)
     }
     write(tmp_path, frames | {"labels.csv": "a,up\nb,down\n"})
-    found = rows(images(tmp_path, frames=True, labels=str(tmp_path / "labels.csv")))
+    found = rows(images(tmp_path, frames=True, size=[2, 2], labels=str(tmp_path / "labels.csv")))
     assert [(row["key"], row["label"]) for row in found] == [("a", "up"), ("b", "down")]
     np.testing.assert_allclose(np.array(found[0]["values"]) * 255, np.repeat([[1], [2], [10]], 4, axis=1), atol=1e-4)
-    assert labels(images(tmp_path, frames=True, label_pattern="([ab])")) == {"a": "a", "b": "b"}
+    assert labels(images(tmp_path, frames=True, size=[2, 2], label_pattern="([ab])")) == {"a": "a", "b": "b"}
+
+
+@pytest.mark.parametrize("name", ["said.tsv", "said.tsv.bz2"])
+def test_targets_behind_tabulators_have_no_quotes(ray_cluster: None, tmp_path: Path, name: str) -> None:
+    lines = b'\na.wav\t"Yes", he said.\nb.wav\t"No"\n'
+    content = bz2.compress(lines) if name.endswith(".bz2") else lines
+    write(tmp_path, {"b.wav": GOOD, "a.wav": GOOD, name: content})
+    found = rows(audio(tmp_path, targets=str(tmp_path / name)), "ctc")
+    assert [row["target"] for row in found] == ['"Yes", he said.', '"No"']
 
 
 def test_labels_stand_in_a_file_or_in_names(ray_cluster: None, tmp_path: Path) -> None:
@@ -166,7 +176,6 @@ def test_a_sound_that_cannot_be_used_ends_the_run_with_its_name(
             "b.png has 6 x 4 pixels (height x width), and {place}/a.png has 4 x 6: set data.size, such as [4, 6]",
         ),
         ({"a.png": picture(DIGIT)}, {"as": "patches", "patch": 4}, "data.patch 4 does not divide into whole patches"),
-        ({"a.png": picture(DIGIT), "b/c.png": picture(DIGIT.T)}, {"frames": True}, "c.png has 6 x 4 pixels"),
     ],
 )
 def test_an_image_that_cannot_be_used_ends_the_run_with_its_name(
@@ -249,6 +258,7 @@ def test_a_task_with_labels_is_told_where_they_may_stand(ray_cluster: None, tmp_
         ("images", {"levels": 2}, "data.levels goes with data.as: pixels"),
         ("images", {"as": "pixels", "levels": 2}, "data.levels needs data.size"),
         ("images", {"as": "pixels", "frames": True}, "with data.frames every image is one step"),
+        ("images", {"frames": True}, "data.frames needs data.size"),
         ("images", {"as": "patches", "patch": 3, "size": [6, 8]}, "data.patch 3 does not divide data.size [6, 8]"),
         ("images", {"as": "columns"}, 'recipe key "data.as"'),
         ("images", {"ass": "rows"}, 'recipe key "data.ass" is unknown; did you mean "as"?'),
@@ -295,7 +305,6 @@ def test_a_recipe_is_stored_and_read_again(tmp_path: Path) -> None:
         ({}, None),
         ({"as": "patches", "patch": 4, "channels": "rgb"}, (4, 4, 3)),
         ({"frames": True, "size": [8, 9]}, (8, 9, 1)),
-        ({"frames": True}, None),
     ],
 )
 def test_a_step_that_is_an_image_has_a_shape(keys: dict[str, Any], due: tuple[int, int, int] | None) -> None:
@@ -312,22 +321,27 @@ def test_of_images_in_the_order_of_their_names_the_held_out_ones_are_drawn(ray_c
     assert held_out != [16, 17, 18, 19]
 
 
+def test_rows_of_another_width_than_was_learned_are_told(ray_cluster: None, tmp_path: Path) -> None:
+    write(tmp_path, {"a.png": picture(DIGIT)})
+    data, asked = images(tmp_path), {"labelled": False}
+    assert len(rows(data, **asked, num_columns=6)) == 1
+    with pytest.raises(DataError, match="6 pixels, or 6 numbers, and the rows that were learned have 9"):
+        read(data, needs("classification"), **asked, num_columns=9)
+
+
+def test_labels_in_names_are_searched_below_each_directory_that_was_named(ray_cluster: None, tmp_path: Path) -> None:
+    names = ["train/cat/1.png", "train/dog/2.png", "extra/dog/3.png"]
+    write(tmp_path, dict.fromkeys(names, picture(DIGIT)))
+    pattern = "^([^/]+)/"
+    both = ImageData(path=(str(tmp_path / "train"), str(tmp_path / "extra")), label_pattern=pattern)
+    assert list(labels(both).values()) == ["dog", "cat", "dog"]
+    classes = ImageData(path=(str(tmp_path / "train/cat"), str(tmp_path / "train/dog")), label_pattern=pattern)
+    assert list(labels(classes).values()) == ["cat", "dog"]
+
+
 @pytest.mark.parametrize(("source", "library"), [("audio", "soundfile"), ("images", "PIL")])
 def test_without_its_extra_a_source_says_what_to_install(source: str, library: str) -> None:
     assert OWN[source].library == library
     absent = OWN[source]._replace(library="a_library_that_nobody_has")
     with pytest.raises(UsageError, match=rf"data.source {source} needs .* pip install 'rayrnn\[{source}\]'"):
         check_installed(absent, f"data.source {source}")
-
-
-def test_frames_are_images_to_convolutions_only_where_their_size_is_given() -> None:
-    recipe = {
-        "name": "clips",
-        "task": "classification",
-        "data": {"source": "images", "path": "clips", "frames": True, "labels": "labels.csv"},
-        "model": {"front": "conv"},
-    }
-    with pytest.raises(RecipeError, match=r"front: conv with data\.frames needs data\.size"):
-        validate_recipe(recipe)
-    recipe["data"] |= {"size": [16, 16]}  # type: ignore[operator]
-    assert validate_recipe(recipe).data.step_shape == (16, 16, 1)

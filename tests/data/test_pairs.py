@@ -6,11 +6,12 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+import ray
 
 from rayrnn.data.rows import Label, Needs
 from rayrnn.data.sequences import gather
 from rayrnn.data.sources import read
-from rayrnn.errors import DataError, RayrnnError
+from rayrnn.errors import DataError, RayrnnError, UsageError
 from rayrnn.recipe import validate_recipe
 from rayrnn.recipe.text_sections import PairsData
 
@@ -101,6 +102,31 @@ def test_lines_that_are_no_pairs_are_left_out_where_the_recipe_says_so(ray_clust
     found = gather(read(PairsData(path=str(path), on_error="skip"), NEEDS), NEEDS)
     assert len(found) == 2
     assert found.skipped == (f"{path}:2: the target is empty: give one, or leave the line out",)
+
+
+def test_of_a_file_with_a_broken_quote_all_other_lines_are_read(ray_cluster: None, tmp_path: Path) -> None:
+    content = 'a,b\n"He said "hi"",Il dit salut\n"c, and\nd",e\n"never closed,f\ng,h\n'
+    path = written(tmp_path / "a.csv", content)
+    found = gather(read(PairsData(path=str(path), on_error="skip"), NEEDS), NEEDS)
+    keys = [key for block in found.blocks for key in ray.get(block)["key"].to_pylist()]
+    assert [key.rsplit(":", 1)[1] for key in keys] == ["1", "3", "6"]
+    assert [reason.split(":")[1:] for reason in found.skipped] == [
+        ["2", " ',' expected after '\"'"],
+        ["5", " a quote is opened and never closed"],
+    ]
+    assert "a.csv:2: ',' expected" in fault(path)
+
+
+@pytest.mark.parametrize("keys", [{"input": "1"}, {"target": {"place": 2}}, {"delimiter": ";"}])
+def test_columns_and_a_file_of_answers_do_not_go_together(keys: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"with data\.targets, whose lines are the answers, every line of data\.path"):
+        PairsData(path="en", targets="fr", **keys)
+
+
+def test_a_file_of_answers_to_a_run_of_two_columns_is_refused(tmp_path: Path) -> None:
+    texts, answers = written(tmp_path / "a.tsv", "a\tb\n"), written(tmp_path / "fr", "b\n")
+    with pytest.raises(UsageError, match=r"they come from data\.target, a column"):
+        read(PairsData(path=str(texts)), NEEDS, where=str(texts), labels=str(answers))
 
 
 def test_a_column_that_is_not_there_is_told_with_those_that_are(ray_cluster: None, tmp_path: Path) -> None:

@@ -52,6 +52,14 @@ def test_sixteen_bits_a_pixel_keep_what_eight_do_not_hold() -> None:
     assert RGB.read(picture(Image.fromarray(deep)), "a.png").shape == (2, 3, 3)
 
 
+def test_a_tiff_file_of_16_bits_whose_white_is_0_is_turned_round() -> None:
+    file = io.BytesIO()
+    Image.fromarray(np.array([[0, 13107, 65535]], np.uint16)).save(file, "TIFF", tiffinfo={262: 0})
+    with Image.open(io.BytesIO(file.getvalue())) as image:
+        assert (image.mode, image.tag_v2[262]) == ("I;16", 0)
+    np.testing.assert_allclose(Raster(1).read(file.getvalue(), "x")[0, :, 0], [1, 0.8, 0], atol=1e-4)
+
+
 def test_a_palette_a_bit_a_pixel_and_the_inks_of_a_printer_are_read_as_what_they_show() -> None:
     palette = Image.fromarray(COLOURS).convert("P", palette=Image.Palette.ADAPTIVE)
     np.testing.assert_allclose(RGB.read(picture(palette), "a.png"), COLOURS / 255, atol=0.01)

@@ -60,7 +60,7 @@ def test_sounds_and_images_in_a_bucket_read_as_local_ones_do(ray_cluster: None, 
     found = sequences(AudioData(path=f"{place}/sounds", labels=f"{place}/labels.csv", endpoint=endpoint))
     assert [row["label"] for row in found] == ["h", "l"]
     assert found == sequences(AudioData(path=f"{tmp_path}/sounds", labels=f"{tmp_path}/labels.csv"))
-    walks = {"frames": True, "label_pattern": "([ab])"}
+    walks = {"frames": True, "size": [2, 2], "label_pattern": "([ab])"}
     found = sequences(ImageData(path=f"{place}/frames", endpoint=endpoint, **walks))
     assert [(row["key"], len(row["values"]), row["label"]) for row in found] == [("a", 3, "a"), ("b", 3, "b")]
     assert found == sequences(ImageData(path=f"{tmp_path}/frames", **walks))

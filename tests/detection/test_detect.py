@@ -1,6 +1,7 @@
 """`rayrnn detect`: from a run and sequences to scores, events and pictures."""
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -149,6 +150,13 @@ def test_series_of_one_name_are_fitted_each(files: Path, tmp_path: Path) -> None
     assert (again.events, again.num_each) == (found.events, found.num_each)
 
 
+def test_where_no_series_has_scores_enough_for_its_own_threshold_that_is_said(files: Path, tmp_path: Path) -> None:
+    short = write_series(tmp_path / "short", steps=20)
+    run = forecast(files, tmp_path / "run", held_out=str(short))
+    found = found_by(run, files / "test", overrides=["detect.fit=each"])
+    assert "its own for 0 of 6 sequences" in " ".join(found.to_text().split())
+
+
 def test_a_session_is_scored_by_the_sum_of_its_surprises(logs: Run, tmp_path: Path) -> None:
     data = sessions(tmp_path / "test.parquet", [["open", "read", "close"], ["close", "close", "open", "read"]])
     rows = rows_of(_scores(logs, data, tmp_path / "out.jsonl"))
@@ -244,6 +252,24 @@ def test_a_session_of_one_symbol_has_no_score_and_that_is_said(logs: Run, tmp_pa
     found = found_by(logs, data, tmp_path / "out.jsonl")
     assert [row["score"] is None for row in rows_of(tmp_path / "out.jsonl")] == [True, False]
     assert "1 sequence of 2 with one symbol, which nothing foretells" in found.notes[-1]
+
+
+def test_series_without_a_step_are_drawn_with_the_others_and_short_ones_have_no_sum(tmp_path: Path) -> None:
+    values = [[[math.sin(step)] for step in range(steps)] for steps in (40, 40, 40, 0, 1)]
+    pq.write_table(pa.table({"id": list("abcde"), "values": values}), tmp_path / "rows.parquet")
+    learned = {
+        "source": "parquet",
+        "path": str(tmp_path / "rows.parquet"),
+        "key": "id",
+        "values": "values",
+        "horizon": 1,
+    }
+    run = make_run(tmp_path / "run", "regression", learned)
+    found = found_by(run, tmp_path / "rows.parquet", plot=tmp_path / "p.png")
+    assert found.num_sequences == 5
+    assert len(found.figures) >= 4
+    found = found_by(run, tmp_path / "rows.parquet", overrides=["detect.decide=sequences"])
+    assert "2 sequences of 5 too short to be judged" in found.notes[-1]
 
 
 def test_a_run_directory_that_cannot_be_written_still_detects(

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional
 
 from rayrnn.models.contract import Form, check_contract, widest
-from rayrnn.models.convolution import ImageConvolutions, Stack, StepConvolutions, StepNorm
+from rayrnn.models.convolution import ImageConvolutions, Stack, StepConvolutions, StepNorm, fewest_together
 from rayrnn.models.network import Network, hide_runs
 
 STEPS = Stack.of((8, 6), (4, 3), (2, 1))
@@ -167,6 +167,30 @@ def test_a_network_without_convolutions_has_the_parameters_that_it_always_had() 
     recurrent = [f"layers.0.recurrence.{kind}_l0" for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
     names = ["embedding.weight", *recurrent, "projection.weight", "projection.bias"]
     assert list(network(symbols=True, embedding_size=2).state_dict()) == names
+
+
+@pytest.mark.parametrize(
+    ("shape", "channels", "strides", "due"),
+    [
+        ((4, 4, 3), (8, 8), (2,), 1),
+        ((4, 4, 3), (8, 64), (2,), 4),
+        ((8, 8, 1), (4, 6), (2, 1), 16),
+        ((1, 1, 1), (8,), (1,), 1),
+    ],
+)
+def test_as_many_values_are_normalized_together_as_an_image_leaves(
+    shape: tuple[int, int, int], channels: tuple[int, ...], strides: tuple[int, ...], due: int
+) -> None:
+    stack = Stack.of(channels, (3,), strides)
+    assert fewest_together(shape, stack) == due
+    seen: list[int] = []
+    layers = ImageConvolutions(shape, stack).layers
+    for layer in layers:
+        if isinstance(layer, torch.nn.GroupNorm):
+            layer.register_forward_hook(lambda norm, _, out: seen.append(out[0].numel() // norm.num_groups))
+    layers.eval()
+    layers(torch.randn(2, shape[2], *shape[:2]))
+    assert min(seen) == due
 
 
 @pytest.mark.parametrize("options", [{"front": STEPS}, {"parallel": STEPS, "pooling": "max"}], ids=str)

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from rayrnn.data.encoding import Classes, Encoding, Numbers, Scaling
+from rayrnn.data.encoding import Classes, Encoding, Numbers, Scaling, Survey
 from rayrnn.data.rows import Label, Needs, canonical
 from rayrnn.errors import DataError
 from rayrnn.tasks.classification import SetClassification
@@ -26,6 +26,30 @@ def labelled(*labels: object) -> pa.Table:
 @pytest.mark.parametrize("labels", [["a;c", " b ", None, "c;c;"], [["a", "c"], ["b"], None, ["c", "c"]]])
 def test_cells_are_lists_or_texts_with_semicolons(labels: list[object]) -> None:
     assert labelled(*labels)["label"].to_pylist() == [["a", "c"], ["b"], None, ["c"]]
+
+
+@pytest.mark.parametrize("labels", [[[0, 1, 0], [1, 0, 0]], [[1.0, 1.0], [0.0, 1.0]], [[True, False], [False, True]]])
+def test_a_flag_for_every_class_is_no_list_of_classes(labels: list[object]) -> None:
+    with pytest.raises(DataError, match="holds a 0 or 1 for every class; several classes are a list of those that"):
+        labelled(*labels)
+
+
+def test_classes_may_be_called_by_the_numbers_0_and_1() -> None:
+    assert labelled([0], [1], [0, 1], [])["label"].to_pylist() == [["0"], ["1"], ["0", "1"], []]
+
+
+@pytest.mark.parametrize("joined", ["cat,dog", "cat | dog", "dog cat", "['cat', 'dog']", "cat/dog"])
+def test_other_signs_than_semicolons_between_classes_are_told(joined: str) -> None:
+    labels = {"cat": "row 0", "dog": "row 1", joined: "row 2"}
+    found = Survey(labels=labels, label_counts=dict.fromkeys(labels, 1))
+    with pytest.raises(DataError, match=r"of sequence 'row 2' is several classes .* put semicolons between them"):
+        Classes.fit(found, None, several=True)
+
+
+def test_names_that_look_joined_and_are_not_of_others_are_names() -> None:
+    labels = {"New York": "row 0", "a,b": "row 1", "York": "row 2"}
+    found = Survey(labels=labels, label_counts=dict.fromkeys(labels, 1))
+    assert set(Classes.fit(found, None, several=True).names) == set(labels)
 
 
 def test_targets_are_one_where_a_class_applies_and_a_row_without_labels_counts_for_nothing() -> None:

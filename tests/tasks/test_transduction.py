@@ -237,6 +237,24 @@ def test_a_target_that_has_too_few_steps_is_told_with_its_sequence_and_both_leng
         assert f"sequence 'row 1' has {steps} steps to answer in and a target of {symbols} symbols" in faults[0]
 
 
+def test_what_has_too_few_steps_counts_for_nothing_and_what_nobody_knows_takes_none() -> None:
+    task = Ctc()
+    table = rows(("x y z", "a b"), ("x", "b a"), ("x y", "a unheard b"))
+    assert len(task.faults_of(table, ENCODING)) == 1
+    minibatch = task.minibatch(table, ENCODING)
+    assert minibatch.target_mask.sum(1).tolist() == [2, 0, 2]
+
+    def fixed(inputs: torch.Tensor, state: object, mask: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return torch.zeros(*mask.shape, WORDS_WRITTEN.size), None
+
+    outputs, _ = task.call(fixed, minibatch, None)  # type: ignore[arg-type]
+    loss, count = task.loss(outputs, minibatch)
+    assert count.item() == 4
+    alone = task.minibatch(rows(("x y z", "a b"), ("x y", "a b")), ENCODING)
+    expected, _ = task.loss(task.call(fixed, alone, None)[0], alone)  # type: ignore[arg-type]
+    assert loss.item() == pytest.approx(expected.item())
+
+
 def test_error_rates_and_overlaps_are_those_of_other_programs() -> None:
     jiwer, sacrebleu = pytest.importorskip("jiwer"), pytest.importorskip("sacrebleu")
     answers = ["the cat sat on the mat", "there is a house", "a b c d e", "x"]
@@ -263,6 +281,8 @@ def test_error_rates_and_overlaps_are_those_of_other_programs() -> None:
         (["the cat sat on it", "a b c d"], ["the dog sat on it", "a b d c"]),
         (["a b c d e"], ["a c b e d"]),
         ([""], ["a b"]),
+        (["", "", "the cat"], ["a house", "x", "the cat"]),
+        (["le\xa0chat :\u202foui", "z"], ["le\xa0chat\u202f: oui", "qqqq q"]),
     ],
 )
 def test_overlaps_of_short_texts_are_those_of_sacrebleu(answers: list[str], truths: list[str]) -> None:

@@ -133,6 +133,11 @@ def test_images_are_read_where_the_data_says_that_steps_are_images(
     answers, _ = network(torch.randn(3, 7, 90), None, None)
     answers.square().sum().backward()
     make_optimizer(network, recipe.training).step()
+    small = Encoding(Numbers(Scaling.none(12)), Classes(("a", "b")), per_step=False)
+    monkeypatch.setattr(type(recipe.data), "step_shape", (2, 2, 3))
+    with pytest.raises(RecipeError, match="front: conv leaves one value of an image of 2 x 2 to be normalized"):
+        check_network(recipe, small, None)
+    monkeypatch.setattr(type(recipe.data), "step_shape", Images.step_shape)
     plain = recipe_of(series, {"front_stride": None})
     strides = [layer.stride for layer in build_network(plain, encoding).modules() if isinstance(layer, nn.Conv2d)]
     assert strides == [(2, 2), (2, 2)]

@@ -32,7 +32,7 @@ def read(
         where: sequences of the same kind at another path (or table, or query) than the section's own.
         labels: where the labels of these are, if they lie beside them.
         labelled: whether labels are wanted; without it they are left alone, whether they are there or not.
-        num_columns: how many columns the model learned from, where no labels are wanted.
+        num_columns: how many columns a model learned from, where there is one.
         column_names: what the columns were called that a model learned from, where there is one and they had names.
         say: how the user is told of what lies there and is not read.
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rayrnn.data.sources.csv_header import Columns, columns_of
-from rayrnn.data.sources.index_columns import index_of_header, left_out, say_no_label
+from rayrnn.data.sources.index_columns import index_of_header, left_out, not_learned, say_no_label
 from rayrnn.data.sources.labels import Target
 from rayrnn.data.sources.source import Wanted
 from rayrnn.data.sources.tables import Roles
@@ -59,7 +59,7 @@ def layout_of(content: bytes, origin: str, data: CsvData, target: Target, wanted
         named_here = columns.header[:-1] if spare else columns.skipped
         found = index_of_header(names[:-1] if spare else names, named_here)
         index = [name for name in found if asked | {name} < {*names}]
-        others |= left_out(index, asked, wanted.column_names, wanted.say)
+        others |= left_out(index, asked, wanted.column_names, wanted.say) | not_learned(names, wanted.column_names)
     if not wanted.labelled:
         others |= _left_alone(data, columns, others, wanted.num_columns)
     features = resolve("data.features", data.features) if data.features is not None else ()

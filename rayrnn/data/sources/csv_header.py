@@ -4,7 +4,7 @@ import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 
 from rayrnn.data.contents import charset_of, no_text, way_to_utf8
@@ -185,7 +185,13 @@ def unique_names(header: Sequence[str]) -> tuple[str, ...]:
 
 
 def records(
-    content: bytes, origin: str, delimiter: str, *, skip_lines: int = 0, strict: bool = False
+    content: bytes,
+    origin: str,
+    delimiter: str,
+    *,
+    skip_lines: int = 0,
+    strict: bool = False,
+    on_fault: Callable[[int, str], object] | None = None,
 ) -> Iterator[tuple[int, list[str]]]:
     """Every record of a file, its skipped lines too, with the line it begins at (1-based); careful and slow.
 
@@ -194,26 +200,63 @@ def records(
     Args:
         skip_lines: each is one record, whatever quotes it opens.
         strict: refuse quotes that RFC 4180 does not know.
+        on_fault: called with the line of a record that cannot be read, and the reason; what follows is read from the
+            next line on.
 
     Raises:
-        DataError: the file is not UTF-8, or a record cannot be read; names file and line.
+        DataError: the file is not UTF-8; or a record cannot be read, and nobody asked for its fault; names file and
+            line.
     """
     lines = io.StringIO(decoded(content, origin), newline="")
     csv.field_size_limit(max(csv.field_size_limit(), MOST_IN_A_CELL))
-    line = 0
-    try:
-        for line in range(1, skip_lines + 1):
-            skipped = without_blanks_around(lines.readline(), delimiter)
+    for line in range(1, skip_lines + 1):
+        skipped = without_blanks_around(lines.readline(), delimiter)
+        try:
             yield line, next(csv.reader([skipped], delimiter=delimiter), [])
-        steps = io.StringIO(without_blanks_around(lines.read(), delimiter), newline="")
-        reader = csv.reader(steps, delimiter=delimiter, strict=strict)
-        line = skip_lines + 1
-        for record in reader:
-            yield line, record
-            line = skip_lines + reader.line_num + 1
-    except csv.Error as error:
-        unclosed = "unexpected end of data" in str(error)
-        raise DataError(f"{origin}:{line}: {'a quote is opened and never closed' if unclosed else error}") from None
+        except csv.Error as error:
+            raise DataError(f"{origin}:{line}: {_said(error)}") from None
+    steps = io.StringIO(without_blanks_around(lines.read(), delimiter), newline="")
+    before = skip_lines
+    reader = csv.reader(steps, delimiter=delimiter, strict=strict)
+    while True:
+        line, begin = before + reader.line_num + 1, steps.tell()
+        try:
+            record = next(reader, None)
+        except csv.Error as error:
+            if on_fault is None:
+                raise DataError(f"{origin}:{line}: {_said(error)}") from None
+            on_fault(line, _said(error))
+            steps.seek(begin)
+            steps.readline()
+            before, reader = line, csv.reader(steps, delimiter=delimiter, strict=strict)
+            continue
+        if record is None:
+            return
+        yield line, record
+
+
+def _said(error: csv.Error) -> str:
+    return "a quote is opened and never closed" if "unexpected end of data" in str(error) else str(error)
+
+
+def tabulated(content: bytes, origin: str) -> Iterator[tuple[int, list[str]]]:
+    """Every line of a file of columns between tabulators, which has no quotes, with its number (1-based).
+
+    Raises:
+        DataError: the file is not UTF-8.
+    """
+    for number, line in enumerate(text_lines(content, origin), start=1):
+        yield number, line.split("\t")
+
+
+def text_lines(content: bytes, origin: str) -> list[str]:
+    """The lines of a file without their ends.
+
+    Raises:
+        DataError: the file is not UTF-8.
+    """
+    lines = decoded(content, origin).replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    return lines[:-1] if lines[-1] == "" else lines
 
 
 def decoded(content: bytes, origin: str) -> str:

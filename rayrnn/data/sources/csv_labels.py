@@ -16,7 +16,7 @@ from rayrnn.data.arrow_lists import ends, flat, unwrap, wrap
 from rayrnn.data.files import Listing, list_files, open_file_system, read_bytes
 from rayrnn.data.rows import Label
 from rayrnn.data.sources.csv_dialect import number_of
-from rayrnn.data.sources.csv_header import records
+from rayrnn.data.sources.csv_header import records, tabulated
 from rayrnn.data.sources.index_columns import index_of_lines, say_no_label
 from rayrnn.data.sources.labels import Target, sequence_labels
 from rayrnn.data.sources.source import Wanted
@@ -130,7 +130,12 @@ def label_lines(
         )
     lines: dict[str, tuple[int, list[str]]] = {}
     origin = labels.listing.names[0]
-    written = list(records(read_bytes(labels.listing, 0), origin, delimiter, strict=True))
+    content = read_bytes(labels.listing, 0)
+    if delimiter == "\t" and target.needs.takes_sequences:  # texts, in which a quote is a quote
+        lines_of_cells = ((line, [cell.strip() for cell in cells]) for line, cells in tabulated(content, origin))
+        written = [(line, cells if any(cells) else []) for line, cells in lines_of_cells]
+    else:
+        written = list(records(content, origin, delimiter, strict=True))
     for line, record in _without_index(written, sequences, target, lambda: say_no_label(origin, say)):
         if len(record) == 1 or (len(record) > 2 and target.needs.label is not Label.NUMBERS):
             what = target.needs.column + (", in quotes where it has commas" if target.needs.takes_sequences else "")
@@ -143,10 +148,10 @@ def label_lines(
             name = _ADDRESS.sub("", name).removeprefix("./").removesuffix("/")
             before, known = lines.setdefault(name, (line, cells))
             if known != cells:
-                raise DataError(
-                    f"{origin}:{line}: {name} has another label in line {before}: leave one of the two lines out, or "
-                    "tell two files of one name apart by their directories"
-                )
+                way_out = "leave one of the two lines out, or tell two files of one name apart by their directories"
+                if target.needs.label is Label.SET:
+                    way_out = "give all of its classes in one line, with semicolons between them"
+                raise DataError(f"{origin}:{line}: {name} has another label in line {before}: {way_out}")
     found = _one_each(sequences, lines, lambda entry: f"{origin}:{entry[0]}")
     if all(entry is None for entry in found):
         raise DataError(f"{origin} names none of the {counted(len(found), 'sequence')}, such as {sequences.names[0]}")

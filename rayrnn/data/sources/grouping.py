@@ -10,7 +10,7 @@ import pyarrow.types as kinds
 
 from rayrnn.data.arrow_lists import depth, flat
 from rayrnn.data.rows import Label, check_width, lost_before, with_lost
-from rayrnn.data.sources.index_columns import index_columns, left_out
+from rayrnn.data.sources.index_columns import index_columns, left_out, not_learned
 from rayrnn.data.sources.labels import Fault, Faults, Target, first_faults
 from rayrnn.data.sources.source import Wanted
 from rayrnn.data.sources.step_order import check_dictionaries, misleading, order_of
@@ -53,6 +53,7 @@ def grouping_of(data: TableData, wanted: Wanted, schema: pa.Schema) -> Grouping:
     if data.features is None:
         asked = {name for name in others if name is not None} | set(data.categorical)
         others |= left_out(index_columns(schema), asked, wanted.column_names, wanted.say)
+        others |= not_learned(schema.names, wanted.column_names)
     features = data.features if data.features is not None else tuple(n for n in schema.names if n not in others)
     check_columns(schema, [*features, *data.categorical])
     for name in features:

@@ -15,6 +15,7 @@ from rayrnn.data.sources.source import Wanted
 from rayrnn.data.vocabulary import BEGIN
 from rayrnn.errors import DataError
 from rayrnn.recipe.media_sections import ImageData
+from rayrnn.wording import counted
 
 
 class Images:
@@ -32,6 +33,7 @@ class Images:
         found = find_media(data, wanted, SUFFIXES, what="images", by_directory=data.frames)
         raster = raster_of(data)
         size, origin = (data.size, "data.size") if data.size is not None else _first_size(found, raster, data.on_error)
+        _check_width(data, size, origin, wanted.num_columns)
         begins = data.levels is not None and wanted.needs.ahead > 0
         symbols = tuple(map(str, range(data.levels or 0)))
         decoder = Decoder(_Steps(raster, data, size, origin, begins), symbols=(*symbols, BEGIN) if begins else symbols)
@@ -101,6 +103,20 @@ def _first_size(found: MediaFiles, raster: Raster, on_error: str) -> tuple[tuple
             if on_error == "stop":
                 raise
     raise DataError(f"none of the {len(found.listing)} images, such as {found.listing.names[0]}, can be used")
+
+
+def _check_width(data: ImageData, size: tuple[int, int], origin: str, num_learned: int | None) -> None:
+    """
+    Raises:
+        DataError: rows of pixels have another length than those that a model has learned.
+    """
+    num_numbers = size[1] * data.num_channels
+    if data.steps == "rows" and not data.frames and num_learned not in (None, num_numbers):
+        raise DataError(
+            f"{origin} has rows of {counted(size[1], 'pixel')}, or {counted(num_numbers, 'number')}, and the rows that "
+            f"were learned have {num_learned:,}: give images of that width, or train with data.size, to which all "
+            "are resized"
+        )
 
 
 def _patches(image_HWC: np.ndarray, side: int) -> np.ndarray:

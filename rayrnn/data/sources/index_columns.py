@@ -66,6 +66,12 @@ def left_out(
     return out
 
 
+def not_learned(names: Sequence[str], learned: Collection[str]) -> set[str]:
+    """The columns that a model does not read, where all that it has learned are there; these are found by name."""
+    there = set(names)
+    return there - set(learned) if learned and there >= set(learned) else set()
+
+
 def _stored_by_pandas(schema: pa.Schema) -> set[str]:
     try:
         stored = json.loads((schema.metadata or {}).get(b"pandas", b"{}"))["index_columns"]

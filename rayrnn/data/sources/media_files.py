@@ -17,7 +17,7 @@ import ray.data
 from pyarrow import fs
 
 from rayrnn.data.arrow_lists import flat, side_by_side, wrap
-from rayrnn.data.contents import read_whole
+from rayrnn.data.contents import read_whole, unpacked_name
 from rayrnn.data.files import Listing, list_files
 from rayrnn.data.rows import Label, with_feature_names
 from rayrnn.data.sequences import beside
@@ -191,7 +191,7 @@ def _labels(found: MediaFiles, data: MediaData, wanted: Wanted, target: Target) 
             raise DataError(
                 f"data.{key} is {beside_them.where}, no file: due is one CSV of `file name,{needs.column}` lines"
             )
-        delimiter = "\t" if beside_them.listing.paths[0].lower().endswith((".tsv", ".tsv.gz")) else ","
+        delimiter = "\t" if unpacked_name(beside_them.listing.paths[0]).lower().endswith(".tsv") else ","
         lines = label_lines(beside_them, found.sequences, delimiter, target, wanted.say)
         return _Labels(beside_them.where, lines)
     if data.label_pattern is None:
@@ -203,13 +203,17 @@ def _labels(found: MediaFiles, data: MediaData, wanted: Wanted, target: Target) 
 
 
 def _labels_in_names(sequences: Listing, pattern: str) -> pa.Table:
-    """
+    """The label is searched below the directory that was named, of several below each; where no name there has one,
+    below the directory that all of them lie in.
+
     Raises:
         DataError: no name has a label.
     """
-    start = len(sequences.base.rstrip("/")) + 1
-    below = [path[start:] or PurePosixPath(path).name for path in sequences.paths]
+    below = [_below(path, sequences.bases) for path in sequences.paths]
     matches = [re.search(pattern, path) for path in below]
+    if not any(matches):
+        below = [_below(path, (sequences.base,)) for path in sequences.paths]
+        matches = [re.search(pattern, path) for path in below]
     labels = [None if match is None or match[1] is None else [match[1]] for match in matches]
     if not any(labels):
         raise DataError(
@@ -217,6 +221,13 @@ def _labels_in_names(sequences: Listing, pattern: str) -> pa.Table:
             f"{sequences.base}, such as {below[0]}"
         )
     return pa.table({"label": pa.array(labels, pa.list_(pa.string())), "label_origin": list(sequences.names)})
+
+
+def _below(path: str, bases: Sequence[str]) -> str:
+    """A path below the last of the directories that it lies in; a directory that was itself named is its own name."""
+    around = [f"{base.rstrip('/')}/" for base in bases if base]
+    start = max((len(base) for base in around if path.startswith(base)), default=0)
+    return path[start:] or PurePosixPath(path).name
 
 
 def _read_group(files: pa.Table, reading: _Reading) -> Iterator[pa.Table]:

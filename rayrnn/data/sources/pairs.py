@@ -11,9 +11,9 @@ from pyarrow import fs
 from rayrnn.data.contents import read_whole, unpacked_name
 from rayrnn.data.files import list_files
 from rayrnn.data.sequences import beside
-from rayrnn.data.sources.csv_header import decoded, records
+from rayrnn.data.sources.csv_header import records, tabulated, text_lines
 from rayrnn.data.sources.source import Wanted
-from rayrnn.errors import DataError
+from rayrnn.errors import DataError, UsageError
 from rayrnn.recipe.data_sections import Column, Place
 from rayrnn.recipe.text_sections import PairsData
 from rayrnn.wording import counted, listed
@@ -80,7 +80,13 @@ def _targets(data: PairsData, wanted: Wanted) -> str | None:
 
     Raises:
         DataError: only the answers to other texts are known.
+        UsageError: answers are given in a file, and what was learned has them in a column.
     """
+    if wanted.labels is not None and data.targets is None:
+        raise UsageError(
+            f"answers are given ({wanted.labels}), and they come from data.target, a column of {data.path}: leave them "
+            "out, and give pairs in columns"
+        )
     if wanted.labels is not None or data.targets is None or wanted.where in (None, data.path):
         return wanted.labels or data.targets
     if wanted.where == data.held_out:
@@ -95,12 +101,7 @@ def _lines_of_targets(where: str, data: PairsData) -> list[str]:
     listing = list_files(where, endpoint=data.endpoint)
     if len(listing) != 1:
         raise DataError(f"{where} (data.targets) names {len(listing)} files; it is one, whose line i answers line i")
-    return _lines(read_whole(listing.filesystem, listing.paths[0], listing.names[0]), listing.names[0])
-
-
-def _lines(content: bytes, origin: str) -> list[str]:
-    lines = decoded(content, origin).replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    return lines[:-1] if lines[-1] == "" else lines
+    return text_lines(read_whole(listing.filesystem, listing.paths[0], listing.names[0]), listing.names[0])
 
 
 def _read_group(
@@ -117,9 +118,9 @@ def _read_group(
         try:
             content = read_whole(filesystem, path, origin)
             if lines is not None:
-                found = _side_by_side(_lines(content, origin), lines, origin, str(where), data.skip_lines)
+                found = _side_by_side(text_lines(content, origin), lines, origin, str(where), data.skip_lines)
             elif data.targets is not None and not labelled:  # the file is of texts alone
-                texts = enumerate(_lines(content, origin), start=1)
+                texts = enumerate(text_lines(content, origin), start=1)
                 found = [_line(number, text, None, "") for number, text in texts if number > data.skip_lines]
             else:
                 found = list(_columns(content, origin, data, labelled=labelled))
@@ -162,9 +163,12 @@ def _columns(content: bytes, origin: str, data: PairsData, *, labelled: bool) ->
     """
     delimiter = data.delimiter or ("\t" if unpacked_name(origin).lower().endswith(TABULATED) else ",")
     if delimiter == "\t":
-        lines = list(_tabulated(content, origin))
+        lines = list(tabulated(content, origin))
     else:
-        lines = list(records(content, origin, delimiter, strict=True))
+        broken: list[_Line] = []
+        said = (lambda line, fault: broken.append(_Line(line, fault=fault))) if data.on_error == "skip" else None
+        lines = list(records(content, origin, delimiter, strict=True, on_fault=said))
+        yield from broken
     by_name = any(
         not isinstance(column, Place) and not column.lstrip("-").isdigit() for column in (data.input, data.target)
     )
@@ -178,11 +182,6 @@ def _columns(content: bytes, origin: str, data: PairsData, *, labelled: bool) ->
     width = len(header if by_name else rest[0][1]) if rest else 0
     for number, cells in rest:
         yield _pair(number, cells, text, target, delimiter, width)
-
-
-def _tabulated(content: bytes, origin: str) -> Iterator[tuple[int, list[str]]]:
-    for number, line in enumerate(_lines(content, origin), start=1):
-        yield number, line.split("\t")
 
 
 def _place(column: Column, header: list[str], origin: str, line: int) -> int:

@@ -28,7 +28,7 @@ class Wanted:
     labels: str | None = None
     #: without it labels are left alone, whether they are there or not
     labelled: bool = True
-    #: how many columns the model learned from, where labels are left alone
+    #: how many columns the model learned from, where there is one
     num_columns: int | None = None
     #: what the columns were called that the model learned from, where there is a model and they had names
     column_names: tuple[str, ...] = ()
