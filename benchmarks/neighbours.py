@@ -11,6 +11,7 @@ import csv
 import sys
 from collections import Counter, defaultdict
 from pathlib import Path
+from typing import NamedTuple
 
 from rayrnn.data.encoding import Encoding, Numbers, Scaling
 from rayrnn.recipe import task_named
@@ -20,8 +21,16 @@ from rayrnn.tasks import Searching
 CANDIDATES = 50
 
 
-def main(pairs: Path, compared: Path) -> None:
-    """Print the measures of the network's answers, and of the nearest neighbour's."""
+class Measures(NamedTuple):
+    """Of answers, each from 0 to 1."""
+
+    exact_match: float
+    bleu: float
+    chrf: float
+
+
+def main(pairs: Path, compared: Path) -> tuple[Measures, Measures]:
+    """Print the measures of the network's answers, and of the nearest neighbour's; and return them."""
     with compared.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     held_out = {row["input"] for row in rows}
@@ -30,8 +39,8 @@ def main(pairs: Path, compared: Path) -> None:
     nearest = Neighbours(known)
     truths = [row["truth"] for row in rows]
     print(f"{len(rows):,} texts, {len(known):,} to copy from")
-    measure("network", [row["answer"] for row in rows], truths)
-    measure("nearest neighbour", [nearest.answer(row["input"]) for row in rows], truths)
+    network = measure("network", [row["answer"] for row in rows], truths)
+    return network, measure("nearest neighbour", [nearest.answer(row["input"]) for row in rows], truths)
 
 
 class Neighbours:
@@ -65,14 +74,15 @@ def _grams(text: str) -> list[str]:
     return [padded[start : start + size] for size in (2, 3, 4) for start in range(len(padded) - size + 1)]
 
 
-def measure(name: str, answers: list[str], truths: list[str]) -> None:
-    """Print what answers are measured by."""
+def measure(name: str, answers: list[str], truths: list[str]) -> Measures:
+    """Print what answers are measured by, and return it: 0 to 1."""
     task = task_named("transduction")
     assert isinstance(task, Searching)
     metrics = task.metrics(Encoding(Numbers(Scaling.none(1)), Numbers(Scaling.none(2)), per_step=False))
     task.count_answers(metrics, answers, truths)
     exact, bleu, chrf = (metrics.value(key) for key in ("exact_match", "bleu", "chrf"))
     print(f"{name:<18} exact match {exact:.4f}  BLEU {100 * bleu:.1f}  chrF {100 * chrf:.1f}")
+    return Measures(exact, bleu, chrf)
 
 
 if __name__ == "__main__":

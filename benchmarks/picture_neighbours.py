@@ -13,14 +13,14 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.neighbours import measure
+from benchmarks.neighbours import Measures, measure
 from rayrnn.data.rasters import Raster
 
 SEEN = Raster(channels=3, size=(64, 64))
 
 
-def main(pictures: Path, names: Path, compared: Path) -> None:
-    """Print the measures of the network's answers, and of the nearest neighbour's."""
+def main(pictures: Path, names: Path, compared: Path) -> tuple[Measures, Measures]:
+    """Print the measures of the network's answers, and of the nearest neighbour's; and return them."""
     with names.open(newline="", encoding="utf-8") as file:
         named = dict(csv.reader(file))
     with compared.open(newline="", encoding="utf-8") as file:
@@ -30,8 +30,8 @@ def main(pictures: Path, names: Path, compared: Path) -> None:
     answers = [named[known[int(np.argmin(((pixels - seen(pictures / name)) ** 2).sum(axis=1)))]] for name in rows]
     truths = [row["truth"] for row in rows.values()]
     print(f"{len(rows):,} pictures, {len(known):,} to copy from")
-    measure("network", [row["answer"] for row in rows.values()], truths)
-    measure("nearest neighbour", answers, truths)
+    network = measure("network", [row["answer"] for row in rows.values()], truths)
+    return network, measure("nearest neighbour", answers, truths)
 
 
 def seen(picture: Path) -> np.ndarray:

