@@ -198,12 +198,14 @@ class Classes:
         """Raise a DataError for a class that is called by the names of several others."""
         known = set(self.names)
         way_out = "put semicolons between them" if several else "set data.several: true, with semicolons between them"
+        # where several are due a comma parts them, if only one of them is a class by itself
+        meant = ",|" if several else ";"
         for name, separator in product(self.names, _SEPARATORS if several else _SEPARATORS[:3]):
             parts = {part.strip("[](){}'\" ") for part in name.split(separator)} - {""}
-            if len(parts) > 1 and parts <= known:
+            if len(parts) > 1 and (parts <= known or (separator in meant and parts & known)):
                 raise DataError(
-                    f"the label {name!r} of sequence {labels.get(name)!r} is several classes at once, each of which "
-                    f"other sequences have alone: {way_out}"
+                    f"the label {name!r} of sequence {labels.get(name)!r} is several classes at once, which other "
+                    f"sequences have alone: {way_out}"
                 )
 
     def check(self, labels: Mapping[str, str]) -> None:

@@ -27,6 +27,8 @@ SUFFIXES = (".png", ".svg")
 MOST_FIGURES = 100
 #: numbers of a sequence that one figure shows
 MOST_LINES = 6
+#: a column whose numbers take less than this part of the axis is drawn on a scale of its own, and so are the others
+MOST_RANGES = 8
 #: symbols that are written below their steps
 MOST_SYMBOLS = 60
 _INCHES = (12.0, 6.0)
@@ -138,16 +140,33 @@ def _figure_of(picture: Picture) -> "Figure":
 
 def _draw_values(axes: "Axes", picture: Picture) -> None:
     if isinstance(picture.values, np.ndarray):
-        for place in range(min(MOST_LINES, picture.values.shape[1])):
+        shown_SK = picture.values[:, :MOST_LINES]
+        scaled = _differ_in_scale(shown_SK)
+        for place, values_S in enumerate(_each_scaled(shown_SK).T if scaled else shown_SK.T):
             name = picture.names[place] if picture.names else f"number {place}"
-            axes.plot(picture.values[:, place], color=_LINES[place], linewidth=0.9, label=_plain(name))
-        axes.set_ylabel("series")
+            axes.plot(values_S, color=_LINES[place], linewidth=0.9, label=_plain(name))
+        axes.set_ylabel("series, each scaled" if scaled else "series")
         return
     places = {symbol: place for place, symbol in enumerate(dict.fromkeys(picture.values))}
     axes.plot([places[symbol] for symbol in picture.values], ".", color=_BLACK, label="symbol")
     if len(places) <= MOST_SYMBOLS // 2:
         axes.set_yticks(list(places.values()), [_plain(symbol) for symbol in places], fontsize=9)
     axes.set_ylabel("symbol")
+
+
+def _differ_in_scale(values_SK: np.ndarray) -> bool:
+    """Whether what one column does cannot be seen on the axis of all."""
+    there_SK = values_SK[np.isfinite(values_SK).all(axis=1)]
+    if not len(there_SK) or values_SK.shape[1] < 2:
+        return False
+    ranges_K = np.ptp(there_SK, axis=0)
+    return bool((ranges_K[ranges_K > 0] < np.ptp(there_SK) / MOST_RANGES).any())
+
+
+def _each_scaled(values_SK: np.ndarray) -> np.ndarray:
+    """Every column from 0, its lowest number, to 1."""
+    lowest_K, highest_K = np.fmin.reduce(values_SK), np.fmax.reduce(values_SK)
+    return np.asarray((values_SK - lowest_K) / np.where(highest_K > lowest_K, highest_K - lowest_K, 1))
 
 
 def _draw_scores(axes: "Axes", picture: Picture) -> None:

@@ -295,12 +295,16 @@ def went_on_words(event: WentOn) -> str:
 
 def next_command(recipe: Recipe, summary: Summary) -> str:
     """What the user will want to type now."""
+    trust = recipe.asks_for_trust
+    if recipe.detect is not None:
+        return command_line("rayrnn", "detect", summary.run.name) + " --data PATH" + trust
     if task_of(recipe).generates:
-        return command_line("rayrnn", "generate", summary.run.name) + recipe.asks_for_trust
+        images = " --to images.png" if recipe.data.begin_every else ""
+        return command_line("rayrnn", "generate", summary.run.name) + images + trust
     data = summary.run.stored_data
     again = recipe.data.held_out and not (data and data.handed_over)
     command = command_line("rayrnn", "evaluate", summary.run.name)
-    return command + ("" if again else " --data PATH") + recipe.asks_for_trust
+    return command + ("" if again else " --data PATH") + trust
 
 
 def curve(metrics: list[dict[str, Any]], *, width: int) -> str:

@@ -209,6 +209,8 @@ def test_with_on_error_skip_what_cannot_be_used_is_left_out_and_listed(ray_clust
         ("a.wav,up\n", "b.wav has no label: there is none for it in"),
         ("x.wav,up\n", "names none of the 2 sequences"),
         ("a.wav,up\na.wav,down\nb.wav,up\n", "labels.csv:2: a.wav has another label in line 1"),
+        ("what,file\nup,a.wav\nup,b.wav\n", "labels.csv has the file names in its second column: put that one first"),
+        ("a.wav,up,train\n", "labels.csv:1: 3 columns; each line is a file name and its label; leave the others out"),
         ("a.wav\n", "1 column; each line is a file name and its label"),
         ("a.wav;up\n", "its label; separate them with commas"),
         ("", "names none of the 2 sequences"),

@@ -129,6 +129,34 @@ def test_a_file_of_answers_to_a_run_of_two_columns_is_refused(tmp_path: Path) ->
         read(PairsData(path=str(texts)), NEEDS, where=str(texts), labels=str(answers))
 
 
+@pytest.mark.parametrize(
+    ("content", "keys", "says"),
+    [
+        (
+            "word,sounds\ncat,K AE T\n",
+            {},
+            "the first line of .*a.csv, word, sounds, is read as a pair",
+        ),
+        (
+            "1,cat,chat\n",
+            {},
+            "of the 3 columns of .*a.csv the first is read, '1', and the second, 'cat'",
+        ),
+        ("1,cat,chat\n", {"input": "1", "target": "2"}, None),
+        ("word,sounds\ncat,K AE T\n", {"skip_lines": 1}, None),
+        ("cat,chat\n", {}, None),
+    ],
+)
+def test_which_columns_are_read_is_told_where_others_may_be_meant(
+    ray_cluster: None, tmp_path: Path, content: str, keys: dict[str, Any], says: str | None
+) -> None:
+    told: list[str] = []
+    data = PairsData(path=str(written(tmp_path / "a.csv", content)), **keys)
+    assert read(data, NEEDS, say=told.append).count() > 0
+    assert len(told) == (says is not None)
+    assert says is None or re.search(says, told[0])
+
+
 def test_a_column_that_is_not_there_is_told_with_those_that_are(ray_cluster: None, tmp_path: Path) -> None:
     path = written(tmp_path / "a.csv", "en,fr\ncat,chat\n")
     assert "no column 'de' in" in (said := fault(path, input="en", target="de"))

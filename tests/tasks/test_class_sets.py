@@ -46,6 +46,14 @@ def test_other_signs_than_semicolons_between_classes_are_told(joined: str) -> No
         Classes.fit(found, None, several=True)
 
 
+def test_of_classes_behind_commas_one_that_others_have_alone_is_enough() -> None:
+    labels = {"cat": "row 0", "cat,dog": "row 1"}
+    found = Survey(labels=labels, label_counts=dict.fromkeys(labels, 1))
+    with pytest.raises(DataError, match="put semicolons between them"):
+        Classes.fit(found, None, several=True)
+    assert Classes.fit(found, None).names == ("cat", "cat,dog")
+
+
 def test_names_that_look_joined_and_are_not_of_others_are_names() -> None:
     labels = {"New York": "row 0", "a,b": "row 1", "York": "row 2"}
     found = Survey(labels=labels, label_counts=dict.fromkeys(labels, 1))

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 DELIMITERS = (",", ";", "\t", "|")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?(inf|infinity|nan)", re.ASCII | re.IGNORECASE)
 _WITH_COMMA = re.compile(r"[+-]?\d*,\d+", re.ASCII)
+#: how a day, or a time of it, begins
+_TIME = re.compile(r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{4}|\d{1,2}:\d{2}")
 _THOUSANDS = re.compile(
     r"[+-]?\d{1,3}(?:([,.' \N{NO-BREAK SPACE}\N{NARROW NO-BREAK SPACE}])\d{3})(?:\1\d{3})*([,.]\d+)?"
 )
@@ -58,6 +60,8 @@ def advice_on_cell(cell: str, *, decimal: str, delimiter: str, is_label: bool) -
     ways = list(_ways_to_read(cell.strip(), decimal, delimiter))
     if not ways and is_label:
         return "see whether data.label_column names the right column"
+    if _TIME.match(cell.strip()) and not ways:
+        return "times are not learned: leave the column out, with data.ignore (or of data.features)"
     usual = "list it in data.categorical, or leave it out (of data.features, or with data.ignore where there are none)"
     return " or ".join(ways) or usual
 

@@ -130,22 +130,29 @@ def label_lines(
         )
     lines: dict[str, tuple[int, list[str]]] = {}
     origin = labels.listing.names[0]
+    called = {spelling for path in sequences.paths for spelling in _spelt(path)}
     content = read_bytes(labels.listing, 0)
     if delimiter == "\t" and target.needs.takes_sequences:  # texts, in which a quote is a quote
         lines_of_cells = ((line, [cell.strip() for cell in cells]) for line, cells in tabulated(content, origin))
         written = [(line, cells if any(cells) else []) for line, cells in lines_of_cells]
     else:
         written = list(records(content, origin, delimiter, strict=True))
+    firsts, seconds = ({_named(record[place]) for _, record in written if len(record) == 2} for place in (0, 1))
+    if called.isdisjoint(firsts) and not called.isdisjoint(seconds):
+        raise DataError(f"{origin} has the file names in its second column: put that one first")
     for line, record in _without_index(written, sequences, target, lambda: say_no_label(origin, say)):
         if len(record) == 1 or (len(record) > 2 and target.needs.label is not Label.NUMBERS):
             what = target.needs.column + (", in quotes where it has commas" if target.needs.takes_sequences else "")
             semicolon = "; separate them with commas" if len(record) == 1 and ";" in record[0] else ""
+            if len(record) > 2:
+                several = target.needs.label is Label.SET
+                semicolon = "; several classes have semicolons between them" if several else "; leave the others out"
             raise DataError(
                 f"{origin}:{line}: {counted(len(record), 'column')}; each line is a file name and its {what}{semicolon}"
             )
         if record:
             name, *cells = record
-            name = _ADDRESS.sub("", name).removeprefix("./").removesuffix("/")
+            name = _named(name)
             before, known = lines.setdefault(name, (line, cells))
             if known != cells:
                 way_out = "leave one of the two lines out, or tell two files of one name apart by their directories"
@@ -238,6 +245,11 @@ def _one_each(sequences: Listing, known: Mapping[str, Found], origin: Callable[[
                 "the directories as it takes to tell the sequences apart"
             )
     return found
+
+
+def _named(cell: str) -> str:
+    """A file's name as a cell has it, without what stands around it in an address."""
+    return _ADDRESS.sub("", cell).removeprefix("./").removesuffix("/")
 
 
 def _by_name(path: str, known: Mapping[str, Found]) -> Found | None:

@@ -1,7 +1,8 @@
 """Pairs of a text and its answer -> rows of the row schema: two columns of a table, or the lines of two files."""
 
 import functools
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -9,7 +10,7 @@ import ray.data
 from pyarrow import fs
 
 from rayrnn.data.contents import read_whole, unpacked_name
-from rayrnn.data.files import list_files
+from rayrnn.data.files import Listing, list_files
 from rayrnn.data.sequences import beside
 from rayrnn.data.sources.csv_header import records, tabulated, text_lines
 from rayrnn.data.sources.source import Wanted
@@ -22,6 +23,13 @@ from rayrnn.wording import counted, listed
 TASK_BYTES = 4 * 2**20
 #: endings of files whose columns stand between tabulators
 TABULATED = (".tsv", ".txt", ".tab")
+#: what people call such columns
+_NAME = re.compile(
+    "id|key|index|source|target|src|tgt|input|output|text|label|word|sentence|question|answer|query|sql|translation|"
+    "original|prompt|response|completion|title|summary|en|fr|de|es|it|english|french|german|spanish|phoneme|phone|sound|"
+    "pronunciation|spelling|grapheme|(text|label|word|sentence|question|answer|phoneme|phone|sound|grapheme)s",
+    re.IGNORECASE,
+)
 _ROWS = pa.schema({"key": pa.string(), "text": pa.string(), "target": pa.string()})
 
 
@@ -60,6 +68,8 @@ class Pairs:
                     "data.path, or pairs in two columns"
                 )
             lines = _lines_of_targets(where, data)
+        elif data.targets is None and wanted.labelled:
+            _say_what_is_meant(listing, data, wanted.say)
         files = pa.table({"path": listing.paths, "origin": listing.names})
         groups = [files.take(pa.array(group)) for group in listing.groups(TASK_BYTES)]
         read = functools.partial(
@@ -73,6 +83,42 @@ class Pairs:
         return ray.data.from_arrow(groups).map_batches(
             read, batch_size=None, batch_format="pyarrow", **beside(listing.filesystem)
         )
+
+
+def _say_what_is_meant(listing: Listing, data: PairsData, say: Callable[[str], None]) -> None:
+    """Tell which columns are read where nobody said, and of a first line that seems to name them; of the first file."""
+    if (
+        listing.sizes[0] > TASK_BYTES
+        or data.skip_lines
+        or (data.input, data.target) != (Place(place=0), Place(place=1))
+    ):
+        return
+    origin = listing.names[0]
+    try:
+        found = _cells(read_whole(listing.filesystem, listing.paths[0], origin), origin, data, on_fault=lambda *_: None)
+        cells = next((cells for _, cells in found if len(cells) > 1), [])
+    except DataError:
+        return  # which is told when the file is read
+    if len(cells) > 2:
+        say(
+            f"of the {len(cells)} columns of {origin} the first is read, {cells[0]!r}, and the second, {cells[1]!r}, "
+            "is the answer: data.input and data.target name others"
+        )
+    if len(cells) > 1 and all(_NAME.fullmatch(cell.strip()) for cell in cells):
+        say(f"the first line of {origin}, {listed(cells)}, is read as a pair: data.skip_lines: 1 leaves it out")
+
+
+def _cells(
+    content: bytes, origin: str, data: PairsData, *, on_fault: Callable[[int, str], object] | None
+) -> Iterator[tuple[int, list[str]]]:
+    delimiter = _delimiter(origin, data)
+    if delimiter == "\t":
+        return tabulated(content, origin)
+    return records(content, origin, delimiter, strict=True, on_fault=on_fault)
+
+
+def _delimiter(origin: str, data: PairsData) -> str:
+    return data.delimiter or ("\t" if unpacked_name(origin).lower().endswith(TABULATED) else ",")
 
 
 def _targets(data: PairsData, wanted: Wanted) -> str | None:
@@ -161,14 +207,10 @@ def _columns(content: bytes, origin: str, data: PairsData, *, labelled: bool) ->
     Raises:
         DataError: it is no text, or does not have the columns.
     """
-    delimiter = data.delimiter or ("\t" if unpacked_name(origin).lower().endswith(TABULATED) else ",")
-    if delimiter == "\t":
-        lines = list(tabulated(content, origin))
-    else:
-        broken: list[_Line] = []
-        said = (lambda line, fault: broken.append(_Line(line, fault=fault))) if data.on_error == "skip" else None
-        lines = list(records(content, origin, delimiter, strict=True, on_fault=said))
-        yield from broken
+    delimiter, broken = _delimiter(origin, data), list[_Line]()
+    said = (lambda line, fault: broken.append(_Line(line, fault=fault))) if data.on_error == "skip" else None
+    lines = list(_cells(content, origin, data, on_fault=said))
+    yield from broken
     by_name = any(
         not isinstance(column, Place) and not column.lstrip("-").isdigit() for column in (data.input, data.target)
     )
