@@ -10,9 +10,11 @@ import pytest
 
 from rayrnn.data.prepare import prepare
 from rayrnn.errors import DataError
+from rayrnn.prediction.ask import unknown_in
 from rayrnn.prediction.evaluate import minibatches_of
 from rayrnn.recipe import Recipe, validate_recipe
 from rayrnn.runs.checkpoints import Tensors, read_checkpoint
+from rayrnn.runs.directory import open_run
 from rayrnn.runs.model import load_network, trained
 from rayrnn.training.driver import train
 from tests.typed import said
@@ -111,7 +113,9 @@ def test_texts_without_answers_are_answered_in_their_order(
 def test_an_unknown_symbol_is_the_unknown_one_everywhere(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert said(capsys, "generate", run, "--prime", "a?").startswith("alpha")
+    assert said(capsys, "generate", run, "--prime", "a?b?").startswith("alpha")
+    run_ = open_run(run)
+    assert (unknown_in(run_, "a?b!?"), unknown_in(run_, "abc")) == (["?", "!"], [])
     (tmp_path / "new.tsv").write_text("ab\talpha zulu\n?\tbravo\n")
     report = json.loads(said(capsys, "evaluate", run, "--data", tmp_path / "new.tsv", "--json"))
     assert report["sequences"] == 2

@@ -351,13 +351,16 @@ def answer_text(
     as_json: bool,
 ) -> None:
     """Print the likeliest answers to a text, one a line, and keep what the best of them looked at."""
-    from rayrnn.prediction.ask import ask, check_attention
+    from rayrnn.prediction.ask import ask, check_attention, unknown_in
+    from rayrnn.wording import listed
 
     if prime is None:
         raise UsageError(f"{run} answers a text: give it one, --prime TEXT; `rayrnn predict --data` answers many")
     if attention is not None:
         check_attention(attention)
     answers, looked = ask(opened, prime, answers=samples, beam=beam)
+    if unknown := unknown_in(opened, prime):
+        say_dimly(f"not learned, and so read as the unknown symbol: {listed(unknown)}")
     if attention is not None:
         _write_attention(looked, attention)
     if as_json:

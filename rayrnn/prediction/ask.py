@@ -89,6 +89,14 @@ def ask(run: Run, text: str, *, answers: int = 1, beam: int | None = None) -> tu
     return [Answer(targets.text_of(one.symbols), one.score) for one in found[:answers]], looked
 
 
+def unknown_in(run: Run, text: str) -> list[str]:
+    """The symbols of a text that the run has not learned, each once; it reads the unknown symbol in their place."""
+    inputs = run.encoding.inputs
+    assert isinstance(inputs, Symbols), "the run has answered this text"
+    known = set(inputs.vocabulary.symbols)
+    return [symbol for symbol in dict.fromkeys(inputs.units.cut(text)) if symbol not in known]
+
+
 def check_attention(path: Path) -> None:
     """
     Raises:

@@ -14,6 +14,7 @@ import torch
 
 from rayrnn.anomalies.scores import MOST_SURPRISE
 from rayrnn.errors import DataError, UsageError
+from rayrnn.prediction.figures import Picture, draw
 from rayrnn.runs.directory import Run
 from tests.detection.series import (
     SERIES,
@@ -190,6 +191,16 @@ def test_a_character_that_was_never_seen_is_surprising_too(tmp_path: Path) -> No
     (tmp_path / "test.txt").write_text("abcabcabcaxcabcabcabc")
     (row,) = rows_of(_scores(run, tmp_path / "test.txt", tmp_path / "out.jsonl", overrides=["detect.decide=steps"]))
     assert [step for step, value in enumerate(row["score"]) if value == MOST_SURPRISE] == [10]
+
+
+@pytest.mark.parametrize(("pressure", "label"), [(1013.0, "series, each scaled"), (20.5, "series")])
+def test_channels_that_would_not_be_seen_on_one_axis_are_scaled(tmp_path: Path, pressure: float, label: str) -> None:
+    steps = np.arange(50)
+    values = np.stack([20 + np.sin(steps), pressure + np.cos(steps)], axis=1)
+    nothing = np.full(50, np.nan)
+    picture = Picture("a", values, ("t", "p"), nothing, nothing, found=[], known=None, unit="error")
+    (drawn,) = draw([picture], tmp_path / "p.svg")
+    assert f">{label}</text>" in drawn.read_text()
 
 
 @pytest.mark.parametrize("suffix", [".png", ".svg"])
