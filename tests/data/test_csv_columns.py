@@ -137,7 +137,13 @@ def test_names_that_are_numbers_say_which_column_is_which_in_other_files_and_are
 def test_a_missing_label_and_a_missing_ignored_column_are_passed_over_without_labels() -> None:
     keys: dict[str, Any] = {"label_column": "kind", "ignore": [2018, "note"]}
     assert layout("2020,2019\n1,2\n", without=("2019", "2020"), **keys).roles.numbers == ("2020", "2019")
-    assert layout(YEARS, without=("2019",), **keys).roles.numbers == ("2019", "2020", "2021")
+    assert layout(YEARS, without=("2019", "2020", "2021"), **keys).roles.numbers == ("2019", "2020", "2021")
+
+
+def test_a_column_that_was_not_learned_is_left_alone_where_all_others_are_there() -> None:
+    keys: dict[str, Any] = {"label_column": "kind"}
+    assert layout(YEARS, without=("2019", "2021"), **keys).roles.numbers == ("2019", "2021")
+    assert layout(YEARS, without=("2018", "2021"), **keys).roles.numbers == ("2019", "2020", "2021")
 
 
 NAMES = st.sampled_from(
