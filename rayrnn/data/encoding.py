@@ -201,6 +201,8 @@ class Classes:
         # where several are due a comma parts them, if only one of them is a class by itself
         meant = ",|" if several else ";"
         for name, separator in product(self.names, _SEPARATORS if several else _SEPARATORS[:3]):
+            if separator not in name:
+                continue
             parts = {part.strip("[](){}'\" ") for part in name.split(separator)} - {""}
             if len(parts) > 1 and (parts <= known or (separator in meant and parts & known)):
                 raise DataError(
