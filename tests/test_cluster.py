@@ -192,7 +192,7 @@ def test_as_many_files_can_be_open_as_may_be(tmp_path: Path) -> None:
 NO_WORKER = """
 import os, sys
 if any("default_worker" in word for word in sys.orig_argv):
-    os.write(2, b"this machine has no library for you\n")  # in one piece: several processes write to one file
+    os.write(2, b"this machine has no library for you\\n")  # in one piece: several processes write to one file
     os._exit(3)
 """
 
