@@ -1,5 +1,6 @@
 """The sequences of a run, ready for the workers: read, gathered, split, their encoding fitted or found in the run."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -38,12 +39,14 @@ class Prepared:
     notes: tuple[str, ...] = ()
     #: what the embedding begins with, where the recipe names vectors of words and there is no model yet
     vectors: Vectors | None = None
+    #: why sequences that are there have nothing to learn from: their task sees to that
+    unlearnable: tuple[str, ...] = ()
 
     @property
     def skipped(self) -> tuple[str, ...]:
-        """Why sequences were left out that the source could not read."""
-        parts = {id(part.sequences): part.sequences for part in (self.training, self.held_out)}
-        return tuple(reason for sequences in parts.values() for reason in sequences.skipped)
+        """Why sequences were left out that the source could not read, or whose targets cannot be learned."""
+        parts = _distinct(self.training, self.held_out)
+        return (*(reason for sequences in parts for reason in sequences.skipped), *self.unlearnable)
 
 
 def prepare(
@@ -66,16 +69,20 @@ def prepare(
         needs = _with_pieces(recipe, training, needs)
         sequences, others = cut_again(sequences, needs), others and cut_again(others, needs)
         training, held_out = _parts(recipe, sequences, others, from_recipe=data is None)
+    skips, unlearnable = getattr(recipe.data, "on_error", "stop") == "skip", list[str]()
     if encoding is None:
         encoding = _fit(recipe, training, held_out, needs)
         # said once: a run that goes on learns what it learned
-        for part in {id(part.sequences): part.sequences for part in (training, held_out)}.values():
+        for part in _distinct(training, held_out):
             notes += losses(part, encoding)
             if part.num_dropped:
                 notes.append(f"{counted(part.num_dropped, 'sequence')} without a step or an answer to learn left out")
+            if not skips:
+                raise_faults(faults_of_targets(part, task_of(recipe), encoding))
         if recipe.search is not None and recipe.search.beam > encoding.num_outputs:
             notes.append(f"search.beam is {recipe.search.beam}, and there are {encoding.num_outputs} symbols to follow")
-    training, held_out = _with_targets(recipe, encoding, training, held_out)
+    for part in _distinct(training, held_out) if skips else ():
+        unlearnable += faults_of_targets(part, task_of(recipe), encoding)
     vectors = _vectors(recipe, encoding) if begins else None
     notes += [] if vectors is None else [vectors.describe()]
     if not encoding.per_step and recipe.training.truncate:
@@ -83,7 +90,8 @@ def prepare(
             f"training.truncate is {recipe.training.truncate}, but a sequence has one label, at its end: set it to 0"
         )
     name = "the dataset" if data is not None else recipe.data.describe()
-    return Prepared(name, training, held_out, encoding, data is not None, tuple(dict.fromkeys(notes)), vectors)
+    said = tuple(dict.fromkeys(notes))
+    return Prepared(name, training, held_out, encoding, data is not None, said, vectors, tuple(unlearnable))
 
 
 def needs_to_read(recipe: Recipe, encoding: Encoding | None = None) -> Needs:
@@ -172,24 +180,9 @@ def _undivided(recipe: Recipe, sequences: Sequences, *, from_recipe: bool) -> Da
     )
 
 
-def _with_targets(recipe: Recipe, encoding: Encoding, training: Part, held_out: Part) -> tuple[Part, Part]:
-    """Both parts, after a look at targets that have a length of their own.
-
-    Raises:
-        DataError: some cannot be learned, and the recipe does not say that such sequences are skipped.
-    """
-    looked: dict[int, Sequences] = {}
-    for part in (training, held_out):
-        sequences = part.sequences
-        if id(sequences) in looked:
-            continue
-        faults = faults_of_targets(sequences, task_of(recipe), encoding)
-        if getattr(recipe.data, "on_error", "stop") == "stop":
-            raise_faults(faults)
-        # they stay among the sequences, with nothing to learn from them: their task sees to that
-        looked[id(sequences)] = replace(sequences, skipped=(*sequences.skipped, *faults)) if faults else sequences
-    training, held_out = (replace(part, sequences=looked[id(part.sequences)]) for part in (training, held_out))
-    return training, held_out
+def _distinct(training: Part, held_out: Part) -> Iterable[Sequences]:
+    """The sequences of both parts, which may be the same ones."""
+    return {id(part.sequences): part.sequences for part in (training, held_out)}.values()
 
 
 def _vectors(recipe: Recipe, encoding: Encoding) -> Vectors | None:

@@ -132,7 +132,7 @@ class ImageConvolutions(nn.Module):
     def __init__(self, step_shape: tuple[int, int, int], stack: Stack) -> None:
         super().__init__()
         self.step_shape = step_shape
-        height, width, num_inputs = step_shape
+        num_inputs = step_shape[2]
         layers: list[nn.Module] = []
         for channels, kernel, stride in zip(stack.channels, stack.widths, stack.strides, strict=True):
             before, after = _same(kernel)
@@ -142,7 +142,8 @@ class ImageConvolutions(nn.Module):
                 nn.GroupNorm(_groups(channels), channels),
                 nn.ReLU(),
             ]
-            height, width, num_inputs = -(-height // stride), -(-width // stride), channels
+            num_inputs = channels
+        height, width = _sizes(step_shape, stack)[-1]
         places = (min(GRID, height), min(GRID, width))
         self.layers = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(places), nn.Flatten())
         self.num_outputs = num_inputs * places[0] * places[1]
@@ -171,12 +172,18 @@ def fewest_together(step_shape: tuple[int, int, int], stack: Stack) -> int:
 
     One value alone becomes 0, whatever is seen.
     """
+    sizes = zip(_sizes(step_shape, stack), stack.channels, strict=True)
+    return min(height * width * channels // _groups(channels) for (height, width), channels in sizes)
+
+
+def _sizes(step_shape: tuple[int, int, int], stack: Stack) -> list[tuple[int, int]]:
+    """Height and width of what each layer answers."""
     height, width, _ = step_shape
-    found = []
-    for channels, stride in zip(stack.channels, stack.strides, strict=True):
+    sizes = []
+    for stride in stack.strides:
         height, width = -(-height // stride), -(-width // stride)
-        found.append(height * width * channels // _groups(channels))
-    return min(found)
+        sizes.append((height, width))
+    return sizes
 
 
 def _same(width: int) -> tuple[int, int]:

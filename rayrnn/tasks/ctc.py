@@ -38,9 +38,7 @@ class Ctc(TargetSequences):
         Raises:
             DataError: a row's inputs do not fit what was learned.
         """
-        symbols_BU, mask_BU = cast(Symbols, encoding.targets).targets(rows, with_end=False)
-        # an unknown symbol is none that a step could say
-        mask_BU &= symbols_BU != BLANK
+        symbols_BU, mask_BU = _targets(rows, encoding)
         mask_BU &= (_steps_due(symbols_BU, mask_BU) <= _frames(rows, encoding))[:, None]
         return Minibatch.of(rows, inputs_of(rows, encoding), (symbols_BU, mask_BU), per_step=False)
 
@@ -83,8 +81,7 @@ class Ctc(TargetSequences):
 
     def faults_of(self, rows: pa.Table, encoding: Encoding) -> list[str]:
         """A target needs a step for each symbol, and one more between two that are the same."""
-        symbols_BU, mask_BU = cast(Symbols, encoding.targets).targets(rows, with_end=False)
-        mask_BU &= symbols_BU != BLANK
+        symbols_BU, mask_BU = _targets(rows, encoding)
         frames_B, sizes_B, due_B = _frames(rows, encoding), mask_BU.sum(axis=1), _steps_due(symbols_BU, mask_BU)
         return [
             f"sequence {rows['key'][int(row)].as_py()!r} has {frames_B[row]} steps to answer in and a target of "
@@ -92,6 +89,12 @@ class Ctc(TargetSequences):
             "between two that are the same; give longer sequences or shorter targets, or lower model.front_stride"
             for row in np.flatnonzero(due_B > frames_B)
         ]
+
+
+def _targets(rows: pa.Table, encoding: Encoding) -> tuple[np.ndarray, np.ndarray]:
+    """The symbols of every row's target, and where there is one: an unknown symbol is none that a step could say."""
+    symbols_BU, mask_BU = cast(Symbols, encoding.targets).targets(rows, with_end=False)
+    return symbols_BU, mask_BU & (symbols_BU != BLANK)
 
 
 def _frames(rows: pa.Table, encoding: Encoding) -> np.ndarray:

@@ -56,7 +56,8 @@ class Chrf(Metric):
             self.add_state(name, torch.zeros(self.orders, dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, answers: Sequence[str], truths: Sequence[str]) -> None:
-        for answer, truth in zip(answers, truths, strict=True):
+        for pair in zip(answers, truths, strict=True):
+            answer, truth = ("".join(text.split()) for text in pair)
             for place in range(self.orders):
                 found, wanted = _ngrams(answer, place + 1), _ngrams(truth, place + 1)
                 self.answered[place] += found.total() if wanted else 0
@@ -73,9 +74,7 @@ class Chrf(Metric):
         return (1 + factor) * precision * recall / (factor * precision + recall)
 
 
-def _ngrams(text: str, order: int) -> Counter[str]:
-    """Of its characters, without blanks."""
-    characters = "".join(text.split())
+def _ngrams(characters: str, order: int) -> Counter[str]:
     return Counter(characters[start : start + order] for start in range(len(characters) - order + 1))
 
 

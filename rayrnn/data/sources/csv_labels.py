@@ -140,7 +140,7 @@ def label_lines(
     firsts, seconds = ({_named(record[place]) for _, record in written if len(record) == 2} for place in (0, 1))
     if called.isdisjoint(firsts) and not called.isdisjoint(seconds):
         raise DataError(f"{origin} has the file names in its second column: put that one first")
-    for line, record in _without_index(written, sequences, target, lambda: say_no_label(origin, say)):
+    for line, record in _without_index(written, called, target, lambda: say_no_label(origin, say)):
         if len(record) == 1 or (len(record) > 2 and target.needs.label is not Label.NUMBERS):
             what = target.needs.column + (", in quotes where it has commas" if target.needs.takes_sequences else "")
             semicolon = "; separate them with commas" if len(record) == 1 and ";" in record[0] else ""
@@ -171,15 +171,14 @@ def label_lines(
 
 
 def _without_index(
-    written: list[tuple[int, list[str]]], sequences: Listing, target: Target, said: Callable[[], None]
+    written: list[tuple[int, list[str]]], called: set[str], target: Target, said: Callable[[], None]
 ) -> list[tuple[int, list[str]]]:
     """The lines with the file name first. Behind an index it comes second; numbers there may be answers, too."""
     lines = [record for _, record in written if record]
     if min(map(len, lines), default=0) < 3 or not index_of_lines(lines):
         return written
     seconds = [record[1] for record in lines]
-    named = {spelling for path in sequences.paths for spelling in _spelt(path)}
-    if not target.needs.of_classes and (len(set(seconds)) < len(seconds) or named.isdisjoint(seconds)):
+    if not target.needs.of_classes and (len(set(seconds)) < len(seconds) or called.isdisjoint(seconds)):
         return written
     said()
     return [(line, record[1:]) for line, record in written]
