@@ -46,7 +46,7 @@ def nats_of_an_image(report: Report) -> float:
 def test_digits_are_learned_from_files_and_drawn(digits: Path, tmp_path: Path) -> None:
     """All the way with a small network: what is drawn has as much ink as digits have."""
     few = [f"data.path={digits}/[17]_???[05].png", "model.hidden=32", "model.layers=1", "training.batch_size=32"]
-    recipe = load_recipe("pixels", [*few, "averaging.workers=1", "averaging.rounds=20", "training.evaluate_every=20"])
+    recipe = load_recipe("pixels", [*few, "averaging.workers=1", "averaging.rounds=60", "training.evaluate_every=60"])
     run = train(recipe, out=tmp_path / "run", console=Console(quiet=True)).run
     assert nats_of_an_image(evaluate(run)) < 200
     drawn = draw_images(run, samples=16, drawing=Drawing())
