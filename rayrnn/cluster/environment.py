@@ -19,7 +19,7 @@ from rayrnn.durable import replace_durably
 from rayrnn.errors import ClusterError
 
 #: the loggers that Ray, its libraries and Python's warnings write to
-TALKATIVE = ("ray", "ray.data", "ray.train", "ray.tune", "py.warnings")
+TALKATIVE = ("ray", "ray.data", "ray.serve", "ray.train", "ray.tune", "py.warnings")
 #: of one process, open at once: a head with a few workers, and what Ray itself asks for
 FEWEST_FILES = 128
 MOST_FILES = 65_536

@@ -1,6 +1,6 @@
 """What a network carries from one segment to the next: any tree of tensors in tuples, lists and dicts, or nothing."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,25 @@ def detached(state: Any) -> Any:
 def rows_of(state: Any, index: torch.Tensor) -> Any:
     """The same state of these rows of the batch, which is the first axis of every tensor."""
     return _mapped(lambda leaf: leaf[index.to(leaf.device)] if isinstance(leaf, torch.Tensor) else leaf, state)
+
+
+def joined(states: Sequence[Any]) -> Any:
+    """The rows of several states of one network as those of one batch, in this order."""
+    first = states[0]
+    if len(states) == 1 or first is None:
+        return first
+    if isinstance(first, torch.Tensor):
+        return torch.cat(list(states))
+    if isinstance(first, dict):
+        return type(first)((key, joined([state[key] for state in states])) for key in first)
+    parts = [joined(part) for part in zip(*states, strict=True)]
+    return type(first)(*parts) if hasattr(first, "_fields") else type(first)(parts)
+
+
+def filled(state: Any, tensors: Iterable[torch.Tensor]) -> Any:
+    """A state of the same form with these tensors, in the order of `leaves`."""
+    following = iter(tensors)
+    return _mapped(lambda _: next(following), state)
 
 
 def leaves(state: Any) -> Iterator[torch.Tensor]:

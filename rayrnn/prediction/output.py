@@ -86,9 +86,14 @@ def _without(items: pa.Array, unanswered: np.ndarray) -> pa.Array:
 
 def json_lines(answers: pa.Table) -> bytes:
     """One object a sequence, as in answers.py; probabilities are an object from class to number."""
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in plain_rows(answers)).encode()
+
+
+def plain_rows(answers: pa.Table) -> list[dict[str, Any]]:
+    """One dictionary a row, of Python's own values as JSON takes them."""
     names = answers.column_names
     rows = zip(*(_plain(flat(column)) for column in answers.columns), strict=True)
-    return "".join(json.dumps(dict(zip(names, row, strict=True)), ensure_ascii=False) + "\n" for row in rows).encode()
+    return [dict(zip(names, row, strict=True)) for row in rows]
 
 
 def csv_lines(answers: pa.Table) -> bytes:

@@ -97,10 +97,11 @@ def _answer_rows(block: pa.Table, model: Trained, search: Search) -> Iterator[pa
     block = block.drop_columns([name for name in ("label", "target") if name in block.column_names])
     rows = canonical(block, needs_to_read(model.recipe, model.encoding), labelled=False)
     for piece in model.slices(rows):
-        yield _answers(piece, model, network, search)
+        yield answers_to(piece, model, network, search)
 
 
-def _answers(piece: pa.Table, model: Trained, network: torch.nn.Module, search: Search) -> pa.Table:
+def answers_to(piece: pa.Table, model: Trained, network: torch.nn.Module, search: Search) -> pa.Table:
+    """What the network answers to canonical rows that fit into memory together: the columns of output.py."""
     task = task_of(model.recipe)
     if isinstance(task, Searching):
         return texts_of(flat(piece["key"]), found_in(piece, model, network, task, search), model.encoding)

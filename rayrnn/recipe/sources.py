@@ -98,10 +98,17 @@ def check_installed(own: Own, needed_for: str) -> None:
     Raises:
         UsageError: a library that only an extra brings is not there.
     """
-    if own.library is not None and find_spec(own.library) is None:
-        raise UsageError(
-            f"{needed_for} needs {own.library}, which is not installed here: pip install 'rayrnn[{own.extra}]'"
-        )
+    if own.library is not None:
+        check_library(own.library, own.extra, needed_for)
+
+
+def check_library(library: str, extra: str | None, needed_for: str) -> None:
+    """
+    Raises:
+        UsageError: a library that only an extra brings is not there.
+    """
+    if find_spec(library) is None:
+        raise UsageError(f"{needed_for} needs {library}, which is not installed here: pip install 'rayrnn[{extra}]'")
 
 
 def plugin_sources() -> Iterator[Any]:

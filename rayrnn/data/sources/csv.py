@@ -95,6 +95,24 @@ class Csv:
         )
 
 
+def rows_of_csv(content: bytes, origin: str, data: CsvData, wanted: Wanted) -> pa.Table:
+    """One file's content as the one row that `Csv.read` makes of it, without a label.
+
+    Raises:
+        DataError: it does not fit the recipe, or cannot be read; names the line.
+    """
+    if fault := no_text(content, origin):
+        raise DataError(fault)
+    target = Target(wanted.needs, data.classes, data.num_classes, data.no_value, data.decimal)
+    layout = layout_of(content, origin, data, target, wanted)
+    parsed = parse([content], [origin], layout)
+    rows, faults = rows_of_steps(parsed.steps, parsed.offsets, layout.roles)
+    reasons = parsed.reasons | located(faults, parsed, [content], [origin], layout)
+    if reasons:
+        raise DataError(reasons[0])
+    return keyed(pa.array([origin]), rows, parsed.files, {}, on_error="stop")
+
+
 def _with_places_of_labels(
     files: pa.Table,
     listing: Listing,
