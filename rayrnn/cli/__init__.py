@@ -127,6 +127,7 @@ COMMANDS = (
     models.evaluate,
     models.predict,
     models.detect,
+    models.export,
     clusters.up,
     clusters.down,
     clusters.status,

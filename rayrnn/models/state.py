@@ -1,6 +1,6 @@
 """What a network carries from one segment to the next: any tree of tensors in tuples, lists and dicts, or nothing."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -28,6 +28,12 @@ def leaves(state: Any) -> Iterator[torch.Tensor]:
         if not isinstance(leaf, torch.Tensor):
             raise TypeError(f"{type(leaf).__name__} is neither a tensor nor a tuple, list or dict of tensors")
         yield leaf
+
+
+def with_leaves(state: Any, tensors: Iterable[torch.Tensor]) -> Any:
+    """A state of the same form, with these tensors in the order of `leaves`."""
+    given = iter(tensors)
+    return _mapped(lambda _: next(given), state)
 
 
 def _mapped(do: Callable[[Any], Any], state: Any) -> Any:
