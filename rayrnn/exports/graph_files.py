@@ -25,8 +25,9 @@ EXTRA = "rayrnn.json"
 OPSET = 20
 #: of one protocol buffer
 MOST_ONNX_BYTES = 2**31 - 1
-#: a tracer takes 0 and 1 for constants, also where strides have left few steps
-SIZES = {"batch": 3, "time": 487, "steps": 5}
+#: a tracer takes 0 and 1 for constants, and a network that loops over its steps is unrolled before it is refused
+SIZES = {"batch": 3, "time": 23, "steps": 5}
+FEWEST = 3
 
 #: what a traced program asks of its inputs: L['inputs'].size()[0] == L['mask'].size()[0]
 _SAME_SIZE = r"L\['\w+'\]\.size\(\)\[\d\] == L\['\w+'\]\.size\(\)\[\d\]"
@@ -57,7 +58,7 @@ def onnx_file(graph: Graph, meaning: str) -> bytes:
             verbose=False,
         )
         assert program is not None, "an exporter of its own returns what it made"
-        program.rename_axes({size: name for name, (size,) in _axes_of(traced, graph).items()})
+        program.rename_axes({symbol: name for name, found in _axes_of(traced, graph).items() for symbol in found})
         for node in program.model.graph.all_nodes():
             node.metadata_props.clear()  # where on this machine the network's code lies
         program.model.metadata_props[META] = meaning
@@ -117,7 +118,7 @@ def _exported(graph: Graph, form: type[Direction]) -> Any:
     shapes = {name: dict.fromkeys(places, Dim.AUTO) for name, places in named.items()}
     try:
         module = graph.module(traceable(graph.network, form))
-        program = torch.export.export(module, (), graph.example(SIZES, seed=1), dynamic_shapes=shapes)
+        program = torch.export.export(module, (), graph.example(_sizes_for(graph), seed=1), dynamic_shapes=shapes)
     except Exception as error:  # whatever the network's code raises, and whatever torch has for what it cannot follow
         line = next((line for line in str(error).splitlines() if line.strip()), "")
         raise _not_followed(graph, f"{type(error).__name__}: {line[:500]}") from error
@@ -126,6 +127,14 @@ def _exported(graph: Graph, form: type[Direction]) -> Any:
         for node in inner.graph.nodes if isinstance(inner, torch.fx.GraphModule) else ():
             node.meta.pop("stack_trace", None)  # where on this machine the network's code lies
     return program
+
+
+def _sizes_for(graph: Graph) -> dict[str, int]:
+    """Of the example, whose steps are still some where strides have left out most of them."""
+    steps = SIZES["time"]
+    while (left := graph.mask_after(torch.ones(1, steps, dtype=torch.bool))) is not None and left.shape[1] < FEWEST:
+        steps *= FEWEST
+    return SIZES | {"time": steps}
 
 
 def _open(program: Any, graph: Graph) -> None:
