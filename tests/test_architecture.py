@@ -26,7 +26,7 @@ FLOOR_PLAN = """
     rayrnn.data.arrow_lists rayrnn.data.vocabulary
     rayrnn.models.attention
     rayrnn.models.contract rayrnn.models.network rayrnn.averaging.averager
-    rayrnn.models.decoder
+    rayrnn.models.decoder rayrnn.models.plain_names
     rayrnn.data.checksum rayrnn.data.narrowing rayrnn.data.units rayrnn.data.words
     rayrnn.data.rows rayrnn.data.symbols
     rayrnn.data.encoding
@@ -71,7 +71,7 @@ FLOOR_PLAN = """
     rayrnn.runs.checkpoints rayrnn.runs.store
     rayrnn.runs.directory rayrnn.runs.lease
     rayrnn.runs.mirror rayrnn.runs.model rayrnn.runs.same_data
-    rayrnn.runs.copies rayrnn.runs.detectors
+    rayrnn.runs.beginning rayrnn.runs.copies rayrnn.runs.detectors
     rayrnn.training rayrnn.training.messages rayrnn.training.placement
     rayrnn.training.muon rayrnn.training.progress rayrnn.training.scaling
     rayrnn.training.loop
@@ -89,6 +89,11 @@ FLOOR_PLAN = """
     rayrnn.prediction.attention_map rayrnn.prediction.judged_rows
     rayrnn.prediction.detection
     rayrnn.prediction.detect
+    rayrnn.exports rayrnn.exports.graph rayrnn.exports.recurrence
+    rayrnn.exports.meaning rayrnn.exports.traceable
+    rayrnn.exports.graph_files
+    rayrnn.exports.parity
+    rayrnn.exports.export
     rayrnn.remote rayrnn.remote.screen_log rayrnn.remote.upload
     rayrnn.remote.replica
     rayrnn.remote.job

@@ -128,6 +128,7 @@ COMMANDS = (
     models.predict,
     models.detect,
     servers.serve,
+    models.export,
     clusters.up,
     clusters.down,
     clusters.status,

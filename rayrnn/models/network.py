@@ -29,7 +29,7 @@ def pool(steps: torch.Tensor, mask: torch.Tensor | None, how: str, backward: boo
         lowest = torch.finfo(steps.dtype).min
         pooled = steps.masked_fill(~mask.unsqueeze(-1), lowest).amax(1)
     else:
-        rows = torch.arange(len(steps), device=steps.device)
+        rows = torch.arange(steps.shape[0], device=steps.device)  # `len` would be a constant of an export
         pooled = steps[rows, torch.zeros_like(count) if backward else (count - 1).clamp(min=0)]
     return pooled.masked_fill((count == 0).unsqueeze(-1), 0)
 
@@ -162,7 +162,7 @@ class Network(nn.Module):
             inputs = inputs.masked_fill(~mask.reshape(mask.shape + (1,) * (inputs.dim() - 2)), 0)
         if self.training and (self.mask_steps or self.mask_features):
             inputs = hide_runs(inputs, mask, steps=self.mask_steps, features=self.mask_features)
-        if state is not None and self._needs_whole_sequences:
+        if state is not None and self.needs_whole_sequences:
             raise ValueError(
                 "a network that is bidirectional or has convolutions over steps reads whole sequences; it cannot go on "
                 "from a state"
@@ -180,10 +180,11 @@ class Network(nn.Module):
             answers, there = self.parallel(inputs, mask), self.parallel.mask_after(mask)
             beside = torch.cat([pool(answers, there, "mean"), pool(answers, there, "max")], dim=-1)
             hidden = torch.cat([self.dropout(hidden), beside.to(hidden.dtype)], dim=-1)
-        return self.projection(hidden), None if self._needs_whole_sequences else after
+        return self.projection(hidden), None if self.needs_whole_sequences else after
 
     @property
-    def _needs_whole_sequences(self) -> bool:
+    def needs_whole_sequences(self) -> bool:
+        """Whether there is no state to go on from: it is bidirectional, or has convolutions over steps."""
         over_steps = isinstance(self.front, StepConvolutions) or self.parallel is not None
         return self.bidirectional != "none" or over_steps
 

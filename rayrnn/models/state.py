@@ -29,12 +29,6 @@ def joined(states: Sequence[Any]) -> Any:
     return type(first)(*parts) if hasattr(first, "_fields") else type(first)(parts)
 
 
-def filled(state: Any, tensors: Iterable[torch.Tensor]) -> Any:
-    """A state of the same form with these tensors, in the order of `leaves`."""
-    following = iter(tensors)
-    return _mapped(lambda _: next(following), state)
-
-
 def leaves(state: Any) -> Iterator[torch.Tensor]:
     """The tensors of a state.
 
@@ -47,6 +41,12 @@ def leaves(state: Any) -> Iterator[torch.Tensor]:
         if not isinstance(leaf, torch.Tensor):
             raise TypeError(f"{type(leaf).__name__} is neither a tensor nor a tuple, list or dict of tensors")
         yield leaf
+
+
+def with_leaves(state: Any, tensors: Iterable[torch.Tensor]) -> Any:
+    """A state of the same form, with these tensors in the order of `leaves`."""
+    given = iter(tensors)
+    return _mapped(lambda _: next(given), state)
 
 
 def _mapped(do: Callable[[Any], Any], state: Any) -> Any:

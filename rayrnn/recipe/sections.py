@@ -188,6 +188,8 @@ class Training(Section):
     checkpoint_every: Many = 20
     #: stop after so many evaluations without a better held-out loss; 0 = never
     early_stopping: int = Field(0, ge=0, le=10**9)
+    #: a run directory, here or in a store, or a file weights.safetensors, whose values the network begins with
+    start_from: str | None = None
 
 
 MOST_WORKERS = 100_000

@@ -40,7 +40,7 @@ LATER = {
     *("data.units", "data.pieces", "data.rare", "data.vectors", "data.several", "data.target"),
     *("data.targets", "data.held_out_targets"),
     *("data.target_units", "data.target_pieces", "data.target_rare"),
-    *("model.decoder", "averaging.scaling", "averaging.overlap", "search", "detect"),
+    *("model.decoder", "training.start_from", "averaging.scaling", "averaging.overlap", "search", "detect"),
     *("model.front", "model.front_channels", "model.front_width", "model.front_stride"),
     *("model.parallel", "model.parallel_channels", "model.parallel_widths", "model.mask_steps", "model.mask_features"),
 }
@@ -90,7 +90,7 @@ class Run:
         Raises:
             RunError: the file cannot be read, or something of it is lost.
         """
-        text, origin = _read_recipe(self.path)
+        text, origin = stored_recipe(self.path)
         values = parse_recipe(text, origin)
         recipe = validate_recipe(values, origin, text, trusted=self.trusted)
         if lost := next(_lost_keys(values, recipe), None):
@@ -389,7 +389,7 @@ def resumable(path: Path, recipe: Recipe, *, address: str | None = None) -> Run:
     """
     refuse_links(path)
     # a stranger's run may name other code than the recipe, which is the user's own
-    run = open_run(path, trust=code_named_in(parse_recipe(*_read_recipe(path))) == recipe.named_code)
+    run = open_run(path, trust=code_named_in(parse_recipe(*stored_recipe(path))) == recipe.named_code)
     stored = run.recipe
     changed = [section for section in FIXED if getattr(stored, section) != getattr(recipe, section)]
     if changed:
@@ -415,7 +415,7 @@ def _is_others(section: object) -> bool:
     return not type(section).__module__.startswith("rayrnn.")
 
 
-def _read_recipe(folder: Path) -> tuple[str, str]:
+def stored_recipe(folder: Path) -> tuple[str, str]:
     """The text of a run's recipe, and what to call it.
 
     Raises:

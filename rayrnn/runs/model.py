@@ -72,7 +72,7 @@ def build_network(recipe: Recipe, encoding: Encoding, own: OwnNetwork | None = N
         RecipeError: the network of the user's own is not there on this host, or cannot be made.
     """
     if own is not None:
-        return construct(own.maker(), _form(encoding), recipe.model.options, name=own.name)
+        return construct(own.maker(), form_of(encoding), recipe.model.options, name=own.name)
     assert recipe.model.network is None, f"{recipe.model.network} was not looked for"
     task = task_of(recipe)
     if not isinstance(task, Searching):
@@ -152,7 +152,7 @@ def check_network(recipe: Recipe, encoding: Encoding, own: OwnNetwork | None) ->
         generates = task_of(recipe).generates
         check_contract(
             lambda: build_network(recipe, encoding, own),
-            _form(encoding),
+            form_of(encoding),
             name=own.name,
             causal=generates or needs_of(recipe).ahead > 0,
             in_pieces=generates or recipe.training.truncate > 0,
@@ -288,7 +288,8 @@ def _form_of(tensor: torch.Tensor | None) -> str:
     return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
 
 
-def _form(encoding: Encoding) -> Form:
+def form_of(encoding: Encoding) -> Form:
+    """What goes into a network of this encoding and what comes out of it."""
     return Form(encoding.num_inputs, encoding.num_outputs, encoding.symbols, encoding.per_step)
 
 
@@ -344,7 +345,7 @@ def trained(run: Run) -> Trained:
     """
     own, encoding = _trusted_network(run), run.encoding
     network = _load(run, own)
-    return Trained(run.recipe, encoding, network.state_dict(), widest(network, _form(encoding)), own)
+    return Trained(run.recipe, encoding, network.state_dict(), widest(network, form_of(encoding)), own)
 
 
 @torch.inference_mode()

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 
 from rayrnn.data.rows import CONTENTS
 from rayrnn.errors import UsageError
-from rayrnn.models.state import filled, leaves
+from rayrnn.models.state import leaves, with_leaves
 from rayrnn.prediction.output import plain_rows
 from rayrnn.runs.model import Trained
 from rayrnn.serving.live_steps import Session
@@ -91,7 +91,7 @@ def _state(tensors: dict[str, torch.Tensor], like: Any) -> Any:
     )
     if not fits:
         raise UsageError("this state is of another network: its tensors are others than those that this run carries")
-    return filled(like, [one.to(leaf.device) for one, leaf in zip(own, due, strict=True) if one is not None])
+    return with_leaves(like, [one.to(leaf.device) for one, leaf in zip(own, due, strict=True) if one is not None])
 
 
 def _checked(outputs: torch.Tensor | None, model: Trained) -> torch.Tensor | None:

@@ -2,7 +2,6 @@
 
 import sys
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -15,7 +14,6 @@ import torch
 from ray.exceptions import ObjectStoreFullError, RayError
 from rich.console import Console
 
-from rayrnn.background import deaths_told
 from rayrnn.cluster import connect
 from rayrnn.cluster.status import Heartbeat
 from rayrnn.data.prepare import Prepared, prepare
@@ -23,6 +21,7 @@ from rayrnn.errors import RayrnnError, RunError, UsageError
 from rayrnn.models.own import OwnNetwork
 from rayrnn.recipe import Recipe
 from rayrnn.recipe.sources import OWN
+from rayrnn.runs.beginning import Beginning, begin_from
 from rayrnn.runs.checkpoints import name_of, newest_checkpoint, newest_round
 from rayrnn.runs.copies import landed
 from rayrnn.runs.directory import Run, check_trust
@@ -33,7 +32,16 @@ from rayrnn.streams import lasting
 from rayrnn.terminal import Terminal
 from rayrnn.training.channel import Inbox
 from rayrnn.training.coordinator import start_coordinator
-from rayrnn.training.failures import Strikes, broken, headless, interrupted, nodeless, unexpected, without_a_word
+from rayrnn.training.failures import (
+    Strikes,
+    broken,
+    headless,
+    interrupted,
+    nodeless,
+    told,
+    unexpected,
+    without_a_word,
+)
 from rayrnn.training.learner import WorkerSpec, check_checkpoint
 from rayrnn.training.messages import (
     CheckpointPart,
@@ -96,7 +104,7 @@ def train(
     Raises:
         UsageError: `out` holds a run (without resume), another process or machine trains it, or `resume` does not fit
             the stored recipe.
-        RecipeError: the network is not there, or does not keep the contract.
+        RecipeError: the network is not there, does not keep the contract, or is other than `start_from`'s.
         DataError: the data cannot be read.
         ClusterError: no cluster, or one too small for the workers.
         RunError: a worker failed, or the loss stopped being finite.
@@ -106,7 +114,7 @@ def train(
     screen = screen or Screen(console or Terminal(file=lasting(sys.stderr)), recipe)
     out = out if out is not None else Path("runs") / recipe.name
     check_trust(recipe, trusted=trust or network is not None or not resume, where=str(out))
-    with landed(out, recipe, resume=resume, warn=screen.warn, take_over=take_over) as run, _told(run, screen):
+    with landed(out, recipe, resume=resume, warn=screen.warn, take_over=take_over) as run, told(run, screen.warn):
         run.trusted = True  # its code is the one that this recipe names
         if on_written is not None:
             run.tell(on_written)
@@ -122,42 +130,19 @@ def train(
             screen.say("reading the data ...")
             if (encoding := run.stored_encoding) is not None:
                 check_encoding(recipe, encoding, where=run.path)
-            prepared = prepare(recipe, data, encoding=encoding, begins=not resume or newest_round(run.checkpoints) < 0)
+            begins = not resume or newest_round(run.checkpoints) < 0
+            prepared = prepare(recipe, data, encoding=encoding, begins=begins)
             if resume:
                 for note in check_data(run, prepared, advice=RESUME_ADVICE):
                     screen.warn(note)
             check_network(recipe, prepared.encoding, own)
-            driver = Driver(run, recipe, prepared, screen, inbox=inbox, pool=pool, own=own)
+            beginning = None
+            if begins and recipe.training.start_from is not None:
+                beginning = begin_from(recipe, prepared.encoding, own, prepared.vectors)
+            driver = Driver(run, recipe, prepared, screen, inbox=inbox, pool=pool, own=own, beginning=beginning)
             summary = driver.train(num_workers, resume=resume)
     screen.finish(summary, run.metrics())
     return summary
-
-
-@contextmanager
-def _told(run: Run, screen: Reporter) -> Iterator[None]:
-    """Have the run say so when a thread dies for which nothing else is foreseen.
-
-    Raises:
-        RunError: in the place of an error that nobody foresaw, whose traceback is in the run's log then.
-    """
-
-    def tell(words: str, trace: str) -> None:
-        with suppress(OSError):
-            run.append_log(trace)
-        screen.warn(f"{words}; its traceback is in {run.log}")
-
-    try:
-        with deaths_told(tell):
-            yield
-    except RayrnnError:
-        raise
-    except Exception as error:
-        with suppress(OSError):
-            run.append_log("".join(traceback.format_exception(error)))
-        lines = [line for line in str(error).splitlines() if line.strip()] or [""]
-        # Ray's own account of a task ends with what it raised
-        words = lines[-1] if isinstance(error, RayError) else f"{type(error).__name__}: {lines[0]}"
-        raise RunError(f"the run failed: {words[:500]}; its traceback is in {run.log}") from error
 
 
 @contextmanager
@@ -195,9 +180,11 @@ class Driver:
         inbox: Inbox,
         pool: WorkerPool,
         own: OwnNetwork | None,
+        beginning: Beginning | None,
     ) -> None:
         self._run = run
         self._own = own
+        self._beginning = beginning
         self._recipe = recipe
         self._prepared = prepared
         self._screen = screen
@@ -272,7 +259,8 @@ class Driver:
     def _give_spec(self) -> None:
         prepared = self._prepared
         parts = (prepared.training, prepared.held_out)
-        spec = WorkerSpec(self._recipe, prepared.encoding, *parts, self._own, prepared.vectors)
+        begin = None if self._beginning is None else self._beginning.weights
+        spec = WorkerSpec(self._recipe, prepared.encoding, *parts, self._own, prepared.vectors, begin)
         self._inbox.give(spec=(ray.put(spec),))
 
     def _screen_header(self, num_workers: int) -> None:
@@ -283,6 +271,8 @@ class Driver:
         self._screen.header(
             outline, data=self._prepared.name, encoding=self._prepared.encoding.describe(), run=self._run.name
         )
+        if self._beginning is not None:
+            self._screen.say(self._beginning.told)
         for note in self._prepared.notes:
             self._screen.warn(note)
         if skipped := self._prepared.skipped:

@@ -53,6 +53,8 @@ class WorkerSpec:
     own: OwnNetwork | None = None
     #: what the embedding of the inputs begins with
     vectors: Vectors | None = None
+    #: all that the network begins with, where it goes on from another one's values
+    beginning: Tensors | None = None
 
 
 class Group(averager.Group, Protocol):
@@ -101,6 +103,8 @@ class Learner:
         self.model = build_network(recipe, spec.encoding, spec.own)
         if spec.vectors is not None:
             begin_with(self.model, spec.vectors.values)
+        if spec.beginning is not None:
+            self.model.load_state_dict(spec.beginning)
         self.model.to(device)
         self._optimizer = make_optimizer(self.model, recipe.training)
         self._averager = make_averager(self.model, self._optimizer, recipe)
