@@ -1,8 +1,6 @@
 """From a recipe to a trained run: source -> sequences -> workers -> run directory."""
 
-import sys
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -15,7 +13,6 @@ import torch
 from ray.exceptions import ObjectStoreFullError, RayError
 from rich.console import Console
 
-from rayrnn.background import deaths_told
 from rayrnn.cluster import connect
 from rayrnn.cluster.status import Heartbeat
 from rayrnn.data.prepare import Prepared, prepare
@@ -29,12 +26,20 @@ from rayrnn.runs.directory import Run, check_trust
 from rayrnn.runs.model import build_network, check_encoding, check_network, find_network, with_network
 from rayrnn.runs.same_data import RESUME_ADVICE, check_data, check_origin, data_of
 from rayrnn.stop_signals import stop_requests
-from rayrnn.streams import lasting
-from rayrnn.terminal import Terminal
 from rayrnn.training.channel import Inbox
 from rayrnn.training.coordinator import start_coordinator
-from rayrnn.training.failures import Strikes, broken, headless, interrupted, nodeless, unexpected, without_a_word
+from rayrnn.training.failures import (
+    Strikes,
+    accidents_told,
+    broken,
+    headless,
+    interrupted,
+    nodeless,
+    unexpected,
+    without_a_word,
+)
 from rayrnn.training.learner import WorkerSpec, check_checkpoint
+from rayrnn.training.live_page import LivePage
 from rayrnn.training.messages import (
     CheckpointPart,
     Evaluated,
@@ -51,10 +56,11 @@ from rayrnn.training.messages import (
     Unmeasured,
     WentOn,
 )
+from rayrnn.training.notebook import screen_of
 from rayrnn.training.placement import HomeNode, check_room, count_workers, find_need, most_workers
 from rayrnn.training.progress import Progress
 from rayrnn.training.recorder import Recorder
-from rayrnn.training.screen import Reporter, Screen
+from rayrnn.training.screen import Reporter
 from rayrnn.training.summary import Summary, outline_of
 from rayrnn.training.worker_pool import WorkerPool
 
@@ -78,6 +84,7 @@ def train(
     network: Callable[..., object] | None = None,
     trust: bool = False,
     take_over: bool = False,
+    report: bool = False,
 ) -> Summary:
     """Train `recipe` on a Ray cluster and leave everything in a run directory.
 
@@ -92,6 +99,7 @@ def train(
             torch.nn.Module, or a function that makes one, defined at the top of a module. `model.options` are for it.
         trust: with `resume`: the code that the run names and that is not rayrnn's may be imported and run.
         take_over: with `resume`, in a store: go on also where another machine trains the run; that one stops.
+        report: keep a page fresh, report.html in the run directory.
 
     Raises:
         UsageError: `out` holds a run (without resume), another process or machine trains it, or `resume` does not fit
@@ -103,11 +111,15 @@ def train(
         Interrupted: the user stopped the run; a checkpoint is written.
     """
     recipe = recipe if network is None else with_network(recipe, network)
-    screen = screen or Screen(console or Terminal(file=lasting(sys.stderr)), recipe)
+    screen = screen or screen_of(recipe, console)
     out = out if out is not None else Path("runs") / recipe.name
     check_trust(recipe, trusted=trust or network is not None or not resume, where=str(out))
-    with landed(out, recipe, resume=resume, warn=screen.warn, take_over=take_over) as run, _told(run, screen):
+    with (
+        landed(out, recipe, resume=resume, warn=screen.warn, take_over=take_over) as run,
+        accidents_told(run, screen.warn),
+    ):
         run.trusted = True  # its code is the one that this recipe names
+        screen = LivePage(run, recipe, screen) if report else screen
         if on_written is not None:
             run.tell(on_written)
         own = find_network(recipe)
@@ -131,33 +143,6 @@ def train(
             summary = driver.train(num_workers, resume=resume)
     screen.finish(summary, run.metrics())
     return summary
-
-
-@contextmanager
-def _told(run: Run, screen: Reporter) -> Iterator[None]:
-    """Have the run say so when a thread dies for which nothing else is foreseen.
-
-    Raises:
-        RunError: in the place of an error that nobody foresaw, whose traceback is in the run's log then.
-    """
-
-    def tell(words: str, trace: str) -> None:
-        with suppress(OSError):
-            run.append_log(trace)
-        screen.warn(f"{words}; its traceback is in {run.log}")
-
-    try:
-        with deaths_told(tell):
-            yield
-    except RayrnnError:
-        raise
-    except Exception as error:
-        with suppress(OSError):
-            run.append_log("".join(traceback.format_exception(error)))
-        lines = [line for line in str(error).splitlines() if line.strip()] or [""]
-        # Ray's own account of a task ends with what it raised
-        words = lines[-1] if isinstance(error, RayError) else f"{type(error).__name__}: {lines[0]}"
-        raise RunError(f"the run failed: {words[:500]}; its traceback is in {run.log}") from error
 
 
 @contextmanager
@@ -280,6 +265,7 @@ class Driver:
         network = build_network(self._recipe, self._prepared.encoding, self._own)
         device = find_need(self._recipe.averaging).device
         outline = outline_of(self._recipe, network, self._prepared, num_workers=num_workers, device=device)
+        self._recorder.begin(outline.num_parameters)
         self._screen.header(
             outline, data=self._prepared.name, encoding=self._prepared.encoding.describe(), run=self._run.name
         )
