@@ -88,7 +88,8 @@ def chart(
     across = scale_of([_known(curve.x) for curve in curves], padding=0.0)
     values = [_known(other) for curve in curves for other in (curve.y, curve.low, curve.high) if other is not None]
     up = scale_of(values, from_zero=from_zero, may_be_logarithmic=may_be_logarithmic)
-    drawn = joined((*(_area(curve, across, up) for curve in curves), *(_line(curve, across, up) for curve in curves)))
+    lines = (_line(curve, across, up, dashed=len(curves) > 1) for curve in curves)
+    drawn = joined((*(_area(curve, across, up) for curve in curves), *lines))
     marks = joined(_mark(curve, across, up) for curve in curves)
     words = f"{caption} Logarithmic scale.".strip() if up.logarithmic else caption
     return figure(title, legend(curves), plot(drawn, across, up, marks=marks, x_unit=x_unit, tall=tall), caption=words)
@@ -209,8 +210,9 @@ def style_of(style: int) -> str:
     return f"k{style % COLOURS} d{dashes % DASHES}"
 
 
-def _line(curve: Curve, across: Scale, up: Scale) -> Markup:
-    kinds = f"curve {style_of(curve.style)}" + (" thin" if curve.thin else "")
+def _line(curve: Curve, across: Scale, up: Scale, *, dashed: bool) -> Markup:
+    look = style_of(curve.style) if dashed else f"k{curve.style % COLOURS}"
+    kinds = f"curve {look}" + (" thin" if curve.thin else "")
     points = _points(curve.x, curve.y, across, up)
     return element("path", element("title", escaped(curve.name)), class_=kinds, d=points) if points else NOTHING
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from rayrnn.runs.schema import StoredLayer, StoredMembership, StoredSession, StoredStory, StoredWorkerRound
 
@@ -101,7 +102,7 @@ class History:
         """In one round."""
         return max((len(line.workers) for line in self.rounds), default=0)
 
-    @property
+    @cached_property
     def workers(self) -> list[int]:
         """The numbers of all that ever took part."""
         return sorted({part.worker for line in self.rounds for part in line.workers})
@@ -162,16 +163,20 @@ class History:
             return None
         return Speed(steps / learned, steps / together, len(parts) / len(lines))
 
-    def presence(self, worker: int) -> list[Stretch]:
-        """The rounds that a worker took part in, those in succession together."""
-        stretches = list[Stretch]()
+    @cached_property
+    def presence(self) -> dict[int, list[Stretch]]:
+        """Of every worker the rounds that it took part in, those in succession together."""
+        found: dict[int, list[Stretch]] = {worker: [] for worker in self.workers}
+        before = 0
         for line in self.rounds:
-            if any(part.worker == worker for part in line.workers):
-                if stretches and stretches[-1].last >= line.round - 1:
+            for part in line.workers:
+                stretches = found[part.worker]
+                if stretches and stretches[-1].last == before:
                     stretches[-1] = Stretch(stretches[-1].first, line.round)
                 else:
                     stretches.append(Stretch(line.round, line.round))
-        return stretches
+            before = line.round
+        return found
 
     def events(self, kind: str) -> list[tuple[int, StoredMembership]]:
         """What happened to the members (`lost`, `joined`, `went_on`), and in which round."""

@@ -36,7 +36,12 @@ def joined(parts: Iterable[Markup]) -> Markup:
 
 
 def paragraph(text: str, *, class_: str | None = None) -> Markup:
-    return element("p", escaped(text), class_=class_)
+    """A sentence or several; what stands between backticks is code."""
+    parts = text.split("`")
+    if not len(parts) % 2:  # one of them is alone
+        return element("p", escaped(text), class_=class_)
+    shown = (element("code", escaped(part)) if place % 2 else escaped(part) for place, part in enumerate(parts))
+    return element("p", *shown, class_=class_)
 
 
 def section(title: str, *content: Markup, id_: str) -> Markup:

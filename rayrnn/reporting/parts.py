@@ -46,7 +46,7 @@ def curves(history: History, unit: str) -> Markup:
     return section(
         "Curves",
         loss_chart(history, unit),
-        element("div", rate_chart(history), speed_chart(history), averaging_chart(history), class_="pair"),
+        element("div", rate_chart(history), speed_chart(history), averaging_chart(history), class_="triple"),
         id_="curves",
     )
 
@@ -133,7 +133,7 @@ def _bands(history: History, workers: Sequence[int]) -> Markup:
     bars, marks, names = list[Markup](), list[Markup](), list[Markup]()
     every = -(-len(workers) // 32)
     for row, worker in enumerate(workers):
-        for stretch in history.presence(worker):
+        for stretch in history.presence[worker]:
             left, right = (across.place(place) * WIDTH for place in (stretch.first - 0.5, stretch.last + 0.5))
             top, bottom = (row + 0.15) * height, (row + 0.85) * height
             shape = f"M{left:.1f} {top:.2f}H{max(right, left + 0.5):.1f}V{bottom:.2f}H{left:.1f}Z"

@@ -20,6 +20,8 @@ from rayrnn.wording import command_line
 #: between two pages, at least; and so many times as long as the last one took to make
 SECONDS = 5.0
 TIMES_ITS_COST = 100
+#: a page that takes longer is written anew only at the end: the driver hears nothing meanwhile
+MOST_SECONDS = 5.0
 
 
 class LivePage:
@@ -93,8 +95,9 @@ class LivePage:
                 self._screen.warn(f"{self._run.path / REPORT} cannot be written ({error}); training goes on")
             self._warned = True
         now = time.monotonic()
-        self._interval = max(SECONDS, TIMES_ITS_COST * (now - began))
-        self._due = now + self._interval
+        took = now - began
+        self._interval = max(SECONDS, TIMES_ITS_COST * took)
+        self._due = now + self._interval if took < MOST_SECONDS else math.inf
 
 
 def check_ours(run: Run) -> None:
