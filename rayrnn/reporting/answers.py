@@ -57,7 +57,7 @@ def with_answers(run: Run, told: Told, *, in_full: bool) -> Told:
         parts.append(section("On what is held out", *report.figures(), *further, id_="held-out"))
     except RayrnnError as error:
         parts.append(_missing("On what is held out", str(error), id_="held-out"))
-    if in_full and model.recipe.detect is not None:
+    if in_full and (model.recipe.detect is not None or (run.path / DETECT).exists()):
         parts.append(_detector(run))
     return replace(told, answers=tuple(parts), metrics=metrics)
 

@@ -25,8 +25,9 @@ class Told:
     place: str
     recipe: Recipe
     history: History
-    #: how it ended, in words, or that it has not
+    #: how it ended, or that it has not: in a sentence, and in a word or two
     state: str
+    brief: str = ""
     #: what the network answers, where that was computed; or why it was not
     answers: tuple[Markup, ...] = ()
     #: of the network on what is held out: the name -> a number
@@ -46,7 +47,7 @@ def told_of(folder: Path, place: str, recipe: Recipe, *, under_way: bool = False
         RunError: a file of it cannot be read, or holds something else.
     """
     history = History(read_rounds(folder, StoredStory))
-    return Told(place, recipe, history, _state(folder, recipe, history, under_way=under_way), name=recipe.name)
+    return Told(place, recipe, history, *_state(folder, recipe, history, under_way=under_way), name=recipe.name)
 
 
 def overview(told: Told) -> Markup:
@@ -83,22 +84,25 @@ def numbers(told: Told) -> Markup:
     return tiles(values)
 
 
-def _state(folder: Path, recipe: Recipe, history: History, *, under_way: bool) -> str:
+def _state(folder: Path, recipe: Recipe, history: History, *, under_way: bool) -> tuple[str, str]:
+    """How it stands, in a sentence and in a word or two."""
     last, rounds = history.last, recipe.averaging.rounds
     if under_way:
-        return f"In training, {f'round {last.round:,}' if last else 'before its first round,'} of {rounds:,}."
+        at = f"round {last.round:,}" if last else "before its first round,"
+        return f"In training, {at} of {rounds:,}.", "in training"
     if last is None:
-        return "It has not learned a round yet."
+        return "It has not learned a round yet.", "not begun"
+    at = f"round {last.round:,} of {rounds:,}"
     if last.culprit is not None:
-        return f"It stopped after round {last.round:,} of {rounds:,}: the loss was not finite."
+        return f"It stopped after {at}: the loss was not finite.", "not finite"
     if last.round >= rounds:
-        return "Finished."
+        return "Finished.", "finished"
     reason = _reason(folder / CHECKPOINTS)
     if reason == "no better":
-        return f"It stopped early, after round {last.round:,} of {rounds:,}: the held-out loss got no better."
+        return f"It stopped early, after {at}: the held-out loss got no better.", "stopped early"
     if reason == "interrupted":
-        return f"It was interrupted after round {last.round:,} of {rounds:,}."
-    return f"It is at round {last.round:,} of {rounds:,}: in training, or cut short."
+        return f"It was interrupted after {at}.", "interrupted"
+    return f"It is at {at}: in training, or cut short.", "unfinished"
 
 
 def _reason(checkpoints: Path) -> str:

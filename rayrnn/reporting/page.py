@@ -174,7 +174,7 @@ def _side_by_side(told: Sequence[Told]) -> Markup:
         rows.append(
             (
                 one.name,
-                one.state,
+                one.brief,
                 number(history.best_loss),
                 None if best is None else f"{history.numbers[best]:,}",
                 None if last is None else number(last.loss),

@@ -123,7 +123,8 @@ def _presence_words(history: History) -> str:
         return f"{took} None was lost."
     held_up = [event.seconds for _, event in history.events("went_on")]
     waited = f" The others went on after {number(max(held_up), 2)} s at most." if held_up else ""
-    return f"{took} {counted(len(lost), 'time')} one was lost.{waited}"
+    often = "once" if len(lost) == 1 else f"{len(lost):,} times"
+    return f"{took} A worker was lost {often}.{waited}"
 
 
 def _bands(history: History, workers: Sequence[int]) -> Markup:

@@ -108,7 +108,7 @@ def test_a_worker_has_a_band_with_gaps_where_it_was_away(tmp_path: Path) -> None
     assert [(one.first, one.last) for one in bands[1]] == [(1, 2), (5, 5)]
     assert [(one.first, one.last) for one in bands[0]] == [(1, 5)]
     page = page_of(run, out=tmp_path / "report.html")
-    assert "1 time one was lost. The others went on after 0.75 s at most." in page.text
+    assert "A worker was lost once. The others went on after 0.75 s at most." in page.text
     assert "3 worker 1 was lost (killed: by the kernel)" in page.text
     assert "5 worker 1 took part from here on, 8.25 s after it was lost" in page.text
     assert len([one for one in page.named("path") if "bar" in one.get("class", "")]) == 3
