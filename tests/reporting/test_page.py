@@ -14,8 +14,10 @@ from rayrnn.runs.checkpoints import write_checkpoint
 from rayrnn.runs.directory import Run, open_run
 from rayrnn.runs.round_lines import read_rounds
 from rayrnn.runs.schema import StoredStory
+from rayrnn.runs.store import Store
 from tests.crashing import checkpoint
 from tests.reporting.pages import Page, line, worker_round, written
+from tests.s3_store import Store as Server
 from tests.training.recipes import small
 
 EVIL = "<script src=//evil.example/x.js>alert('&')</script>\x1b[2J\"onload="
@@ -240,6 +242,21 @@ def test_a_page_of_ours_is_replaced_and_another_file_is_not(tmp_path: Path) -> N
     (tmp_path / "folder.html").mkdir()
     with pytest.raises(UsageError, match="is there already"):
         page_of(run, out=tmp_path / "folder.html")
+
+
+def test_a_page_and_its_run_may_lie_in_a_store(tmp_path: Path, s3_environment: Server) -> None:
+    run = written(tmp_path / "run", [line(1), line(2)])
+    place = f"s3://{s3_environment.bucket}/{tmp_path.name}"
+    for name in ("recipe.yaml", "metrics.jsonl"):
+        Store(f"{place}/run").write(name, (run.path / name).read_bytes())
+    for _ in range(2):
+        write_report([open_run(f"{place}/run")], f"{place}/report.html", answers=False)
+    page = Page(Store(place).read("report.html").decode())
+    assert f"{place}/run" in page.text
+    assert "Finished." in page.text
+    Store(place).write("mine.html", b"my own")
+    with pytest.raises(UsageError, match="is there already, and is no such file of rayrnn's"):
+        write_report([run], f"{place}/mine.html", answers=False)
 
 
 def test_what_cannot_be_a_page_is_refused(tmp_path: Path) -> None:
