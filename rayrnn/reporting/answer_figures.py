@@ -20,6 +20,7 @@ from rayrnn.reporting.markup import (
     number,
     paragraph,
     share,
+    shortened,
     table,
 )
 
@@ -32,6 +33,8 @@ MOST_CLASSES = 60
 MOST_NUMBERS = 6
 MOST_POINTS = 1500
 BARS = 41
+#: characters of a text
+MOST_CHARACTERS = 500
 #: of a colour, so that words over it stay readable
 _DARKEST = 0.55
 
@@ -115,7 +118,8 @@ def examples(rows: Sequence[Example]) -> Markup:
     with_text = any(row.given for row in rows)
     head = ("sequence", *(("read",) if with_text else ()), "answer", "truth")
     cells = [(row.key, *((row.given,) if with_text else ()), row.answer, row.truth) for row in rows]
-    return table(head, cells, words=len(head))
+    shown = [[shortened(cell, MOST_CHARACTERS) for cell in row] for row in cells]
+    return table(head, shown, words=len(head))
 
 
 def texts(samples: Sequence[str]) -> Markup:

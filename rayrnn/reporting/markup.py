@@ -79,6 +79,11 @@ def _cell(value: object) -> Markup:
     return escaped(ABSENT if value is None else value)
 
 
+def shortened(text: str, most: int) -> str:
+    """The text, or so many characters of it and how many more there are."""
+    return text if len(text) <= most else f"{text[:most]} … and {len(text) - most:,} characters more"
+
+
 def count(value: float) -> str:
     """A whole number, its thousands apart: `1,234`."""
     return f"{value:,.0f}" if math.isfinite(value) else ABSENT

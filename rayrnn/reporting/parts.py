@@ -22,6 +22,7 @@ from rayrnn.reporting.markup import (
     paragraph,
     section,
     share,
+    shortened,
     table,
 )
 from rayrnn.runs.schema import StoredMembership
@@ -34,6 +35,9 @@ MOST_BANDS = 128
 MOST_LAYERS = 16
 #: of what happened to the workers
 MOST_EVENTS = 40
+#: characters of why a worker was lost, and of a recipe, which may hold the text that is learned
+MOST_DETAIL = 300
+MOST_RECIPE = 100_000
 #: pixels of a band's height, where there are few and where there are many
 _BAND, _THIN_BAND = 22, 9
 _REASONS = {"killed": "killed", "raised": "failed", "late": "did not come to the sum", "drained": "drained"}
@@ -190,7 +194,7 @@ def _event_table(history: History) -> Markup:
 def _event_words(event: StoredMembership) -> str:
     if event.kind == "joined":
         return "took part from here on" + (f", {number(event.seconds, 3)} s after it was lost" if event.seconds else "")
-    detail = f": {event.detail}" if event.detail else ""
+    detail = f": {shortened(event.detail, MOST_DETAIL)}" if event.detail else ""
     return f"was lost ({_REASONS.get(event.reason, event.reason)}{detail})"
 
 
@@ -279,7 +283,9 @@ def layer_norms(history: History) -> Markup:
 
 
 def recipe_text(recipe: Recipe) -> Markup:
-    return section("Recipe", element("pre", escaped(recipe.to_yaml().rstrip("\n"))), id_="recipe")
+    return section(
+        "Recipe", element("pre", escaped(shortened(recipe.to_yaml().rstrip("\n"), MOST_RECIPE))), id_="recipe"
+    )
 
 
 def versions(history: History) -> Markup:

@@ -17,10 +17,10 @@ import torch
 
 from rayrnn.data.encoding import Encoding
 from rayrnn.durable import make_folder, replace_durably
-from rayrnn.errors import RunError, UsageError
+from rayrnn.errors import RayrnnError, RunError, UsageError
 from rayrnn.foreign import open_inside, read_inside
 from rayrnn.recipe import MOST_RECIPE, Recipe, code_named_in, parse_recipe, validate_recipe
-from rayrnn.reporting.markup import figure_alone
+from rayrnn.reporting.markup import figure_alone, paragraph
 from rayrnn.reporting.overview import overview, told_of
 from rayrnn.runs.checkpoints import Checkpoint, newest_name, write_checkpoint
 from rayrnn.runs.layout import CHECKPOINTS, DATA, ENCODING, LOCK, LOG, METRICS, MODEL, RECIPE, SKIPPED, refuse_links
@@ -235,8 +235,11 @@ class Run:
         return read_lines(self.path)
 
     def _repr_html_(self) -> str:
-        """As a notebook shows it."""
-        return figure_alone(overview(told_of(self.path, self.name, self.recipe)))
+        """As a notebook shows it; what cannot be read says why."""
+        try:
+            return figure_alone(overview(told_of(self.path, self.name, self.recipe)))
+        except RayrnnError as error:
+            return figure_alone(paragraph(str(error)))
 
 
 def create_run(path: Path) -> Run:

@@ -320,7 +320,7 @@ class StoredSession(StoredPart):
 
     #: seconds since 1970
     time: Annotated[float, Field(ge=0, le=2**36)]
-    versions: Annotated[dict[str, str], Field(max_length=100)] = {}
+    versions: Annotated[dict[str, Annotated[str, StringConstraints(max_length=200)]], Field(max_length=100)] = {}
     #: numbers that the network learns
     parameters: Count | None = None
 

@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -288,6 +289,24 @@ def test_a_run_shows_itself_in_a_notebook(tmp_path: Path) -> None:
     assert "Finished." in shown.text
     assert "Loss, nats a symbol" in shown.text
     assert "not learned a round" in Page(written(tmp_path / "new", [])._repr_html_()).text
+    (run.path / "metrics.jsonl").write_text('{"round": "none"}\n')
+    assert 'cannot be used: key "round"' in Page(run._repr_html_()).text
+
+
+def test_what_is_very_long_is_cut_and_says_so(tmp_path: Path) -> None:
+    lost = {"kind": "lost", "worker": 1, "reason": "raised", "detail": "x" * 1000, "time": 0.0}
+    recipe = small(averaging={"rounds": 2}, data={"text": "a long text " * 100_000})
+    run = written(tmp_path / "run", [line(1), line(2, membership=[lost] * 600)], recipe)
+    page = page_of(run, out=tmp_path / "report.html")
+    assert "x … and 700 characters more" in page.text
+    assert "And 560 more." in page.text
+    assert len(page.content) < 1_000_000
+
+
+def test_one_round_is_a_point_at_its_number(tmp_path: Path) -> None:
+    page = page_of(written(tmp_path / "run", [line(1)]), out=tmp_path / "report.html")
+    ticks = re.findall(r'<span class="x"[^>]*>([^<]*)</span>', page.content)
+    assert set(ticks) == {"1"}
 
 
 @pytest.mark.parametrize(
