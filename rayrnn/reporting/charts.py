@@ -111,7 +111,7 @@ def plot(
     square: bool = False,
 ) -> Markup:
     """What is drawn, over a grid, beside its axes."""
-    rows = up.ticks(5)
+    rows = up.ticks(6)
     lines = joined(
         element("path", class_="grid", d=f"M0 {_y(up, value):.2f}H{WIDTH:.0f}") for value in rows if value != up.low
     )
@@ -125,7 +125,7 @@ def plot(
         preserveAspectRatio="none",
         aria_hidden="true",
     )
-    columns = across.ticks(5)
+    columns = across.ticks(6)
     # the last of them gives its room to the unit
     columns = [value for value in columns if not x_unit or across.place(value) < 0.87]
     columns = [value for value in columns if x_unit != "round" or value == int(value)]
