@@ -23,10 +23,15 @@ class LayerNorms:
         """The layers in their order; the first look, also of a worker that came later, knows of no change."""
         norms = []
         for name, parameters in self._layers.items():
-            before = self._before.get(name)
-            changes = [one - other for one, other in zip(parameters, before, strict=True)] if before else []
-            norms.append(LayerNorm(name, _norm(parameters), _norm(changes) if before else None))
-            self._before[name] = [parameter.detach().clone() for parameter in parameters]
+            before, update = self._before.get(name), None
+            if before is None:
+                self._before[name] = [parameter.detach().clone() for parameter in parameters]
+            else:
+                # in place: the change, and then what is kept for the next look
+                update = _norm([kept.sub_(now) for kept, now in zip(before, parameters, strict=True)])
+                for kept, now in zip(before, parameters, strict=True):
+                    kept.copy_(now)
+            norms.append(LayerNorm(name, _norm(parameters), update))
         return tuple(norms)
 
 
