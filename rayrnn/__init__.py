@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rayrnn.prediction.evaluate import evaluate
     from rayrnn.prediction.predict import predict, predictions
     from rayrnn.recipe import load_recipe
+    from rayrnn.reporting.report import write_report
     from rayrnn.runs.directory import open_run
     from rayrnn.training.driver import train
 
@@ -30,6 +31,7 @@ _HOMES = {
     "predict": "rayrnn.prediction.predict",
     "predictions": "rayrnn.prediction.predict",
     "train": "rayrnn.training.driver",
+    "write_report": "rayrnn.reporting.report",
 }
 
 __all__ = [
@@ -44,6 +46,7 @@ __all__ = [
     "predict",
     "predictions",
     "train",
+    "write_report",
 ]
 
 

@@ -105,12 +105,18 @@ def write_sheet(images_NHWC: np.ndarray, destination: Destination) -> tuple[int,
     Raises:
         DataError: it cannot be written.
     """
+    content, grid = png_of(images_NHWC)
+    with destination.unfinished() as stream:
+        stream.write(content)
+    return grid
+
+
+def png_of(images_NHWC: np.ndarray) -> tuple[bytes, tuple[int, int]]:
+    """The same sheet as a PNG file's content; and the grid's rows and columns."""
     sheet, grid = sheet_of(images_NHWC)
     file = io.BytesIO()
     Image.fromarray(sheet).save(file, "PNG")
-    with destination.unfinished() as stream:
-        stream.write(file.getvalue())
-    return grid
+    return file.getvalue(), grid
 
 
 def sheet_of(images_NHWC: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:

@@ -20,6 +20,9 @@ FLOOR_PLAN = """
     rayrnn.background rayrnn.durable rayrnn.errors rayrnn.foreign rayrnn.stop_signals rayrnn.streams rayrnn.wording
     rayrnn.anomalies rayrnn.anomalies.intervals rayrnn.anomalies.scores
     rayrnn.models rayrnn.averaging rayrnn.data rayrnn.terminal rayrnn.user_code rayrnn.anomalies.thresholds
+    rayrnn.reporting rayrnn.reporting.markup
+    rayrnn.reporting.charts
+    rayrnn.reporting.answer_figures
     rayrnn.models.graves_steps rayrnn.models.own rayrnn.models.state
     rayrnn.models.graves_lstm rayrnn.averaging.optimizer_state rayrnn.averaging.outer
     rayrnn.models.cells rayrnn.models.convolution rayrnn.averaging.compression
@@ -68,18 +71,22 @@ FLOOR_PLAN = """
     rayrnn.cluster.bring_up rayrnn.cluster.doctor
     rayrnn.cluster.show
     rayrnn.runs.schema
-    rayrnn.runs.checkpoints rayrnn.runs.store
+    rayrnn.runs.checkpoints rayrnn.runs.round_lines rayrnn.runs.store
+    rayrnn.reporting.history
+    rayrnn.reporting.parts
+    rayrnn.reporting.overview
+    rayrnn.reporting.page
     rayrnn.runs.directory rayrnn.runs.lease
     rayrnn.runs.mirror rayrnn.runs.model rayrnn.runs.same_data
     rayrnn.runs.beginning rayrnn.runs.copies rayrnn.runs.detectors
     rayrnn.training rayrnn.training.messages rayrnn.training.placement
     rayrnn.training.muon rayrnn.training.progress rayrnn.training.scaling
-    rayrnn.training.loop
+    rayrnn.training.layer_norms rayrnn.training.loop
     rayrnn.training.train_actor
     rayrnn.training.channel rayrnn.training.coordinator rayrnn.training.gloo rayrnn.training.notes
     rayrnn.training.summary rayrnn.training.train_internals
     rayrnn.training.failures rayrnn.training.group rayrnn.training.learner rayrnn.training.screen
-    rayrnn.training.recorder rayrnn.training.worker
+    rayrnn.training.live_page rayrnn.training.notebook rayrnn.training.recorder rayrnn.training.worker
     rayrnn.training.worker_pool
     rayrnn.training.driver
     rayrnn.prediction rayrnn.prediction.destination rayrnn.generation
@@ -94,12 +101,15 @@ FLOOR_PLAN = """
     rayrnn.exports.graph_files
     rayrnn.exports.parity
     rayrnn.exports.export
+    rayrnn.reporting.answers
+    rayrnn.reporting.report
     rayrnn.remote rayrnn.remote.screen_log rayrnn.remote.upload
     rayrnn.remote.replica
     rayrnn.remote.job
     rayrnn.remote.fetch rayrnn.remote.follow rayrnn.remote.server
     rayrnn.remote.submit
-    rayrnn.serving rayrnn.serving.http_guard rayrnn.serving.request_rows rayrnn.serving.session_store rayrnn.serving.text_writer
+    rayrnn.serving rayrnn.serving.http_guard rayrnn.serving.request_rows rayrnn.serving.session_store
+    rayrnn.serving.text_writer
     rayrnn.serving.completions rayrnn.serving.live_steps rayrnn.serving.row_answers
     rayrnn.serving.engine rayrnn.serving.session_state
     rayrnn.serving.app
@@ -107,7 +117,7 @@ FLOOR_PLAN = """
     rayrnn.serving.serve
     rayrnn.cli.completion rayrnn.cli.talk
     rayrnn.cli.runs
-    rayrnn.cli.clusters rayrnn.cli.models rayrnn.cli.servers
+    rayrnn.cli.clusters rayrnn.cli.models rayrnn.cli.reports rayrnn.cli.servers
     rayrnn.cli
     rayrnn.cli.__main__
     rayrnn

@@ -54,6 +54,7 @@ def test_a_directory_is_free_after_its_training(run: Run) -> None:
 #: what a run writes, appends to, replaces or removes
 FILES = (
     *("recipe.yaml", "vocabulary.json", "metrics.jsonl", "model.safetensors", "train.log", "skipped.txt", ".lock"),
+    "report.html",
     *(".recipe.yaml.unfinished", ".model.safetensors.unfinished", "events.out.tfevents.1.here", "screen.jsonl"),
     "checkpoints/round-000003/model.safetensors",
 )

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from rayrnn.background import deaths_told
-from rayrnn.cli import clusters, models, runs, servers
+from rayrnn.cli import clusters, models, reports, runs, servers
 from rayrnn.cli.talk import say, say_error
 from rayrnn.errors import Interrupted, RayrnnError, UsageError
 from rayrnn.streams import secure_streams
@@ -127,6 +127,7 @@ COMMANDS = (
     models.evaluate,
     models.predict,
     models.detect,
+    reports.report,
     servers.serve,
     models.export,
     clusters.up,

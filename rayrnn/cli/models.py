@@ -83,6 +83,9 @@ def train(
         bool,
         typer.Option("--take-over", help="With --resume, in a store: go on where another machine trains; it stops."),
     ] = False,
+    report: Annotated[
+        bool, typer.Option("--report", help="Keep report.html in the run directory fresh: a page that reloads itself.")
+    ] = False,
     trust: Trust = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print how it ended as one JSON object.")] = False,
 ) -> None:
@@ -98,6 +101,10 @@ def train(
     if take_over and (cluster is not None or not resume):
         raise UsageError("--take-over goes with --resume, for a run in a store; a cluster's runs are in none")
     if cluster is not None:
+        if report:
+            raise UsageError(
+                "--report is for a run on this machine; `rayrnn report RUN` shows what has come home of it"
+            )
         train_there(loaded, cluster, out=out, resume=resume, detach=detach, address=address, as_json=as_json)
         return
     if detach:
@@ -107,7 +114,9 @@ def train(
     home()  # without one, Ray Train cannot even be imported
     from rayrnn.training.driver import train as train_recipe
 
-    outcome = train_recipe(loaded, out=out, resume=resume, address=address, trust=trust, take_over=take_over)
+    outcome = train_recipe(
+        loaded, out=out, resume=resume, address=address, trust=trust, take_over=take_over, report=report
+    )
     if as_json:
         give_json(outcome.to_json())
 

@@ -25,6 +25,8 @@ from rayrnn.errors import UsageError
 from rayrnn.prediction.destination import open_destination
 from rayrnn.prediction.output import SUFFIXES, texts_of, write_table
 from rayrnn.recipe import search_of, task_of
+from rayrnn.reporting.answer_figures import confusions
+from rayrnn.reporting.markup import NOTHING, Markup, facts, figure_alone, paragraph
 from rayrnn.runs.directory import Run
 from rayrnn.runs.model import Trained, answer, found_in, trained
 from rayrnn.runs.same_data import check_data, check_origin
@@ -93,12 +95,24 @@ class Report:
 
     def to_text(self) -> str:
         """What `rayrnn evaluate` prints."""
-        lines = [("data", self._describe_data()), ("loss", self._describe_loss())]
-        scores = [name for name, value in self.metrics.items() if name != "loss" and not isinstance(value, list)]
-        lines += [(_TITLES.get(name, name.replace("_", " ")), self._show(name)) for name in scores]
-        text = "".join(f"{title:<{_TITLE_WIDTH}}{value}\n" for title, value in lines)
+        text = "".join(f"{title:<{_TITLE_WIDTH}}{value}\n" for title, value in self._lines().items())
         matrix = self.metrics.get("confusion_matrix")
         return text + ("\n" + _confusions(self.classes, matrix) if isinstance(matrix, list) else "")
+
+    def figures(self) -> tuple[Markup, ...]:
+        """The same as parts of a page."""
+        matrix = self.metrics.get("confusion_matrix")
+        shown = confusions(self.classes, matrix) if isinstance(matrix, list) and self.classes else NOTHING
+        return (*(paragraph(note, class_="dim") for note in self.notes), facts(self._lines()), shown)
+
+    def _repr_html_(self) -> str:
+        """As a notebook shows it."""
+        return figure_alone(*self.figures())
+
+    def _lines(self) -> dict[str, str]:
+        lines = {"data": self._describe_data(), "loss": self._describe_loss()}
+        scores = [name for name, value in self.metrics.items() if name != "loss" and not isinstance(value, list)]
+        return lines | {_TITLES.get(name, name.replace("_", " ")): self._show(name) for name in scores}
 
     def _describe_data(self) -> str:
         left_out = f" ({self.num_left_out:,} left out)" if self.num_left_out else ""
@@ -189,7 +203,7 @@ def evaluate(
     with connect(address, code=model.recipe.named_code):
         notes: list[str] = []
         name, part = _part(run, model, path, labels, data, notes)
-        report, answers = _measure(model, part, name, search)
+        report, answers = measure(model, part, name, search)
         if destination is not None:
             write_table(answers, destination)
         return replace(report, notes=tuple(notes))
@@ -271,8 +285,12 @@ def shared_out_to_tasks(work: Callable[..., Share], subject: object, part: Part,
     return results([task.remote(reference, part, rank, num_tasks, *more) for rank in range(num_tasks)])
 
 
-def _measure(model: Trained, part: Part, name: str, search: Search) -> tuple[Report, pa.Table]:
-    """Add up what tasks count, each in its share; and what was answered, if it was looked for."""
+def measure(model: Trained, part: Part, name: str, search: Search) -> tuple[Report, pa.Table]:
+    """Add up what tasks count, each in its share; and what was answered, if it was looked for. Ray must be there.
+
+    Raises:
+        DataError: no sequence of the part has a target.
+    """
     counts: list[_Counted] = shared_out_to_tasks(_count, model, part, search)
     metrics: Metrics = counts[0].metrics
     metrics.merge(other.metrics for other in counts[1:])

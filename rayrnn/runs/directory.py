@@ -4,7 +4,6 @@ Its files are listed in rayrnn/runs/layout.py.
 """
 
 import atexit
-import errno
 import fcntl
 import json
 import os
@@ -18,18 +17,19 @@ import torch
 
 from rayrnn.data.encoding import Encoding
 from rayrnn.durable import make_folder, replace_durably
-from rayrnn.errors import RunError, UsageError
+from rayrnn.errors import RayrnnError, RunError, UsageError
 from rayrnn.foreign import open_inside, read_inside
 from rayrnn.recipe import MOST_RECIPE, Recipe, code_named_in, parse_recipe, validate_recipe
+from rayrnn.reporting.markup import figure_alone, paragraph
+from rayrnn.reporting.overview import overview, told_of
 from rayrnn.runs.checkpoints import Checkpoint, newest_name, write_checkpoint
 from rayrnn.runs.layout import CHECKPOINTS, DATA, ENCODING, LOCK, LOG, METRICS, MODEL, RECIPE, SKIPPED, refuse_links
-from rayrnn.runs.schema import StoredData, StoredEncoding, StoredRound, checked, read_stored
+from rayrnn.runs.round_lines import append_line, read_lines, replace_lines
+from rayrnn.runs.schema import StoredData, StoredEncoding, read_stored
 from rayrnn.runs.signed_tensors import tensors_to_bytes
 from rayrnn.runs.store import Store, is_address
 from rayrnn.wording import path_of, shortened
 
-#: bytes of metrics.jsonl that are read: some million rounds
-MOST_METRICS = 2 * 2**30
 #: the sections of a recipe that a resumed run cannot change
 FIXED = ("task", "data", "model", "seed")
 #: what to do where a run is
@@ -197,21 +197,16 @@ class Run:
         Raises:
             OSError: it cannot be written.
         """
-        data = (json.dumps(line) + "\n").encode()
-        with open(self._open_to_append(METRICS), "ab", buffering=0) as file:
-            start = os.fstat(file.fileno()).st_size
-            if file.write(data) < len(data):
-                file.truncate(start)
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), METRICS)
+        append_line(self.path, line)
 
     def amend_metrics(self, round_number: int, values: Mapping[str, Any]) -> None:
         """Add values to a round's line; nothing where there is no such line."""
         lines = self.metrics()
-        self._replace_metrics([line | dict(values) if line["round"] == round_number else line for line in lines])
+        replace_lines(self.path, [line | dict(values) if line["round"] == round_number else line for line in lines])
 
     def cut_metrics(self, rounds: int) -> None:
         """Forget the rounds after the first `rounds`: a resumed run learns them anew."""
-        self._replace_metrics([line for line in self.metrics() if line["round"] <= rounds])
+        replace_lines(self.path, [line for line in self.metrics() if line["round"] <= rounds])
 
     def append_log(self, text: str) -> None:
         """Add to what Ray and the workers said.
@@ -219,11 +214,9 @@ class Run:
         Raises:
             OSError: it cannot be written.
         """
-        with open(self._open_to_append(LOG), "a", encoding="utf-8", errors="backslashreplace") as log:
+        descriptor = open_inside(self.path, LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        with open(descriptor, "a", encoding="utf-8", errors="backslashreplace") as log:
             log.write(text)
-
-    def _open_to_append(self, name: str) -> int:
-        return open_inside(self.path, name, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
     def _replace(self, name: str, content: bytes) -> None:
         replace_durably(self.path / name, content)
@@ -233,26 +226,20 @@ class Run:
         for listener in self._listeners:
             listener()
 
-    def _replace_metrics(self, lines: list[dict[str, Any]]) -> None:
-        replace_durably(self.path / METRICS, "".join(json.dumps(line) + "\n" for line in lines).encode())
-
     def metrics(self) -> list[dict[str, Any]]:
         """One mapping a round; what a kill or a full disk left of a line is passed over.
 
         Raises:
             RunError: the file cannot be read, or a line is of no round; names it and the key.
         """
+        return read_lines(self.path)
+
+    def _repr_html_(self) -> str:
+        """As a notebook shows it; what cannot be read says why."""
         try:
-            content = read_inside(self.path, METRICS, most=MOST_METRICS)
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            raise RunError(f"{self.path / METRICS} cannot be used: {error.strerror}") from None
-        lines = enumerate(content.decode("utf-8", errors="replace").split("\n")[:-1], start=1)
-        parsed = [(number, line, values) for number, line in lines if (values := _parsed(line)) is not None]
-        for number, line, _ in parsed:
-            checked(line.encode(), StoredRound, f"{self.path / METRICS}:{number}")
-        return [values for _, _, values in parsed]
+            return figure_alone(overview(told_of(self.path, self.name, self.recipe)))
+        except RayrnnError as error:
+            return figure_alone(paragraph(str(error)))
 
 
 def create_run(path: Path) -> Run:
@@ -439,11 +426,3 @@ def _copied(store: Store, trust: bool) -> Run:
         if name in there:
             (Path(folder.name) / name).write_bytes(store.read(name))
     return Run(Path(folder.name), address=store.address, trusted=trust)
-
-
-def _parsed(line: str) -> dict[str, Any] | None:
-    try:
-        values = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return values if isinstance(values, dict) and "round" in values else None

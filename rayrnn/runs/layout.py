@@ -9,6 +9,7 @@ runs/<name>/
   checkpoints/round-000120/    see rayrnn/runs/checkpoints.py
   model.safetensors            the best by held-out loss
   detect.json                  what is normal, by what was held out: see rayrnn/runs/detectors.py
+  report.html                  what `rayrnn train --report` shows of it
   events.out.tfevents.*        the same metrics for TensorBoard
   train.log                    what Ray and the workers said
   identity.txt                 of a run in a store: which one it is
@@ -33,6 +34,7 @@ METRICS = "metrics.jsonl"
 SKIPPED = "skipped.txt"
 MODEL = "model.safetensors"
 DETECT = "detect.json"
+REPORT = "report.html"
 LOG = "train.log"
 IDENTITY = "identity.txt"
 RECORD = "cluster.json"
@@ -47,7 +49,7 @@ FETCHED = ".fetched"
 #: of rsync, between a broken link and the next attempt
 PARTIAL = ".rsync-partial"
 
-_FILES = (RECIPE, ENCODING, DATA, METRICS, SKIPPED, MODEL, DETECT, LOG, IDENTITY, RECORD, SCREEN)
+_FILES = (RECIPE, ENCODING, DATA, METRICS, SKIPPED, MODEL, DETECT, REPORT, LOG, IDENTITY, RECORD, SCREEN)
 _EVENTS = re.compile(r"events\.out\.tfevents\.[^/]+")
 _OF_CHECKPOINT = re.compile(
     CHECKPOINTS + r"/round-\d+/((model|outer|optimizer-\d+)\.safetensors|progress\.json|MANIFEST\.json)"

@@ -277,6 +277,73 @@ class StoredRound(Stored):
     held_out_loss: float | None = None
 
 
+class StoredPart(Stored):
+    """What is read of something inside a line of metrics.jsonl; another rayrnn may have written more or less."""
+
+    model_config = pydantic.ConfigDict(extra="ignore", strict=True, frozen=True, allow_inf_nan=True)
+
+
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class StoredWorkerRound(StoredPart):
+    """One worker's part in a round."""
+
+    worker: Count
+    steps: Count = 0
+    learning_seconds: Seconds = 0.0
+    waiting_seconds: Seconds = 0.0
+    evaluating_seconds: Seconds = 0.0
+    averaging_seconds: Seconds = 0.0
+
+
+class StoredMembership(StoredPart):
+    """A worker was lost or joined; or those who were held up went on."""
+
+    kind: str
+    worker: Count | None = None
+    reason: str = ""
+    detail: str = ""
+    seconds: float = 0.0
+
+
+class StoredLayer(StoredPart):
+    """How large a layer was, and how far it had moved."""
+
+    name: str
+    parameters: float | None = None
+    update: float | None = None
+
+
+class StoredSession(StoredPart):
+    """What a driver said of itself when it began, or went on with, a run."""
+
+    #: seconds since 1970
+    time: Annotated[float, Field(ge=0, le=2**36)]
+    versions: Annotated[dict[str, Annotated[str, StringConstraints(max_length=200)]], Field(max_length=100)] = {}
+    #: numbers that the network learns
+    parameters: Count | None = None
+
+
+class StoredStory(StoredRound):
+    """One line of metrics.jsonl: what a report tells of it. Runs of rayrnn 0.1 lack what came later."""
+
+    learning_rate: float | None = None
+    held_out_accuracy: float | None = None
+    steps: Count = 0
+    seconds: Seconds = 0.0
+    bytes: Count = 0
+    broken: tuple[int, ...] = ()
+    workers: tuple[StoredWorkerRound, ...] = ()
+    membership: tuple[StoredMembership, ...] = ()
+    layers: tuple[StoredLayer, ...] = ()
+    session: StoredSession | None = None
+    #: seconds since 1970
+    time: Annotated[float, Field(ge=0, le=2**36)] | None = None
+    #: a run that stopped because of what was broken says who was
+    culprit: dict[str, pydantic.JsonValue] | None = None
+
+
 class StoredRecord(Stored):
     """cluster.json: what is read of it."""
 

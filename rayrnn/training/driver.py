@@ -1,6 +1,5 @@
 """From a recipe to a trained run: source -> sequences -> workers -> run directory."""
 
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -28,21 +27,20 @@ from rayrnn.runs.directory import Run, check_trust
 from rayrnn.runs.model import build_network, check_encoding, check_network, find_network, with_network
 from rayrnn.runs.same_data import RESUME_ADVICE, check_data, check_origin, data_of
 from rayrnn.stop_signals import stop_requests
-from rayrnn.streams import lasting
-from rayrnn.terminal import Terminal
 from rayrnn.training.channel import Inbox
 from rayrnn.training.coordinator import start_coordinator
 from rayrnn.training.failures import (
     Strikes,
+    accidents_told,
     broken,
     headless,
     interrupted,
     nodeless,
-    told,
     unexpected,
     without_a_word,
 )
 from rayrnn.training.learner import WorkerSpec, check_checkpoint
+from rayrnn.training.live_page import LivePage
 from rayrnn.training.messages import (
     CheckpointPart,
     Evaluated,
@@ -59,10 +57,11 @@ from rayrnn.training.messages import (
     Unmeasured,
     WentOn,
 )
+from rayrnn.training.notebook import screen_of
 from rayrnn.training.placement import HomeNode, check_room, count_workers, find_need, most_workers
 from rayrnn.training.progress import Progress
 from rayrnn.training.recorder import Recorder
-from rayrnn.training.screen import Reporter, Screen
+from rayrnn.training.screen import Reporter
 from rayrnn.training.summary import Summary, outline_of
 from rayrnn.training.worker_pool import WorkerPool
 
@@ -86,6 +85,7 @@ def train(
     network: Callable[..., object] | None = None,
     trust: bool = False,
     take_over: bool = False,
+    report: bool = False,
 ) -> Summary:
     """Train `recipe` on a Ray cluster and leave everything in a run directory.
 
@@ -100,6 +100,7 @@ def train(
             torch.nn.Module, or a function that makes one, defined at the top of a module. `model.options` are for it.
         trust: with `resume`: the code that the run names and that is not rayrnn's may be imported and run.
         take_over: with `resume`, in a store: go on also where another machine trains the run; that one stops.
+        report: keep a page fresh, report.html in the run directory.
 
     Raises:
         UsageError: `out` holds a run (without resume), another process or machine trains it, or `resume` does not fit
@@ -111,11 +112,15 @@ def train(
         Interrupted: the user stopped the run; a checkpoint is written.
     """
     recipe = recipe if network is None else with_network(recipe, network)
-    screen = screen or Screen(console or Terminal(file=lasting(sys.stderr)), recipe)
+    screen = screen or screen_of(recipe, console)
     out = out if out is not None else Path("runs") / recipe.name
     check_trust(recipe, trusted=trust or network is not None or not resume, where=str(out))
-    with landed(out, recipe, resume=resume, warn=screen.warn, take_over=take_over) as run, told(run, screen.warn):
+    with (
+        landed(out, recipe, resume=resume, warn=screen.warn, take_over=take_over) as run,
+        accidents_told(run, screen.warn),
+    ):
         run.trusted = True  # its code is the one that this recipe names
+        screen = LivePage(run, recipe, screen) if report else screen
         if on_written is not None:
             run.tell(on_written)
         own = find_network(recipe)
@@ -268,6 +273,7 @@ class Driver:
         network = build_network(self._recipe, self._prepared.encoding, self._own)
         device = find_need(self._recipe.averaging).device
         outline = outline_of(self._recipe, network, self._prepared, num_workers=num_workers, device=device)
+        self._recorder.begin(outline.num_parameters)
         self._screen.header(
             outline, data=self._prepared.name, encoding=self._prepared.encoding.describe(), run=self._run.name
         )

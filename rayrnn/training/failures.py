@@ -107,7 +107,7 @@ def without_a_word(run: Run) -> RunError:
 
 
 @contextmanager
-def told(run: Run, warn: Callable[[str], None]) -> Iterator[None]:
+def accidents_told(run: Run, warn: Callable[[str], None]) -> Iterator[None]:
     """Have the run say so when a thread dies for which nothing else is foreseen.
 
     Raises:

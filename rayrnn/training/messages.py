@@ -132,6 +132,17 @@ class Culprit:
 
 
 @dataclass(frozen=True)
+class LayerNorm:
+    """One layer after a round; None where a number is not known, or not finite."""
+
+    name: str
+    #: the Euclidean norm of its parameters
+    parameters: float | None
+    #: of what the rounds since the last such line have changed of them
+    update: float | None
+
+
+@dataclass(frozen=True)
 class RoundLearned:
     """One round, from 1: a line of metrics.jsonl."""
 
@@ -151,6 +162,8 @@ class RoundLearned:
     workers: tuple[WorkerRound, ...]
     #: why the run stops, when it stops because of that
     culprit: Culprit | None = None
+    #: after every round whose model is, or could be, evaluated
+    layers: tuple[LayerNorm, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -337,6 +350,8 @@ _KINDS: dict[str, type[RoundLearned | Evaluated | Lost | WentOn | Joined]] = {
     "went_on": WentOn,
     "joined": Joined,
 }
+#: left out where there is nothing to say
+_OFTEN_EMPTY = ("culprit", "layers")
 #: of no use to a reader
 _UNWRITTEN = ("model", "generation", "traceback")
 
@@ -345,7 +360,7 @@ def to_json(event: RoundLearned | Evaluated | Membership) -> dict[str, Any]:
     """The event as plain values: its kind, and what a reader of it wants to know."""
     (kind,) = (kind for kind, known in _KINDS.items() if isinstance(event, known))
     values = {name: value for name, value in asdict(event).items() if name not in _UNWRITTEN}
-    return {"kind": kind, **{name: value for name, value in values.items() if name != "culprit" or value is not None}}
+    return {"kind": kind, **{name: value for name, value in values.items() if value or name not in _OFTEN_EMPTY}}
 
 
 def from_json(values: dict[str, Any]) -> RoundLearned | Evaluated | Membership:
@@ -361,6 +376,8 @@ def from_json(values: dict[str, Any]) -> RoundLearned | Evaluated | Membership:
 def _value(name: str, value: Any) -> Any:
     if name == "workers":
         return tuple(WorkerRound(**one) if isinstance(one, dict) else one for one in value)
+    if name == "layers":
+        return tuple(LayerNorm(**one) for one in value)
     if name == "culprit":
         return Culprit(**value)
     return tuple(value) if isinstance(value, list) else value

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rayrnn.training.loop import Evaluation, Work
-from rayrnn.training.messages import Culprit, RoundLearned, WorkerRound
+from rayrnn.training.messages import Culprit, LayerNorm, RoundLearned, WorkerRound
 
 
 @dataclass(frozen=True)
@@ -80,12 +80,14 @@ def round_learned(
     learning_rate: float,
     seconds: float,
     stopped: bool,
+    layers: tuple[LayerNorm, ...] = (),
 ) -> RoundLearned:
     """One round, from 1; the loss is a mean over targets.
 
     Args:
         evaluations: of those who evaluated this round's model, by their numbers.
         stopped: the run ends because of what was broken.
+        layers: of this round's model, where somebody has looked at them.
     """
     notes = average.notes.values()
     nothing = Evaluation()
@@ -104,6 +106,7 @@ def round_learned(
             for number, note in average.notes.items()
         ),
         culprit=average.culprit if stopped else None,
+        layers=layers,
     )
 
 

@@ -3,7 +3,9 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
+from platform import python_version
 from typing import Any
 
 from tensorboardX.event_file_writer import EventsWriter
@@ -85,6 +87,9 @@ class Recorder:
         #: the best model, until it is written
         self._model: Tensors = {}
         self._last_round = 0
+        #: what the driver says of itself, and the round whose line has it
+        self._session: Line = {}
+        self._session_round: int | None = None
         self._membership: list[Line] = []
         #: the checkpoints that are under way, by the generation of their round
         self._parts: dict[int, Parts] = {}
@@ -92,6 +97,11 @@ class Recorder:
         self._completed = 0
         #: the workers that are lost, and say no more
         self._lost: set[int] = set()
+
+    def begin(self, num_parameters: int) -> None:
+        """The run begins, or goes on: with what, and when, stands in the line of the next round."""
+        versions = {name: version(name) for name in ("rayrnn", "torch", "ray")} | {"python": python_version()}
+        self._session = {"time": time.time(), "versions": versions, "parameters": num_parameters}
 
     def take_membership(self, event: Membership) -> None:
         """A worker was lost or came back: it stands in the line of the next round."""
@@ -105,8 +115,11 @@ class Recorder:
     def take_round(self, event: RoundLearned) -> None:
         """One round was learned; a round that is learned anew, after all workers died, replaces what was said of it."""
         line = {name: value for name, value in to_json(event).items() if name != "kind"}
+        line["time"] = time.time()
         if self._membership:
             line["membership"] = self._membership
+        if self._session and (self._session_round is None or event.round <= self._session_round):
+            line["session"], self._session_round = self._session, event.round
         shown = {
             "steps_per_second": event.steps / event.seconds,
             "loss": event.loss,

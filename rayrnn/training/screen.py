@@ -14,6 +14,7 @@ from rich.text import Text
 
 from rayrnn.recipe import Recipe, task_of
 from rayrnn.recipe.sections import Averaging
+from rayrnn.reporting.charts import round_values
 from rayrnn.training.messages import Evaluated, Joined, Lost, Membership, RoundLearned, WentOn
 from rayrnn.training.summary import Outline, Summary
 from rayrnn.wording import command_line, counted, harmless, size
@@ -66,12 +67,21 @@ class Screen:
 
     Args:
         clock: seconds now; another where it is told later what has happened.
+        says_rounds: rounds are told of, on a line each, where there is no terminal.
     """
 
-    def __init__(self, console: Console, recipe: Recipe, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        console: Console,
+        recipe: Recipe,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        says_rounds: bool = True,
+    ) -> None:
         self._console = console
         self._recipe = recipe
         self._clock = clock
+        self._says_rounds = says_rounds
         self._rounds = recipe.averaging.rounds
         self._started = self._clock()
         self._first_round = 0
@@ -136,6 +146,8 @@ class Screen:
         self._averaging += sum(worker.averaging_seconds for worker in event.workers)
         if self._live.is_started:
             self._draw(event)
+        elif not self._says_rounds:
+            return
         elif event.round % max(1, self._rounds // PLAIN_LINES) == 0 and event.round < self._rounds:
             self._print(self._text(event))
 
@@ -169,7 +181,7 @@ class Screen:
         self._say_lost()
         if self._live.is_started:
             self._live.stop()
-        elif self._last is not None and self._last.round == self._rounds and not self._ended:
+        elif self._says_rounds and self._last is not None and self._last.round == self._rounds and not self._ended:
             # what it came to is known only now
             self._print(self._text(self._last))
         self._ended = True
@@ -331,17 +343,6 @@ def curve(metrics: list[dict[str, Any]], *, width: int) -> str:
     plotext.yticks(at := round_values(min(losses), max(losses), most=6), [f"{value:g}" for value in at])
     plotext.xlabel("loss in training (line) and held out (o), by round" if held_out else "loss in training, by round")
     return str(plotext.build())
-
-
-def round_values(lowest: float, highest: float, *, most: int) -> list[float]:
-    """At most so many multiples of 1, 2 or 5 times a power of ten, between two values."""
-    span = highest - lowest
-    if span <= 1e-300:  # no power of ten is smaller
-        return [lowest]
-    power = 10.0 ** math.floor(math.log10(span / most))
-    step = next(power * factor for factor in (1, 2, 5, 10, 20) if span / (power * factor) <= most - 1)
-    first, last = math.ceil(lowest / step), math.floor(highest / step)
-    return [round(number * step, 12) for number in range(first, last + 1)]
 
 
 def _clock(seconds: float) -> str:

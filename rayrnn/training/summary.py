@@ -105,6 +105,10 @@ class Summary:
     #: from the workers' first minibatch to their last
     seconds: float
 
+    def _repr_html_(self) -> str:
+        """As a notebook shows it: the run, as far as it has come."""
+        return self.run._repr_html_()
+
     def to_json(self) -> dict[str, Any]:
         """What `rayrnn train --json` prints."""
         return {

@@ -17,6 +17,7 @@ from rayrnn.errors import RayrnnError
 from rayrnn.runs.checkpoints import Checkpoint, digest, pack
 from rayrnn.training.channel import Outbox
 from rayrnn.training.group import Group, Leaving, LeftBehind, Replaced, lost_by
+from rayrnn.training.layer_norms import LayerNorms
 from rayrnn.training.learner import Learner, WorkerSpec
 from rayrnn.training.loop import Evaluation, learning_rate
 from rayrnn.training.messages import (
@@ -26,6 +27,7 @@ from rayrnn.training.messages import (
     Event,
     Failed,
     Finished,
+    LayerNorm,
     Orders,
     Started,
     Unmeasured,
@@ -89,6 +91,7 @@ class Worker:
         self._number = number
         device = torch.device("cuda" if ray.get_gpu_ids() and torch.cuda.is_available() else "cpu")
         self._learner = Learner(spec, number, device)
+        self._layer_norms = LayerNorms(self._learner.model)
         self._stop = coordinator.stop.remote()
         #: when the round began that is told of next
         self._started = time.perf_counter()
@@ -145,7 +148,7 @@ class Worker:
         if evaluations:
             self._learner.note_evaluation(held_out_loss(evaluations))
         checkpoint = [self._checkpoint_part(group)] if self._checkpoint_due(average) else []
-        self._report(group, average, evaluations, checkpoint)
+        self._report(group, average, evaluations, checkpoint, layers=self._looked_at(group))
         if average.notes[self._number].leaving and not self._progress.reason:
             self._outbox.finish()
             raise Leaving("its node leaves the cluster")
@@ -163,9 +166,14 @@ class Worker:
         return bool(ray.wait([self._stop], timeout=0)[0])
 
     def _evaluation_due(self) -> bool:
-        return len(self._spec.held_out) > 0 and self._progress.evaluation_due(
-            every=self._recipe.training.evaluate_every
-        )
+        return len(self._spec.held_out) > 0 and self._look_due()
+
+    def _look_due(self) -> bool:
+        return self._progress.evaluation_due(every=self._recipe.training.evaluate_every)
+
+    def _looked_at(self, group: Group) -> tuple[LayerNorm, ...]:
+        """All members have the same layers: those look who tell of the round."""
+        return self._layer_norms.look() if group.rank < SPOKESMEN and self._look_due() else ()
 
     def _evaluate(self, group: Group) -> dict[int, Evaluation]:
         """Every member's sums over its share of what is held out; with a member lost on the way, all share it anew."""
@@ -182,6 +190,7 @@ class Worker:
         average: Average,
         evaluations: Mapping[int, Evaluation] = MappingProxyType({}),
         further: Sequence[Event] = (),
+        layers: tuple[LayerNorm, ...] = (),
     ) -> None:
         """Tell the driver of a round, which began when the one before was told of; two of the members do."""
         now = time.perf_counter()
@@ -198,6 +207,7 @@ class Worker:
                     learning_rate=learning_rate(training, self._progress.round - 1, rounds),
                     seconds=seconds,
                     stopped=self._progress.reason == "broken",
+                    layers=layers,
                 )
             )
             if evaluations:
