@@ -233,6 +233,10 @@ class StoredProgress(Stored):
     cursor: Count
     best_loss: float | None
     best_round: Count
+    #: of a run that goes by the loss, whatever it is long, an earlier rayrnn did not tell these three
+    monitor: Annotated[str, StringConstraints(max_length=200)] = "loss"
+    best_value: float | None = None
+    seconds: Annotated[float, Field(ge=0)] = 0.0
     evaluations_without_better: Count
     broken_rounds: Count
     reason: Literal["", "finished", "interrupted", "no better", "broken"]

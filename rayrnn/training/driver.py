@@ -2,7 +2,6 @@
 
 import sys
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -15,7 +14,6 @@ import torch
 from ray.exceptions import ObjectStoreFullError, RayError
 from rich.console import Console
 
-from rayrnn.background import deaths_told
 from rayrnn.cluster import connect
 from rayrnn.cluster.status import Heartbeat
 from rayrnn.data.prepare import Prepared, prepare
@@ -33,7 +31,7 @@ from rayrnn.streams import lasting
 from rayrnn.terminal import Terminal
 from rayrnn.training.channel import Inbox
 from rayrnn.training.coordinator import start_coordinator
-from rayrnn.training.failures import Strikes, broken, headless, interrupted, nodeless, unexpected, without_a_word
+from rayrnn.training.failures import Strikes, broken, headless, interrupted, nodeless, told, unexpected, without_a_word
 from rayrnn.training.learner import WorkerSpec, check_checkpoint
 from rayrnn.training.messages import (
     CheckpointPart,
@@ -52,7 +50,7 @@ from rayrnn.training.messages import (
     WentOn,
 )
 from rayrnn.training.placement import HomeNode, check_room, count_workers, find_need, most_workers
-from rayrnn.training.progress import Progress
+from rayrnn.training.progress import Deadline, Progress
 from rayrnn.training.recorder import Recorder
 from rayrnn.training.screen import Reporter, Screen
 from rayrnn.training.summary import Summary, outline_of
@@ -106,7 +104,7 @@ def train(
     screen = screen or Screen(console or Terminal(file=lasting(sys.stderr)), recipe)
     out = out if out is not None else Path("runs") / recipe.name
     check_trust(recipe, trusted=trust or network is not None or not resume, where=str(out))
-    with landed(out, recipe, resume=resume, warn=screen.warn, take_over=take_over) as run, _told(run, screen):
+    with landed(out, recipe, resume=resume, warn=screen.warn, take_over=take_over) as run, told(run, screen.warn):
         run.trusted = True  # its code is the one that this recipe names
         if on_written is not None:
             run.tell(on_written)
@@ -131,33 +129,6 @@ def train(
             summary = driver.train(num_workers, resume=resume)
     screen.finish(summary, run.metrics())
     return summary
-
-
-@contextmanager
-def _told(run: Run, screen: Reporter) -> Iterator[None]:
-    """Have the run say so when a thread dies for which nothing else is foreseen.
-
-    Raises:
-        RunError: in the place of an error that nobody foresaw, whose traceback is in the run's log then.
-    """
-
-    def tell(words: str, trace: str) -> None:
-        with suppress(OSError):
-            run.append_log(trace)
-        screen.warn(f"{words}; its traceback is in {run.log}")
-
-    try:
-        with deaths_told(tell):
-            yield
-    except RayrnnError:
-        raise
-    except Exception as error:
-        with suppress(OSError):
-            run.append_log("".join(traceback.format_exception(error)))
-        lines = [line for line in str(error).splitlines() if line.strip()] or [""]
-        # Ray's own account of a task ends with what it raised
-        words = lines[-1] if isinstance(error, RayError) else f"{type(error).__name__}: {lines[0]}"
-        raise RunError(f"the run failed: {words[:500]}; its traceback is in {run.log}") from error
 
 
 @contextmanager
@@ -205,7 +176,11 @@ class Driver:
         self._pool = pool
         self._recorder = Recorder(run, screen.warn)
         self._home = HomeNode()
-        self._heartbeat = Heartbeat(run.name, rounds=recipe.averaging.rounds, workers=pool.most, warn=screen.warn)
+        self._heartbeat = Heartbeat(
+            run.name, rounds=recipe.averaging.planned_rounds, workers=pool.most, warn=screen.warn
+        )
+        minutes = recipe.training.max_minutes
+        self._time = Deadline(None if minutes is None else 60 * minutes)
         self._strikes = Strikes(pool.most)
         #: of the checkpoint that the run goes on from, and the best evaluation since
         self._progress = Progress()
@@ -213,6 +188,7 @@ class Driver:
         self._generations: dict[type, int] = {}
         self._has_said_unmeasured = False
         self._has_said_stop = False
+        self._has_said_unmonitored = False
         self._started = False
         self._stopping = False
         self._last: RoundLearned | None = None
@@ -322,6 +298,9 @@ class Driver:
             self._has_said_stop = True
             self._screen.warn("the cluster is being taken down: finishing the round, then a checkpoint")
             self._inbox.give(stop=True)
+        if self._time.is_over():
+            self._screen.warn("training.max_minutes are over: finishing the round, then a checkpoint")
+            self._inbox.give(stop=True)
         if self._heartbeat.unanswered_seconds > HEAD_SECONDS:
             self._give_up(headless(HEAD_SECONDS))
         if self._inbox.silent_seconds > COORDINATOR_SECONDS and not self._home.answers():
@@ -369,7 +348,8 @@ class Driver:
 
     def _start(self) -> None:
         if not self._started:
-            self._screen.start(self._progress.round)
+            self._time.begin()
+            self._screen.start(self._progress.round, self._progress.seconds)
         self._started = True
 
     def _take_round(self, event: RoundLearned) -> None:
@@ -381,8 +361,19 @@ class Driver:
         self._screen.round(event)
 
     def _take_evaluation(self, event: Evaluated) -> None:
-        if event.held_out_loss < self._progress.best_loss:
-            self._progress = replace(self._progress, best_loss=event.held_out_loss, best_round=event.round)
+        if event.model is not None:
+            self._progress = replace(
+                self._progress,
+                best_loss=event.held_out_loss,
+                best_round=event.round,
+                monitor=event.monitor or "loss",
+                best_value=event.monitored,
+            )
+        elif event.monitor and event.monitored is None and not self._has_said_unmonitored:
+            self._has_said_unmonitored = True
+            self._screen.warn(
+                f"what is held out has no {event.monitor} after round {event.round:,}: nothing is compared"
+            )
         self._recorder.take_evaluation(event)
         self._screen.evaluation(event)
 
@@ -434,16 +425,19 @@ class Driver:
             raise interrupted(self._progress.round, self._run) if self._stopping else without_a_word(self._run)
         if finished.reason == "broken" and self._last is not None:
             raise broken(self._last, self._recipe, self._run)
-        if finished.reason == "interrupted":
+        timely = self._time.has_ended and not self._stopping
+        if finished.reason == "interrupted" and not timely:
             raise interrupted(finished.round, self._run)
         evaluated = self._progress.best_round > 0
         return Summary(
             run=self._run,
-            reason=finished.reason,
+            reason="out of time" if finished.reason == "interrupted" else finished.reason,
             rounds=finished.round,
             loss=self._last.loss if self._last else None,
             best_loss=self._progress.best_loss if evaluated else None,
             best_round=self._progress.best_round,
+            monitor=self._progress.monitor,
+            best_value=self._progress.best,
             steps_per_second=self._steps / self._seconds if self._seconds else 0.0,
             seconds=self._seconds,
         )

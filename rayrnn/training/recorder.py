@@ -125,6 +125,8 @@ class Recorder:
         values = {"held_out_loss": event.held_out_loss}
         if event.held_out_accuracy is not None:
             values["held_out_accuracy"] = event.held_out_accuracy
+        if event.monitor and event.monitored is not None:
+            values[f"held_out_{event.monitor}"] = event.monitored
         if event.model is not None:
             self._model = unpack(event.model)
         with self._training_goes_on():
