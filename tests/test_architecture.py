@@ -77,9 +77,9 @@ FLOOR_PLAN = """
     rayrnn.training.loop
     rayrnn.training.train_actor
     rayrnn.training.channel rayrnn.training.coordinator rayrnn.training.gloo rayrnn.training.notes
-    rayrnn.training.summary rayrnn.training.train_internals
+    rayrnn.training.summary rayrnn.training.tracking rayrnn.training.train_internals
     rayrnn.training.failures rayrnn.training.group rayrnn.training.learner rayrnn.training.screen
-    rayrnn.training.recorder rayrnn.training.worker
+    rayrnn.training.mlflow_tracker rayrnn.training.recorder rayrnn.training.wandb_tracker rayrnn.training.worker
     rayrnn.training.worker_pool
     rayrnn.training.driver
     rayrnn.prediction rayrnn.prediction.destination rayrnn.generation
@@ -89,13 +89,16 @@ FLOOR_PLAN = """
     rayrnn.prediction.attention_map rayrnn.prediction.judged_rows
     rayrnn.prediction.detection
     rayrnn.prediction.detect
+    rayrnn.tuning rayrnn.tuning.ranges rayrnn.tuning.trial
+    rayrnn.tuning.study rayrnn.tuning.table
+    rayrnn.tuning.search
     rayrnn.remote rayrnn.remote.screen_log rayrnn.remote.upload
     rayrnn.remote.replica
     rayrnn.remote.job
     rayrnn.remote.fetch rayrnn.remote.follow rayrnn.remote.server
     rayrnn.remote.submit
     rayrnn.cli.completion rayrnn.cli.talk
-    rayrnn.cli.runs
+    rayrnn.cli.runs rayrnn.cli.tuning_command
     rayrnn.cli.clusters rayrnn.cli.models
     rayrnn.cli
     rayrnn.cli.__main__

@@ -281,6 +281,14 @@ class StoredRound(Stored):
     held_out_loss: float | None = None
 
 
+class StoredTracking(Stored):
+    """tracking.json."""
+
+    tracker: Annotated[str, StringConstraints(pattern=r"^[a-z]{1,20}$")]
+    #: what the tracker calls the run
+    run: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,128}$")]
+
+
 class StoredRecord(Stored):
     """cluster.json: what is read of it."""
 

@@ -54,6 +54,7 @@ from rayrnn.training.progress import Deadline, Progress
 from rayrnn.training.recorder import Recorder
 from rayrnn.training.screen import Reporter, Screen
 from rayrnn.training.summary import Summary, outline_of
+from rayrnn.training.tracking import Tracking, tracked
 from rayrnn.training.worker_pool import WorkerPool
 
 POLL_SECONDS = 0.1
@@ -110,6 +111,7 @@ def train(
             run.tell(on_written)
         own = find_network(recipe)
         with (
+            tracked(recipe, run, screen.warn) as tracking,
             connect(address, log_file=run.log, say=screen.say, code=recipe.named_code),
             _staff(recipe) as (num_workers, inbox, pool),
         ):
@@ -125,7 +127,7 @@ def train(
                 for note in check_data(run, prepared, advice=RESUME_ADVICE):
                     screen.warn(note)
             check_network(recipe, prepared.encoding, own)
-            driver = Driver(run, recipe, prepared, screen, inbox=inbox, pool=pool, own=own)
+            driver = Driver(run, recipe, prepared, screen, inbox=inbox, pool=pool, own=own, tracking=tracking)
             summary = driver.train(num_workers, resume=resume)
     screen.finish(summary, run.metrics())
     return summary
@@ -166,6 +168,7 @@ class Driver:
         inbox: Inbox,
         pool: WorkerPool,
         own: OwnNetwork | None,
+        tracking: Tracking | None = None,
     ) -> None:
         self._run = run
         self._own = own
@@ -174,7 +177,7 @@ class Driver:
         self._screen = screen
         self._inbox = inbox
         self._pool = pool
-        self._recorder = Recorder(run, screen.warn)
+        self._recorder = Recorder(run, screen.warn, tracking)
         self._home = HomeNode()
         self._heartbeat = Heartbeat(
             run.name, rounds=recipe.averaging.planned_rounds, workers=pool.most, warn=screen.warn
