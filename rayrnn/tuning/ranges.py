@@ -49,8 +49,8 @@ Values = Mapping[str, str]
 
 
 def said(value: object) -> str:
-    """A value as it is written behind `--set`."""
-    return repr(value) if isinstance(value, float) else str(value)
+    """A value as it is written behind `--set`: of what is drawn, more digits than these mean nothing."""
+    return f"{value:.5g}" if isinstance(value, float) else str(value)
 
 
 def read_varied(words: Sequence[str]) -> tuple[Varied, ...]:
