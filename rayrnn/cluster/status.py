@@ -42,7 +42,7 @@ class LiveRun:
     #: of Ray: the driver's
     job: str
     run: str
-    #: rounds learned, of so many
+    #: rounds learned, of so many; 0 of a run that goes by minutes
     round: int
     rounds: int
     #: the workers that take part now, by number, of at most so many

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import pydantic
 from pydantic import Field
@@ -68,6 +68,8 @@ class Recipe(Section):
     search: SearchSettings | None = None
     #: what `rayrnn detect` takes for an anomaly; without a word with the defaults below
     detect: Detect | None = None
+    #: who is told of the run: `auto` tells MLflow where MLFLOW_TRACKING_URI is set, and nobody elsewhere
+    track: Literal["auto", "mlflow", "wandb", "none"] = "auto"
     #: the seed of everything drawn at random: the same seed, data and number of workers give the same run
     seed: int = Field(12345, ge=0, lt=2**63)
 

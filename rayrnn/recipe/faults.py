@@ -8,7 +8,8 @@ from rayrnn.recipe.detect_section import Detect, judges_sequences, score_kind
 from rayrnn.recipe.media_sections import ImageData, MediaData
 from rayrnn.recipe.sections import Model, SearchSettings, Training
 from rayrnn.recipe.text_sections import PairsData, TextData
-from rayrnn.tasks import Choices, Detectable, Searching, Task, Weighable
+from rayrnn.tasks import Choices, Detectable, Searching, Task, Weighable, monitors_of
+from rayrnn.wording import did_you_mean
 
 if TYPE_CHECKING:
     from rayrnn.data.rows import Needs
@@ -52,6 +53,7 @@ def faults_of(recipe: Sections, task: Task, choices: Choices) -> Iterator[str]:
         yield f"training.class_weights is for classes; the task is {recipe.task}"
     if recipe.training.class_weights != "none" and choices.several:
         yield "training.class_weights is for one class a sequence; with data.several leave it out"
+    yield from _faults_of_monitor(recipe, task)
     yield from _faults_of_convolutions(recipe, task, needs)
     yield from _faults_of_detection(recipe, task, choices)
     if choices.horizon and needs.ahead != choices.horizon:
@@ -67,6 +69,17 @@ def faults_of(recipe: Sections, task: Task, choices: Choices) -> Iterator[str]:
     if isinstance(recipe.data, PairsData) and not needs.takes_sequences:
         yield f"data.source pairs is of texts and their answers, for transduction and ctc; the task is {recipe.task}"
     yield from _faults_of_answers(recipe, task, choices, needs)
+
+
+def _faults_of_monitor(recipe: Sections, task: Task) -> Iterator[str]:
+    monitor, known = recipe.training.monitor, monitors_of(task)
+    if monitor not in known:
+        yield (
+            f"training.monitor is {monitor!r}, by which {recipe.task} is not measured{did_you_mean(monitor, known)}; "
+            f"it may be {', '.join(known)}"
+        )
+    elif monitor != "loss" and not recipe.data.held_out:
+        yield f"training.monitor is {monitor}, and nothing is held out to measure it on: set data.held_out"
 
 
 def _faults_of_answers(recipe: Sections, task: Task, choices: Choices, needs: "Needs") -> Iterator[str]:

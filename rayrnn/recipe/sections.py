@@ -22,6 +22,7 @@ Many = Annotated[int, Field(gt=0, le=10**9)]
 _NETWORK = "package.module:Name, or the name that a package gave its network"
 #: seconds; no clock of the system takes many more
 Seconds = Annotated[float, Field(gt=0, le=10**7)]
+Minutes = Annotated[float, Field(gt=0, le=10**6)]
 
 
 class Decoder(Section):
@@ -186,13 +187,21 @@ class Training(Section):
     evaluate_every: Many = 10
     #: rounds between two checkpoints
     checkpoint_every: Many = 20
-    #: stop after so many evaluations without a better held-out loss; 0 = never
+    #: what says at an evaluation which model is the best, and so what `early_stopping` goes by: `loss`, or a metric of
+    #: the task as `rayrnn evaluate --json` names it, such as accuracy, macro_f1, rmse, word_error_rate
+    monitor: str = "loss"
+    #: stop after so many evaluations without a better `monitor`; 0 = never
     early_stopping: int = Field(0, ge=0, le=10**9)
     #: a run directory, here or in a store, or a file weights.safetensors, whose values the network begins with
     start_from: str | None = None
+    #: minutes after which a command that learns ends, in order and with a checkpoint; `--resume` learns for as long
+    #: again. It does not change the schedule; see `averaging.minutes`
+    max_minutes: Minutes | None = None
 
 
 MOST_WORKERS = 100_000
+#: rounds of a run that is so many minutes long: more than it will ever learn
+ENDLESS = 10**9
 WorkerCount = Annotated[int, Field(gt=0, le=MOST_WORKERS)]
 
 
@@ -244,6 +253,9 @@ class Averaging(Section):
     frequency: int = Field(5, gt=0, le=10**6)
     #: rounds of the whole run
     rounds: Many = 200
+    #: minutes that the whole run learns, in the place of `rounds`, which then count for nothing: the schedule goes by
+    #: them, and a resumed run goes on with what is left of them
+    minutes: Minutes | None = None
     #: `auto`: the recipe's values are those of one worker, and each of N workers learns a minibatch in N parts (of 4
     #: sequences or more, on a GPU of 64 or more), an update a part. `none`: the same whatever the number of workers
     scaling: Literal["auto", "none"] = "auto"
@@ -262,6 +274,11 @@ class Averaging(Section):
     wire: Literal["float32", "bfloat16", "int8"] = "float32"
     #: seconds the others wait at the average for a worker that hangs or lags; then they go on without it
     patience: Seconds = 30.0
+
+    @property
+    def planned_rounds(self) -> int:
+        """Rounds of the run; 0 where it goes by minutes."""
+        return 0 if self.minutes is not None else self.rounds
 
     @property
     def fewest(self) -> int:
@@ -290,6 +307,17 @@ class Averaging(Section):
                 "average travels can be added to the mean of the parameters, not to that of the optimizer's state"
             )
         return self
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _minutes_before_rounds(cls, values: Any) -> Any:
+        is_timed = isinstance(values, Mapping) and values.get("minutes") is not None
+        return dict(values) | {"rounds": ENDLESS} if is_timed else values
+
+    @pydantic.model_serializer(mode="wrap")
+    def _rounds_of_minutes_are_not_written(self, dump: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
+        written: dict[str, Any] = dump(self)
+        return {key: value for key, value in written.items() if key != "rounds" or self.minutes is None}
 
     @pydantic.model_validator(mode="before")
     @classmethod

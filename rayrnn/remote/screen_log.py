@@ -56,8 +56,8 @@ class ScreenLog:
     def header(self, outline: Outline, *, data: str, encoding: str, run: str) -> None:
         self._write("header", outline=asdict(outline), data=data, encoding=encoding)
 
-    def start(self, first_round: int) -> None:
-        self._write("start", round=first_round)
+    def start(self, first_round: int, learned_seconds: float = 0.0) -> None:
+        self._write("start", round=first_round, seconds=learned_seconds)
 
     def round(self, event: RoundLearned) -> None:
         self._write("event", event=to_json(event))
@@ -165,7 +165,7 @@ def show(word: Word, screen: Reporter, run: Run) -> None:
     elif kind == "header":
         screen.header(Outline(**word["outline"]), data=word["data"], encoding=word["encoding"], run=str(run.path))
     elif kind == "start":
-        screen.start(word["round"])
+        screen.start(word["round"], word.get("seconds", 0.0))
     elif kind == "event":
         _show_event(from_json(word["event"]), screen)
     elif kind == "stop":

@@ -104,7 +104,7 @@ def _describe(folder: Path) -> dict[str, Any]:
         "recipe": spec.recipe,
         "out": spec.out,
         "state": "running" if running else _state(ends[-1]["exit_code"]) if ends else "lost",
-        "rounds": spec.recipe["averaging"]["rounds"],
+        "rounds": spec.recipe["averaging"].get("rounds", 0),
         "round": rounds[-1]["round"] if rounds else 0,
         "loss": rounds[-1]["loss"] if rounds else None,
         "started": (folder / SPEC).stat().st_mtime,

@@ -40,7 +40,8 @@ LATER = {
     *("data.units", "data.pieces", "data.rare", "data.vectors", "data.several", "data.target"),
     *("data.targets", "data.held_out_targets"),
     *("data.target_units", "data.target_pieces", "data.target_rare"),
-    *("model.decoder", "training.start_from", "averaging.scaling", "averaging.overlap", "search", "detect"),
+    *("training.monitor", "training.max_minutes", "training.start_from", "averaging.minutes", "track"),
+    *("model.decoder", "averaging.scaling", "averaging.overlap", "search", "detect"),
     *("model.front", "model.front_channels", "model.front_width", "model.front_stride"),
     *("model.parallel", "model.parallel_channels", "model.parallel_widths", "model.mask_steps", "model.mask_features"),
 }

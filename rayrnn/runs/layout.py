@@ -11,6 +11,7 @@ runs/<name>/
   detect.json                  what is normal, by what was held out: see rayrnn/runs/detectors.py
   report.html                  what `rayrnn train --report` shows of it
   events.out.tfevents.*        the same metrics for TensorBoard
+  tracking.json                what a tracker (MLflow, Weights & Biases) calls the run
   train.log                    what Ray and the workers said
   identity.txt                 of a run in a store: which one it is
   cluster.json, screen.jsonl   of a run on a cluster: where it is, and what it said
@@ -32,6 +33,7 @@ ENCODING = "vocabulary.json"
 DATA = "data.json"
 METRICS = "metrics.jsonl"
 SKIPPED = "skipped.txt"
+TRACKED = "tracking.json"
 MODEL = "model.safetensors"
 DETECT = "detect.json"
 REPORT = "report.html"
@@ -49,7 +51,7 @@ FETCHED = ".fetched"
 #: of rsync, between a broken link and the next attempt
 PARTIAL = ".rsync-partial"
 
-_FILES = (RECIPE, ENCODING, DATA, METRICS, SKIPPED, MODEL, DETECT, REPORT, LOG, IDENTITY, RECORD, SCREEN)
+_FILES = (*(RECIPE, ENCODING, DATA, METRICS, SKIPPED, MODEL, DETECT, REPORT, LOG, TRACKED, IDENTITY, RECORD, SCREEN),)
 _EVENTS = re.compile(r"events\.out\.tfevents\.[^/]+")
 _OF_CHECKPOINT = re.compile(
     CHECKPOINTS + r"/round-\d+/((model|outer|optimizer-\d+)\.safetensors|progress\.json|MANIFEST\.json)"

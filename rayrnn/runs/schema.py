@@ -233,6 +233,10 @@ class StoredProgress(Stored):
     cursor: Count
     best_loss: float | None
     best_round: Count
+    #: of a run that goes by the loss, whatever it is long, an earlier rayrnn did not tell these three
+    monitor: Annotated[str, StringConstraints(max_length=200)] = "loss"
+    best_value: float | None = None
+    seconds: Annotated[float, Field(ge=0)] = 0.0
     evaluations_without_better: Count
     broken_rounds: Count
     reason: Literal["", "finished", "interrupted", "no better", "broken"]
@@ -342,6 +346,14 @@ class StoredStory(StoredRound):
     time: Annotated[float, Field(ge=0, le=2**36)] | None = None
     #: a run that stopped because of what was broken says who was
     culprit: dict[str, pydantic.JsonValue] | None = None
+
+
+class StoredTracking(Stored):
+    """tracking.json."""
+
+    tracker: Annotated[str, StringConstraints(pattern=r"^[a-z]{1,20}$")]
+    #: what the tracker calls the run
+    run: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,128}$")]
 
 
 class StoredRecord(Stored):

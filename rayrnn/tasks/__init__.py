@@ -184,6 +184,19 @@ class Detectable(Protocol):
         """
 
 
+@runtime_checkable
+class Monitorable(Protocol):
+    """A task by whose metrics, and not by the loss alone, the best model can be chosen (`training.monitor`)."""
+
+    def higher_is_better(self) -> Mapping[str, bool]:
+        """Numbers of `results` by name: whether more of one is better."""
+
+
+def monitors_of(task: Task) -> dict[str, bool]:
+    """What can say which model is the best: the name -> whether more of it is better."""
+    return {"loss": False} | (dict(task.higher_is_better()) if isinstance(task, Monitorable) else {})
+
+
 def load_task(name: str, shipped: Mapping[str, str], *, trusted: bool) -> Task:
     """The task that a recipe names, imported now.
 

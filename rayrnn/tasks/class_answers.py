@@ -1,5 +1,6 @@
 """What tasks share that answer with one of some classes, whether for a sequence or for each step. V classes."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -48,6 +49,9 @@ class ClassAnswers:
 
     def results(self, metrics: Metrics) -> Results:
         return class_results(metrics)
+
+    def higher_is_better(self) -> Mapping[str, bool]:
+        return {"accuracy": True, "macro_f1": True}
 
     def answers(self, outputs: np.ndarray, encoding: Encoding) -> dict[str, pa.Array]:
         assert isinstance(encoding.targets, Classes)

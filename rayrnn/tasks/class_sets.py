@@ -1,5 +1,6 @@
 """What tasks share that answer with any number of some classes. B batch, V classes: outputs are logits, B V."""
 
+from collections.abc import Mapping
 from typing import cast
 
 import numpy as np
@@ -73,6 +74,9 @@ class ClassSets:
     def results(self, metrics: Metrics) -> Results:
         """`hit_at_1` is the share of sequences whose likeliest class applies."""
         return {"loss": metrics.loss, **{name: metrics.value(name) for name in metrics.scores}}
+
+    def higher_is_better(self) -> Mapping[str, bool]:
+        return dict.fromkeys(("mean_average_precision", "micro_f1", "macro_f1", "hit_at_1"), True)
 
     def answers(self, outputs: np.ndarray, encoding: Encoding) -> dict[str, pa.Array]:
         return cast(Classes, encoding.targets).answers(outputs)

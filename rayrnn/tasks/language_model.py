@@ -1,6 +1,7 @@
 """Language model: what the next symbol is, at every step. B batch, T time, V symbols."""
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -66,6 +67,9 @@ class LanguageModel:
             "bits_per_symbol": metrics.loss / math.log(2),
             "accuracy": metrics.value("accuracy"),
         }
+
+    def higher_is_better(self) -> Mapping[str, bool]:
+        return {"perplexity": False, "bits_per_symbol": False, "accuracy": True}
 
     def answers(self, outputs: np.ndarray, encoding: Encoding) -> dict[str, pa.Array]:
         raise AssertionError("a language model draws symbols, it does not answer rows")

@@ -27,6 +27,8 @@ class Metrics:
         self._loss = _alone(MeanMetric().set_dtype(torch.float64))
         #: targets in minibatches whose loss is NaN, which MeanMetric leaves out
         self._num_broken = 0
+        #: scores that have counted something elsewhere; see `add_sums`
+        self._added: set[str] = set()
         self.scores = {name: _alone(score) for name, score in scores.items()}
 
     @property
@@ -55,7 +57,7 @@ class Metrics:
     def value(self, name: str) -> float:
         """What a score says; NaN where it has counted nothing."""
         score = self.scores[name]
-        return float(score.compute()) if score.update_called else math.nan
+        return float(score.compute()) if score.update_called or name in self._added else math.nan
 
     def merge(self, others: Iterable["Metrics"]) -> None:
         """Add what other workers counted for the same task."""
@@ -69,6 +71,54 @@ class Metrics:
                 self._num_broken += other._num_broken
                 for name, score in self.scores.items():
                     score.merge_state(other.scores[name])
+
+    def sums(self, *, rows: int, width: int) -> torch.Tensor:
+        """All that was counted as plain float64 numbers, as many as from any other worker that says the same.
+
+        Args:
+            rows: sequences that any worker has counted, at most.
+            width: numbers of one answer, for scores that keep every answer.
+        """
+        numbers = [torch.tensor([self._num_broken], dtype=torch.float64)]
+        for score in (self._loss, *self.scores.values()):
+            numbers.append(torch.tensor([score.update_called], dtype=torch.float64))
+            numbers += [_numbers(state, rows, width) for state in score.metric_state.values()]
+        return torch.cat(numbers)
+
+    def add_sums(self, sums: torch.Tensor, *, rows: int, width: int) -> None:
+        """Add what `sums` of another worker gave, in place."""
+        self._num_broken += int(sums[0])
+        left = sums[1:]
+        for name, score in (("", self._loss), *self.scores.items()):
+            if left[0]:
+                self._added.add(name)
+            left, state = _state(left[1:], score, rows, width)
+            score.merge_state(state)
+
+
+def _numbers(state: torch.Tensor | list[torch.Tensor], rows: int, width: int) -> torch.Tensor:
+    if isinstance(state, torch.Tensor):
+        return state.detach().double().flatten()
+    padded_NV = torch.zeros(rows, width, dtype=torch.float64)
+    kept = torch.cat(state) if state else padded_NV[:0]
+    padded_NV[: len(kept)] = kept
+    return torch.cat([torch.tensor([len(kept)], dtype=torch.float64), padded_NV.flatten()])
+
+
+def _state(
+    numbers: torch.Tensor, score: Metric, rows: int, width: int
+) -> tuple[torch.Tensor, dict[str, torch.Tensor | list[torch.Tensor]]]:
+    """The state of a score that `numbers` begin with, and the numbers behind it."""
+    found: dict[str, torch.Tensor | list[torch.Tensor]] = {}
+    for name, own in score.metric_state.items():
+        if isinstance(own, torch.Tensor):
+            found[name] = numbers[: own.numel()].reshape(own.shape).to(own.dtype)
+            numbers = numbers[own.numel() :]
+        else:
+            kept_NV = numbers[1 : 1 + rows * width].reshape(rows, width)[: int(numbers[0])]
+            found[name] = [kept_NV] if len(kept_NV) else []
+            numbers = numbers[1 + rows * width :]
+    return numbers, found
 
 
 def on_cpu(outputs: torch.Tensor, segment: Minibatch) -> tuple[torch.Tensor, Minibatch]:

@@ -4,6 +4,7 @@ B batch, T time, F features, O numbers of an answer.
 """
 
 import math
+from collections.abc import Mapping
 from typing import cast
 
 import numpy as np
@@ -97,6 +98,9 @@ class Regression:
             "mae": metrics.value("mae"),
             "r2": math.fsum(values) / len(values),
         }
+
+    def higher_is_better(self) -> Mapping[str, bool]:
+        return {"rmse": False, "mae": False, "r2": True}
 
     def answers(self, outputs: np.ndarray, encoding: Encoding) -> dict[str, pa.Array]:
         assert isinstance(encoding.targets, Numbers)

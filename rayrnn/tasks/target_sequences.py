@@ -5,7 +5,7 @@ B batch, U symbols of a target with its end, V symbols.
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -135,6 +135,10 @@ class TargetSequences:
             value = metrics.value(name)
             values[name] = 100 * value if name in ("bleu", "chrf") and not math.isnan(value) else value
         return values
+
+    def higher_is_better(self) -> Mapping[str, bool]:
+        errors = ("word_error_rate", "character_error_rate")
+        return {name: name not in errors for name in self.text_scores()}
 
     def faults_of(self, rows: pa.Table, encoding: Encoding) -> list[str]:
         """Why canonical rows cannot be learned."""

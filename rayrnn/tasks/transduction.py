@@ -3,6 +3,7 @@
 B batch, U symbols of a target with its end, V symbols: outputs are logits, B U V.
 """
 
+from collections.abc import Mapping
 from typing import Protocol, cast
 
 import pyarrow as pa
@@ -45,6 +46,9 @@ class Transduction(TargetSequences):
         if segment.target_mask.any():
             answers_N = outputs[segment.target_mask].argmax(-1)
             metrics.scores["symbol_accuracy"].update(answers_N, segment.targets[segment.target_mask])
+
+    def higher_is_better(self) -> Mapping[str, bool]:
+        return {"symbol_accuracy": True} | dict(super().higher_is_better())
 
     def search(
         self, network: torch.nn.Module, minibatch: Minibatch, encoding: Encoding, search: Search

@@ -4,7 +4,11 @@ A worker of a run (rayrnn/training/worker.py) is one in a process of its own; be
 """
 
 import functools
-from dataclasses import astuple, dataclass
+import math
+import time
+import warnings
+from collections.abc import Mapping
+from dataclasses import astuple, dataclass, replace
 from itertools import islice
 from typing import Any, Protocol
 
@@ -25,6 +29,7 @@ from rayrnn.runs.model import begin_with, build_network, check_tensors
 from rayrnn.training.loop import (
     Evaluation,
     LearningSettings,
+    Measured,
     Work,
     evaluate,
     learn_alone,
@@ -33,7 +38,7 @@ from rayrnn.training.loop import (
     task_to_learn,
 )
 from rayrnn.training.notes import Average, Notes, write_notes
-from rayrnn.training.progress import Progress
+from rayrnn.training.progress import LOSS, Length, Monitor, Progress
 
 #: sequences, and steps of all of them, that are evaluated at once where a minibatch has fewer: a core is faster then
 MOST_TOGETHER, STEPS_AT_ONCE = 64, 2**13
@@ -74,6 +79,7 @@ class Learned:
     next_cursor: int
     #: of the round before, where it came while this one was learned
     arrived: Average | None = None
+    learning_rate: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -98,6 +104,10 @@ class Learner:
         self._device = device
         self._recipe = recipe
         self.progress = Progress()
+        self._length = Length.of(recipe)
+        self._monitor = Monitor.of(recipe)
+        #: when what is told of next began
+        self._began = time.perf_counter()
         self.task = task_of(recipe)
         torch.manual_seed(recipe.seed)
         self.model = build_network(recipe, spec.encoding, spec.own)
@@ -126,7 +136,8 @@ class Learner:
             self.load({"model": checkpoint.model, "outer": checkpoint.outer, "progress": checkpoint.progress})
             state, borrowed = checkpoint.state_for(self._number)
             self._averager.load_own_state(state, borrowed=borrowed)
-        self.progress = self.progress.resumed(rounds=self._recipe.averaging.rounds)
+        self.progress = self.progress.resumed(length=self._length)
+        self._began = time.perf_counter()
 
     def learn(self, rank: int, size: int) -> Learned:
         """Learn alone what member `rank` of `size` learns in this round.
@@ -136,7 +147,7 @@ class Learner:
         """
         under_way = self._under_way
         number = self.progress.round + (under_way is not None)
-        rate = learning_rate(self._recipe.training, number, self._recipe.averaging.rounds)
+        rate = self._learning_rate(number)
         for parameters in self._optimizer.param_groups:
             parameters["lr"] = rate
         cursor = self.progress.cursor if under_way is None else under_way.learned.next_cursor
@@ -145,11 +156,17 @@ class Learner:
             learn_alone, self.model, self._optimizer, task=self._learned_task, settings=self._settings(size)
         )
         if under_way is None:
-            return Learned(learn(share.minibatches), share.next_cursor)
+            return Learned(learn(share.minibatches), share.next_cursor, learning_rate=rate)
         ahead = 0 if under_way.learned.work.broken_at else self._recipe.averaging.overlap
         first = learn(islice(share.minibatches, ahead))
         arrived = self._receive(under_way)
-        return Learned(first.and_then(learn(share.minibatches)), share.next_cursor, arrived)
+        return Learned(first.and_then(learn(share.minibatches)), share.next_cursor, arrived, rate)
+
+    def _learning_rate(self, round_number: int) -> float:
+        length, passed = self._length, self.progress.seconds
+        return learning_rate(
+            self._recipe.training, round_number, length.rounds, seconds=passed, of_seconds=length.seconds
+        )
 
     def average(self, group: Group, learned: Learned, *, stop: bool = False, leaving: bool = False) -> Average:
         """Agree with the members on one model, and on how far they have come.
@@ -158,14 +175,14 @@ class Learner:
             stop: this worker was told that the user wants to stop.
             leaving: its node is about to go.
         """
-        weight, notes = _handed_in(learned.work, stop=stop, leaving=leaving)
+        weight, notes = _handed_in(learned.work, stop=stop, leaving=leaving, seconds=self._seconds())
         return self._after(group, learned, self._averager.average(group, weight=weight, notes=notes))
 
     def may_send(self, size: int) -> bool:
         """Whether this round's average may travel while the next round is learned: nothing needs its model before."""
         recipe, number = self._recipe, self.progress.round + 1
         evaluated = len(self._spec.held_out) > 0 and number % recipe.training.evaluate_every == 0
-        ends = number >= recipe.averaging.rounds or number % recipe.training.checkpoint_every == 0
+        ends = self._length.ends_after(number, self.progress.seconds) or number % recipe.training.checkpoint_every == 0
         return recipe.averaging.overlap > 0 and size > 1 and not evaluated and not ends
 
     def send(self, group: Group, learned: Learned, *, stop: bool = False, leaving: bool = False) -> None:
@@ -173,7 +190,7 @@ class Learner:
 
         A wish to stop is seen by all members and has no effect yet: the round after this one does what it asks.
         """
-        weight, notes = _handed_in(learned.work, stop=stop, leaving=leaving)
+        weight, notes = _handed_in(learned.work, stop=stop, leaving=leaving, seconds=self._seconds())
         self._averager.send(group, weight=weight, notes=notes)
         self._under_way = _UnderWay(group, learned)
 
@@ -190,14 +207,21 @@ class Learner:
         if learned.work.broken_at:
             reset_state(self._optimizer)
         notes = [Notes(*row) for row in found.notes.tolist()]
-        average = Average(dict(zip(group.numbers, notes, strict=True)), found.num_bytes)
+        average = Average(dict(zip(group.numbers, notes, strict=True)), found.num_bytes, learned.learning_rate)
         self.progress = self.progress.after(
             cursor=learned.next_cursor,
             broken=[note.broken_at > 0 for note in notes],
             stop=average.stop and may_stop,
-            rounds=self._recipe.averaging.rounds,
+            length=self._length,
+            seconds=min(note.seconds for note in notes),  # one that has just joined has waited for its first round
+            may_end=may_stop,
         )
         return average
+
+    def _seconds(self) -> float:
+        """Since this was asked last."""
+        before, self._began = self._began, time.perf_counter()
+        return self._began - before
 
     def evaluate(self, rank: int, size: int) -> Evaluation:
         """Evaluate this member's share of what is held out."""
@@ -209,7 +233,29 @@ class Learner:
             batch_size=self._evaluated_together(),
             ahead=self._recipe.training.prefetch,
         )
-        return evaluate(self.model, share, task=self.task, settings=self._settings(size))
+        settings, encoding = self._settings(size), self._spec.encoding
+        if self._monitor == LOSS:
+            return evaluate(self.model, share, task=self.task, settings=settings)
+        measured = Measured(self.task.metrics(encoding), encoding)
+        found = evaluate(self.model, share, task=self.task, settings=settings, measured=measured)
+        return replace(found, sums=measured.metrics.sums(**self._shape_of_sums(size)))
+
+    def monitored(self, evaluations: Mapping[int, Evaluation]) -> float | None:
+        """What the recipe's monitor says, all members' shares together; None where that is the loss, or no number."""
+        if self._monitor == LOSS:
+            return None
+        metrics = self.task.metrics(self._spec.encoding)
+        for one in evaluations.values():
+            metrics.add_sums(one.sums, **self._shape_of_sums(len(evaluations)))
+        if not metrics.num_targets:
+            return None
+        with warnings.catch_warnings(action="ignore"):  # torchmetrics takes what was added for nothing
+            value = self.task.results(metrics)[self._monitor.name]
+        assert isinstance(value, float)
+        return value if math.isfinite(value) else None
+
+    def _shape_of_sums(self, size: int) -> dict[str, int]:
+        return {"rows": -(-len(self._spec.held_out) // size), "width": self._spec.encoding.num_outputs}
 
     def _settings(self, size: int) -> LearningSettings:
         return LearningSettings.of(self._recipe, workers=size, device=self._device)
@@ -224,9 +270,11 @@ class Learner:
         steps = min(STEPS_AT_ONCE, NUMBERS_AT_ONCE // numbers)
         return max(training.batch_size, min(MOST_TOGETHER, steps // at_once))
 
-    def note_evaluation(self, loss: float) -> None:
+    def note_evaluation(self, loss: float, monitored: float | None = None) -> None:
         """Remember how this round's model did on all that is held out."""
-        self.progress = self.progress.after_evaluation(loss, early_stopping=self._recipe.training.early_stopping)
+        self.progress = self.progress.after_evaluation(
+            loss, early_stopping=self._recipe.training.early_stopping, monitor=self._monitor, value=monitored
+        )
 
     def own_state(self) -> Tensors:
         """What only this replica has; see `Averager.own_state`."""
@@ -254,13 +302,13 @@ class Learner:
         self._averager.close()
 
 
-def _handed_in(work: Work, *, stop: bool, leaving: bool) -> tuple[float, tuple[float, ...]]:
+def _handed_in(work: Work, *, stop: bool, leaving: bool, seconds: float) -> tuple[float, tuple[float, ...]]:
     """A worker's weight in the mean, and its notes.
 
     The weight is the targets that it learned; one who had steps and none of them a target is there all the same.
     """
     weight = 0.0 if work.broken_at else work.num_targets or float(min(work.steps, 1))
-    return weight, astuple(write_notes(work, stop=stop, leaving=leaving))
+    return weight, astuple(write_notes(work, stop=stop, leaving=leaving, seconds=seconds))
 
 
 def make_averager(model: torch.nn.Module, optimizer: torch.optim.Optimizer, recipe: Recipe) -> Averager:

@@ -52,8 +52,8 @@ class LivePage:
     def header(self, outline: Outline, *, data: str, encoding: str, run: str) -> None:
         self._screen.header(outline, data=data, encoding=encoding, run=run)
 
-    def start(self, first_round: int) -> None:
-        self._screen.start(first_round)
+    def start(self, first_round: int, learned_seconds: float = 0.0) -> None:
+        self._screen.start(first_round, learned_seconds)
         self._started = True
         self._write(under_way=True)
         if not self._warned:

@@ -3,16 +3,19 @@
 import math
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 
 from rayrnn.data.batches import Minibatch
 from rayrnn.data.encoding import Encoding
+from rayrnn.data.symbols import Symbols
 from rayrnn.models.state import detached
 from rayrnn.recipe import Recipe, task_of
 from rayrnn.recipe.sections import Training
-from rayrnn.tasks import Task, Weighable
+from rayrnn.tasks import Search, Searching, Task, Weighable
+from rayrnn.tasks.metrics import Metrics
 from rayrnn.training.muon import Muon
 from rayrnn.training.scaling import parts_of_minibatch
 
@@ -74,6 +77,27 @@ class Evaluation:
     num_correct: float = 0.0
     num_sequences: int = 0
     seconds: float = 0.0
+    #: see `Metrics.sums`; where the loss alone is asked for, none
+    sums: torch.Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.float64), compare=False)
+
+    def to_vector(self) -> torch.Tensor:
+        """All of it as float64 numbers."""
+        numbers = (self.loss_sum, self.num_targets, self.num_correct, self.num_sequences, self.seconds)
+        return torch.cat([torch.tensor(numbers, dtype=torch.float64), self.sums])
+
+    @classmethod
+    def from_vector(cls, vector: torch.Tensor) -> "Evaluation":
+        """What `to_vector` gave."""
+        loss_sum, num_targets, num_correct, num_sequences, seconds = vector[:5].tolist()
+        return cls(loss_sum, num_targets, num_correct, int(num_sequences), seconds, vector[5:])
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What is measured beside the loss, and what its answers mean."""
+
+    metrics: Metrics
+    encoding: Encoding
 
 
 def learn_alone(
@@ -147,9 +171,18 @@ def _answers(
 
 @torch.no_grad()
 def evaluate(
-    model: torch.nn.Module, minibatches: Iterable[Minibatch], *, task: Task, settings: LearningSettings
+    model: torch.nn.Module,
+    minibatches: Iterable[Minibatch],
+    *,
+    task: Task,
+    settings: LearningSettings,
+    measured: Measured | None = None,
 ) -> Evaluation:
-    """The model's loss on minibatches it does not learn from, in the precision it learns in; dropout is off."""
+    """The model's loss on minibatches it does not learn from, in the precision it learns in; dropout is off.
+
+    Args:
+        measured: takes what else is to be counted.
+    """
     device = next(model.parameters()).device
     started = time.perf_counter()
     loss = torch.zeros((), dtype=torch.float64)
@@ -167,8 +200,26 @@ def evaluate(
             if task.right_or_wrong:
                 right = (outputs.argmax(-1) == segment.targets) & segment.target_mask
                 num_correct += float(right.sum())
+            if measured is not None:
+                task.measure(measured.metrics, outputs, segment, measured.encoding)
+        if measured is not None and isinstance(task, Searching):
+            _count_answers(model, minibatch.to(device), task, measured)
     model.train()
     return Evaluation(float(loss), num_targets, num_correct, num_sequences, time.perf_counter() - started)
+
+
+def _count_answers(model: torch.nn.Module, minibatch: Minibatch, task: Searching, measured: Measured) -> None:
+    """Answer every sequence with the likeliest symbols, one after the other, and compare; one without a target is left
+    out."""
+    targets = cast(Symbols, measured.encoding.targets)
+    found = task.search(model, minibatch, measured.encoding, Search(beam=1))
+    due = [numbers[there].tolist() for numbers, there in zip(minibatch.targets, minibatch.target_mask, strict=True)]
+    pairs = [
+        (targets.text_of(hypotheses[0].symbols if hypotheses else ()), targets.text_of(truth))
+        for hypotheses, truth in zip(found, due, strict=True)
+        if truth
+    ]
+    task.count_answers(measured.metrics, [answer for answer, _ in pairs], [truth for _, truth in pairs])
 
 
 def task_to_learn(recipe: Recipe, encoding: Encoding, device: torch.device) -> Task:
@@ -211,10 +262,17 @@ def computes_in_bf16(precision: str, device: torch.device) -> bool:
     return bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
 
 
-def learning_rate(training: Training, round_number: int, rounds: int) -> float:
-    """The rate of one round, from 0; cosine ends at a hundredth of the rate it began with."""
+def learning_rate(
+    training: Training, round_number: int, rounds: int, *, seconds: float = 0.0, of_seconds: float | None = None
+) -> float:
+    """The rate of one round, from 0; cosine ends at a hundredth of the rate it began with.
+
+    Args:
+        seconds: that were learned before it, of so many where the run is so long.
+    """
     if training.schedule == "cosine":
-        share = (1 + math.cos(math.pi * round_number / rounds)) / 2
+        past, whole = (round_number, rounds) if of_seconds is None else (min(seconds, of_seconds), of_seconds)
+        share = (1 + math.cos(math.pi * past / whole)) / 2
         return training.learning_rate * (0.01 + 0.99 * share)
     if training.schedule == "step":
         return float(training.learning_rate * training.schedule_factor ** (round_number // training.schedule_every))

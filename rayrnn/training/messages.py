@@ -176,6 +176,9 @@ class Evaluated:
     held_out_accuracy: float | None
     #: packed (see rayrnn/runs/checkpoints.py), when it is the best so far
     model: bytes | None = None
+    #: what says which model is the best, where it is not the loss, and what it says; None where it has no number
+    monitor: str = ""
+    monitored: float | None = None
 
 
 @dataclass(frozen=True)

@@ -59,8 +59,8 @@ class NotebookScreen:
         self._run = run
         self._screen.header(outline, data=data, encoding=encoding, run=run)
 
-    def start(self, first_round: int) -> None:
-        self._screen.start(first_round)
+    def start(self, first_round: int, learned_seconds: float = 0.0) -> None:
+        self._screen.start(first_round, learned_seconds)
 
     def round(self, event: RoundLearned) -> None:
         self._screen.round(event)

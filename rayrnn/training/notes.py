@@ -22,9 +22,11 @@ class Notes:
     broken_at: float
     stop: float
     leaving: float
+    #: that this member's round took
+    seconds: float = 0.0
 
 
-def write_notes(work: Work, *, stop: bool, leaving: bool) -> Notes:
+def write_notes(work: Work, *, stop: bool, leaving: bool, seconds: float = 0.0) -> Notes:
     """A worker whose loss is not finite says where, and keeps the loss itself out of the sums."""
     return Notes(
         steps=work.steps,
@@ -37,6 +39,7 @@ def write_notes(work: Work, *, stop: bool, leaving: bool) -> Notes:
         broken_at=work.broken_at,
         stop=float(stop),
         leaving=float(leaving),
+        seconds=seconds,
     )
 
 
@@ -48,6 +51,8 @@ class Average:
     notes: Mapping[int, Notes]
     #: each worker handed in
     num_bytes: int
+    #: by which the round was learned
+    learning_rate: float = 0.0
 
     @property
     def broken(self) -> list[int]:
@@ -77,7 +82,6 @@ def round_learned(
     evaluations: Mapping[int, Evaluation],
     *,
     generation: int,
-    learning_rate: float,
     seconds: float,
     stopped: bool,
     layers: tuple[LayerNorm, ...] = (),
@@ -95,7 +99,7 @@ def round_learned(
         round=round_number,
         generation=generation,
         loss=_ratio(sum(n.loss_sum for n in notes), sum(n.num_targets for n in notes)),
-        learning_rate=learning_rate,
+        learning_rate=average.learning_rate,
         steps=int(sum(n.steps for n in notes)),
         padding_share=_ratio(sum(n.padding for n in notes), sum(n.padding + n.steps for n in notes)),
         seconds=seconds,

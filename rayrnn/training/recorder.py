@@ -17,6 +17,7 @@ from rayrnn.runs.checkpoints import Checkpoint, Tensors, unpack
 from rayrnn.runs.directory import Run
 from rayrnn.training.failures import unwritten
 from rayrnn.training.messages import CheckpointPart, Evaluated, Joined, Lost, Membership, RoundLearned, to_json
+from rayrnn.training.tracking import Tracking
 
 #: between two moments at which what was shown reaches the disk
 FLUSH_SECONDS = 10.0
@@ -77,13 +78,15 @@ class Recorder:
 
     Args:
         warn: takes what the user must know, once for each time that the directory ceases to be writable.
+        tracking: is told of every round, too.
     """
 
-    def __init__(self, run: Run, warn: Callable[[str], None]) -> None:
+    def __init__(self, run: Run, warn: Callable[[str], None], tracking: Tracking | None = None) -> None:
         self._run = run
         self._warn = warn
         self._warned = False
         self._board = Board(run.path)
+        self._tracking = tracking
         #: the best model, until it is written
         self._model: Tensors = {}
         self._last_round = 0
@@ -125,6 +128,8 @@ class Recorder:
             "loss": event.loss,
             "learning_rate": event.learning_rate,
         }
+        if self._tracking is not None:
+            self._tracking.show(event.round, shown)
         with self._training_goes_on():
             if event.round <= self._last_round:
                 self._run.cut_metrics(event.round - 1)
@@ -138,8 +143,12 @@ class Recorder:
         values = {"held_out_loss": event.held_out_loss}
         if event.held_out_accuracy is not None:
             values["held_out_accuracy"] = event.held_out_accuracy
+        if event.monitor and event.monitored is not None:
+            values[f"held_out_{event.monitor}"] = event.monitored
         if event.model is not None:
             self._model = unpack(event.model)
+        if self._tracking is not None:
+            self._tracking.show(event.round, values)
         with self._training_goes_on():
             self._write_model()
             self._run.amend_metrics(event.round, values)

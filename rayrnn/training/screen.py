@@ -1,6 +1,5 @@
 """What the user sees of a training run: a header, one live line, notices, and how it ended. All of it on stderr."""
 
-import math
 import time
 from collections.abc import Callable
 from typing import Any, Protocol, assert_never
@@ -16,6 +15,7 @@ from rayrnn.recipe import Recipe, task_of
 from rayrnn.recipe.sections import Averaging
 from rayrnn.reporting.charts import round_values
 from rayrnn.training.messages import Evaluated, Joined, Lost, Membership, RoundLearned, WentOn
+from rayrnn.training.progress import Length, Monitor
 from rayrnn.training.summary import Outline, Summary
 from rayrnn.wording import command_line, counted, harmless, size
 
@@ -41,8 +41,8 @@ class Reporter(Protocol):
     def header(self, outline: Outline, *, data: str, encoding: str, run: str) -> None:
         """What is about to be learned."""
 
-    def start(self, first_round: int) -> None:
-        """Training begins now."""
+    def start(self, first_round: int, learned_seconds: float = 0.0) -> None:
+        """Training begins now; of a run that goes by minutes, so many seconds were learned before."""
 
     def round(self, event: RoundLearned) -> None:
         """One round was learned."""
@@ -83,11 +83,17 @@ class Screen:
         self._clock = clock
         self._says_rounds = says_rounds
         self._rounds = recipe.averaging.rounds
+        self._length = Length.of(recipe)
+        #: seconds of the run that were learned before it was resumed, and the part of it that was told of last
+        self._learned_before = 0.0
+        self._part = 0
         self._started = self._clock()
         self._first_round = 0
         self._last: RoundLearned | None = None
         self._held_out: float | None = None
         self._best: float | None = None
+        self._monitor = Monitor.of(recipe)
+        self._monitored: float | None = None
         self._averaging = self._seconds = 0.0
         #: the workers that were lost and are not told of yet, and the round they were lost in
         self._lost: list[tuple[Lost, int]] = []
@@ -118,14 +124,17 @@ class Screen:
             "workers": _workers(averaging, outline),
             "a round": f"each worker: {minibatches} of {_minibatch(recipe, outline)}, {updates}; then the {outer}"
             + (f", sending {size(outline.bytes_a_round)}{_overlap(averaging)}" if outline.num_workers > 1 else ""),
-            "rounds": f"{averaging.rounds:,} = {averaging.rounds / outline.rounds_an_epoch:,.1f} epochs",
+            "rounds": f"{averaging.rounds:,} = {averaging.rounds / outline.rounds_an_epoch:,.1f} epochs"
+            if averaging.minutes is None
+            else f"as many as {averaging.minutes:g} minutes allow; an epoch has {outline.rounds_an_epoch:,.1f}",
             "run": run,
             "stop": "Ctrl-C finishes the round and writes a checkpoint; the same command with --resume goes on",
         }
         self._facts(rows)
 
-    def start(self, first_round: int) -> None:
-        """Training begins now."""
+    def start(self, first_round: int, learned_seconds: float = 0.0) -> None:
+        """Training begins now; of a run that goes by minutes, so many seconds were learned before."""
+        self._learned_before = learned_seconds
         self._first_round = first_round
         self._started = self._clock()
         if self._console.is_terminal:
@@ -146,10 +155,16 @@ class Screen:
         self._averaging += sum(worker.averaging_seconds for worker in event.workers)
         if self._live.is_started:
             self._draw(event)
-        elif not self._says_rounds:
-            return
-        elif event.round % max(1, self._rounds // PLAIN_LINES) == 0 and event.round < self._rounds:
+        elif self._says_rounds and self._is_due(event):
             self._print(self._text(event))
+
+    def _is_due(self, event: RoundLearned) -> bool:
+        """Whether a plain line is to tell of this round."""
+        if self._length.seconds is None:
+            return event.round % max(1, self._rounds // PLAIN_LINES) == 0 and event.round < self._rounds
+        part = int(self._share(event.round) * PLAIN_LINES)
+        due, self._part = self._part < part < PLAIN_LINES, max(part, self._part)
+        return due
 
     def membership(self, event: Membership) -> None:
         """A worker was lost, the others went on, or one joined: one line for what belongs together."""
@@ -174,14 +189,16 @@ class Screen:
     def evaluation(self, event: Evaluated) -> None:
         """The held-out loss after a round."""
         self._held_out = event.held_out_loss
-        self._best = min(self._held_out, math.inf if self._best is None else self._best)
+        self._monitored = event.monitored if event.monitor else event.held_out_loss
+        if self._monitored is not None and self._monitor.prefers(self._monitored, self._best):
+            self._best = self._monitored
 
     def stop(self) -> None:
         """Training is over; the live line goes, or the last plain one comes. More than once is as once."""
         self._say_lost()
         if self._live.is_started:
             self._live.stop()
-        elif self._says_rounds and self._last is not None and self._last.round == self._rounds and not self._ended:
+        elif self._says_rounds and self._last is not None and self._share(self._last.round) >= 1 and not self._ended:
             # what it came to is known only now
             self._print(self._text(self._last))
         self._ended = True
@@ -230,21 +247,40 @@ class Screen:
         line = Table.grid(padding=(0, 1), expand=True)
         line.add_column(ratio=1)
         line.add_column(no_wrap=True)
-        line.add_row(ProgressBar(total=self._rounds, completed=event.round), self._text(event))
+        line.add_row(ProgressBar(total=1.0, completed=min(1.0, self._share(event.round))), self._text(event))
         return line
 
     def _text(self, event: RoundLearned) -> Text:
         loss = "-" if event.loss is None else f"{event.loss:.3f}"
-        held_out = "" if self._held_out is None else f" held-out {self._held_out:.3f} (best {self._best:.3f})"
+        rounds = f"{event.round:>{len(str(self._rounds))}}/{self._rounds}"
+        if self._length.seconds is not None:
+            rounds = f"round {event.round:,}"
         learned = sum(event.seconds - worker.evaluating_seconds for worker in event.workers)
         speed = event.steps / learned if learned > 0 else 0.0
         share = self._averaging / self._seconds
         return Text(
-            f"{event.round:>{len(str(self._rounds))}}/{self._rounds} loss {loss}{held_out}"
+            f"{rounds} loss {loss}{self._held_out_words()}"
             f" {speed:,.0f} steps/s each, {share:.0%} averaging, {_clock(self._seconds_left(event.round))} left"
         )
 
+    def _held_out_words(self) -> str:
+        if self._held_out is None:
+            return ""
+        best = "" if self._best is None else f" (best {self._best:.3f})"
+        if self._monitor.name == "loss":
+            return f" held-out {self._held_out:.3f}{best}"
+        value = "-" if self._monitored is None else f"{self._monitored:.3f}"
+        return f" held-out {self._held_out:.3f}, {self._monitor.name} {value}{best}"
+
+    def _share(self, now: int) -> float:
+        """Of the whole run, that is learned after so many rounds."""
+        if self._length.seconds is None:
+            return now / self._rounds
+        return (self._learned_before + self._clock() - self._started) / self._length.seconds
+
     def _seconds_left(self, now: int) -> float:
+        if self._length.seconds is not None:
+            return max(0.0, (1 - self._share(now)) * self._length.seconds)
         return (self._clock() - self._started) / max(1, now - self._first_round) * (self._rounds - now)
 
 
@@ -277,13 +313,22 @@ def _workers(averaging: Averaging, outline: Outline) -> str:
 
 def summary_rows(recipe: Recipe, summary: Summary) -> dict[str, str]:
     """The end of a run in words."""
-    early = " (stopped early: no better held-out loss)" if summary.reason == "no better" else ""
+    what = "held-out loss" if summary.monitor == "loss" else f"{summary.monitor} of what is held out"
+    early = {
+        "no better": f" (stopped early: no better {what})",
+        "out of time": " (training.max_minutes are over; with --resume it goes on for as long again)",
+    }.get(summary.reason, "")
     rows = {"rounds": f"{summary.rounds:,} in {_duration(summary.seconds)}{early}"}
     if summary.loss is not None:
         rows["loss"] = f"{task_of(recipe).describe_loss(summary.loss)}, in training"
     if summary.best_loss is not None:
         rows["held-out"] = (
             f"{task_of(recipe).describe_loss(summary.best_loss)}, at its best after round {summary.best_round:,}"
+        )
+    if summary.monitor != "loss" and summary.best_value is not None:
+        rows["held-out"] = (
+            f"{summary.monitor} {summary.best_value:.4f}, at its best after round {summary.best_round:,}; "
+            f"{task_of(recipe).describe_loss(summary.best_loss or 0.0)}"
         )
     if not summary.seconds:
         return rows | {"rounds": f"{summary.rounds:,} as before{early}: it was finished, and learned nothing more"}

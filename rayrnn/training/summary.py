@@ -93,7 +93,7 @@ class Summary:
     """How a run ended."""
 
     run: Run
-    #: `finished`, or `no better` (early stopping)
+    #: `finished`, `no better` (early stopping), or `out of time` (training.max_minutes)
     reason: str
     rounds: int
     #: the last round's
@@ -104,6 +104,9 @@ class Summary:
     steps_per_second: float
     #: from the workers' first minibatch to their last
     seconds: float
+    #: what says which model is the best, and what it says of it
+    monitor: str = "loss"
+    best_value: float | None = None
 
     def _repr_html_(self) -> str:
         """As a notebook shows it: the run, as far as it has come."""
@@ -117,6 +120,8 @@ class Summary:
             "rounds": self.rounds,
             "loss": self.loss,
             "best_held_out_loss": self.best_loss,
+            "monitor": self.monitor,
+            "best_monitored": self.best_value,
             "best_round": self.best_round if self.best_loss is not None else None,
             "steps_per_second": self.steps_per_second,
             "seconds": self.seconds,

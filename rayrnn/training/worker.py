@@ -5,7 +5,6 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import astuple
 from types import MappingProxyType
 from typing import Any
 
@@ -19,7 +18,7 @@ from rayrnn.training.channel import Outbox
 from rayrnn.training.group import Group, Leaving, LeftBehind, Replaced, lost_by
 from rayrnn.training.layer_norms import LayerNorms
 from rayrnn.training.learner import Learner, WorkerSpec
-from rayrnn.training.loop import Evaluation, learning_rate
+from rayrnn.training.loop import Evaluation
 from rayrnn.training.messages import (
     CheckpointPart,
     Common,
@@ -146,7 +145,7 @@ class Worker:
         average = self._learner.average(group, learned, **asked)
         evaluations = self._evaluate(group) if self._evaluation_due() else {}
         if evaluations:
-            self._learner.note_evaluation(held_out_loss(evaluations))
+            self._learner.note_evaluation(held_out_loss(evaluations), self._learner.monitored(evaluations))
         checkpoint = [self._checkpoint_part(group)] if self._checkpoint_due(average) else []
         self._report(group, average, evaluations, checkpoint, layers=self._looked_at(group))
         if average.notes[self._number].leaving and not self._progress.reason:
@@ -181,8 +180,8 @@ class Worker:
         while gathered is None:
             group.open_round(admit=False)
             own = self._learner.evaluate(group.rank, group.size)
-            gathered = group.gather(torch.tensor(astuple(own), dtype=torch.float64))
-        return {number: Evaluation(*row.tolist()) for number, row in zip(group.numbers, gathered, strict=True)}
+            gathered = group.gather(own.to_vector())
+        return {number: Evaluation.from_vector(row) for number, row in zip(group.numbers, gathered, strict=True)}
 
     def _report(
         self,
@@ -197,14 +196,12 @@ class Worker:
         seconds, self._started = now - self._started, now
         told: list[Event] = []
         if group.rank < SPOKESMEN:
-            training, rounds = self._recipe.training, self._recipe.averaging.rounds
             told.append(
                 round_learned(
                     self._progress.round,
                     average,
                     evaluations,
                     generation=group.generation,
-                    learning_rate=learning_rate(training, self._progress.round - 1, rounds),
                     seconds=seconds,
                     stopped=self._progress.reason == "broken",
                     layers=layers,
@@ -216,6 +213,7 @@ class Worker:
 
     def _evaluated(self, evaluations: Mapping[int, Evaluation], generation: int) -> Evaluated | Unmeasured:
         best, loss = self._progress.best_round == self._progress.round, held_out_loss(evaluations)
+        monitor = self._recipe.training.monitor
         if not math.isfinite(loss):
             return Unmeasured(self._progress.round, generation)
         return Evaluated(
@@ -224,6 +222,8 @@ class Worker:
             held_out_loss=loss,
             held_out_accuracy=held_out_accuracy(evaluations) if self._learner.task.right_or_wrong else None,
             model=pack(self._learner.weights()) if best else None,
+            monitor="" if monitor == "loss" else monitor,
+            monitored=self._learner.monitored(evaluations),
         )
 
     def _checkpoint_due(self, average: Average) -> bool:

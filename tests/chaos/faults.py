@@ -60,9 +60,9 @@ def install() -> None:
     learn_alone, learning_rate = learner.learn_alone, learner.learning_rate
     average, send = Averager.average, Averager.send
 
-    def noted_learning_rate(training: Any, round_number: int, rounds: int) -> float:
+    def noted_learning_rate(training: Any, round_number: int, rounds: int, **passed: Any) -> float:
         trap.round = round_number + 1
-        return learning_rate(training, round_number, rounds)
+        return learning_rate(training, round_number, rounds, **passed)
 
     def faulty_learn_alone(model: Any, optimizer: Any, minibatches: Iterator[Any], **how: Any) -> Any:
         return learn_alone(model, optimizer, trap.watch(model, minibatches), **how)

@@ -23,7 +23,7 @@ from rayrnn.tasks.regression import Regression
 from rayrnn.training.loop import Evaluation, LearningSettings, Work, evaluate, learn_alone
 from rayrnn.training.messages import Evaluated
 from rayrnn.training.notes import Average, Notes, held_out_accuracy, held_out_loss, round_learned, write_notes
-from rayrnn.training.progress import Progress
+from rayrnn.training.progress import Length, Progress
 from rayrnn.training.recorder import Recorder
 from rayrnn.training.screen import Screen
 from tests.crashing import checkpoint
@@ -62,9 +62,7 @@ def test_a_number_that_is_too_large_to_travel_is_infinite_and_leaves_the_others_
 @pytest.mark.parametrize("edge", EDGES)
 def test_a_round_adds_up_the_steps_and_targets_of_all_workers_exactly(edge: int) -> None:
     notes = write_notes(Work(steps=edge, updates=1, loss_sum=2.0 * edge, num_targets=edge), stop=False, leaving=False)
-    learned = round_learned(
-        1, Average({0: notes, 1: notes}, 0), {}, generation=1, learning_rate=0.1, seconds=1.0, stopped=False
-    )
+    learned = round_learned(1, Average({0: notes, 1: notes}, 0), {}, generation=1, seconds=1.0, stopped=False)
     assert (learned.steps, learned.loss) == (2 * edge, 2.0)
     assert [worker.steps for worker in learned.workers] == [edge, edge]
 
@@ -101,7 +99,7 @@ def test_the_sum_of_very_many_losses_loses_none() -> None:
 
 @pytest.mark.parametrize("cursor", [2**31 - 2, 2**31, 2**53 - 1, 2**53 + 1, 2**63 + 5])
 def test_the_cursor_and_the_order_have_no_end(cursor: int) -> None:
-    progress = Progress().after(cursor=cursor, broken=[False], stop=False, rounds=2**62)
+    progress = Progress().after(cursor=cursor, broken=[False], stop=False, length=Length(2**62))
     assert Progress.from_json(json.loads(json.dumps(progress.to_json()))).cursor == cursor
     plan = Plan(np.full(10, 5), np.arange(10), batch_size=3, seed=2**63 - 1)
     first = cursor - cursor % 4
@@ -152,9 +150,7 @@ def test_minibatches_without_a_target_are_learned_and_measured_as_nothing(task: 
 
 def test_a_round_without_a_target_has_no_loss_and_is_shown(tmp_path: Path) -> None:
     notes = Notes(10, 0, 1, 0.0, 0.0, 1.0, 0.0, 0, 0, 0)
-    learned = round_learned(
-        2**31 + 1, Average({0: notes}, 0), {}, generation=1, learning_rate=0.1, seconds=1.0, stopped=False
-    )
+    learned = round_learned(2**31 + 1, Average({0: notes}, 0), {}, generation=1, seconds=1.0, stopped=False)
     said = io.StringIO()
     screen = Screen(Console(file=said, width=100), small())
     screen.start(0)

@@ -4,13 +4,13 @@ import math
 
 import pytest
 
-from rayrnn.training.progress import Progress
+from rayrnn.training.progress import Length, Progress
 
 
 def after(*losses: float, early_stopping: int) -> Progress:
     progress = Progress()
     for loss in losses:
-        progress = progress.after(cursor=0, broken=[False], stop=False, rounds=100)
+        progress = progress.after(cursor=0, broken=[False], stop=False, length=Length(100))
         progress = progress.after_evaluation(loss, early_stopping=early_stopping)
     return progress
 

@@ -1,0 +1,1 @@
+"""Searching a recipe's settings: trials, each an ordinary run."""
