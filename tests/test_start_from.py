@@ -56,7 +56,7 @@ def from_run(run: Run | Path | str, **sections: dict[str, Any]) -> Recipe:
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_fine_tuning_begins_at_the_loss_that_was_reached(learned: Run, tmp_path: Path, workers: int) -> None:
-    before = evaluate(learned).to_json()["metrics"]["loss"]
+    before = evaluate(learned).to_json()["loss"]
     recipe = from_run(learned, training=STILL, averaging=ONE_ROUND | {"workers": workers})
     outcome, screen = trained(recipe, tmp_path / "run")
     assert outcome.best_loss == pytest.approx(before, rel=1e-5)
@@ -113,11 +113,15 @@ def classifying(data: Path, **training: Any) -> dict[str, Any]:
     return {
         "name": "classifying",
         "task": "classification",
-        "data": {"source": "csv", "path": str(data), "label": "label", "held_out": 0.2},
+        "data": {"source": "csv", "path": str(data), "label_column": "label", "skip_lines": 1, "held_out": 0.2},
         "model": {"cell": "gru", "hidden": 8, "layers": 1},
         "training": {"batch_size": 4, **training},
         "averaging": {"workers": 1, "rounds": 2},
     }
+
+
+def series_of(data: Path, *features: str) -> dict[str, Any]:
+    return {"source": "csv", "path": str(data), "horizon": 1, "skip_lines": 1, "features": list(features)}
 
 
 def test_other_classes_have_a_new_head(tmp_path: Path) -> None:
@@ -133,8 +137,7 @@ def test_other_classes_have_a_new_head(tmp_path: Path) -> None:
 
 def test_another_task_has_a_new_head_over_what_reads(tmp_path: Path) -> None:
     data = write_files(tmp_path / "series", wave, "a,b")
-    series = {"source": "csv", "path": str(data), "horizon": 1, "held_out": 0.2}
-    run = make_run(tmp_path / "run", "regression", series)
+    run = make_run(tmp_path / "run", "regression", series_of(data, "a", "b"))
     recipe = validate_recipe(classifying(labelled(tmp_path / "labelled", 2), start_from=str(run.path)))
     weights, told = beginning_of(recipe)
     assert told == f"begins with {run.path}: 4 of 6 tensors; a new head for 2 classes"
@@ -144,14 +147,13 @@ def test_another_task_has_a_new_head_over_what_reads(tmp_path: Path) -> None:
 
 def test_features_are_known_by_their_names(tmp_path: Path) -> None:
     data = write_files(tmp_path / "two", wave, "a,b")
-    run = make_run(tmp_path / "run", "regression", {"source": "csv", "path": str(data), "horizon": 1})
+    run = make_run(tmp_path / "run", "regression", series_of(data, "a", "b"))
     more = write_files(tmp_path / "three", lambda number, step: [number, *reversed(wave(number, step))], "c,b,a")
-    series = {"source": "csv", "path": str(more), "horizon": 1, "held_out": 0.2}
     recipe = validate_recipe(
         {
             "name": "more",
             "task": "regression",
-            "data": series,
+            "data": series_of(more, "c", "b", "a"),
             "model": {"cell": "gru", "hidden": 8, "layers": 1},
             "training": {"start_from": str(run.path)},
         }
@@ -190,7 +192,7 @@ def test_numbers_are_not_begun_with_symbols(learned: Run, tmp_path: Path) -> Non
 def test_what_is_not_there_is_told(learned: Run, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is no run"):
         trained(from_run(tmp_path / "nothing"), tmp_path / "run")
-    assert not (tmp_path / "run").exists()
+    assert not (tmp_path / "run" / "recipe.yaml").exists()
     with pytest.raises(RecipeError, match=r"training.start_from: .*absent\.safetensors"):
         beginning_of(from_run(tmp_path / "absent.safetensors"))
     (tmp_path / "text.safetensors").write_text("no weights")

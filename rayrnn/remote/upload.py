@@ -8,6 +8,9 @@ from rayrnn.data.files import list_files
 from rayrnn.errors import DataError
 from rayrnn.recipe import Recipe, validate_recipe
 from rayrnn.recipe.sources import read_by_hosts
+from rayrnn.runs.beginning import WEIGHTS
+from rayrnn.runs.directory import open_run
+from rayrnn.runs.layout import ENCODING, MODEL, RECIPE
 from rayrnn.user_code import PythonFiles, files_of
 from rayrnn.wording import counted, path_of, size
 
@@ -40,19 +43,19 @@ def gather(recipe: Recipe) -> Upload:
 
     Raises:
         DataError: one is not there, they are too large together, or the source reads on hosts that do not have them.
-        UsageError: the Python files of what it names are too large.
+        UsageError: the Python files of what it names are too large, or `training.start_from` names no run.
     """
     data, code = recipe.data, files_of(recipe.named_code)
     local = {key: address for key, address in data.files.items() if any(map(_is_local, _several(address)))}
-    if not local:
+    found = _begun_with(recipe.training.start_from)
+    if not local and not found:
         return Upload(recipe, code=code)
-    if data.read_by_hosts:
+    if local and data.read_by_hosts:
         key, address = next(iter(local.items()))
         raise DataError(
             f"data.{key} is {address}, on this machine, and data.source {data.source} reads on the cluster's "
             "hosts: give a path that all of them have (s3://, hdfs://, or file:///... for the hosts' own disks)"
         )
-    found: dict[str, int] = {}
     for address in local.values():
         listing = list_files(tuple(map(_absolute, filter(_is_local, _several(address)))))
         found |= dict(zip(listing.paths, listing.sizes.tolist(), strict=True))
@@ -66,7 +69,7 @@ def gather(recipe: Recipe) -> Upload:
     here = f"{Path.cwd().as_posix()}/"
     there = {key: _renamed(address, here) for key, address in local.items()}
     return Upload(
-        _reading(recipe, there),
+        _reading(recipe, there, here),
         inside=tuple(path.removeprefix(here) for path in found if path.startswith(here)),
         outside=tuple(path.removeprefix("/") for path in found if not path.startswith(here)),
         num_bytes=sum(found.values()),
@@ -74,9 +77,25 @@ def gather(recipe: Recipe) -> Upload:
     )
 
 
-def _reading(recipe: Recipe, there: dict[str, str | tuple[str, ...]]) -> Recipe:
-    """The recipe as the job reads it, whose `data` names files where they lie there."""
+def _begun_with(where: str | None) -> dict[str, int]:
+    """The local files that the network begins with, and their sizes."""
+    if where is None or not _is_local(where):
+        return {}
+    place = Path(_absolute(where))
+    names = [""] if place.suffix == WEIGHTS else [RECIPE, ENCODING, MODEL]
+    if place.suffix != WEIGHTS:
+        open_run(place)
+    files = [place / name for name in names if (place / name).is_file()]
+    if not files:
+        raise DataError(f"training.start_from is {where}, and there is no such file on this machine")
+    return {str(file): file.stat().st_size for file in files}
+
+
+def _reading(recipe: Recipe, there: dict[str, str | tuple[str, ...]], here: str) -> Recipe:
+    """The recipe as the job reads it, whose `data`, and `training.start_from`, name files where they lie there."""
     values = recipe.model_dump(mode="json")
+    if (begin := recipe.training.start_from) is not None:
+        values["training"]["start_from"] = _place(begin, here)
     return validate_recipe(values | {"data": values["data"] | there})
 
 

@@ -37,7 +37,8 @@ def writing(path: Path, **model: Any) -> Run:
 def classifying(folder: Path, task: str = "classification", data: dict[str, Any] | None = None, **model: Any) -> Run:
     if not (folder / "data").exists():
         write_files(folder / "data", lambda n, step: [*wave(n, step), f"kind {n % 3}"], "level,power,label")
-    section = {"source": "csv", "path": str(folder / "data"), "label": "label", "normalize": "standardize"}
+    section = {"source": "csv", "path": str(folder / "data"), "label_column": "label", "skip_lines": 1}
+    section |= {"normalize": "standardize"}
     return make_run(folder / "run", task, section | (data or {}), model)
 
 
@@ -85,6 +86,7 @@ def test_a_classifier_answers_rows_of_its_data_from_the_file_alone(tmp_path: Pat
 def test_a_forecast_says_how_far_ahead_and_in_which_units(tmp_path: Path) -> None:
     data = write_files(tmp_path / "series", wave, "level,power")
     section = {"source": "csv", "path": str(data), "horizon": 2, "normalize": "min_max"}
+    section |= {"skip_lines": 1, "features": ["level", "power"]}
     export(make_run(tmp_path / "run", "regression", section), str(tmp_path / "model.pt2"))
     extra = {"rayrnn.json": ""}
     module = torch.export.load(tmp_path / "model.pt2", extra_files=extra).module()
@@ -200,7 +202,7 @@ def test_what_is_no_layer_of_torchs_is_told_why(tmp_path: Path) -> None:
 
 
 def test_a_network_of_ones_own_needs_trust_and_a_form_that_can_be_followed(tmp_path: Path) -> None:
-    data = write_files(tmp_path / "series", wave, "level,power")
+    data = write_files(tmp_path / "series", wave)
     section = {"source": "csv", "path": str(data), "horizon": 1}
     given = make_run(tmp_path / "given", "regression", section)
     recipe = given.recipe.model_copy(
