@@ -175,7 +175,7 @@ def _scatter(answers_N: np.ndarray, truths_N: np.ndarray, name: str) -> Markup:
     dots = "".join(f"M{left:.1f} {top:.2f}h0" for left, top in zip(lefts, tops, strict=True))
     diagonal = element("path", class_="base", d=f"M0 {HEIGHT:.0f}L{WIDTH:.0f} 0")
     drawn = joined((diagonal, element("path", class_="dots k0", d=dots)))
-    return figure(_titled("Answer against truth", name), plot(drawn, both, both, x_unit="truth", tall=True))
+    return figure(_titled("Answer against truth", name), plot(drawn, both, both, x_unit="truth", kind="tall"))
 
 
 def _histogram(errors_N: np.ndarray, name: str) -> Markup:
@@ -198,7 +198,7 @@ def _histogram(errors_N: np.ndarray, name: str) -> Markup:
     beyond = f"; {count(outside)} lie outside" if outside else ""
     return figure(
         _titled("Answer less truth", name),
-        plot(joined(bars), across, up, x_unit="error", tall=True),
+        plot(joined(bars), across, up, x_unit="error", kind="tall"),
         caption=f"{spread[:1].upper()}{spread[1:]}{beyond}.",
     )
 

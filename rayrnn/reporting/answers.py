@@ -4,6 +4,7 @@ N answers, V numbers or classes of each.
 """
 
 import importlib
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -170,7 +171,7 @@ def _counted_sets(model: Trained, part: Part, rank: int, size: int) -> np.ndarra
     return counts_3V
 
 
-def _answered(model: Trained, part: Part, rank: int, size: int):  # type: ignore[no-untyped-def]
+def _answered(model: Trained, part: Part, rank: int, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield outputs and targets that count, [N, V] each, minibatch after minibatch."""
     network, encoding, task = model.network(), model.encoding, task_of(model.recipe)
     for _, rows in minibatches_of(model, part.sequences, part.indices[rank::size]):

@@ -92,7 +92,12 @@ def chart(
     drawn = joined((*(_area(curve, across, up) for curve in curves), *lines))
     marks = joined(_mark(curve, across, up) for curve in curves)
     words = f"{caption} Logarithmic scale.".strip() if up.logarithmic else caption
-    return figure(title, legend(curves), plot(drawn, across, up, marks=marks, x_unit=x_unit, tall=tall), caption=words)
+    return figure(
+        title,
+        legend(curves),
+        plot(drawn, across, up, marks=marks, x_unit=x_unit, kind="tall" if tall else ""),
+        caption=words,
+    )
 
 
 def figure(title: str, *content: Markup, caption: str = "") -> Markup:
@@ -107,10 +112,15 @@ def plot(
     *,
     marks: Markup = NOTHING,
     x_unit: str = "",
-    tall: bool = False,
-    square: bool = False,
+    kind: str = "",
+    pixels: int | None = None,
 ) -> Markup:
-    """What is drawn, over a grid, beside its axes."""
+    """What is drawn, over a grid, beside its axes.
+
+    Args:
+        kind: `tall`, or another that the stylesheet knows.
+        pixels: of its height; without it what the stylesheet says.
+    """
     rows = up.ticks(6)
     lines = joined(
         element("path", class_="grid", d=f"M0 {_y(up, value):.2f}H{WIDTH:.0f}") for value in rows if value != up.low
@@ -132,8 +142,8 @@ def plot(
     at_x = joined(_word("x", f"left:{100 * across.place(value):.2f}%", tick(value, columns)) for value in columns)
     at_y = joined(_word("y", f"bottom:{100 * up.place(value):.2f}%", tick(value, rows)) for value in rows)
     unit = element("span", escaped(x_unit), class_="unit") if x_unit else NOTHING
-    kinds = ["plot", *(["tall"] if tall else []), *(["square"] if square else [])]
-    return element("div", svg, at_x, at_y, unit, marks, class_=" ".join(kinds))
+    height = None if pixels is None else f"height:{pixels}px"
+    return element("div", svg, at_x, at_y, unit, marks, class_=f"plot {kind}".rstrip(), style=height)
 
 
 def legend(curves: Sequence[Curve]) -> Markup:

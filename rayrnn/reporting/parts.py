@@ -155,8 +155,8 @@ def _bands(history: History, workers: Sequence[int]) -> Markup:
                 words = f"round {place:,}: worker {event.worker} {_event_words(event)}"
                 marks.append(element("span", class_=f"event {kind}", style=where, title=words))
     tall = len(workers) * (_BAND if len(workers) <= 16 else _THIN_BAND)
-    drawn = plot(joined(bars), across, _NoTicks(up.low, up.high), marks=joined((*names, *marks)), x_unit="round")
-    return Markup(drawn.replace('class="plot"', f'class="plot bands" style="height:{tall}px"', 1))
+    rows = _NoTicks(up.low, up.high)
+    return plot(joined(bars), across, rows, marks=joined((*names, *marks)), x_unit="round", kind="bands", pixels=tall)
 
 
 class _NoTicks(Scale):
