@@ -190,6 +190,8 @@ def test_asha_stops_the_worse_ones_and_a_study_goes_on_where_it_was(tmp_path: Pa
     for one in first[:3]:
         study.finish(one)
     again = Study(tmp_path / "study.jsonl", varied, Monitor(), **make)
+    assert [one.folder for one in again.settled] == ["trial-000", "trial-001", "trial-002"]
+    assert [one.best for one in again.settled] == [1.0, 2.0, 3.0]
     resumed = again.ask()
     assert (resumed.folder, resumed.values) == (first[3].folder, first[3].values)
     assert again.ask().folder == "trial-004"
