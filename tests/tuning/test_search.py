@@ -87,7 +87,7 @@ def test_a_trial_that_is_killed_goes_on_from_its_checkpoint(recipe: Path) -> Non
 
     def kill() -> None:
         folder = recipe.parent / "out" / "trial-000"
-        while not list(folder.glob("checkpoints/*/MANIFEST.json")):
+        while not list(folder.glob("checkpoints/round-*/MANIFEST.json")):
             time.sleep(0.05)
         process = int((folder / ".lock").read_text())
         os.kill(process, signal.SIGKILL)
