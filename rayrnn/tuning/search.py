@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from rayrnn.stop_signals import stop_requests
 from rayrnn.training.placement import check_room
 from rayrnn.training.progress import Monitor
 from rayrnn.tuning.ranges import Varied, check_varied, read_varied
-from rayrnn.tuning.study import Asked, Study, combinations
+from rayrnn.tuning.study import Asked, Settled, Study, combinations
 from rayrnn.tuning.table import Row, State, TrialTable
 from rayrnn.tuning.trial import Trial
 from rayrnn.wording import command_line
@@ -208,6 +208,16 @@ class _UnderWay:
     diverged: bool = False
 
 
+def _row_of(settled: Settled, out: Path) -> Row:
+    """A trial of before, as it stands in its folder."""
+    rounds: list[dict[str, Any]] = []
+    with suppress(RunError):
+        rounds = Run(out / settled.folder).metrics()
+    failed: State = "diverged" if rounds and "culprit" in rounds[-1] else "failed"
+    state: State = failed if settled.failed else "stopped early" if settled.pruned else "finished"
+    return Row(settled.folder, settled.values, state, len(rounds), settled.best)
+
+
 class _Search:
     """Trials, from the first to the last."""
 
@@ -217,7 +227,7 @@ class _Search:
         self._monitor = Monitor.of(plan.base)
         self._console = console
         self._table = TrialTable(console, [one.key for one in varied], self._monitor.name)
-        self._rows: list[Row] = []
+        self._rows = [_row_of(one, plan.out) for one in study.settled]
         self._active: list[_UnderWay] = []
         self._failure: DataError | RunError | None = None
         #: why no further trial begins

@@ -8,7 +8,7 @@ successive halving).
 import itertools
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,18 @@ REDUCTION = 3
 #: evaluations of a whole run for one at which trials are first compared
 RUNGS = 9
 _FOLDER = "folder"
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A trial that ended before the search was gone on with."""
+
+    folder: str
+    values: Values
+    #: in Optuna's words: it was stopped early, or failed; else it came to its end
+    pruned: bool
+    failed: bool
+    best: float | None
 
 
 @dataclass
@@ -74,7 +86,23 @@ class Study:
         except Exception as error:  # whatever a file that is damaged makes of it
             raise RunError(f"{file} cannot be gone on from: {type(error).__name__}: {error}") from None
         self.num_folders = len({trial.user_attrs.get(_FOLDER) for trial in past} - {None})
+        #: what a search that is gone on with has come to already
+        self.settled = self._settled(past)
         self._requeue(past)
+
+    def _settled(self, past: Sequence[optuna.trial.FrozenTrial]) -> list[Settled]:
+        found: dict[str, Settled] = {}
+        for trial in past:  # of a folder that was gone on with, the last one counts
+            folder = trial.user_attrs.get(_FOLDER)
+            if folder is not None:
+                found.pop(folder, None)
+            if folder is not None and trial.state.is_finished():
+                best: float | None = None
+                for value in trial.intermediate_values.values():
+                    best = value if self._monitor.prefers(value, best) else best
+                pruned, failed = trial.state == TrialState.PRUNED, trial.state == TrialState.FAIL
+                found[folder] = Settled(folder, _said(trial.params), pruned, failed, best)
+        return list(found.values())
 
     def _requeue(self, past: Sequence[optuna.trial.FrozenTrial]) -> None:
         """What was under way when the search ended is asked for first, in its old folder."""
@@ -92,7 +120,7 @@ class Study:
             folder = f"trial-{self.num_folders:03d}"
             self.num_folders += 1
             trial.set_user_attr(_FOLDER, folder)
-        return Asked(folder, {key: said(value) for key, value in trial.params.items()}, trial)
+        return Asked(folder, _said(trial.params), trial)
 
     def has_next(self, trials: int) -> bool:
         """Whether something is left to try, if these are all trials."""
@@ -119,6 +147,10 @@ class Study:
     def fail(self, asked: Asked) -> None:
         """Its settings cannot be learned with."""
         self._study.tell(asked.trial, state=TrialState.FAIL)
+
+
+def _said(params: Mapping[str, Any]) -> Values:
+    return {key: said(value) for key, value in params.items()}
 
 
 def combinations(varied: Sequence[Varied]) -> float:
