@@ -15,7 +15,7 @@ from rayrnn.durable import replace_durably
 from rayrnn.errors import Interrupted, UsageError
 from rayrnn.recipe import Recipe
 from rayrnn.runs.directory import Run
-from rayrnn.runs.layout import ENCODING, MODEL, RECIPE, TRACKED
+from rayrnn.runs.layout import ENCODING, MODEL, RECIPE, REPORT, TRACKED
 from rayrnn.runs.schema import StoredTracking, read_stored
 from rayrnn.user_code import load
 
@@ -40,8 +40,6 @@ MOST_POINTS = 10_000
 RETRY_SECONDS = 5.0
 #: for what is left when the run has ended
 END_SECONDS = 8.0
-#: a page beside the run that goes along, where it is there
-REPORT = "report.html"
 
 
 @dataclass(frozen=True)
