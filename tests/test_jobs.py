@@ -69,6 +69,30 @@ def test_files_from_elsewhere_travel_under_a_name_of_their_own(here: Path) -> No
     assert set(upload.inside) == {"texts/one.txt", "texts/two.txt"}
 
 
+def test_what_a_network_begins_with_travels(here: Path) -> None:
+    (here / "run").mkdir()
+    for name in ("recipe.yaml", "vocabulary.json", "model.safetensors", "metrics.jsonl"):
+        (here / "run" / name).write_text("ten bytes\n")
+    (here.parent / "w.safetensors").write_text("five\n")
+
+    def begun(where: str) -> Recipe:
+        values = recipe(text="a text of its own").model_dump(mode="json")
+        return validate_recipe(values | {"training": {"start_from": where}})
+
+    upload = gather(begun(str(here / "run")))
+    assert set(upload.inside) == {"run/recipe.yaml", "run/vocabulary.json", "run/model.safetensors"}
+    assert (upload.num_bytes, upload.recipe.training.start_from) == (30, "run")
+    beside = (here.parent / "w.safetensors").as_posix()
+    upload = gather(begun("../w.safetensors"))
+    assert upload.outside == (beside.removeprefix("/"),)
+    assert upload.recipe.training.start_from == f"_outside_{beside}"
+    assert gather(begun("s3://bucket/run")).num_bytes == 0
+    with pytest.raises(UsageError, match="is no run"):
+        gather(begun("absent"))
+    with pytest.raises(DataError, match="there is no such file on this machine"):
+        gather(begun("absent.safetensors"))
+
+
 def test_what_is_no_local_file_does_not_travel(here: Path) -> None:
     for path in ("s3://bucket/texts", "sysconfig:stdlib/*.py", "file:///data/texts"):
         assert gather(recipe(path=path)).num_bytes == 0
