@@ -69,7 +69,7 @@ class Destination:
     def _may_replace(self) -> bool:
         if self.replaces is None:
             return False
-        with self.filesystem.open_input_stream(self.path, compression=None) as stream:
+        with self.filesystem.open_input_file(self.path) as stream:
             return self.replaces in bytes(stream.read(_BEGINNING))
 
     @contextmanager

@@ -17,7 +17,7 @@ def test_the_recipe_reference_has_every_section_and_source() -> None:
     page = recipe_reference.page()
     assert all(f"\n## {section}\n" in page for section in ("data", *recipe_reference.SECTIONS))
     assert all(f"### data, source: {source}\n" in page for source in ("text", "csv", "parquet", "spark"))
-    assert set(Recipe.model_fields) == {"name", "task", "data", *recipe_reference.SECTIONS, "seed"}
+    assert set(Recipe.model_fields) == {"name", "task", "data", *recipe_reference.SECTIONS, "seed", "track"}
 
 
 def test_a_keys_meaning_is_the_comment_above_its_field() -> None:
