@@ -15,7 +15,7 @@ from pathlib import Path
 from docs.make.browser import opened
 
 PICTURES = Path(__file__).parent.parent / "pictures"
-WIDTH, HEIGHT = 1000, 860
+WIDTH, HEIGHT = 1000, 700
 #: steps at which the sensor fails
 FAULT = range(150, 161)
 RECIPE = """
@@ -25,7 +25,7 @@ data: {source: csv, path: train, skip_lines: 1, horizon: 1, held_out: 0.25}
 model: {hidden: 16, layers: 1}
 training: {learning_rate: 0.01, batch_size: 3, truncate: 30}
 averaging: {workers: 1, frequency: 1, rounds: 60}
-detect: {smoothing: 3, quantile: 1, margin: 2, warmup: 10}
+detect: {smoothing: 3, quantile: 1, margin: 2, warmup: 20}
 """
 
 

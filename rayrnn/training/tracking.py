@@ -31,6 +31,7 @@ SETTINGS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "4",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "WANDB_SILENT": "true",
     "WANDB_ERROR_REPORTING": "false",
 }
@@ -40,6 +41,8 @@ MOST_POINTS = 10_000
 RETRY_SECONDS = 5.0
 #: for what is left when the run has ended
 END_SECONDS = 8.0
+#: attempts within them, and seconds between two
+END_ATTEMPTS, END_PAUSE = 3, 1.0
 
 
 @dataclass(frozen=True)
@@ -159,6 +162,7 @@ class Tracking:
 
     def _work(self) -> None:
         """It never ends of an error: that is told of, and what failed is tried again."""
+        attempts = END_ATTEMPTS
         while True:
             with self._changed:
                 self._changed.wait_for(
@@ -179,7 +183,10 @@ class Tracking:
                 with self._changed:
                     self._points = [*points, *self._points][-MOST_POINTS:]
             if ending:
-                return
+                attempts -= 1
+                if self._complete or not attempts:
+                    return
+                time.sleep(END_PAUSE)
 
     def _tell(self, points: Sequence[Point]) -> None:
         if self._service is None:
