@@ -121,6 +121,7 @@ def serving(
     code = [name for run in runs.values() for name in run.recipe.named_code]
     with connect(address, code=code, say=screen.print):
         _make_room()
+        _check_cpus(options.replicas[0], screen)
         store = _start_store(options)
         for servable in servables:
             _put(store, servable)
@@ -232,6 +233,18 @@ def _make_room() -> None:
             "by --address local"
         )
     serve.shutdown()
+
+
+def _check_cpus(replicas: int, screen: Console) -> None:
+    """
+    Raises:
+        ClusterError: the cluster could never run so many replicas, each of which takes a CPU.
+    """
+    there, free = ray.cluster_resources().get("CPU", 0), ray.available_resources().get("CPU", 0)
+    if replicas > there:
+        raise ClusterError(f"{replicas} replicas take a CPU each, and the cluster has {there:g}: lower --replicas")
+    if replicas > free:
+        screen.print(f"waiting for CPUs: {replicas} replicas take one each, and {free:g} of {there:g} are free")
 
 
 def _start_store(options: ServeOptions) -> "ray.actor.ActorHandle":
