@@ -15,7 +15,7 @@ from tests.untrained import make_run, wave, write_files
 TEXT = "abc def ghi\n"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def served_runs(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> dict[str, Run]:
     """A language model, one class a sequence, one a step, and a forecast with a fitted detector; none was trained."""
     folder = tmp_path_factory.mktemp("served")
@@ -36,7 +36,7 @@ def served_runs(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> 
     }
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def server(served_runs: dict[str, Run], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Started]:
     home = tmp_path_factory.mktemp("home")
     paths = [run.name for run in served_runs.values()]
@@ -44,6 +44,6 @@ def server(served_runs: dict[str, Run], tmp_path_factory: pytest.TempPathFactory
         yield one
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def waves(served_runs: dict[str, Run]) -> Path:
     return Path(served_runs["kinds"].path).parent / "waves"
