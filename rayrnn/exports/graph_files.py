@@ -78,7 +78,7 @@ def _translated(traced: Any, graph: Graph) -> Any:
         causes = [line.strip() for line in str(error.__cause__ or error).splitlines() if line.strip()]
         said = causes[0][:500] if causes else type(error).__name__
         raise RunError(
-            f"the network {graph.name} cannot be written as ONNX: {said}; --to model.pt2 holds all that torch can follow"
+            f"the network {graph.name} cannot be written as ONNX: {said}; --to model.pt2 has what torch can follow"
         ) from error
 
 
