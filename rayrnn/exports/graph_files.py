@@ -49,15 +49,7 @@ def onnx_file(graph: Graph, meaning: str) -> bytes:
         )
     with _quiet(), torch.no_grad():
         traced = _exported(graph, OnnxDirection)
-        program = torch.onnx.export(
-            traced,
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=[port.name for port in graph.inputs],
-            output_names=[port.name for port in graph.outputs],
-            verbose=False,
-        )
-        assert program is not None, "an exporter of its own returns what it made"
+        program = _translated(traced, graph)
         program.rename_axes({symbol: name for name, found in _axes_of(traced, graph).items() for symbol in found})
         for node in program.model.graph.all_nodes():
             node.metadata_props.clear()  # where on this machine the network's code lies
@@ -65,6 +57,29 @@ def onnx_file(graph: Graph, meaning: str) -> bytes:
         program.model.producer_name = "rayrnn"
         content: bytes = program.model_proto.SerializeToString()
     return content
+
+
+def _translated(traced: Any, graph: Graph) -> Any:
+    """The program in ONNX's operators.
+
+    Raises:
+        RunError: it has an operation that ONNX has not; says what torch said.
+    """
+    try:
+        return torch.onnx.export(
+            traced,
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[port.name for port in graph.inputs],
+            output_names=[port.name for port in graph.outputs],
+            verbose=False,
+        )
+    except torch.onnx.errors.OnnxExporterError as error:
+        causes = [line.strip() for line in str(error.__cause__ or error).splitlines() if line.strip()]
+        said = causes[0][:500] if causes else type(error).__name__
+        raise RunError(
+            f"the network {graph.name} cannot be written as ONNX: {said}; --to model.pt2 has what torch can follow"
+        ) from error
 
 
 def torch_file(graph: Graph, meaning: str) -> bytes:
@@ -152,7 +167,7 @@ def _open(program: Any, graph: Graph) -> None:
     for symbol, bounds in program.range_constraints.items():
         program.range_constraints[symbol] = ValueRanges(1, bounds.upper)
     # that sizes are the same; the others ask whether there is more than one of something
-    program._guards_code = [guard for guard in program._guards_code if re.fullmatch(_SAME_SIZE, guard)]
+    program._guards_code = [guard for guard in getattr(program, "_guards_code", ()) if re.fullmatch(_SAME_SIZE, guard)]
 
 
 def _axes_of(program: Any, graph: Graph) -> dict[str, set[str]]:

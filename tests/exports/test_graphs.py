@@ -159,6 +159,27 @@ def test_a_network_that_loops_over_its_steps_is_refused_with_what_torch_said(kin
     assert "it would take 23 in its axis 'time' and no other number" in str(refused.value)
 
 
+class Bessel(nn.Module):
+    """A network with a function that ONNX has not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.out = nn.Linear(F, 2)
+
+    def forward(self, inputs: torch.Tensor, state: None, mask: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return self.out(torch.special.bessel_j0(inputs)), None
+
+
+def test_what_onnx_has_no_operator_for_is_refused_there_and_written_as_pt2() -> None:
+    torch.manual_seed(0)
+    graph = graph_of(Bessel().eval(), Form(F, 2, False, True), name="mine:Bessel")
+    with pytest.raises(
+        RunError, match=r"the network mine:Bessel cannot be written as ONNX: .*bessel_j0.*--to model\.pt2"
+    ):
+        file_of("onnx", graph)
+    assert parity_of(graph, file_of("pt2", graph)).difference < TOLERANCE
+
+
 def test_a_state_that_does_not_begin_with_zeros_is_not_offered() -> None:
     class Learned(nn.Module):
         """Begins with a parameter."""
