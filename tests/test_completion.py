@@ -59,7 +59,7 @@ def offered(folder: Path, *words: str) -> list[str]:
 
 def test_commands_and_options_are_offered(folder: Path) -> None:
     assert offered(folder, "tr") == ["train"]
-    assert offered(folder, "train", "--re") == ["--resume"]
+    assert offered(folder, "train", "--res") == ["--resume"]
 
 
 def test_recipes_and_yaml_files_are_offered_to_train(folder: Path) -> None:

@@ -236,8 +236,8 @@ class StoredProgress(Stored):
     #: of a run that goes by the loss, whatever it is long, an earlier rayrnn did not tell these three
     monitor: Annotated[str, StringConstraints(max_length=200)] = "loss"
     best_value: float | None = None
-    seconds: Annotated[float, Field(ge=0)] = 0.0
     evaluations_without_better: Count
+    seconds: Annotated[float, Field(ge=0)] = 0.0
     broken_rounds: Count
     reason: Literal["", "finished", "interrupted", "no better", "broken"]
     #: the order of the network's parameters, by which other files of the checkpoint go; rayrnn 0.1 did not tell it
