@@ -62,6 +62,7 @@ def test_layers_are_recorded_where_a_round_is_evaluated(trained: tuple[Summary, 
     assert all(0 < layer["update"] < 10 * layer["parameters"] for layer in last)
 
 
+@pytest.mark.slow
 def test_the_beginning_of_a_run_is_recorded_once_and_a_resumed_one_again(tmp_path: Path, ray_cluster: None) -> None:
     quiet = Console(quiet=True)
     train(small(averaging={"rounds": 2}), out=tmp_path / "run", console=quiet)
@@ -156,6 +157,7 @@ def test_a_file_of_the_pages_name_that_is_not_ours_is_left_alone(tmp_path: Path)
         live(run)
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_stands_in_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     kill = Fault(worker=1, round=6, act="kill", where="1")
     story = run_under([kill], tmp_path, chaotic(rounds=20))

@@ -114,6 +114,7 @@ def test_no_token_lets_everybody_in_and_a_file_names_ones_own(served_runs: dict[
         assert httpx.get(f"{server.url}/v1/models").status_code == 200
 
 
+@pytest.mark.slow
 def test_more_requests_than_there_is_room_for_are_told_to_wait(served_runs: dict[str, Run], tmp_path: Path) -> None:
     with started(tmp_path, served_runs["text"].name, "--max-requests", "2") as server:
         asked = {"prompt": "abc", "max_tokens": 100_000, "stream": True}

@@ -80,6 +80,7 @@ def test_a_search_finds_the_best_of_a_list_and_every_trial_is_a_run(recipe: Path
         tune(replace(asked, resume=True), quiet())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_trial_that_is_killed_goes_on_from_its_checkpoint(recipe: Path) -> None:
     asked = wanted(recipe, "training.learning_rate=0.01,0.02", at_once=1, overrides=("averaging.rounds=60",))
@@ -103,6 +104,7 @@ def test_a_trial_that_is_killed_goes_on_from_its_checkpoint(recipe: Path) -> Non
     assert "going on after round" in (recipe.parent / "out" / "trial-000.log").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")
 def test_what_diverges_is_told_and_the_search_goes_on(recipe: Path) -> None:
     found, said = searched(wanted(recipe, "training.learning_rate=1e38,0.01", overrides=("training.clip=0",)))
