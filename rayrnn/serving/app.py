@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from importlib.resources import files
@@ -27,6 +28,8 @@ from rayrnn.serving.session_state import restored, stored
 from rayrnn.serving.session_store import Refusal
 from rayrnn.wording import listed
 
+#: between two looks whether somebody who waits for a whole text is still there
+LOOK_SECONDS = 1.0
 _STATUS = {"unknown": 404, "full": 429, "busy": 409}
 
 
@@ -85,13 +88,16 @@ class Server:
     async def _whole(self, answer: Answer, choices: list[Choice], request: Request) -> dict[str, Any]:
         texts: dict[int, list[str]] = {choice.index: [] for choice in choices}
         symbols: dict[int, list[Any]] = {choice.index: [] for choice in choices}
+        looked = time.monotonic()
         try:
             async for told in self._told(choices):
                 for choice, text, news in told:
                     texts[choice.index].append(text)
                     symbols[choice.index] += news
-                if await request.is_disconnected():
-                    raise Refused(499, "the client has left")
+                if time.monotonic() - looked >= LOOK_SECONDS:
+                    looked = time.monotonic()
+                    if await request.is_disconnected():
+                        raise Refused(499, "the client has left")
         finally:
             _leave(choices)
         return answer.whole({index: ("".join(texts[index]), symbols[index]) for index in texts})

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from rayrnn.serving.http_guard import Limits, Pulse
 
 #: between two looks for newer models
 POLL_SECONDS = 1.0
+SWITCH_SECONDS = 0.0005
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,8 @@ class _Replica:
         """Have all runs here, and look for newer ones from now on."""
         if self._options.threads:
             torch.set_num_threads(self._options.threads)
+        # the thread that computes waits so long for the one that answers, each time both want to run
+        sys.setswitchinterval(SWITCH_SECONDS)
         pulse = Pulse()
         engine = Engine(on_news=pulse.beat, on_death=self._on_death)
         self._engine = engine

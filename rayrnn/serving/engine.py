@@ -17,6 +17,8 @@ from rayrnn.serving.text_writer import TextWriter
 
 #: seconds between two times that readers of texts hear of new symbols: each time costs each of them a message
 NEWS_SECONDS = 0.04
+#: texts at once from which on the readers hear less often: as many messages a second as there are for so many
+FEW = 16
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,8 @@ class Engine:
     """Computes in a thread of its own as long as there is something to do.
 
     Args:
-        on_news: is called from the thread when texts have new symbols or have ended, at most every NEWS_SECONDS.
+        on_news: is called from the thread when texts have new symbols or have ended, every NEWS_SECONDS or less
+            often.
         on_death: hears of what ended the thread.
     """
 
@@ -134,7 +137,9 @@ class Engine:
                 for served in busy:
                     served.work()
                 now = time.monotonic()
-                if now - told >= NEWS_SECONDS or all(served.is_idle for served in busy):
+                many = sum(served.writer.num_writing for served in busy if served.writer is not None)
+                pause = NEWS_SECONDS * max(1.0, many / FEW)
+                if now - told >= pause or all(served.is_idle for served in busy):
                     self._on_news()
                     told = now
         except BaseException as error:

@@ -95,6 +95,11 @@ class TextWriter:
         """Whether there is nothing to write."""
         return not (self._waiting or self._reading or self._texts)
 
+    @property
+    def num_writing(self) -> int:
+        """Texts that are being written."""
+        return len(self._texts)
+
     @torch.inference_mode()
     def step(self) -> None:
         """Write the next symbol of every text whose begin has been read, and read a piece of the other begins."""
