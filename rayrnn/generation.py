@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from rayrnn.data.symbols import Symbols
+from rayrnn.data.vocabulary import Vocabulary
 from rayrnn.errors import UsageError
 from rayrnn.recipe import task_of
 from rayrnn.runs.directory import Run
@@ -98,7 +99,7 @@ class _Generator:
         state = None
         for count in range(given + 1, given + length + 1):
             logits_BTV, state = self._network(inputs_BT, state, torch.ones_like(inputs_BT, dtype=torch.bool))
-            drawn_B = draw_symbols(self._drawable(logits_BTV[:, -1]), self._drawing, self._random)
+            drawn_B = draw_symbols(drawable(logits_BTV[:, -1], self._vocabulary), self._drawing, self._random)
             ended_B |= drawn_B == self._vocabulary.end
             if ended_B.all():
                 return
@@ -125,26 +126,37 @@ class _Generator:
                 chances[:, symbol] = 0
         return torch.multinomial(chances, 1, generator=self._random)
 
-    def _drawable(self, logits_BV: torch.Tensor) -> torch.Tensor:
-        """What stands before the first symbol is never drawn, nor what stands for all that nobody knows."""
-        never = [symbol for symbol in (self._vocabulary.begin, self._vocabulary.unknown) if symbol >= 0]
-        return logits_BV.index_fill(-1, torch.tensor(never), -torch.inf) if never else logits_BV
+
+def drawable(logits_BV: torch.Tensor, vocabulary: Vocabulary) -> torch.Tensor:
+    """What stands before the first symbol is never drawn, nor what stands for all that nobody knows."""
+    never = [symbol for symbol in (vocabulary.begin, vocabulary.unknown) if symbol >= 0]
+    return logits_BV.index_fill(-1, torch.tensor(never), -torch.inf) if never else logits_BV
 
 
 def draw_symbols(logits_BV: torch.Tensor, drawing: Drawing, random: torch.Generator) -> torch.Tensor:
     """One symbol a row, B."""
     if drawing.temperature == 0:
         return logits_BV.argmax(-1)
-    # from the highest down, in double: however small the temperature is, the likeliest stays at 0
-    logits_BV = logits_BV.double()
-    logits_BV = ((logits_BV - logits_BV.max(-1, keepdim=True).values) / drawing.temperature).float()
-    if 0 < drawing.top_k < logits_BV.shape[-1]:
-        least_B1 = logits_BV.topk(drawing.top_k).values[:, -1:]
-        logits_BV = logits_BV.masked_fill(logits_BV < least_B1, -torch.inf)
+    logits_BV = only_likeliest(cooled(logits_BV, drawing.temperature).float(), drawing.top_k)
     chances_BV = logits_BV.softmax(-1)
     if drawing.top_p < 1:
         chances_BV = nucleus(chances_BV, drawing.top_p)
     return torch.multinomial(chances_BV, 1, generator=random).squeeze(1)
+
+
+def cooled(logits_BV: torch.Tensor, temperature: float | torch.Tensor) -> torch.Tensor:
+    """Over the temperature, one for all or B x 1; in double and from the highest down, so that the likeliest stays at 0
+    however small the temperature is."""
+    logits_BV = logits_BV.double()
+    return (logits_BV - logits_BV.amax(-1, keepdim=True)) / temperature
+
+
+def only_likeliest(logits_BV: torch.Tensor, count: int) -> torch.Tensor:
+    """Of every row the `count` highest, and those that are as high; the others are never drawn. 0 keeps all."""
+    if not 0 < count < logits_BV.shape[-1]:
+        return logits_BV
+    least_B1 = logits_BV.topk(count).values[:, -1:]
+    return logits_BV.masked_fill(logits_BV < least_B1, -torch.inf)
 
 
 def nucleus(chances_BV: torch.Tensor, share: float) -> torch.Tensor:

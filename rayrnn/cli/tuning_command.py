@@ -1,13 +1,11 @@
 """The command that searches a recipe's settings."""
 
-from importlib.util import find_spec
 from typing import Annotated
 
 import typer
 
 from rayrnn.cli.completion import complete_recipe
 from rayrnn.cli.talk import console, give_json
-from rayrnn.errors import UsageError
 
 
 def tune(
@@ -42,9 +40,10 @@ def tune(
     as_json: Annotated[bool, typer.Option("--json", help="Print all trials and the best as one JSON object.")] = False,
 ) -> None:
     """Search a recipe's settings: many runs, bad ones stopped early, and the best recipe written."""
-    if find_spec("optuna") is None:
-        raise UsageError("rayrnn tune searches with Optuna, which is not installed: pip install 'rayrnn[tune]'")
     from rayrnn.cluster.environment import home
+    from rayrnn.recipe.sources import check_library
+
+    check_library("optuna", "tune", "rayrnn tune")
 
     home()  # without one, Ray Train cannot even be imported
     from rayrnn.tuning.search import Wanted

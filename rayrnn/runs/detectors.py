@@ -34,7 +34,7 @@ def stored_detector(run: Run, kind: str, settings: Detect) -> Fitted | None:
     Raises:
         RunError: the file cannot be read, or holds something else; names it and the key.
     """
-    model = _model_of(run)
+    model = model_checksum(run)
     fits = [fit for fit in _fits(run) if _is_of(fit, kind, settings, model)]
     if not fits:
         return None
@@ -54,7 +54,7 @@ def keep_detector(run: Run, fitted: Fitted) -> str:
     """
     if run.address is not None:
         return f"{run.address} is a store: what was fitted is not kept there, and will be fitted again"
-    detector, model = fitted.detector, _model_of(run)
+    detector, model = fitted.detector, model_checksum(run)
     others = [fit for fit in _fits(run) if not _is_of(fit, detector.kind, detector.settings, model)]
     fit = StoredDetector(
         settings=detector.settings.model_dump(mode="json"),
@@ -85,8 +85,12 @@ def _is_of(fit: StoredDetector, kind: str, settings: Detect, model: str) -> bool
     return (fit.kind, fit.settings, fit.model) == (kind, settings.model_dump(mode="json"), model)
 
 
-def _model_of(run: Run) -> str:
-    """A checksum of the network: a run that learns on has another."""
+def model_checksum(run: Run) -> str:
+    """Of the network: a run that learns on has another.
+
+    Raises:
+        RunError: there is none that can be read.
+    """
     try:
         return hashlib.sha256(read_inside(run.path, MODEL, most=memory_bytes())).hexdigest()
     except OSError as error:

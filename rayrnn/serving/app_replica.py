@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
-import torch
 from fastapi import FastAPI
 from ray import serve
 from ray.exceptions import RayActorError, RayError
@@ -32,8 +31,6 @@ class ReplicaOptions:
     namespace: str
     token: str | None
     limits: Limits
-    #: threads that compute; 0 leaves it to torch
-    threads: int = 0
 
 
 def app_builder(options: ReplicaOptions) -> Callable[[], FastAPI]:
@@ -52,12 +49,9 @@ class _Replica:
         self._store = ray.get_actor(options.store, namespace=options.namespace)
         self._engine: Engine | None = None
         self._following: asyncio.Task[None] | None = None
-        self._broken: BaseException | None = None
 
     async def begin(self) -> Server:
         """Have all runs here, and look for newer ones from now on."""
-        if self._options.threads:
-            torch.set_num_threads(self._options.threads)
         # the thread that computes waits so long for the one that answers, each time both want to run
         sys.setswitchinterval(SWITCH_SECONDS)
         pulse = Pulse()
@@ -97,7 +91,6 @@ class _Replica:
 
     def _on_death(self, error: BaseException) -> None:
         """The engine's thread has died: this process answers nobody any more, and Serve starts another."""
-
         os._exit(1)
 
 

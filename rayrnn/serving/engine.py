@@ -46,10 +46,7 @@ class Servable:
 
 
 class Served:
-    """A run's network in this process, and what it is asked for.
-
-    Once it is `closing` it finishes what it began; nobody asks it for more.
-    """
+    """A run's network in this process, and what it is asked for."""
 
     def __init__(self, servable: Servable) -> None:
         model = servable.model

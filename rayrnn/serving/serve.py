@@ -1,7 +1,6 @@
 """Runs -> a server on Ray Serve, until somebody asks it to end."""
 
 import functools
-import hashlib
 import secrets
 import socket
 import threading
@@ -20,9 +19,8 @@ from rayrnn.cluster import connect
 from rayrnn.errors import ClusterError, RunError, UsageError
 from rayrnn.recipe import scores_of
 from rayrnn.recipe.detect_section import score_kind
-from rayrnn.runs.detectors import stored_detector
+from rayrnn.runs.detectors import model_checksum, stored_detector
 from rayrnn.runs.directory import Run, open_run
-from rayrnn.runs.layout import MODEL
 from rayrnn.runs.model import trained
 from rayrnn.serving.app_replica import ReplicaOptions, app_builder
 from rayrnn.serving.engine import Servable
@@ -117,7 +115,8 @@ def serving(
     """
     screen = console or Terminal(stderr=True)
     servables = [servable_of(name, run) for name, run in runs.items()]
-    _check_port(options)
+    if options.port:
+        _bound(options.host, options.port)
     code = [name for run in runs.values() for name in run.recipe.named_code]
     with connect(address, code=code, say=screen.print):
         _make_room()
@@ -126,7 +125,7 @@ def serving(
         for servable in servables:
             _put(store, servable)
         try:
-            port = options.port or _free_port(options.host)
+            port = options.port or _bound(options.host, 0)
             _start(options, port)
             stop = threading.Event()
             versions = {servable.name: servable.version for servable in servables}
@@ -185,23 +184,15 @@ def servable_of(name: str, run: Run) -> Servable:
 
 def version_of(run: Run) -> str:
     """Tells the model of now from later ones."""
-    try:
-        return hashlib.sha256((run.path / MODEL).read_bytes()).hexdigest()[:12]
-    except OSError as error:
-        raise RunError(f"{run.path / MODEL} cannot be used: {error.strerror}") from None
-
-
-def _check_port(options: ServeOptions) -> None:
-    if options.port:
-        _bound(options.host, options.port)
-
-
-def _free_port(host: str) -> int:
-    return _bound(host, 0)
+    return model_checksum(run)[:12]
 
 
 def _bound(host: str, port: int) -> int:
-    """A port that can be listened at."""
+    """The port, if it can be listened at; 0 finds one that is free.
+
+    Raises:
+        UsageError: it cannot.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

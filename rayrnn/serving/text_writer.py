@@ -4,7 +4,6 @@ This is continuous batching (Yu et al., Orca, OSDI 2022), for a recurrent networ
 is a row of the state, and begins and ends of texts add and remove rows. B texts, T time, V symbols.
 """
 
-import math
 import random
 from collections import deque
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ import torch
 
 from rayrnn.data.symbols import Symbols
 from rayrnn.errors import RunError
-from rayrnn.generation import Drawing, nucleus
+from rayrnn.generation import Drawing, cooled, drawable, nucleus, only_likeliest
 from rayrnn.models.state import joined, rows_of
 
 #: symbols of what texts begin with that are read between two steps, so that whoever writes does not wait long
@@ -77,9 +76,7 @@ class TextWriter:
         self._network = network
         self._device = next(network.parameters()).device
         self._symbols = symbols
-        vocabulary = symbols.vocabulary
-        self._end = vocabulary.end
-        self._never = [number for number in (vocabulary.begin, vocabulary.unknown) if number >= 0]
+        self._end = symbols.vocabulary.end
         self._waiting: deque[Text] = deque()
         self._reading: list[tuple[Text, Any]] = []
         self._texts: list[Text] = []
@@ -177,20 +174,17 @@ class TextWriter:
 
     def _draw(self, logits_BV: torch.Tensor) -> torch.Tensor:
         """One symbol a text, each by its own settings and its own source of chance."""
-        if self._never:
-            logits_BV = logits_BV.index_fill(-1, torch.tensor(self._never), -math.inf)
+        logits_BV = drawable(logits_BV, self._symbols.vocabulary)
         drawings = [text.drawing for text in self._texts]
         temperatures_B1 = torch.tensor([[drawing.temperature or 1.0] for drawing in drawings], dtype=torch.float64)
-        scaled_BV = logits_BV.double()
-        scaled_BV = (scaled_BV - scaled_BV.amax(-1, keepdim=True)) / temperatures_B1
+        cooled_BV = cooled(logits_BV, temperatures_B1)
         for row, drawing in enumerate(drawings):
-            if 0 < drawing.top_k < scaled_BV.shape[-1]:
-                least = scaled_BV[row].topk(drawing.top_k).values[-1]
-                scaled_BV[row].masked_fill_(scaled_BV[row] < least, -math.inf)
-        chances_BV = scaled_BV.softmax(-1)
-        chosen = [row for row, drawing in enumerate(drawings) if drawing.top_p < 1]
-        for row in chosen:
-            chances_BV[row : row + 1] = nucleus(chances_BV[row : row + 1], drawings[row].top_p)
+            if drawing.top_k:
+                cooled_BV[row : row + 1] = only_likeliest(cooled_BV[row : row + 1], drawing.top_k)
+        chances_BV = cooled_BV.softmax(-1)
+        for row, drawing in enumerate(drawings):
+            if drawing.top_p < 1:
+                chances_BV[row : row + 1] = nucleus(chances_BV[row : row + 1], drawing.top_p)
         points_B1 = torch.tensor([[text._chance.random()] for text in self._texts], dtype=torch.float64)
         sums_BV = chances_BV.cumsum(-1)
         drawn_B = (sums_BV <= points_B1 * sums_BV[:, -1:]).sum(-1).clamp(max=chances_BV.shape[-1] - 1)

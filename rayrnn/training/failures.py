@@ -20,33 +20,6 @@ RAISED_A_WORKER = 2
 RESTARTED_A_WORKER = 5
 
 
-@contextmanager
-def told(run: Run, warn: Callable[[str], None]) -> Iterator[None]:
-    """Have the run say so when a thread dies for which nothing else is foreseen.
-
-    Raises:
-        RunError: in the place of an error that nobody foresaw, whose traceback is in the run's log then.
-    """
-
-    def tell(words: str, trace: str) -> None:
-        with suppress(OSError):
-            run.append_log(trace)
-        warn(f"{words}; its traceback is in {run.log}")
-
-    try:
-        with deaths_told(tell):
-            yield
-    except RayrnnError:
-        raise
-    except Exception as error:
-        with suppress(OSError):
-            run.append_log("".join(traceback.format_exception(error)))
-        lines = [line for line in str(error).splitlines() if line.strip()] or [""]
-        # Ray's own account of a task ends with what it raised
-        words = lines[-1] if isinstance(error, RayError) else f"{type(error).__name__}: {lines[0]}"
-        raise RunError(f"the run failed: {words[:500]}; its traceback is in {run.log}") from error
-
-
 class Strikes:
     """Counts the workers' failures since the run last went further: what fails every time is no accident.
 
