@@ -1,17 +1,17 @@
 """A page as a browser shows it, in light and dark, wide and narrow, and on paper."""
 
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rayrnn.reporting.report import write_report
+from tests.browsers import browser
 from tests.reporting.pages import line, worker_round, written
 from tests.training.recipes import small
 
-OPTIONS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+__all__ = ["browser"]
+
 #: of what is drawn
 FLAT = """[...document.querySelectorAll('.plot path.curve, .plot path.bar, .plot path.range')].filter(
     drawn => drawn.getBoundingClientRect().height < 1 || drawn.getBoundingClientRect().width < 1).length"""
@@ -23,20 +23,6 @@ OVERLAPPING = """[...document.querySelectorAll('.plot')].flatMap(plot => ['x', '
     .filter((one, place, all) => all.some((other, beside) => beside > place && one.left < other.right &&
     other.left < one.right && one.top < other.bottom && other.top < one.bottom)))).length"""
 LUMINANCE = "getComputedStyle(document.body).backgroundColor.match(/\\d+/g).slice(0, 3).reduce((a, b) => a + +b, 0) / 3"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip(
-        "playwright.sync_api", reason="playwright is not installed: pip install playwright"
-    )
-    place = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if place is None:
-        pytest.skip("there is no Chromium on this machine")
-    with playwright.sync_playwright() as started:
-        opened = started.chromium.launch(executable_path=place, args=OPTIONS)
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")

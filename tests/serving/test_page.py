@@ -1,6 +1,5 @@
 """The server's page in a real browser."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,26 +7,16 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rayrnn.runs.directory import Run
+from tests.browsers import browser
 from tests.serving.commands import Started
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
+__all__ = ["browser"]
+
 #: for what a server does, on a machine that is busy, in milliseconds
 PATIENCE = 60_000
-FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator["Browser"]:
-    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if program is None:
-        pytest.skip("there is no Chromium here")
-    playwright = pytest.importorskip("playwright.sync_api", reason="there is no Playwright here")
-    with playwright.sync_playwright() as running:
-        found = running.chromium.launch(executable_path=program, args=FLAGS)
-        yield found
-        found.close()
 
 
 @pytest.fixture
