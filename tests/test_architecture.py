@@ -59,7 +59,7 @@ FLOOR_PLAN = """
     rayrnn.data.sources
     rayrnn.data.fitting rayrnn.data.vectors
     rayrnn.data.order rayrnn.data.prepare
-    rayrnn.runs rayrnn.runs.layout rayrnn.runs.signed_tensors
+    rayrnn.runs rayrnn.runs.asked rayrnn.runs.layout rayrnn.runs.signed_tensors
     rayrnn.cluster.on_host.facts rayrnn.cluster.on_host.install
     rayrnn.cluster.capacity rayrnn.cluster.on_host rayrnn.cluster.programs rayrnn.cluster.ray_internals
     rayrnn.cluster.environment rayrnn.cluster.packages rayrnn.cluster.sessions
@@ -92,10 +92,11 @@ FLOOR_PLAN = """
     rayrnn.training.driver_loop
     rayrnn.training.driver
     rayrnn.prediction rayrnn.prediction.destination rayrnn.generation
-    rayrnn.prediction.figures rayrnn.prediction.known_events rayrnn.prediction.output rayrnn.prediction.step_scores
+    rayrnn.prediction.figures rayrnn.prediction.given_rows rayrnn.prediction.known_events rayrnn.prediction.output
+    rayrnn.prediction.step_scores
     rayrnn.pictures
-    rayrnn.prediction.ask rayrnn.prediction.evaluate rayrnn.prediction.predict
-    rayrnn.prediction.attention_map rayrnn.prediction.judged_rows
+    rayrnn.prediction.ask rayrnn.prediction.evaluate rayrnn.prediction.live_steps rayrnn.prediction.predict
+    rayrnn.prediction.attention_map rayrnn.prediction.in_process rayrnn.prediction.judged_rows
     rayrnn.prediction.detection
     rayrnn.prediction.detect
     rayrnn.exports rayrnn.exports.graph rayrnn.exports.recurrence
@@ -115,7 +116,7 @@ FLOOR_PLAN = """
     rayrnn.remote.submit
     rayrnn.serving rayrnn.serving.http_guard rayrnn.serving.request_rows rayrnn.serving.session_store
     rayrnn.serving.text_writer
-    rayrnn.serving.completions rayrnn.serving.live_steps rayrnn.serving.row_answers
+    rayrnn.serving.completions rayrnn.serving.row_answers
     rayrnn.serving.engine rayrnn.serving.session_state
     rayrnn.serving.app
     rayrnn.serving.app_replica

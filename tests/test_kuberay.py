@@ -1,5 +1,6 @@
 """A cluster file's shape for Kubernetes: what `rayrnn up FILE --kubernetes` prints."""
 
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -25,9 +26,9 @@ def test_hosts_over_ssh_become_a_head_and_as_many_workers(tmp_path: Path) -> Non
     ended = run_rayrnn("up", str(SHIPPED), "--kubernetes", home=tmp_path)
     assert ended.returncode == 0, ended.stderr
     assert "does not say how large its hosts are" in ended.stdout
-    wheel = f"rayrnn-{version('rayrnn')}-py3-none-any.whl"
-    assert "pip wheel --no-deps --wheel-dir . PATH_OF_THE_SOURCES" in ended.stdout
-    assert f"#   COPY {wheel} /tmp/\n#   RUN pip install /tmp/{wheel}\n" in ended.stdout
+    image, python = f"rayrnn:{version('rayrnn')}", f"py{sys.version_info.major}{sys.version_info.minor}"
+    base = f"rayproject/ray:{ray.__version__}-{python}"
+    assert f"#   docker build --tag {image} --build-arg BASE={base} .\n" in ended.stdout
     cluster = yaml.safe_load(ended.stdout)
     assert (cluster["kind"], cluster["metadata"]["name"]) == ("RayCluster", "rayrnn")
     assert cluster["spec"]["rayVersion"] == ray.__version__
@@ -49,4 +50,6 @@ def test_a_clouds_types_of_hosts_become_groups_of_their_size(tmp_path: Path) -> 
     (workers,) = cluster["spec"]["workerGroupSpecs"]
     assert (workers["groupName"], workers["minReplicas"], workers["maxReplicas"]) == ("gpus", 1, 6)
     (worker,) = workers["template"]["spec"]["containers"]
+    assert worker["image"] == head["image"] == f"rayrnn:{version('rayrnn')}"
+    assert "-gpu ." in ended.stdout, "the base of hosts with GPUs"
     assert worker["resources"]["limits"] == {"cpu": "4", "memory": "8192Mi", "nvidia.com/gpu": 1}

@@ -13,13 +13,9 @@ from rayrnn.cluster.cluster_file import ClusterFile
 UNKNOWN = {"CPU": 2, "memory": 8 * 2**30}
 HEADER = """\
 # {name} as KubeRay runs it: kubectl apply --filename raycluster.yaml
-# Needed: the KubeRay operator, 1.5.1 or newer (it makes the token), and an image that has rayrnn.
-# No package index has it: `pip wheel --no-deps --wheel-dir . PATH_OF_THE_SOURCES` makes
-# {wheel}; beside it, this Dockerfile:
-#   FROM {image}
-#   COPY {wheel} /tmp/
-#   RUN pip install /tmp/{wheel}
-# Put the image's name in the place of {image} below.
+# Needed: the KubeRay operator, 1.5.1 or newer (it makes the token), and an image that has rayrnn. Beside its sources:
+#   docker build --tag {image} --build-arg BASE={base} .
+# Push it to where your cluster pulls images from, and put its name there in the place of {image} below.
 {note}"""
 SIZES_UNKNOWN = "# The cluster file does not say how large its hosts are: put your CPUs and memory in.\n"
 
@@ -45,7 +41,8 @@ def manifest(file: ClusterFile) -> str:
         },
     }
     note = "" if all(node_type.get("resources") for node_type in types.values()) else SIZES_UNKNOWN
-    words = HEADER.format(name=file.name, image=_image(), wheel=_wheel(), note=note)
+    base = _base(has_gpus=any((node_type.get("resources") or {}).get("GPU") for node_type in types.values()))
+    words = HEADER.format(name=file.name, image=_image(), base=base, note=note)
     return words + yaml.safe_dump(cluster, sort_keys=False)
 
 
@@ -74,12 +71,14 @@ def _pod(name: str, node_type: dict[str, Any]) -> dict[str, Any]:
 
 
 def _image() -> str:
-    return f"rayproject/ray:{version('ray')}-py{sys.version_info.major}{sys.version_info.minor}"
+    """What the Dockerfile beside the sources makes."""
+    return f"rayrnn:{version('rayrnn')}"
 
 
-def _wheel() -> str:
-    """The name of the file that pip makes of this rayrnn's sources."""
-    return f"rayrnn-{version('rayrnn')}-py3-none-any.whl"
+def _base(*, has_gpus: bool) -> str:
+    """Ray's own image with the Ray and the Python of this process."""
+    python = f"py{sys.version_info.major}{sys.version_info.minor}"
+    return f"rayproject/ray:{version('ray')}-{python}" + ("-gpu" if has_gpus else "")
 
 
 def _label(name: str) -> str:

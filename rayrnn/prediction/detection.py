@@ -125,6 +125,9 @@ class Detection:
             text += "\n" + self._list_events()
         return text
 
+    def __repr__(self) -> str:
+        return self.to_text().rstrip("\n")
+
     def _describe_data(self) -> str:
         steps = "" if self.by_sequence else f", {counted(self.num_steps, 'step')}"
         return f"{self.data}: {counted(self.num_sequences, 'sequence')}{steps}"

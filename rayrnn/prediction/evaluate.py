@@ -99,6 +99,9 @@ class Report:
         matrix = self.metrics.get("confusion_matrix")
         return text + ("\n" + _confusions(self.classes, matrix) if isinstance(matrix, list) else "")
 
+    def __repr__(self) -> str:
+        return self.to_text().rstrip("\n")
+
     def figures(self) -> tuple[Markup, ...]:
         """The same as parts of a page."""
         matrix = self.metrics.get("confusion_matrix")

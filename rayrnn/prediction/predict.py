@@ -158,7 +158,7 @@ def predict(
     """
     model = _answering(run)
     recipe = model.recipe
-    search = _search(model, beam)
+    search = search_for(model, beam)
     destination = open_destination(str(out), suffixes=SUFFIXES, endpoint=recipe.data.endpoint)
     num_columns, names = model.encoding.inputs.num_columns, model.encoding.column_names
     with connect(address, code=recipe.named_code):
@@ -192,25 +192,34 @@ def predictions(run: Run, data: ray.data.Dataset) -> ray.data.Dataset:
         RunError: it has no usable model.
     """
     model = _answering(run)
-    return answered(data, model, _search(model, None)).map_batches(
+    return answered(data, model, search_for(model, None)).map_batches(
         only_answers, batch_size=None, batch_format="pyarrow"
     )
 
 
-def _search(model: Trained, beam: int | None) -> Search:
-    """
+def search_for(model: Trained, beam: int | None) -> Search:
+    """How the answers of a run are searched for.
+
     Raises:
-        UsageError: there are not as many symbols as the beam has hypotheses.
+        UsageError: there are not as many symbols as the beam has hypotheses; or nothing is searched for.
     """
     if beam is not None and not isinstance(task_of(model.recipe), Searching):
         raise UsageError(f"--beam is {beam}, and the answers of {model.recipe.task} are not searched for: leave it out")
     return search_of(model.recipe, model.encoding.num_outputs, beam=beam)
 
 
-def _answering(run: Run) -> Trained:
+def check_answers(run: Run) -> None:
+    """
+    Raises:
+        UsageError: the run is a language model.
+    """
     if task_of(run.recipe).generates:
         raise UsageError(
             f"{run.name} learned a language model, which has no labels to predict: `rayrnn generate` writes with it, "
             "`rayrnn evaluate --data` measures it on other text"
         )
+
+
+def _answering(run: Run) -> Trained:
+    check_answers(run)
     return trained(run)

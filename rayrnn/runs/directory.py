@@ -22,6 +22,7 @@ from rayrnn.foreign import open_inside, read_inside
 from rayrnn.recipe import MOST_RECIPE, Recipe, code_named_in, parse_recipe, validate_recipe
 from rayrnn.reporting.markup import figure_alone, paragraph
 from rayrnn.reporting.overview import overview, told_of
+from rayrnn.runs.asked import Asked
 from rayrnn.runs.checkpoints import Checkpoint, newest_name, write_checkpoint
 from rayrnn.runs.layout import CHECKPOINTS, DATA, ENCODING, LOCK, LOG, METRICS, MODEL, RECIPE, SKIPPED, refuse_links
 from rayrnn.runs.round_lines import append_line, read_lines, replace_lines
@@ -47,7 +48,7 @@ LATER = {
 }
 
 
-class Run:
+class Run(Asked):
     """One run directory.
 
     Args:
@@ -234,6 +235,16 @@ class Run:
             RunError: the file cannot be read, or a line is of no round; names it and the key.
         """
         return read_lines(self.path)
+
+    def __repr__(self) -> str:
+        """Where it is, what it learns and how far it has come; it never raises."""
+        try:
+            recipe, rounds = self.recipe, self.metrics()
+            done = rounds[-1]["round"] if rounds else 0
+            learned = f"{recipe.task}, {recipe.model.describe()}, {done} of {recipe.averaging.rounds} rounds"
+        except RayrnnError:
+            learned = "cannot be read"
+        return f"<run {self.name}: {learned}>"
 
     def _repr_html_(self) -> str:
         """As a notebook shows it; what cannot be read says why."""

@@ -18,11 +18,11 @@ from rayrnn.data.encoding import Classes, Numbers
 from rayrnn.data.rows import step_counts
 from rayrnn.data.symbols import Symbols
 from rayrnn.errors import DataError, RayrnnError, UsageError
+from rayrnn.prediction.live_steps import Session, Steps
 from rayrnn.prediction.output import plain_rows
 from rayrnn.serving.completions import Answer, Choice, CompletionRequest, error_event, texts_of
 from rayrnn.serving.engine import Engine, Served
 from rayrnn.serving.http_guard import Guard, Limits, Pulse, Refused, told, too_large
-from rayrnn.serving.live_steps import Session, Steps
 from rayrnn.serving.request_rows import parse_json, rows_of_csv_body, rows_of_json
 from rayrnn.serving.session_state import restored, stored
 from rayrnn.serving.session_store import Refusal

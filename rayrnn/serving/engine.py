@@ -8,10 +8,10 @@ from typing import Any
 
 from rayrnn.anomalies.detector import Detector
 from rayrnn.data.symbols import Symbols
+from rayrnn.prediction.live_steps import LiveSteps, first_state, why_not
 from rayrnn.recipe import task_of
 from rayrnn.recipe.media_sections import ImageData
 from rayrnn.runs.model import Trained
-from rayrnn.serving.live_steps import LiveSteps, first_state, why_not
 from rayrnn.serving.row_answers import RowAnswers
 from rayrnn.serving.text_writer import TextWriter
 

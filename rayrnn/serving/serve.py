@@ -14,12 +14,10 @@ from ray import serve
 from ray.exceptions import RayError
 from rich.console import Console
 
-from rayrnn.anomalies.detector import Detector
 from rayrnn.cluster import connect
 from rayrnn.errors import ClusterError, RunError, UsageError
-from rayrnn.recipe import scores_of
-from rayrnn.recipe.detect_section import score_kind
-from rayrnn.runs.detectors import model_checksum, stored_detector
+from rayrnn.prediction.live_steps import detector_of
+from rayrnn.runs.detectors import model_checksum
 from rayrnn.runs.directory import Run, open_run
 from rayrnn.runs.model import trained
 from rayrnn.serving.app_replica import ReplicaOptions, app_builder
@@ -174,12 +172,7 @@ def servable_of(name: str, run: Run) -> Servable:
         RunError: it has no usable model.
     """
     model = trained(run)
-    kinds = scores_of(model.recipe)
-    detector: Detector | None = None
-    if kinds:
-        fitted = stored_detector(run, score_kind(model.recipe.detection, kinds), model.recipe.detection)
-        detector = None if fitted is None else fitted.detector
-    return Servable(name, version_of(run), model, detector)
+    return Servable(name, version_of(run), model, detector_of(run, model))
 
 
 def version_of(run: Run) -> str:

@@ -14,10 +14,10 @@ from safetensors import SafetensorError
 from rayrnn.data.rows import CONTENTS
 from rayrnn.errors import UsageError
 from rayrnn.models.state import leaves, with_leaves
+from rayrnn.prediction.given_rows import rows_of_given
+from rayrnn.prediction.live_steps import Session
 from rayrnn.prediction.output import plain_rows
 from rayrnn.runs.model import Trained
-from rayrnn.serving.live_steps import Session
-from rayrnn.serving.request_rows import rows_of_json
 
 VERSION = 1
 _OUTPUTS = "outputs"
@@ -78,7 +78,7 @@ def restored(values: Any, model: Trained, like: Any) -> Session:
     session = Session(None, told.num_steps, told.key, None, None, told.total, told.weight, told.num_scored)
     if not tensors:
         return session
-    before: pa.Table | None = None if told.before is None else rows_of_json(told.before, model)
+    before: pa.Table | None = None if told.before is None else rows_of_given(told.before, model)
     return replace(session, state=_state(tensors, like), before=before, outputs=_checked(outputs, model))
 
 

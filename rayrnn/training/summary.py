@@ -15,6 +15,7 @@ from rayrnn.recipe import Recipe
 from rayrnn.runs.directory import Run
 from rayrnn.training.loop import make_optimizer
 from rayrnn.training.scaling import parts_of_minibatch
+from rayrnn.wording import counted
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,10 @@ class Summary:
     #: what says which model is the best, and what it says of it
     monitor: str = "loss"
     best_value: float | None = None
+
+    def __repr__(self) -> str:
+        best = "" if self.best_loss is None else f", held-out loss {self.best_loss:.4f} after round {self.best_round}"
+        return f"<{self.reason} after {counted(self.rounds, 'round')}{best}; {self.run!r}>"
 
     def _repr_html_(self) -> str:
         """As a notebook shows it: the run, as far as it has come."""

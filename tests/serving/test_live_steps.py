@@ -8,11 +8,11 @@ import pytest
 from rich.console import Console
 
 from rayrnn.prediction.detect import detect
+from rayrnn.prediction.given_rows import rows_of_given
+from rayrnn.prediction.live_steps import LiveSteps, Session, Steps, first_state, why_not
 from rayrnn.prediction.predict import predict
 from rayrnn.runs.directory import Run
 from rayrnn.runs.model import trained
-from rayrnn.serving.live_steps import LiveSteps, Session, Steps, first_state, why_not
-from rayrnn.serving.request_rows import rows_of_json
 from rayrnn.serving.serve import servable_of
 from rayrnn.serving.session_state import restored, stored
 from tests.detection.series import SPIKE, forecast, rows_of, sessions, write_series
@@ -32,7 +32,7 @@ class Followed:
 
     def give(self, *steps: tuple[Session, dict[str, Any]]) -> list[tuple[list[dict[str, Any]], Session]]:
         """New steps of several sessions at once: their answers, and the sessions after them."""
-        given = [Steps(session, rows_of_json(row, self.servable.model)) for session, row in steps]
+        given = [Steps(session, rows_of_given(row, self.servable.model)) for session, row in steps]
         for one in given:
             self.live.add(one)
         while not self.live.is_idle:

@@ -177,7 +177,7 @@ def test_a_directory_with_other_things_is_left_alone(recipe: Path) -> None:
 
 
 def test_without_optuna_the_extra_is_named(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tuning_command, "find_spec", lambda _: None)
+    monkeypatch.setattr("rayrnn.recipe.sources.find_spec", lambda _: None)
     with pytest.raises(UsageError, match=r"pip install 'rayrnn\[tune\]'"):
         tuning_command.tune(str(recipe), ["model.hidden=8,16"])
 

@@ -21,7 +21,10 @@ from rayrnn.errors import RunError
 from rayrnn.models.state import joined, rows_of
 from rayrnn.prediction.output import plain_rows
 from rayrnn.prediction.step_scores import scorer_of
-from rayrnn.recipe import task_of
+from rayrnn.recipe import scores_of, task_of
+from rayrnn.recipe.detect_section import score_kind
+from rayrnn.runs.detectors import stored_detector
+from rayrnn.runs.directory import Run
 from rayrnn.runs.model import Trained
 from rayrnn.tasks import Detectable, Searching
 
@@ -224,6 +227,17 @@ def why_not(model: Trained, network: torch.nn.Module) -> str | None:
     if first_state(model, network) is None:
         return "the network reads whole sequences (both directions, or convolutions over steps)"
     return None
+
+
+def detector_of(run: Run, model: Trained) -> Detector | None:
+    """What judges the steps of a run, where `rayrnn detect` has fitted it.
+
+    Raises:
+        RunError: the file that keeps it cannot be read.
+    """
+    kinds, settings = scores_of(model.recipe), model.recipe.detection
+    fitted = stored_detector(run, score_kind(settings, kinds), settings) if kinds else None
+    return None if fitted is None else fitted.detector
 
 
 @torch.inference_mode()
