@@ -121,6 +121,7 @@ FLOOR_PLAN = """
     rayrnn.serving.app
     rayrnn.serving.app_replica
     rayrnn.serving.serve
+    rayrnn.remote.serve_there
     rayrnn.cli.completion rayrnn.cli.talk
     rayrnn.cli.runs rayrnn.cli.tuning_command
     rayrnn.cli.clusters rayrnn.cli.models rayrnn.cli.reports rayrnn.cli.servers

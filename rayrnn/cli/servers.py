@@ -51,6 +51,10 @@ def serve(
     address: Annotated[
         str | None, typer.Option(help="A Ray cluster; without it the one `rayrnn up` started, or one of its own.")
     ] = None,
+    cluster: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Serve on the hosts of this cluster file; ssh brings the port here."),
+    ] = None,
     trust: Trust = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print where it listens as one JSON object.")] = False,
 ) -> None:
@@ -75,9 +79,18 @@ def serve(
         **tokens,
     )
     opened = named_runs(runs, trust=trust)
+    if cluster is not None:
+        if address is not None:
+            raise UsageError("--address and --cluster are two ways to a cluster: give one")
+        from rayrnn.remote.serve_there import serving_there
+
+        with until_stopped() as wait, serving_there(opened, options, cluster, console=console()) as there:
+            _tell(there.address, list(opened), as_json=as_json)
+            wait(there.has_ended)
+        return
     with until_stopped() as wait, serving(opened, options, address=address, console=console()) as place:
         _tell(place, list(opened), as_json=as_json)
-        wait()
+        wait(lambda: False)
         console().print("finishing what is being answered ...")
 
 

@@ -1,4 +1,4 @@
-"""The head's side of the talk: `python -m rayrnn.remote.server submit JOB | list` answers with one line of JSON.
+"""The head's side of the talk: `python -m rayrnn.remote.server submit JOB | address | list`; answers are lines of JSON.
 
 Jobs are Ray's own (`ray job list` shows them, Ray ends them with itself); its manager works here without a dashboard.
 """
@@ -8,6 +8,7 @@ import json
 import shlex
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ def main(arguments: list[str]) -> None:
     """Do it and print the answer; a RayrnnError is an answer too."""
     verb, *rest = arguments
     try:
-        answer = submit(rest[0]) if verb == "submit" else {"runs": list_runs()} | _cluster()
+        answer = _ANSWERS[verb](*rest)
     except RayrnnError as error:
         answer = {"error": str(error), "exit_code": error.exit_code}
     print(json.dumps(answer))
@@ -124,6 +125,12 @@ def _last_words(path: Path) -> list[dict[str, Any]]:
         return words_of(lines[1 if start else 0 : -1])
     return []
 
+
+_ANSWERS: dict[str, Callable[..., dict[str, Any]]] = {
+    "submit": submit,
+    "address": lambda: {"address": _address()},
+    "list": lambda: {"runs": list_runs()} | _cluster(),
+}
 
 if __name__ == "__main__":
     main(sys.argv[1:])

@@ -2,7 +2,7 @@
 
 import shlex
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -196,16 +196,9 @@ class RemoteRun:
             raise
 
     def _greet(self, answer: list[str]) -> None:
-        ours, up = [version("rayrnn"), version("ray")], command_line("rayrnn", "up", self._head.file.path)
         if answer[0] == "running":
             raise ClusterError(f"this run is being trained already: {self._how_to_find()}")
-        if answer[-1] == "none":
-            raise ClusterError(f"there is no rayrnn on the head {self._head.target}: `{up}` installs it")
-        if answer[-2:] != ours:
-            raise ClusterError(
-                f"the head {self._head.target} has rayrnn {answer[-2]} with Ray {answer[-1]}, here are {ours[0]} and "
-                f"{ours[1]}: `{up}` installs this machine's"
-            )
+        check_versions(self._head, answer)
 
     def _listen(self, fetcher: Fetcher, *, until_start: bool) -> None:
         for known in self._listener.known():
@@ -304,6 +297,22 @@ class RemoteRun:
         if end["resumable"]:
             return Interrupted(message, resume=self._resume())
         return error_of(end["exit_code"])(message)
+
+
+def check_versions(head: Head, answer: Sequence[str]) -> None:
+    """See what the head has, by the last words of an answer: the versions of its rayrnn and Ray, or `none`.
+
+    Raises:
+        ClusterError: there is no rayrnn, or another one than here.
+    """
+    ours, up = [version("rayrnn"), version("ray")], command_line("rayrnn", "up", head.file.path)
+    if answer[-1] == "none":
+        raise ClusterError(f"there is no rayrnn on the head {head.target}: `{up}` installs it")
+    if list(answer[-2:]) != ours:
+        raise ClusterError(
+            f"the head {head.target} has rayrnn {answer[-2]} with Ray {answer[-1]}, here are {ours[0]} and {ours[1]}: "
+            f"`{up}` installs this machine's"
+        )
 
 
 def ask_to_stop(head: Head, job: str, warn: Callable[[str], None]) -> None:

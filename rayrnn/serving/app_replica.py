@@ -19,7 +19,7 @@ from rayrnn.serving.http_guard import Limits, Pulse
 
 #: between two looks for newer models
 POLL_SECONDS = 1.0
-SWITCH_SECONDS = 0.0005
+SWITCH_SECONDS = 0.0001
 
 
 @dataclass(frozen=True)

@@ -105,7 +105,12 @@ class Choice:
         if isinstance(ended, Exception):
             raise ended
         ready: list[str] = []
-        for written in self.text.news():
+        news = self.text.news()
+        if not self._stops and self.text.logprobs is None:
+            # neither is a stop looked for, nor does anybody ask where in the text a symbol stands
+            self.num_tokens += len(news)
+            ready, news = [written.text for written in news], []
+        for written in news:
             if self.finish_reason is not None:
                 break
             self.num_tokens += 1

@@ -18,7 +18,7 @@ from rayrnn.serving.text_writer import TextWriter
 #: seconds between two times that readers of texts hear of new symbols: each time costs each of them a message
 NEWS_SECONDS = 0.04
 #: texts at once from which on the readers hear less often: as many messages a second as there are for so many
-FEW = 16
+FEW = 10
 
 
 @dataclass(frozen=True)

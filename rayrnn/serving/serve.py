@@ -114,7 +114,7 @@ def serving(
     screen = console or Terminal(stderr=True)
     servables = [servable_of(name, run) for name, run in runs.items()]
     if options.port:
-        _bound(options.host, options.port)
+        check_free(options.host, options.port)
     code = [name for run in runs.values() for name in run.recipe.named_code]
     with connect(address, code=code, say=screen.print):
         _make_room()
@@ -123,7 +123,7 @@ def serving(
         for servable in servables:
             _put(store, servable)
         try:
-            port = options.port or _bound(options.host, 0)
+            port = options.port or check_free(options.host, 0)
             _start(options, port)
             stop = threading.Event()
             versions = {servable.name: servable.version for servable in servables}
@@ -141,15 +141,16 @@ def serving(
 
 
 @contextmanager
-def until_stopped() -> Iterator[Callable[[], None]]:
+def until_stopped() -> Iterator[Callable[[Callable[[], bool]], None]]:
     """Inside, nothing ends by a signal; the function returns when somebody has asked for the end.
 
-    That is Ctrl-C, SIGTERM, or a terminal that is closed. The second one raises KeyboardInterrupt.
+    That is Ctrl-C, SIGTERM, or a terminal that is closed. The second one raises KeyboardInterrupt. What the function
+    is given is called every half second, and ends it too by True.
     """
     ended = threading.Event()
 
-    def wait() -> None:
-        while not ended.wait(0.5):
+    def wait(has_ended: Callable[[], bool]) -> None:
+        while not ended.wait(0.5) and not has_ended():
             pass
 
     with stop_requests(ended.set):
@@ -180,8 +181,8 @@ def version_of(run: Run) -> str:
     return model_checksum(run)[:12]
 
 
-def _bound(host: str, port: int) -> int:
-    """The port, if it can be listened at; 0 finds one that is free.
+def check_free(host: str, port: int) -> int:
+    """The port, if one can listen there; 0 finds one that is free.
 
     Raises:
         UsageError: it cannot.

@@ -69,6 +69,33 @@ class Text:
         return [self._news.popleft() for _ in range(len(self._news))]
 
 
+@dataclass(frozen=True)
+class _Drawings:
+    """How texts that are written together are drawn: the same from step to step, until one comes or goes."""
+
+    #: over which the logits are divided, B x 1
+    temperatures: torch.Tensor
+    #: which take the likeliest symbol, B; None where none does
+    greedy: torch.Tensor | None
+    #: of the rows that look at the likeliest symbols only
+    top_k: tuple[tuple[int, int], ...]
+    top_p: tuple[tuple[int, float], ...]
+    #: whether somebody asked for probabilities
+    logprobs: bool
+
+    @classmethod
+    def of(cls, texts: Sequence[Text]) -> "_Drawings":
+        drawings = [text.drawing for text in texts]
+        greedy = [drawing.temperature == 0 for drawing in drawings]
+        return cls(
+            torch.tensor([[drawing.temperature or 1.0] for drawing in drawings], dtype=torch.float64),
+            torch.tensor(greedy) if any(greedy) else None,
+            tuple((row, drawing.top_k) for row, drawing in enumerate(drawings) if drawing.top_k),
+            tuple((row, drawing.top_p) for row, drawing in enumerate(drawings) if drawing.top_p < 1),
+            any(text.logprobs is not None for text in texts),
+        )
+
+
 class TextWriter:
     """All texts that one network writes. Used by one thread; `add` may be called by any."""
 
@@ -82,6 +109,10 @@ class TextWriter:
         self._texts: list[Text] = []
         self._state: Any = None
         self._read_B = torch.zeros(0, dtype=torch.long)
+        #: of the texts in a list, as long as it is the one that is written
+        self._drawings: tuple[list[Text], _Drawings] | None = None
+        #: what is told of a symbol where nobody asked for its probability
+        self._plain: dict[int, Written] = {}
 
     def add(self, text: Text) -> None:
         """Have a text written; it takes part from the next step on."""
@@ -102,13 +133,13 @@ class TextWriter:
         """Write the next symbol of every text whose begin has been read, and read a piece of the other begins."""
         self._remove([not text.left for text in self._texts])
         self._take_waiting()
-        logits, states, texts = [], [], list(self._texts)
+        logits, states, texts = [], [], self._texts
         if texts:
             logits_BTV, state = self._call(self._read_B.unsqueeze(1), self._state)
             logits.append(logits_BTV[:, -1])
             states.append(state)
         for begun, logits_BV, state in self._read_begins():
-            texts.append(begun)
+            texts = [*texts, begun]
             logits.append(logits_BV)
             states.append(state)
         if not texts:
@@ -157,8 +188,11 @@ class TextWriter:
         return logits_BTV.float().cpu(), after
 
     def _write(self, logits_BV: torch.Tensor) -> None:
-        drawn_B = self._draw(logits_BV)
-        told = self._tell(logits_BV, drawn_B)
+        if self._drawings is None or self._drawings[0] is not self._texts:
+            self._drawings = self._texts, _Drawings.of(self._texts)
+        drawings = self._drawings[1]
+        drawn_B = self._draw(logits_BV, drawings)
+        told = self._tell(logits_BV, drawn_B, drawings)
         self._read_B = drawn_B
         for text, number, written in zip(self._texts, drawn_B.tolist(), told, strict=True):
             if written is None:
@@ -172,40 +206,37 @@ class TextWriter:
             if text._num_written >= text.length:
                 text.ended = "length"
 
-    def _draw(self, logits_BV: torch.Tensor) -> torch.Tensor:
+    def _draw(self, logits_BV: torch.Tensor, drawings: _Drawings) -> torch.Tensor:
         """One symbol a text, each by its own settings and its own source of chance."""
         logits_BV = drawable(logits_BV, self._symbols.vocabulary)
-        drawings = [text.drawing for text in self._texts]
-        temperatures_B1 = torch.tensor([[drawing.temperature or 1.0] for drawing in drawings], dtype=torch.float64)
-        cooled_BV = cooled(logits_BV, temperatures_B1)
-        for row, drawing in enumerate(drawings):
-            if drawing.top_k:
-                cooled_BV[row : row + 1] = only_likeliest(cooled_BV[row : row + 1], drawing.top_k)
+        cooled_BV = cooled(logits_BV, drawings.temperatures)
+        for row, count in drawings.top_k:
+            cooled_BV[row : row + 1] = only_likeliest(cooled_BV[row : row + 1], count)
         chances_BV = cooled_BV.softmax(-1)
-        for row, drawing in enumerate(drawings):
-            if drawing.top_p < 1:
-                chances_BV[row : row + 1] = nucleus(chances_BV[row : row + 1], drawing.top_p)
-        points_B1 = torch.tensor([[text._chance.random()] for text in self._texts], dtype=torch.float64)
+        for row, share in drawings.top_p:
+            chances_BV[row : row + 1] = nucleus(chances_BV[row : row + 1], share)
+        points_B1 = torch.tensor([text._chance.random() for text in self._texts], dtype=torch.float64).unsqueeze(1)
         sums_BV = chances_BV.cumsum(-1)
         drawn_B = (sums_BV <= points_B1 * sums_BV[:, -1:]).sum(-1).clamp(max=chances_BV.shape[-1] - 1)
-        likeliest_B = logits_BV.argmax(-1)
-        greedy_B = torch.tensor([drawing.temperature == 0 for drawing in drawings])
-        return torch.where(greedy_B, likeliest_B, drawn_B)
+        return drawn_B if drawings.greedy is None else torch.where(drawings.greedy, logits_BV.argmax(-1), drawn_B)
 
-    def _tell(self, logits_BV: torch.Tensor, drawn_B: torch.Tensor) -> list[Written | None]:
+    def _tell(self, logits_BV: torch.Tensor, drawn_B: torch.Tensor, drawings: _Drawings) -> list[Written | None]:
         """What was written, None where the outputs are no numbers."""
         finite = logits_BV.isfinite().all(-1).tolist()
-        asked = any(text.logprobs is not None for text in self._texts)
-        logprobs_BV = logits_BV.log_softmax(-1) if asked else logits_BV
+        logprobs_BV = logits_BV.log_softmax(-1) if drawings.logprobs else logits_BV
         told: list[Written | None] = []
         for row, (text, number) in enumerate(zip(self._texts, drawn_B.tolist(), strict=True)):
             if not finite[row]:
                 told.append(None)
             elif text.logprobs is None:
-                told.append(Written(self._symbols.appended(number)))
+                told.append(self._plain.get(number) or self._plain_of(number))
             else:
                 told.append(self._with_logprobs(logprobs_BV[row], number, text.logprobs))
         return told
+
+    def _plain_of(self, number: int) -> Written:
+        written = self._plain[number] = Written(self._symbols.appended(number))
+        return written
 
     def _with_logprobs(self, logprobs_V: torch.Tensor, number: int, count: int) -> Written:
         values, numbers = logprobs_V.topk(min(count, len(logprobs_V)))

@@ -58,8 +58,9 @@ def started(home: Path, *arguments: str, port: int = 0) -> Iterator[Started]:
     errors = home / f"errors-{time.monotonic_ns()}.txt"
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     with errors.open("w") as stderr:
+        where = () if "--cluster" in arguments else ("--address", "local")
         process = subprocess.Popen(
-            command(*arguments, "--port", str(port), "--json", "--address", "local"),
+            command(*arguments, "--port", str(port), "--json", *where),
             env=kept | {"HOME": str(home)},
             stdout=subprocess.PIPE,
             stderr=stderr,

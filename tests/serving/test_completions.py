@@ -74,6 +74,7 @@ def test_what_went_wrong_is_raised() -> None:
 
 def test_the_places_of_symbols_are_those_in_the_text() -> None:
     one = choice()
+    one.text.logprobs = 1
     one.text.tell(Written("ab", -1.0, (("ab", -1.0),)))
     one.text.tell(Written("c", -2.0, (("c", -2.0),)))
     _, symbols = one.take()
