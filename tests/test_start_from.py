@@ -207,6 +207,7 @@ def test_what_is_not_there_is_told(learned: Run, tmp_path: Path) -> None:
         beginning_of(from_run(bare))
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_does_not_begin_again(learned: Run, tmp_path: Path) -> None:
     beginning = tmp_path / "weights.safetensors"
     export(learned, str(beginning))

@@ -56,13 +56,22 @@ NETWORKS: dict[str, Callable[[], tuple[Network, Form]]] = {
 }
 
 
+#: to export, of which others are like
+LONG = {
+    *("two layers of peepholes, both ways", "convolutions with strides before", "convolutions beside, the largest"),
+    *("convolutions before, the mean",),
+}
+
+
 def file_of(kind: str, graph: Graph) -> Callable[[Tensors], Tensors]:
     write, read = KINDS[kind]
     return read(write(graph, "{}"))
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in NETWORKS]
+)
 def test_a_file_computes_what_the_network_does(name: str, kind: str) -> None:
     graph = graph_of(*NETWORKS[name]())
     parity = parity_of(graph, file_of(kind, graph))
@@ -88,7 +97,10 @@ def test_there_is_a_mask_where_padding_matters_and_a_state_where_one_goes_on(nam
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("cell", "attention", "feeding"), [("lstm", "dot", True), ("graves_lstm", "additive", False)])
+@pytest.mark.parametrize(
+    ("cell", "attention", "feeding"),
+    [("lstm", "dot", True), pytest.param("graves_lstm", "additive", False, marks=pytest.mark.slow)],
+)
 def test_an_encoder_and_its_decoder_are_two_files(kind: str, cell: str, attention: str, feeding: bool) -> None:
     encoder, _ = network(symbols=True, cell=cell, embedding_size=4, bidirectional="concat")
     encoder.projection = nn.Identity()

@@ -70,6 +70,7 @@ def wait_until_free(port: int) -> None:
     raise AssertionError(f"something still listens at {port}")
 
 
+@pytest.mark.slow
 def test_a_newer_model_is_served_without_a_dropped_request(served_runs: dict[str, Run], tmp_path: Path) -> None:
     shutil.copytree(served_runs["text"].path, tmp_path / "run")
     run = Run(tmp_path / "run")

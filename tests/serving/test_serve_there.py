@@ -47,6 +47,7 @@ def wait_until_gone(folder: Path) -> None:
         time.sleep(0.2)
 
 
+@pytest.mark.slow
 def test_runs_are_served_there_and_asked_here(host: SshHost, run: Run, tmp_path: Path) -> None:
     served = host.home / ".rayrnn" / "served"
     with started(tmp_path, run.name, "--cluster", str(host.cluster), "--follow") as server:
@@ -101,6 +102,7 @@ def test_the_end_of_the_server_there_is_told(host: SshHost, run: Run, tmp_path: 
     assert folder.parent.exists()
 
 
+@pytest.mark.slow
 def test_what_cannot_be_is_told_before_anything_travels(host: SshHost, run: Run, tmp_path: Path) -> None:
     served = host.home / ".rayrnn" / "served"
     with socket.socket() as taken:

@@ -101,6 +101,7 @@ def test_early_stopping_goes_by_the_monitor(tmp_path: Path) -> None:
     assert "no better accuracy of what is held out" in screen.getvalue()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_run_that_goes_on_by_another_monitor_begins_anew_to_compare(tmp_path: Path) -> None:
     train(small(), out=tmp_path / "run", console=Console(file=io.StringIO()))
@@ -157,6 +158,7 @@ def test_a_share_without_a_target_changes_nothing() -> None:
     assert together.loss == alone.loss
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_run_of_minutes_ends_by_its_clock_and_its_schedule_with_it(tmp_path: Path) -> None:
     screen = io.StringIO()
