@@ -92,8 +92,8 @@ FLOOR_PLAN = """
     rayrnn.training.driver_loop
     rayrnn.training.driver
     rayrnn.prediction rayrnn.prediction.destination rayrnn.generation
-    rayrnn.prediction.figures rayrnn.prediction.given_rows rayrnn.prediction.known_events rayrnn.prediction.output
-    rayrnn.prediction.step_scores
+    rayrnn.prediction.figures rayrnn.prediction.given_steps rayrnn.prediction.known_events rayrnn.prediction.output
+    rayrnn.prediction.given_rows rayrnn.prediction.step_scores
     rayrnn.pictures
     rayrnn.prediction.ask rayrnn.prediction.evaluate rayrnn.prediction.live_steps rayrnn.prediction.predict
     rayrnn.prediction.attention_map rayrnn.prediction.in_process rayrnn.prediction.judged_rows

@@ -19,6 +19,7 @@ import rayrnn
 from rayrnn.errors import DataError, RunError, UsageError
 from rayrnn.prediction.detect import detect
 from rayrnn.prediction.predict import predict
+from rayrnn.recipe import validate_recipe
 from rayrnn.runs.directory import Run
 from tests.detection.series import SPIKE, forecast, write_series
 from tests.untrained import make_run, wave, write_files
@@ -105,7 +106,7 @@ def test_a_frame_with_the_columns_of_the_recipe_is_brought_together_by_its_keys(
     assert {key: list(label) for key, label in zip(found["key"], found["label"], strict=True)} == due
     with pytest.raises(DataError, match="m3"):
         run.predict(pd.concat([mixed, mixed[mixed.machine == "m3"]]))
-    with pytest.raises(DataError, match=r"columns machine, at; due is a column for each of heat"):
+    with pytest.raises(DataError, match="no column is left to learn from: the columns are machine, at"):
         run.predict(mixed[["machine", "at"]])
 
 
@@ -223,7 +224,7 @@ def test_a_run_says_what_it_is(tagger: Run, tmp_path: Path) -> None:
         ([[[1.0, None]]], "step 0"),
         ([["a", "b"]], "values"),
         ([5], "row 0 is 5"),
-        ([{"height": [1.0], "number": [1.0, 2.0]}], r"height \(1\), number \(2\)"),
+        ([{"height": [1.0], "number": [1.0, 2.0]}], "height has 1 step, and number has 2"),
         (pd.DataFrame({"height": [1.0]}), "due is a column for each of height, number"),
         (pd.DataFrame({"height": [], "number": []}), "no rows"),
     ],
@@ -245,3 +246,167 @@ def test_what_a_run_cannot_do_is_told(tagger: Run, writer: Run, tmp_path: Path) 
     (tagger.path / "model.safetensors").unlink()
     with pytest.raises(RunError, match="no model yet"):
         tagger.predict([[[0.1, 100.0]]])
+
+
+KINDS = [{"mode": "abc"[n % 3], "number": 1 + n % 2, "size": math.sin(n)} for n in range(40)]
+
+
+@pytest.fixture
+def mixed(tmp_path: Path) -> tuple[Run, Path]:
+    """Numbers and words, some of them whole numbers; -999 stands where there is no number."""
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    for number in range(12):
+        rows = pd.DataFrame(KINDS[number : number + 6])
+        rows.assign(kind="ab"[number % 2]).to_csv(folder / f"{number}.csv", index=False)
+    section = {"source": "csv", "path": str(folder), "skip_lines": 1, "label_column": "kind"}
+    section |= {"categorical": ["mode", "number"], "missing": ["NA", "-999"]}
+    return make_run(tmp_path / "run", "classification", section, {"embedding": 0}), folder
+
+
+def as_file(run: Run, frame: pd.DataFrame, tmp_path: Path) -> Any:
+    """What the command answers to the frame as a file."""
+    (tmp_path / "asked").mkdir(exist_ok=True)
+    frame.to_csv(tmp_path / "asked" / "one.csv", index=False)
+    (tmp_path / "answers.jsonl").unlink(missing_ok=True)
+    return written(run, tmp_path / "asked", tmp_path)[0]["probabilities"]
+
+
+def test_words_in_a_frame_are_those_in_a_file(mixed: tuple[Run, Path], tmp_path: Path) -> None:
+    run, folder = mixed
+    frame = pd.read_csv(folder / "3.csv")
+    frames = [
+        frame,
+        frame.assign(number=frame.number.astype(float)),  # as pandas reads them beside an empty cell
+        frame.assign(mode=" " + frame["mode"] + " "),
+        frame.assign(mode=frame["mode"].astype("category")),
+        frame.assign(number=frame.number.astype(str)),
+        frame[["size", "number", "mode"]].assign(text="beside", note=[1.0, "x", None, 2, 3, 4]),
+    ]
+    expected = as_file(run, frame, tmp_path)
+    for one in frames:
+        found = run.predict(one)["probabilities"][0]
+        assert dict(found) == pytest.approx(expected, abs=1e-6)
+        by_names = {name: one[name].tolist() for name in ("size", "number", "mode")}
+        assert run.predict([by_names])[0]["probabilities"] == pytest.approx(expected, abs=1e-6)
+        state = None
+        for _, row in one.iterrows():
+            answer, state = run.step(state, row)
+        assert answer["probabilities"] == pytest.approx(expected, abs=1e-6)
+    with pytest.raises(DataError, match="column 'size' is empty"):
+        run.predict(frame.assign(size=-999.0))
+    with pytest.raises(DataError, match="column 'size' is empty"):
+        run.step(None, {"size": -999, "mode": "a", "number": 1})
+    with pytest.raises(DataError, match=r"column 'size' holds .*learned numbers there"):
+        run.predict(frame.assign(size="1.5"))
+    with pytest.raises(DataError, match="column 'mode' is there 2 times"):
+        run.predict(pd.concat([frame, frame[["mode"]]], axis=1))
+
+
+def test_keys_part_the_rows_of_a_frame(tagger: Run) -> None:
+    one = pd.DataFrame({"height": [0.1, 0.2, 0.3], "number": [100, 110, 120]})
+    two = pd.DataFrame({"height": [0.5, 0.6], "number": [90, 95]})
+    apart = [dict(answer) for answer in tagger.predict([one, two])]
+    both = pd.concat([two.assign(key="z"), one.assign(key="a")]).sample(frac=1, random_state=3).sort_index()
+    together = tagger.predict(both)
+    assert set(together["key"]) == {"z", "a"}
+    of_key = dict(zip(together["key"], together["label"], strict=True))
+    assert (list(of_key["a"]), list(of_key["z"])) == (apart[0]["label"], apart[1]["label"])
+
+
+def test_a_column_may_be_called_as_one_of_the_row_schema(tmp_path: Path) -> None:
+    for name in ("values", "text", "target", "key"):
+        folder = write_files(tmp_path / name, lambda n, step: [math.sin(n + step)], header=name)
+        data = {"source": "csv", "path": str(folder), "horizon": 1, "skip_lines": 1}
+        run = make_run(tmp_path / f"run {name}", "regression", data)
+        values = [math.sin(step) for step in range(5)]
+        frame = pd.DataFrame({name: values})
+        expected = run.predict([values])[0]["prediction"]
+        assert run.predict(frame)["prediction"][0].tolist() == pytest.approx(expected, abs=1e-6)
+        assert run.predict([{name: values}])[0]["prediction"] == expected
+        assert run.step(None, values[0])[0]["prediction"] == pytest.approx(expected[0], abs=1e-6)
+        assert run.step(None, {name: values[0]})[0] == run.step(None, [values[0]])[0]
+
+
+def test_a_file_without_names_and_a_file_of_words(tmp_path: Path) -> None:
+    folder = write_files(tmp_path / "waves", wave)
+    run = make_run(tmp_path / "run", "regression", {"source": "csv", "path": str(folder), "horizon": 1})
+    frame = pd.read_csv(folder / "11.csv", header=None)
+    expected = run.predict([frame.to_numpy()])[0]["prediction"]
+    assert [list(one) for one in run.predict(frame)["prediction"][0]] == expected
+    with pytest.raises(DataError, match="or as many as were learned, 2"):
+        run.predict(frame[[0]])
+
+    said = ["the", "quick", "fox"]
+    folder = write_files(tmp_path / "words", lambda n, step: [said[(n + step) % 3], "xy"[n % 2]], header="word,kind")
+    data = {"source": "csv", "path": str(folder), "skip_lines": 1, "categorical": ["word"], "label_column": "kind"}
+    run = make_run(tmp_path / "of words", "tagging", data)
+    answer, state = run.step(None, {"word": "the"})
+    assert answer == run.step(None, "the")[0] == run.step(None, {"word": " the "})[0]
+    assert run.step(state, "fox")[0]["step"] == 1
+    frame = pd.read_csv(folder / "11.csv")
+    assert run.predict(frame)["label"][0].tolist() == run.predict([frame["word"].tolist()])[0]["label"]
+    for wrong in (None, b"the", 3.5, ["the"], "", "the quick"):
+        with pytest.raises((UsageError, DataError)):
+            run.step(None, wrong)
+
+
+def test_rows_as_the_table_has_them_and_columns_of_frames(tmp_path: Path) -> None:
+    rows = [{"id": f"s{n}", "readings": [float(n % 5)] * (3 + n % 4), "kind": "ab"[n % 2]} for n in range(12)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "all.parquet")
+    data = {"source": "parquet", "path": str(tmp_path / "all.parquet"), "key": "id", "values": "readings"}
+    run = make_run(tmp_path / "run", "classification", data | {"label": "kind"})
+    frame = pd.DataFrame(rows)
+    due = run.predict(frame)
+    assert [(one["key"], one["label"]) for one in run.predict(rows)] == list(zip(due["key"], due["label"], strict=True))
+    assert [one["label"] for one in run.predict(frame["readings"])] == due["label"].tolist()
+    assert [one["label"] for one in run.predict(pa.array(frame["readings"].tolist()))] == due["label"].tolist()
+    arrays = frame.assign(readings=[np.array(cell)[:, None] for cell in frame["readings"]])
+    assert run.predict(arrays)["label"].tolist() == due["label"].tolist()
+    fixed = pa.table({"id": ["a"], "readings": pa.array([[1.0, 2.0]], pa.list_(pa.float64(), 2))})
+    assert len(run.predict(fixed)) == 1
+
+
+def test_a_misspelt_key_is_told(tmp_path: Path) -> None:
+    steps = pd.DataFrame([{"machine": n, "at": step, "heat": 0.1 * step} for n in range(12) for step in range(4)])
+    steps.to_parquet(tmp_path / "steps.parquet")
+    data = {"source": "parquet", "path": str(tmp_path / "steps.parquet"), "key": "machine", "order_by": "at"}
+    run = make_run(tmp_path / "run", "regression", data | {"horizon": 1})
+    with pytest.raises(DataError, match=r"no column 'machine'.*did you mean 'Machine'"):
+        run.predict(steps.rename(columns={"machine": "Machine"}))
+    mixed = steps.sort_values("machine", ascending=False)
+    assert run.predict(mixed)["key"].tolist() == [str(n) for n in range(11, -1, -1)], "as they come"
+    with pytest.raises(DataError, match="no rows"):
+        run.predict(steps[:0])
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_threshold_of_its_own_goes_by_the_sequences_name(tmp_path: Path) -> None:
+    write_series(tmp_path / "train")
+    run = forecast(tmp_path, tmp_path / "run")
+    run.write_recipe(validate_recipe(run.recipe.model_dump(mode="json") | {"detect": {"fit": "each"}}))
+    found = detect(run, tmp_path / "train", console=Console(quiet=True))
+    assert found.num_by_own > 0
+    thresholds = set()
+    for key in [None, *(f"{number}.csv" for number in range(6))]:
+        state = None
+        for step in range(15):
+            answer, state = run.step(state, [math.sin(step), 0.5], key=key if state is None else None)
+        thresholds.add(answer["threshold"])
+    assert len(thresholds) > 1
+    with pytest.raises(UsageError, match="key names a sequence at its first step"):
+        run.step(state, [0.1, 0.2], key="later")
+
+
+def test_a_state_is_of_its_run_and_numbers_may_be_numpys(tagger: Run, writer: Run, tmp_path: Path) -> None:
+    _, state = tagger.step(None, [0.1, 100])
+    assert state.num_steps == 1
+    with pytest.raises(UsageError, match="of another run"):
+        writer.step(state, "t")
+    assert writer.generate("the ", length=np.int64(3), seed=np.int64(4)) == writer.generate("the ", length=3, seed=4)
+    with pytest.raises(UsageError, match=r"length is 2\.5"):
+        writer.generate("the ", length=2.5)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="prime is b'the'"):
+        writer.generate(b"the")  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="holds times"):
+        tagger.predict([np.array([["2024-01-01", "2024-01-02"]], dtype="M8[ns]")])

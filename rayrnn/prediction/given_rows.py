@@ -1,7 +1,7 @@
 """What a program or request gives -> canonical rows: mappings in the row schema, or by the features' names."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -9,6 +9,7 @@ import pyarrow as pa
 from rayrnn.data.prepare import needs_to_read
 from rayrnn.data.rows import CONTENTS, canonical
 from rayrnn.errors import DataError, UsageError
+from rayrnn.prediction.given_steps import rows_of_lists, step_names
 from rayrnn.runs.model import Trained
 from rayrnn.wording import listed
 
@@ -16,7 +17,7 @@ from rayrnn.wording import listed
 def rows_of_given(rows: Any, model: Trained) -> pa.Table:
     """Canonical rows of what is given: one object, or a list of them, each in the row schema.
 
-    The numbers of `values` may also stand by the names of the features that were learned, a list a name.
+    The steps may also stand by the names of the columns that were learned, a list a name.
 
     Raises:
         UsageError: it is no row.
@@ -25,43 +26,66 @@ def rows_of_given(rows: Any, model: Trained) -> pa.Table:
     given = rows if isinstance(rows, list) else [rows]
     if not given:
         raise UsageError("there are no rows: give an object a sequence")
-    plain = [_row(row, place, model) for place, row in enumerate(given)]
-    names = {name for row in plain for name in row}
-    columns = {name: _column([row.get(name) for row in plain], name) for name in sorted(names)}
-    return checked_rows(pa.table(columns), model)
+    names = step_names(model)
+    keys, plain = zip(*(_row(row, place, names, model) for place, row in enumerate(given)), strict=True)
+    by_names = [_stands_by_names(row, names) for row in plain]
+    if not any(by_names):
+        every = sorted({name for row in plain for name in row})
+        columns = {name: _column([row.get(name) for row in plain], name) for name in every}
+        return checked_rows(pa.table({"key": pa.array(keys, pa.string()), **columns}), model)
+    if not all(by_names):
+        where = by_names.index(not by_names[0])
+        raise UsageError(f"row {where} has other names than row 0: give all rows of a request in one form")
+    lists = {name: _column([row[name] for row in plain], name) for name in names}
+    return checked_rows(rows_of_lists(lists, keys, model), model)
 
 
-def _row(row: Any, place: int, model: Trained) -> dict[str, Any]:
+def _stands_by_names(row: Mapping[str, Any], names: Sequence[str]) -> bool:
+    """Whether each feature has a list of its own; a feature that is called `values` may be, or the row schema's."""
+    if not names or not set(names) <= set(row):
+        return False
+    return not any(name in CONTENTS and _are_steps(row[name]) for name in names)
+
+
+def _are_steps(cells: Any) -> bool:
+    return isinstance(cells, list) and bool(cells) and isinstance(cells[0], list)
+
+
+def _row(row: Any, place: int, names: Sequence[str], model: Trained) -> tuple[str, dict[str, Any]]:
+    """A row's key, and what is read of it."""
     where = f"row {place}"
     if not isinstance(row, Mapping):
         raise UsageError(f"{where} is {_shown(row)}; a row is an object such as {_example(model)}")
-    own = dict(row)
-    key = own.pop("key", None)
-    own = {name: value for name, value in own.items() if name not in ("label", "target") and value is not None}
-    names = model.encoding.column_names
-    if names and not model.encoding.symbols and set(own) >= set(names):
-        own = _by_names(own, names, model, where)
-    unknown = [name for name in own if name not in CONTENTS]
-    if unknown or not own:
-        what = f"has {listed(unknown)}, which is not read" if unknown else "holds no sequence"
-        raise UsageError(f"{where} {what}; a row is an object such as {_example(model)}")
+    own = {str(name): cells for name, cells in row.items() if cells is not None}
+    key = None if "key" in names else own.pop("key", None)
+    own = {name: cells for name, cells in own.items() if name in names or name not in ("label", "target")}
+    if _stands_by_names(own, names):
+        own = {name: own[name] for name in names}
+        if wrong := [name for name, cells in own.items() if not isinstance(cells, list)]:
+            raise UsageError(f"{where}: every feature has a list, a value a step; {listed(wrong)} has none")
+    else:
+        unknown = [name for name in own if name not in CONTENTS]
+        if unknown or not own:
+            what = f"has {listed(unknown)}, which is not read" if unknown else "holds no sequence"
+            raise UsageError(f"{where} {what}; a row is an object such as {_example(model)}")
+        if "categories" in own:
+            own["categories"] = _words_of(own["categories"])
     if empty := [name for name, cells in own.items() if isinstance(cells, list | str) and not cells]:
         raise UsageError(f"{where} has no step: {listed(empty)} is empty")
-    return {"key": str(place) if key is None else str(key), **own}
+    return str(place) if key is None else str(key), own
 
 
-def _by_names(own: Mapping[str, Any], names: tuple[str, ...], model: Trained, where: str) -> dict[str, Any]:
-    """`values` and `categories` out of a list for each name."""
-    sizes = {name: len(own[name]) if isinstance(own[name], list) else -1 for name in names}
-    if min(sizes.values()) != max(sizes.values()) or min(sizes.values()) < 0:
-        told = listed([f"{name} ({size if size >= 0 else 'no list'})" for name, size in sizes.items()])
-        raise UsageError(f"{where}: every feature has a list, all of one length; here are {told}")
-    width = model.encoding.inputs.num_columns - len(getattr(model.encoding.inputs, "category_names", ()))
-    steps = [list(step) for step in zip(*(own[name] for name in names), strict=True)]
-    found: dict[str, Any] = {"values": [step[:width] for step in steps]} if width else {}
-    if width < len(names):
-        found["categories"] = [[str(word) for word in step[width:]] for step in steps]
-    return found
+def _words_of(steps: Any) -> Any:
+    """The words of each step; whole numbers are words too."""
+    if not isinstance(steps, list) or not all(isinstance(step, list) for step in steps):
+        return steps
+    return [[_word(word) for word in step] for step in steps]
+
+
+def _word(word: Any) -> Any:
+    if isinstance(word, float) and word.is_integer():
+        word = int(word)
+    return str(word) if isinstance(word, int) and not isinstance(word, bool) else word
 
 
 def _column(cells: list[Any], name: str) -> pa.Array:

@@ -1,7 +1,10 @@
 """What a program asks of a run by its methods. The rooms above answer; they are loaded when they are asked."""
 
+import operator
 from importlib import import_module
 from typing import Any
+
+from rayrnn.errors import UsageError
 
 
 class Asked:
@@ -37,6 +40,10 @@ class Asked:
             DataError: the prime holds a symbol that the vocabulary lacks.
             RunError: the run has no usable model.
         """
+        if prime is not None and not isinstance(prime, str):
+            raise UsageError(f"prime is {prime!r}; due is a text")
+        length, samples, top_k = _whole("length", length), _whole("samples", samples), _whole("top_k", top_k)
+        seed = None if seed is None else _whole("seed", seed)
         room = _above("rayrnn.generation")
         drawing = room.Drawing(temperature=temperature, top_k=top_k, top_p=top_p)
         drawn = room.generate(self, prime=prime, length=length, samples=samples, drawing=drawing, seed=seed)
@@ -63,13 +70,15 @@ class Asked:
         """
         return _above("rayrnn.prediction.in_process").predict_given(self, sequences, beam=beam)
 
-    def step(self, state: Any, x: Any) -> tuple[dict[str, Any], Any]:
+    def step(self, state: Any, x: Any, *, key: str | None = None) -> tuple[dict[str, Any], Any]:
         """Answer the next step of a sequence as soon as it is there.
 
         Args:
             state: None at the first step; then what the last call gave. It is never changed, so that two sequences
                 can go on from one.
-            x: the features of one step: a number, a list or array of them, or a mapping by their names; or a symbol.
+            x: the features of one step: a number, a list or array of them, or a mapping (or a row of a frame) by their
+                names; or a symbol.
+            key: the sequence's name, at its first step; a threshold of its own (`detect.fit: each`) goes by it.
 
         Returns:
             the answer (that of a language model: what comes next, `next`; with a score where `rayrnn detect` has fitted
@@ -80,8 +89,16 @@ class Asked:
             DataError: the step cannot be read.
             RunError: the run has no usable model, or has diverged.
         """
-        answer, after = _above("rayrnn.prediction.in_process").step_given(self, state, x)
+        answer, after = _above("rayrnn.prediction.in_process").step_given(self, state, x, key=key)
         return answer, after
+
+
+def _whole(name: str, value: Any) -> int:
+    """numpy's whole numbers are some too."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise UsageError(f"{name} is {value!r}; due is a whole number") from None
 
 
 def _above(module: str) -> Any:

@@ -2,9 +2,10 @@
 
 import hashlib
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 from rayrnn.anomalies.detector import Detector, Normal
-from rayrnn.durable import replace_durably
+from rayrnn.durable import replace_durably, stamp_of
 from rayrnn.errors import RunError
 from rayrnn.foreign import memory_bytes, read_inside
 from rayrnn.recipe.detect_section import Detect
@@ -12,6 +13,7 @@ from rayrnn.runs.directory import Run
 from rayrnn.runs.layout import DETECT, MODEL
 from rayrnn.runs.schema import StoredDetector, StoredDetectors, StoredNormal, read_stored
 
+_CHECKSUMS: "WeakKeyDictionary[Run, tuple[tuple[int, int, int], str]]" = WeakKeyDictionary()
 #: fits that are kept, so that trying out settings makes no long file
 MOST_FITS = 16
 
@@ -86,11 +88,19 @@ def _is_of(fit: StoredDetector, kind: str, settings: Detect, model: str) -> bool
 
 
 def model_checksum(run: Run) -> str:
-    """Of the network: a run that learns on has another.
+    """Of the network: a run that learns on has another. The file is read again when another one is in its place.
 
     Raises:
         RunError: there is none that can be read.
     """
+    stamp = stamp_of(run.path / MODEL)
+    kept = _CHECKSUMS.get(run)
+    if kept is None or kept[0] != stamp:
+        kept = _CHECKSUMS[run] = stamp, _read_checksum(run)
+    return kept[1]
+
+
+def _read_checksum(run: Run) -> str:
     try:
         return hashlib.sha256(read_inside(run.path, MODEL, most=memory_bytes())).hexdigest()
     except OSError as error:

@@ -58,12 +58,12 @@ def grouping_of(data: TableData, wanted: Wanted, schema: pa.Schema) -> Grouping:
     check_columns(schema, [*features, *data.categorical])
     for name in features:
         kind = schema.field(name).type
-        if name not in data.categorical and not _holds_numbers(kind):
+        if name not in data.categorical and not holds_numbers(kind):
             words = "list it in data.categorical, or " if _holds_words(kind) else ""
             out = f"with data.ignore: [{name}]" if data.features is None else "of data.features"
             fields = ", or give its fields columns of their own" if kinds.is_struct(kind) else ""
             raise DataError(f"column {name!r} holds {kind}, no numbers: {words}leave it out {out}{fields}")
-    if label is not None and needs.label is Label.NUMBERS and not _holds_numbers(schema.field(label).type):
+    if label is not None and needs.label is Label.NUMBERS and not holds_numbers(schema.field(label).type):
         raise DataError(f"column {label!r} (data.label) holds {schema.field(label).type}; {needs.task} takes numbers")
     _check_words(data, schema, label if needs.of_classes else None)
     if not features:
@@ -164,7 +164,8 @@ def _reasons(
     }
 
 
-def _holds_numbers(kind: pa.DataType) -> bool:
+def holds_numbers(kind: pa.DataType) -> bool:
+    """Whether a step's cells of this type are numbers, one or several."""
     return is_number(kind.value_type if depth(kind) == 1 else kind)
 
 
