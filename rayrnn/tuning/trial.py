@@ -13,6 +13,18 @@ from rayrnn.runs.layout import METRICS
 
 #: bytes of what a trial said that are looked at, for the last line of it
 _LAST_WORDS = 4000
+#: `rayrnn` in a process that is asked to stop when the one that made it is gone, however that ended
+_PROGRAM = """
+import os, signal, sys, threading, time
+parent = int(sys.argv.pop(1))
+def watch():
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os.kill(os.getpid(), signal.SIGINT)
+threading.Thread(target=watch, name="search", daemon=True).start()
+from rayrnn.cli import main
+main()
+"""
 
 
 class Trial:
@@ -27,10 +39,11 @@ class Trial:
         self.folder = folder
         self._said = said
         resume = ["--resume"] if has_run(folder) else []
+        python = [sys.executable, "-P", "-c", _PROGRAM]
         # the keyboard's Ctrl-C is for the search, which tells its trials
         with open(said, "ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "rayrnn.cli", "train", *arguments, "--out", str(folder), *resume],
+                [*python, str(os.getpid()), "train", *arguments, "--out", str(folder), *resume],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -4,12 +4,16 @@ import io
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
+import ray
 from rich.console import Console
 
 from rayrnn.cli import tuning_command
@@ -102,6 +106,40 @@ def test_a_trial_that_is_killed_goes_on_from_its_checkpoint(recipe: Path) -> Non
     assert "trial-000 has died, and is tried again" in said
     assert {row.state for row in found.rows} <= {"finished", "stopped early"}
     assert "going on after round" in (recipe.parent / "out" / "trial-000.log").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_cluster")
+def test_the_trials_of_a_search_that_is_killed_end_in_order(recipe: Path, tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "rayrnn.cli",
+        "tune",
+        str(recipe),
+        "--vary",
+        "model.hidden=8..64",
+        "--at-once",
+        "1",
+    ]
+    command += [
+        "--set",
+        "averaging.rounds=100000",
+        "--set",
+        "training.evaluate_every=20",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    folder = tmp_path / "out" / "trial-000"
+    command += ["--address", ray.get_runtime_context().gcs_address]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as one:
+        while not list(folder.glob("checkpoints/round-*/MANIFEST.json")):
+            assert one.poll() is None
+            time.sleep(0.1)
+        trial = psutil.Process(int((folder / ".lock").read_text()))
+        one.kill()
+    trial.wait(120)
+    assert "--resume" in (tmp_path / "out" / "trial-000.log").read_text().splitlines()[-1]
 
 
 @pytest.mark.slow
