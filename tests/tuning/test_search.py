@@ -111,25 +111,9 @@ def test_a_trial_that_is_killed_goes_on_from_its_checkpoint(recipe: Path) -> Non
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")
 def test_the_trials_of_a_search_that_is_killed_end_in_order(recipe: Path, tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "rayrnn.cli",
-        "tune",
-        str(recipe),
-        "--vary",
-        "model.hidden=8..64",
-        "--at-once",
-        "1",
-    ]
-    command += [
-        "--set",
-        "averaging.rounds=100000",
-        "--set",
-        "training.evaluate_every=20",
-        "--out",
-        str(tmp_path / "out"),
-    ]
+    program = [sys.executable, "-m", "rayrnn.cli", "tune", str(recipe), "--out", str(tmp_path / "out")]
+    long = ["--set", "averaging.rounds=100000", "--set", "training.evaluate_every=20"]
+    command = [*program, *long, "--vary", "model.hidden=8..64", "--at-once", "1"]
     folder = tmp_path / "out" / "trial-000"
     command += ["--address", ray.get_runtime_context().gcs_address]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as one:
