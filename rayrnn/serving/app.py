@@ -364,6 +364,8 @@ def _add_errors(app: FastAPI) -> None:
 
 
 def _validated(given: Any) -> CompletionRequest:
+    if isinstance(given, dict):  # in OpenAI's interface null is the default
+        given = {name: value for name, value in given.items() if value is not None}
     try:
         asked = CompletionRequest.model_validate(given)
     except ValidationError as error:

@@ -41,6 +41,13 @@ def test_openais_client_has_texts_written(client: openai.OpenAI) -> None:
     assert all(len(top) == 2 for top in told.top_logprobs or [])
 
 
+def test_null_is_the_default(server: Started) -> None:
+    asked = {"model": "text", "prompt": "abc", "seed": 3, "max_tokens": 9}
+    nulls = dict.fromkeys(("temperature", "top_p", "stop", "n", "stream", "logprobs", "echo", "user"))
+    told, expected = (server.told("POST", "/v1/completions", asked | more)["choices"] for more in (nulls, {}))
+    assert told == expected
+
+
 def test_a_stream_tells_the_same_text_piece_by_piece(client: openai.OpenAI) -> None:
     asked: dict[str, Any] = {"model": "text", "prompt": "abc", "max_tokens": 200, "seed": 11}
     whole = client.completions.create(**asked)
