@@ -136,8 +136,9 @@ def plot(
         aria_hidden="true",
     )
     columns = across.ticks(6)
-    # the last of them gives its room to the unit
-    columns = [value for value in columns if not x_unit or across.place(value) < 0.78]
+    # the last of them gives its room to the unit, which needs less of a wide plot
+    room = 0.85 if kind == "tall" else 0.78
+    columns = [value for value in columns if not x_unit or across.place(value) < room]
     columns = [value for value in columns if x_unit != "round" or value == int(value)]
     at_x = joined(_word("x", f"left:{100 * across.place(value):.2f}%", tick(value, columns)) for value in columns)
     at_y = joined(_word("y", f"bottom:{100 * up.place(value):.2f}%", tick(value, rows)) for value in rows)
