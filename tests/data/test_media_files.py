@@ -105,6 +105,21 @@ def test_a_directory_of_frames_is_a_sequence_in_the_natural_order_of_their_names
     assert labels(images(tmp_path, frames=True, size=[2, 2], label_pattern="([ab])")) == {"a": "a", "b": "b"}
 
 
+def test_an_image_beside_the_clips_directories_is_told_of(ray_cluster: None, tmp_path: Path) -> None:
+    clips = {f"clips/{clip}/0.png": picture(np.zeros((2, 2), np.uint8)) for clip in "ab"}
+    write(tmp_path, clips)
+    notes: list[str] = []
+    data = images(tmp_path / "clips", frames=True, size=[2, 2])
+    assert [row["key"] for row in rows(data, labelled=False, say=notes.append)] == ["a", "b"]
+    assert notes == []
+    write(tmp_path, {"clips/preview.png": picture(np.zeros((2, 2), np.uint8))})
+    keys = [row["key"] for row in rows(data, labelled=False, say=notes.append)]
+    assert keys == ["clips", "clips/a", "clips/b"]
+    (note,) = notes
+    assert note.startswith("clips is a sequence of its own, of ")
+    assert "preview.png and what else lies beside the directory a" in note
+
+
 @pytest.mark.parametrize("name", ["said.tsv", "said.tsv.bz2"])
 def test_targets_behind_tabulators_have_no_quotes(ray_cluster: None, tmp_path: Path, name: str) -> None:
     lines = b'\na.wav\t"Yes", he said.\nb.wav\t"No"\n'

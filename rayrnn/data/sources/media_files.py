@@ -96,6 +96,13 @@ def find_media(
         members.setdefault(str(PurePosixPath(path).parent), []).append(number)
     folders = sorted(members)
     ordered = [sorted(members[folder], key=lambda number: _natural(listing.paths[number])) for folder in folders]
+    for folder, numbers in zip(folders, ordered, strict=True):
+        if inner := next((other for other in folders if other.startswith(f"{folder}/")), None):
+            wanted.say(
+                f"{PurePosixPath(folder).name} is a sequence of its own, of {listing.names[numbers[0]]} and what else "
+                f"lies beside the directory {PurePosixPath(inner).name}: keep elsewhere what is part of none"
+            )
+            break
     sizes = np.array([listing.sizes[numbers].sum() for numbers in ordered], np.int64)
     return MediaFiles(listing, replace(listing, paths=tuple(folders), sizes=sizes), tuple(map(tuple, ordered)))
 
