@@ -20,7 +20,7 @@ from rayrnn.errors import DataError, RunError, UsageError
 from rayrnn.prediction.detect import detect
 from rayrnn.prediction.predict import predict
 from rayrnn.recipe import validate_recipe
-from rayrnn.runs.directory import Run
+from rayrnn.runs.directory import Run, open_run
 from tests.detection.series import SPIKE, forecast, write_series
 from tests.untrained import make_run, wave, write_files
 
@@ -410,3 +410,10 @@ def test_a_state_is_of_its_run_and_numbers_may_be_numpys(tagger: Run, writer: Ru
         writer.generate(b"the")  # type: ignore[arg-type]
     with pytest.raises(DataError, match="holds times"):
         tagger.predict([np.array([["2024-01-01", "2024-01-02"]], dtype="M8[ns]")])
+
+
+def test_a_run_whose_name_is_misspelt_is_told_of(tagger: Run) -> None:
+    with pytest.raises(UsageError, match=rf"is no run: it has no recipe\.yaml; did you mean {tagger.path}\?"):
+        open_run(tagger.path.with_name("rum"))
+    with pytest.raises(UsageError, match="`rayrnn train` writes one"):
+        open_run(tagger.path / "nowhere" / "at all")

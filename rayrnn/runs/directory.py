@@ -29,7 +29,7 @@ from rayrnn.runs.round_lines import append_line, read_lines, replace_lines
 from rayrnn.runs.schema import StoredData, StoredEncoding, read_stored
 from rayrnn.runs.signed_tensors import tensors_to_bytes
 from rayrnn.runs.store import Store, is_address
-from rayrnn.wording import path_of, shortened
+from rayrnn.wording import closest, path_of, shortened
 
 #: the sections of a recipe that a resumed run cannot change
 FIXED = ("task", "data", "model", "seed")
@@ -352,7 +352,11 @@ def open_run(path: str | Path, *, trust: bool = False) -> Run:
         return _copied(Store(str(path)), trust)
     folder = path_of(path)
     if not has_run(folder):
-        raise UsageError(f"{path} is no run: it has no {RECIPE}; `rayrnn train` writes one, usually under runs/")
+        close = None
+        with suppress(OSError, UsageError):  # others may not be looked at
+            close = closest(folder.name, [other.name for other in folder.parent.iterdir() if has_run(other)])
+        advice = f"did you mean {folder.parent / close}?" if close else "`rayrnn train` writes one, usually under runs/"
+        raise UsageError(f"{path} is no run: it has no {RECIPE}; {advice}")
     return Run(folder, trusted=trust)
 
 
