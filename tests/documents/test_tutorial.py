@@ -19,6 +19,7 @@ def said_by(cell: nbformat.NotebookNode) -> str:
     return "\n".join(said)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_tutorial_runs(tmp_path: Path) -> None:
     cells = {cell.id: said_by(cell) for cell in executed(tmp_path).cells if cell.cell_type == "code"}
