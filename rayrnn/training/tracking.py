@@ -1,6 +1,7 @@
 """Tells a tracker (MLflow, Weights & Biases) of a run, from a thread of its own: training never waits for it."""
 
 import os
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,6 +15,8 @@ from typing import Any, Protocol
 from rayrnn.durable import replace_durably
 from rayrnn.errors import Interrupted, UsageError
 from rayrnn.recipe import Recipe
+from rayrnn.reporting.overview import told_of
+from rayrnn.reporting.page import page_of
 from rayrnn.runs.directory import Run
 from rayrnn.runs.layout import ENCODING, MODEL, RECIPE, REPORT, TRACKED
 from rayrnn.runs.schema import StoredTracking, read_stored
@@ -127,6 +130,7 @@ class Tracking:
     def __init__(self, name: str, recipe: Recipe, run: Run, warn: Callable[[str], None]) -> None:
         self._name = name
         self._run = run
+        self._recipe = recipe
         self._warn = warn
         tags = {"rayrnn.version": version("rayrnn"), "rayrnn.task": recipe.task, "rayrnn.run": run.name}
         self._about = About(recipe.name, dict(_flat(recipe.model_dump(mode="json"))), tags, run.path)
@@ -175,7 +179,8 @@ class Tracking:
                 self._tell(points)
                 if ending:
                     assert self._service is not None
-                    self._service.end(ending, self._files())
+                    with tempfile.TemporaryDirectory() as folder:
+                        self._service.end(ending, [*self._files(), *self._report(Path(folder))])
                     self._complete = True
                 self._mend()
             except Exception as error:
@@ -211,8 +216,17 @@ class Tracking:
         return stored.run if stored.tracker == self._name else None
 
     def _files(self) -> list[Path]:
-        names = (RECIPE, ENCODING, MODEL, REPORT)
+        names = (RECIPE, ENCODING, MODEL)
         return [self._run.path / name for name in names if (self._run.path / name).is_file()]
+
+    def _report(self, folder: Path) -> list[Path]:
+        """A page of the run as it is now; none where that cannot be made, which is no matter of the tracker's."""
+        with suppress(Exception):
+            page = page_of([told_of(self._run.path, self._run.name, self._recipe)], command="rayrnn report")
+            place = folder / REPORT
+            place.write_text(page, encoding="utf-8")
+            return [place]
+        return []
 
     def _complain(self, error: Exception) -> None:
         if not self._failed:

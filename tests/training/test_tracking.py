@@ -62,7 +62,7 @@ def test_a_run_and_its_resumption_are_one_run_at_mlflow(database: str, tmp_path:
     assert [one.step for one in history] == [1, 2, 3, 4]
     assert {"held_out_loss", "held_out_accuracy", "steps_per_second", "learning_rate"} <= run.data.metrics.keys()
     names = {one.path for one in mlflow.MlflowClient(tracking_uri=database).list_artifacts(run.info.run_id)}
-    assert names == {"recipe.yaml", "vocabulary.json", "model.safetensors"}
+    assert names == {"recipe.yaml", "vocabulary.json", "model.safetensors", "report.html"}
     train(small(averaging={"rounds": 6}), out=out, resume=True, console=Console(file=io.StringIO()))
     (again,) = found_at(database)
     assert again.info.run_id == run.info.run_id
@@ -245,7 +245,7 @@ def test_an_mlflow_server_has_the_run_and_its_files(tmp_path: Path, monkeypatch:
         server.wait()
     assert run.info.status == "FINISHED"
     assert run.data.metrics["held_out_loss"] > 0
-    assert names == {"recipe.yaml", "vocabulary.json", "model.safetensors"}
+    assert names == {"recipe.yaml", "vocabulary.json", "model.safetensors", "report.html"}
 
 
 def _wait_for(port: int) -> None:
