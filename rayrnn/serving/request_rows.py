@@ -3,10 +3,14 @@
 import json
 from typing import Any, NoReturn
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from rayrnn.data.arrow_lists import flat, side_by_side, unwrap, wrap
+from rayrnn.data.encoding import Numbers
 from rayrnn.data.prepare import needs_to_read
-from rayrnn.data.rows import REASONS
+from rayrnn.data.rows import REASONS, feature_names, places_of, with_feature_names
 from rayrnn.data.sources.csv import rows_of_csv
 from rayrnn.data.sources.source import Wanted
 from rayrnn.errors import UsageError
@@ -65,4 +69,22 @@ def rows_of_csv_body(content: bytes, model: Trained) -> pa.Table:
         say=lambda _: None,
     )
     rows = rows_of_csv(content, "the CSV", data, wanted)
-    return checked_rows(rows.drop_columns([name for name in REASONS if name in rows.column_names]), model)
+    rows = checked_rows(rows.drop_columns([name for name in REASONS if name in rows.column_names]), model)
+    return _in_order(rows, model)
+
+
+def _in_order(rows: pa.Table, model: Trained) -> pa.Table:
+    """With the features in the order of those that were learned, by which they are called from here on."""
+    inputs = model.encoding.inputs
+    if not isinstance(inputs, Numbers):
+        return rows
+    learned = {"values": inputs.names, "categories": inputs.category_names}
+    for name in learned.keys() & set(rows.column_names):
+        places = places_of(learned[name], feature_names(rows.schema, name))
+        if places is not None:
+            sizes, steps = unwrap(flat(rows[name]))
+            cells = pc.list_flatten(steps)
+            order = np.arange(len(steps))[:, None] * (len(cells) // max(1, len(steps))) + places
+            moved = wrap(side_by_side(cells.take(pa.array(order.reshape(-1))), len(places)), sizes)
+            rows = rows.set_column(rows.column_names.index(name), name, moved)
+    return with_feature_names(rows, learned)

@@ -156,6 +156,9 @@ def test_a_csv_is_answered_and_told_back(server: Started, waves: Path) -> None:
     assert told["inputs"]["values"] == values_of(file)
     (by_values,) = server.told("POST", "/predict", {"model": "kinds", "rows": [{"values": values_of(file)}]})["answers"]
     assert told["answers"][0]["probabilities"] == by_values["probabilities"]
+    swapped = "\n".join(["y,x", *(f"{y},{x}" for x, y in values_of(file))]).encode()
+    again = httpx.post(f"{server.url}/predict?model=kinds", content=swapped, headers=headers).json()
+    assert again == told, "columns go by their names, also in what is told back"
     answer = httpx.post(f"{server.url}/predict?model=kinds", content=b"x,y,kind\n1,oops,a\n", headers=headers)
     assert answer.status_code == 422
     assert "the CSV:2: column 'y' is 'oops'" in answer.json()["error"]["message"], answer.text
