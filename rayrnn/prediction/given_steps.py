@@ -10,12 +10,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.types as kinds
 
-from rayrnn.data.arrow_lists import depth, flat, unwrap
+from rayrnn.data.arrow_lists import ends, flat, unwrap
 from rayrnn.data.encoding import Numbers
 from rayrnn.data.prepare import needs_to_read
 from rayrnn.data.rows import raise_faults
 from rayrnn.data.sources.grouping import holds_numbers
 from rayrnn.data.sources.labels import Target
+from rayrnn.data.sources.source import Wanted
 from rayrnn.data.sources.tables import Roles, check_columns, joined, rows_of_steps, with_words
 from rayrnn.data.words import can_be_words
 from rayrnn.errors import DataError, UsageError
@@ -74,13 +75,18 @@ def rows_of_lists(columns: Mapping[str, Any], keys: Sequence[str], model: Traine
             )
     for row in np.flatnonzero(sizes[0] == 0)[:1]:
         raise UsageError(f"sequence {keys[row]} has no step")
-    offsets = np.concatenate([[0], np.cumsum(sizes[0])])
-    return rows_of_named_steps(pa.table(dict(zip(names, items, strict=True))), offsets, keys, model)
+    return rows_of_named_steps(pa.table(dict(zip(names, items, strict=True))), ends(sizes[0]), keys, model)
 
 
-def are_lists(kind: pa.DataType) -> bool:
-    """Whether a cell holds the steps of a whole sequence, a value each."""
-    return depth(kind) == 1 and not kinds.is_struct(kind)
+def wanted_of(model: Trained) -> Wanted:
+    """What is read of data that a request or a program gives: what the run has learned, without labels."""
+    return Wanted(
+        needs_to_read(model.recipe, model.encoding),
+        labelled=False,
+        num_columns=model.encoding.inputs.num_columns,
+        column_names=model.encoding.column_names,
+        say=lambda _: None,
+    )
 
 
 def _roles(model: Trained) -> Roles:

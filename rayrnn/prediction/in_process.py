@@ -15,18 +15,16 @@ import torch
 
 from rayrnn.data.arrow_lists import depth, ends, flat, numbers, without_views
 from rayrnn.data.encoding import Numbers
-from rayrnn.data.prepare import needs_to_read
 from rayrnn.data.rows import CONTENTS, REASONS, raise_faults
 from rayrnn.data.sources.grouping import group, grouping_of
 from rayrnn.data.sources.index_columns import index_columns
-from rayrnn.data.sources.source import Wanted
 from rayrnn.data.sources.tables import rows_of_sequences
 from rayrnn.data.symbols import Symbols
 from rayrnn.data.words import words
 from rayrnn.durable import stamp_of
 from rayrnn.errors import DataError, UsageError
 from rayrnn.prediction.given_rows import checked_rows, rows_of_given
-from rayrnn.prediction.given_steps import are_lists, rows_of_lists, rows_of_named_steps, step_names
+from rayrnn.prediction.given_steps import rows_of_lists, rows_of_named_steps, step_names, wanted_of
 from rayrnn.prediction.live_steps import LiveSteps, Session, Steps, detector_of, why_not
 from rayrnn.prediction.output import plain_rows
 from rayrnn.prediction.predict import answers_to, check_answers, search_for
@@ -211,7 +209,7 @@ def _rows_of_frame(table: pa.Table, model: Trained) -> pa.Table:
 
 def _grouped(table: pa.Table, data: TableData, model: Trained) -> pa.Table:
     """A key's rows in their order, the keys as they come first."""
-    rows = group(table, grouping=grouping_of(data, _wanted(model), table.schema))
+    rows = group(table, grouping=grouping_of(data, wanted_of(model), table.schema))
     raise_faults(rows["fault"].drop_null().to_pylist() if "fault" in rows.column_names else [])
     first = pc.unique(words(flat(table[data.key]), data.no_value)).drop_null()
     order = pc.index_in(first, value_set=flat(rows["key"]))
@@ -226,7 +224,7 @@ def _are_by_names(table: pa.Table, names: Sequence[str]) -> bool:
 def _rows_by_names(table: pa.Table, names: Sequence[str], model: Trained) -> pa.Table:
     """A row a sequence where cells are lists; else a row a step, of one sequence or of one for each `key`."""
     has_keys = "key" in table.column_names and "key" not in names
-    if all(are_lists(table.schema.field(name).type) for name in names):
+    if all(depth(table.schema.field(name).type) == 1 for name in names):
         keys = words(flat(table["key"])).to_pylist() if has_keys else [str(row) for row in range(len(table))]
         return rows_of_lists({name: table[name] for name in names}, keys, model)
     if not has_keys:
@@ -269,16 +267,6 @@ def _with_keys(rows: pa.Table) -> pa.Table:
     if "key" in rows.column_names:
         return rows
     return rows.add_column(0, "key", pa.array([str(number) for number in range(len(rows))], pa.string()))
-
-
-def _wanted(model: Trained) -> Wanted:
-    return Wanted(
-        needs_to_read(model.recipe, model.encoding),
-        labelled=False,
-        num_columns=model.encoding.inputs.num_columns,
-        column_names=model.encoding.column_names,
-        say=lambda _: None,
-    )
 
 
 def _as_row(one: Any, model: Trained) -> Any:

@@ -24,17 +24,14 @@ from rayrnn.remote.follow import ask, error_of
 from rayrnn.remote.submit import check_versions
 from rayrnn.runs.directory import Run
 from rayrnn.runs.layout import DETECT, ENCODING, MODEL, RECIPE
-from rayrnn.serving.serve import Address, ServeOptions, check_free, version_of
+from rayrnn.serving.serve import FOLLOW_SECONDS, Address, ServeOptions, check_free, version_of
 from rayrnn.terminal import Terminal
 from rayrnn.user_code import files_of
 
 #: below the user's home on the head
 SERVED = str(PurePosixPath(RUNS).with_name("served"))
-#: seconds for the server there to be up, and to finish what it answers
-START_SECONDS = 300.0
+#: for the server there to finish what it answers
 END_SECONDS = 60.0
-#: between two looks for a newer model here
-FOLLOW_SECONDS = 2.0
 GREET = f"""mkdir -p {SERVED}/{{name}} && chmod 700 {SERVED}/{{name}}
 python3 -c "from importlib.metadata import version as v; print(v('rayrnn'), v('ray'))" || echo none"""
 #: ends when the connection does, for then nobody holds its standard input open any more
@@ -102,9 +99,9 @@ def serving_there(
         shell.command(script), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
     )
     try:
-        told = _first_word(process, head)
+        there = _port_there(process, head)
         host = options.host if is_private else head.shell.address
-        address = Address(host, options.port if is_private else told["port"], options.token)
+        address = Address(host, options.port if is_private else there, options.token)
         follow = _Following(head, runs, folder) if options.follow else None
         yield There(address, functools.partial(_has_ended, process, follow))
         if (code := process.poll()) is not None:
@@ -157,15 +154,14 @@ def _arguments(runs: Mapping[str, Run], options: ServeOptions, port: int, ray: s
     ]
 
 
-def _first_word(process: "subprocess.Popen[str]", head: Head) -> dict[str, int]:
+def _port_there(process: "subprocess.Popen[str]", head: Head) -> int:
     """Where the server there listens; what it says until then, on its stderr, the user sees."""
     assert process.stdout is not None
     line = process.stdout.readline()
     if not line:
         code = process.wait(END_SECONDS)
         raise error_of(code)(f"the server on {head.target} did not start: its words are above (code {code})")
-    told = json.loads(line)
-    return {"port": int(told["url"].rpartition(":")[2])}
+    return int(json.loads(line)["url"].rpartition(":")[2])
 
 
 class _Following:

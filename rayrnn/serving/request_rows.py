@@ -9,12 +9,11 @@ import pyarrow.compute as pc
 
 from rayrnn.data.arrow_lists import flat, side_by_side, unwrap, wrap
 from rayrnn.data.encoding import Numbers
-from rayrnn.data.prepare import needs_to_read
 from rayrnn.data.rows import REASONS, feature_names, places_of, with_feature_names
 from rayrnn.data.sources.csv import rows_of_csv
-from rayrnn.data.sources.source import Wanted
 from rayrnn.errors import UsageError
 from rayrnn.prediction.given_rows import checked_rows, rows_of_given
+from rayrnn.prediction.given_steps import wanted_of
 from rayrnn.recipe.data_sections import CsvData
 from rayrnn.runs.model import Trained
 
@@ -60,15 +59,7 @@ def rows_of_csv_body(content: bytes, model: Trained) -> pa.Table:
     data = model.recipe.data
     if not isinstance(data, CsvData):
         data = CsvData(source="csv", path="the request", features=list(model.encoding.column_names) or None)
-    needs = needs_to_read(model.recipe, model.encoding)
-    wanted = Wanted(
-        needs,
-        labelled=False,
-        num_columns=model.encoding.inputs.num_columns,
-        column_names=model.encoding.column_names,
-        say=lambda _: None,
-    )
-    rows = rows_of_csv(content, "the CSV", data, wanted)
+    rows = rows_of_csv(content, "the CSV", data, wanted_of(model))
     rows = checked_rows(rows.drop_columns([name for name in REASONS if name in rows.column_names]), model)
     return _in_order(rows, model)
 
