@@ -38,11 +38,11 @@ class Drawing:
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature < math.inf:
-            raise UsageError(f"--temperature is {self.temperature}; it must be 0 (the likeliest symbol) or more")
+            raise UsageError(f"temperature is {self.temperature}; it must be 0 (the likeliest symbol) or more")
         if self.top_k < 0:
-            raise UsageError(f"--top-k is {self.top_k}; it must be 0 (all symbols) or more")
+            raise UsageError(f"top_k is {self.top_k}; it must be 0 (all symbols) or more")
         if not 0 < self.top_p <= 1:
-            raise UsageError(f"--top-p is {self.top_p}; it must be above 0 and at most 1")
+            raise UsageError(f"top_p is {self.top_p}; it must be above 0 and at most 1")
 
 
 def generate(
@@ -63,14 +63,14 @@ def generate(
     if not task_of(run.recipe).generates:
         raise UsageError(f"{run.name} learned {run.recipe.task}, it has no symbols to draw; use rayrnn predict")
     if length < 0 or samples < 1:
-        raise UsageError(f"--length is {length} and --samples {samples}; they must be at least 0 and 1")
+        raise UsageError(f"length is {length} and samples {samples}; they must be at least 0 and 1")
     if length > MOST_LENGTH or samples > MOST_SAMPLES:
         raise UsageError(
-            f"--length is {length} and --samples {samples}; they can be at most {MOST_LENGTH:,} and {MOST_SAMPLES:,}: "
-            "draw more in several calls, each with a --seed of its own"
+            f"length is {length} and samples {samples}; they can be at most {MOST_LENGTH:,} and {MOST_SAMPLES:,}: "
+            "draw more in several calls, each with a seed of its own"
         )
     if seed is not None and not 0 <= seed < 2**63:
-        raise UsageError(f"--seed is {seed}; it must be at least 0 and less than 2**63")
+        raise UsageError(f"seed is {seed}; it must be at least 0 and less than 2**63")
     random = torch.Generator().manual_seed(run.recipe.seed if seed is None else seed)
     return _Generator(run, drawing, random).draw(prime, length, samples)
 
@@ -114,7 +114,7 @@ class _Generator:
         if prime or begin >= 0:
             symbols = torch.from_numpy(self._symbols.numbers_of(prime or "")).long()
             if not len(symbols) and begin < 0:
-                raise UsageError("--prime holds nothing to begin with: give a word, or leave it out")
+                raise UsageError("the prime holds nothing to begin with: give a word, or leave it out")
             if begin >= 0:
                 every = self._begin_every or len(symbols) + 1
                 rows = [symbols[start : start + every] for start in range(0, len(symbols) + 1, every)]

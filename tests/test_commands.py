@@ -188,7 +188,7 @@ def last_model(run: Path) -> dict[str, list[float]]:
         # with a Ray of its own; in that of the tests, tests/test_bad_input.py
         pytest.param(["train", "charlm", "--set", "data.path=nowhere.txt"], 3, "nowhere.txt", marks=pytest.mark.slow),
         (["generate", "nowhere"], 2, "is no run"),
-        (["generate", "nowhere", "--temperature", "-1"], 2, "--temperature is -1"),
+        (["generate", "nowhere", "--temperature", "-1"], 2, "temperature is -1"),
     ],
 )
 def test_a_users_mistake_is_one_message_and_an_exit_code_without_a_traceback(

@@ -126,17 +126,17 @@ def test_an_unknown_symbol_is_the_unknown_one_everywhere(
     ("arguments", "says"),
     [
         (["generate", "RUN"], "answers a text: give it one, --prime TEXT"),
-        (["generate", "RUN", "--prime", ""], "--prime holds nothing to answer"),
-        (["generate", "RUN", "--prime", "a", "--beam", "50"], "--beam is 50; it must be at least 1, and at most 5"),
-        (["generate", "RUN", "--prime", "a", "--beam", "0"], "--beam is 0; it must be at least 1"),
-        (["generate", "RUN", "--prime", "a", "--samples", "8"], "--samples is 8; it can be at most 5 here"),
+        (["generate", "RUN", "--prime", ""], "the prime holds nothing to answer"),
+        (["generate", "RUN", "--prime", "a", "--beam", "50"], "beam is 50; it must be at least 1, and at most 5"),
+        (["generate", "RUN", "--prime", "a", "--beam", "0"], "beam is 0; it must be at least 1"),
+        (["generate", "RUN", "--prime", "a", "--samples", "8"], "samples is 8; it can be at most 5 here"),
         (
             ["generate", "RUN", "--prime", "a", "--samples", "3", "--beam", "2"],
-            "--samples is 3 and --beam 2",
+            "samples is 3 and beam 2",
         ),
         (["generate", "RUN", "--prime", "a", "--attention", "x.gif"], "its name must end in .svg, .png or .json"),
         (["generate", "RUN", "--prime", "a", "--to", "x.png"], "--to, --keep and --length are for what is drawn"),
-        (["evaluate", "RUN", "--beam", "50"], "--beam is 50; it must be at least 1, and at most 5"),
+        (["evaluate", "RUN", "--beam", "50"], "beam is 50; it must be at least 1, and at most 5"),
         (["predict", "RUN", "--data", "x.tsv", "--out", "y.csv", "--beam", "50"], "at most 5: so many symbols"),
     ],
 )

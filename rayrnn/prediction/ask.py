@@ -64,21 +64,19 @@ def ask(run: Run, text: str, *, answers: int = 1, beam: int | None = None) -> tu
     if not isinstance(encoding.inputs, Symbols):
         raise UsageError(f"{run.name} reads numbers, not texts: use `rayrnn predict --data PATH`")
     if answers < 1:
-        raise UsageError(f"--samples is {answers}; it must be at least 1")
+        raise UsageError(f"samples is {answers}; it must be at least 1")
     search = search_of(run.recipe, encoding.num_outputs, beam=beam, keep_weights=True)
     if answers > search.beam:
         if beam is not None:
-            raise UsageError(f"--samples is {answers} and --beam {beam}: there are no more answers than hypotheses")
+            raise UsageError(f"samples is {answers} and beam {beam}: there are no more answers than hypotheses")
         if answers > encoding.num_outputs:
-            raise UsageError(
-                f"--samples is {answers}; it can be at most {encoding.num_outputs} here, as many as symbols"
-            )
+            raise UsageError(f"samples is {answers}; it can be at most {encoding.num_outputs} here, as many as symbols")
         search = search_of(run.recipe, encoding.num_outputs, beam=answers, keep_weights=True)
     model = trained(run)
     table = pa.table({"key": ["the prime"], "text": [text]})
     rows = canonical(table, needs_to_read(run.recipe, encoding), labelled=False)
     if not step_counts(rows)[0]:
-        raise UsageError("--prime holds nothing to answer: give a text")
+        raise UsageError("the prime holds nothing to answer: give a text")
     (found,) = found_in(rows, model, model.network(), task, search)
     if not found:
         raise RunError(f"{run.name} has no answer: its network's outputs are no finite numbers, it has diverged")

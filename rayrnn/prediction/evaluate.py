@@ -219,7 +219,7 @@ def _search(model: Trained, out: str | Path | None, beam: int | None) -> Search:
     """
     if (out is not None or beam is not None) and not isinstance(task_of(model.recipe), Searching):
         raise UsageError(
-            f"--out and --beam are for answers with a length of their own; the task is {model.recipe.task}: "
+            f"out and beam are for answers with a length of their own; the task is {model.recipe.task}: "
             "`rayrnn predict` writes its answers"
         )
     return search_of(model.recipe, model.encoding.num_outputs, beam=beam)

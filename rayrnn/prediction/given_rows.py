@@ -11,7 +11,10 @@ from rayrnn.data.rows import CONTENTS, canonical
 from rayrnn.errors import DataError, UsageError
 from rayrnn.prediction.given_steps import rows_of_lists, step_names
 from rayrnn.runs.model import Trained
-from rayrnn.wording import listed
+from rayrnn.wording import did_you_mean, listed
+
+#: as JSON calls them
+_KINDS = {float: "numbers", str: "texts", bool: "truth values", dict: "objects", list: "lists"}
 
 
 def rows_of_given(rows: Any, model: Trained) -> pa.Table:
@@ -65,6 +68,9 @@ def _row(row: Any, place: int, names: Sequence[str], model: Trained) -> tuple[st
             raise UsageError(f"{where}: every feature has a list, a value a step; {listed(wrong)} has none")
     else:
         unknown = [name for name in own if name not in CONTENTS]
+        if set(own) & set(names) and (missing := [name for name in names if name not in own]):
+            meant = "".join(did_you_mean(name, missing) for name in unknown if name not in names)
+            raise UsageError(f"{where} has no {listed(missing)}: every feature that was learned has a list{meant}")
         if unknown or not own:
             what = f"has {listed(unknown)}, which is not read" if unknown else "holds no sequence"
             raise UsageError(f"{where} {what}; a row is an object such as {_example(model)}")
@@ -92,7 +98,21 @@ def _column(cells: list[Any], name: str) -> pa.Array:
     try:
         return pa.array(cells)
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
-        raise DataError(f"`{name}` cannot be read: {next(iter(str(error).splitlines()), '')}") from None
+        where = _odd_one(cells, [])
+        raise DataError(f"`{name}` cannot be read: {where or next(iter(str(error).splitlines()), '')}") from None
+
+
+def _odd_one(cells: Any, kinds: list[type], *places: int) -> str:
+    """The first cell of another kind than those before it, by its row and step; empty where there is none."""
+    if isinstance(cells, list):
+        return next((told for n, cell in enumerate(cells) if (told := _odd_one(cell, kinds, *places, n))), "")
+    kind = float if isinstance(cells, int) and not isinstance(cells, bool) else type(cells)
+    if cells is None or kind in (kinds or [kind]):
+        kinds += [kind] * (cells is not None)
+        return ""
+    row, *step = places
+    where = f"row {row}, step {step[0]}" if step else f"row {row}"
+    return f"{where} holds {_shown(cells)}, where {_KINDS.get(kinds[0], 'something else')} stood before"
 
 
 def checked_rows(table: pa.Table, model: Trained) -> pa.Table:

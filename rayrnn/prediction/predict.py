@@ -204,7 +204,7 @@ def search_for(model: Trained, beam: int | None) -> Search:
         UsageError: there are not as many symbols as the beam has hypotheses; or nothing is searched for.
     """
     if beam is not None and not isinstance(task_of(model.recipe), Searching):
-        raise UsageError(f"--beam is {beam}, and the answers of {model.recipe.task} are not searched for: leave it out")
+        raise UsageError(f"beam is {beam}, and the answers of {model.recipe.task} are not searched for: leave it out")
     return search_of(model.recipe, model.encoding.num_outputs, beam=beam)
 
 

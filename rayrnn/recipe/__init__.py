@@ -167,7 +167,7 @@ def search_of(recipe: Recipe, num_symbols: int, *, beam: int | None = None, keep
     wanted = min(settings.beam, num_symbols) if beam is None else beam
     if not 1 <= wanted <= num_symbols:
         raise UsageError(
-            f"--beam is {wanted}; it must be at least 1, and at most {num_symbols}: so many symbols there are to "
+            f"beam is {wanted}; it must be at least 1, and at most {num_symbols}: so many symbols there are to "
             "answer with"
         )
     return Search(wanted, settings.length_penalty, keep_weights)

@@ -190,7 +190,10 @@ def _side_by_side(told: Sequence[Told]) -> Markup:
 def _differences(told: Sequence[Told]) -> Markup:
     """The keys of the recipes that are not the same in all of them."""
     flat = [_flattened(one.recipe.model_dump(mode="json")) for one in told]
-    keys = dict.fromkeys(key for recipe in flat for key in recipe if key != "name")
+    # of keys that only some have, as those of two sources, the ones that nobody has set say nothing
+    chosen = {key for one in told for key in _flattened(one.recipe.model_dump(mode="json", exclude_defaults=True))}
+    everywhere = set.intersection(*map(set, flat))
+    keys = dict.fromkeys(key for recipe in flat for key in recipe if key in chosen | everywhere and key != "name")
     apart = [key for key in keys if len({str(recipe.get(key)) for recipe in flat}) > 1]
     if not apart:
         return section("What differs", paragraph("The recipes are the same."), id_="differences")

@@ -71,7 +71,9 @@ def loss_chart(history: History, unit: str) -> Markup:
     lowest = (
         "" if best is None else f"Lowest on what is held out: {number(held_out[best])} after round {rounds[best]:,}."
     )
-    return chart([learned, judged], title=f"Loss, {unit}", caption=lowest, may_be_logarithmic=True, tall=True)
+    return chart(
+        [learned, judged], title=f"Loss, {unit.strip('()')}", caption=lowest, may_be_logarithmic=True, tall=True
+    )
 
 
 def rate_chart(history: History) -> Markup:

@@ -11,7 +11,6 @@ from typing import Any
 import pyarrow as pa
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
-from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
 from rayrnn.data.encoding import Classes, Numbers
@@ -20,7 +19,7 @@ from rayrnn.data.symbols import Symbols
 from rayrnn.errors import DataError, RayrnnError, UsageError
 from rayrnn.prediction.live_steps import Session, Steps
 from rayrnn.prediction.output import plain_rows
-from rayrnn.serving.completions import Answer, Choice, CompletionRequest, error_event, texts_of
+from rayrnn.serving.completions import Answer, Choice, CompletionRequest, error_event, texts_of, validated
 from rayrnn.serving.engine import Engine, Served
 from rayrnn.serving.http_guard import Guard, Limits, Pulse, Refused, told, too_large
 from rayrnn.serving.request_rows import parse_json, rows_of_csv_body, rows_of_json
@@ -57,7 +56,7 @@ class Server:
 
     async def complete(self, request: Request) -> Response:
         """OpenAI's completions: whole, or as a stream of events."""
-        asked = _validated(parse_json(await self._body(request)))
+        asked = validated(parse_json(await self._body(request)))
         served = self._named(asked.model)
         if served.writer is None or served.servable.draws:
             what = "draws images: rayrnn generate --to" if served.servable.draws else "answers rows: POST /predict"
@@ -124,9 +123,11 @@ class Server:
             rows = await asyncio.to_thread(rows_of_csv_body, body, served.servable.model)
         else:
             given = parse_json(body)
-            if isinstance(given, dict) and "rows" in given:
+            if isinstance(given, dict) and ("rows" in given or isinstance(given.get("model"), str)):
                 _check_keys(given, ("rows", "model"))
                 name = given.get("model", name)
+                if "rows" not in given:
+                    raise UsageError('the body has no `rows`: {"model": "NAME", "rows": [...]}')
                 given = given["rows"]
             served = self._answering(name)
             rows = await asyncio.to_thread(rows_of_json, given, served.servable.model)
@@ -361,19 +362,6 @@ def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def unforeseen(request: Request, error: Exception) -> Response:
         return told(Refused(500, f"rayrnn failed: {type(error).__name__}; the server's log has more"))
-
-
-def _validated(given: Any) -> CompletionRequest:
-    if isinstance(given, dict):  # in OpenAI's interface null is the default
-        given = {name: value for name, value in given.items() if value is not None}
-    try:
-        asked = CompletionRequest.model_validate(given)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the body"
-        raise UsageError(f"{where}: {first['msg']}") from None
-    asked.check()
-    return asked
 
 
 def _check_keys(given: Any, known: tuple[str, ...]) -> None:

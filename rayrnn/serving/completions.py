@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rayrnn.data.symbols import Symbols
 from rayrnn.errors import DataError, UsageError
@@ -67,7 +67,8 @@ class CompletionRequest(BaseModel):
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
 
     def check(self) -> None:
-        """
+        """What pydantic does not look at.
+
         Raises:
             UsageError: something is asked for that there is not, or too much at once.
         """
@@ -83,6 +84,25 @@ class CompletionRequest(BaseModel):
             raise UsageError(f"there are {len(self.stops)} stops; {MOST_STOPS} can be given")
         if self.stream_options is not None and not self.stream:
             raise UsageError("stream_options goes with stream: true")
+
+
+def validated(given: Any) -> CompletionRequest:
+    """
+    Raises:
+        UsageError: it is no such request; names the first key that is wrong.
+    """
+    if isinstance(given, dict):  # in OpenAI's interface null is the default
+        given = {name: value for name, value in given.items() if value is not None}
+    try:
+        asked = CompletionRequest.model_validate(given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the body"
+        if first["type"] in ("literal_error", "none_required", "extra_forbidden"):
+            raise UsageError(f"{where} is not there: leave it out") from None
+        raise UsageError(f"{where}: {first['msg']}") from None
+    asked.check()
+    return asked
 
 
 class Choice:

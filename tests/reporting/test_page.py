@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from rayrnn.errors import DataError, RunError, UsageError
+from rayrnn.recipe import validate_recipe
 from rayrnn.reporting.history import History
 from rayrnn.reporting.markup import count, number, share
 from rayrnn.reporting.report import write_report
@@ -90,7 +91,6 @@ def test_where_it_is_not_known_nothing_is_said_of_one_worker_alone(
 ) -> None:
     page = page_of(written(tmp_path / "run", lines), out=tmp_path / "report.html")
     assert "worker alone" not in page.text
-    assert "Loss, nats a symbol" in page.text
 
 
 def test_bytes_are_added_up_over_workers_that_sent_any(tmp_path: Path) -> None:
@@ -221,6 +221,17 @@ def test_several_runs_are_overlaid_and_what_differs_is_in_a_table(tmp_path: Path
     curves = [one["class"] for one in page.named("path") if one.get("class", "").startswith("curve")]
     assert {"curve k0 d0", "curve k1 d1"} <= set(curves), "they differ in colour, and in dashes"
     assert "Drawn by the network" not in page.text
+
+
+def test_what_differs_of_two_tasks_is_what_somebody_set(tmp_path: Path) -> None:
+    text = written(tmp_path / "text", [line(1)], small(averaging={"rounds": 1}))
+    data = {"source": "csv", "path": "x", "horizon": 1}
+    foretold = validate_recipe({"name": "series", "task": "regression", "model": {"hidden": 8}, "data": data})
+    series = written(tmp_path / "series", [line(1)], foretold)
+    page = page_of(text, series, out=tmp_path / "report.html")
+    assert {"task", "data.source", "data.horizon"} <= set(page.text.split())
+    assert "data.delimiter" not in page.text
+    assert "Loss, mean squared error" in page_of(series, out=tmp_path / "series.html").text
 
 
 def test_runs_of_one_name_are_told_apart_by_their_paths(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from rayrnn.data.symbols import Symbols
 from rayrnn.data.vocabulary import Vocabulary
 from rayrnn.errors import DataError, RayrnnError, RunError, UsageError
 from rayrnn.generation import Drawing
-from rayrnn.serving.completions import Answer, Choice, CompletionRequest, texts_of
+from rayrnn.serving.completions import Answer, Choice, CompletionRequest, texts_of, validated
 from rayrnn.serving.text_writer import Text, Written
 
 SYMBOLS = Symbols(Vocabulary(tuple("abc\n")))
@@ -139,6 +139,13 @@ def test_a_symbol_that_was_not_learned_is_named_with_its_prompt() -> None:
 def test_what_cannot_be_asked_for_is_refused(values: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         request(**values)
+
+
+@pytest.mark.parametrize("values", [{"echo": True}, {"suffix": "x"}, {"presence_penalty": 0.5}, {"max_token": 5}])
+def test_what_is_not_there_is_told_to_be_left_out(values: dict[str, Any]) -> None:
+    (name,) = values
+    with pytest.raises(UsageError, match=rf"^{name} is not there: leave it out$"):
+        validated(values)
 
 
 @pytest.mark.parametrize(
