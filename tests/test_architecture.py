@@ -70,7 +70,7 @@ FLOOR_PLAN = """
     rayrnn.cluster.ending rayrnn.cluster.holding rayrnn.cluster.on_host.verify rayrnn.cluster.plan
     rayrnn.cluster.bring_up rayrnn.cluster.doctor
     rayrnn.cluster.show
-    rayrnn.runs.schema
+    rayrnn.runs.kept_recipe rayrnn.runs.schema
     rayrnn.runs.checkpoints rayrnn.runs.round_lines rayrnn.runs.store
     rayrnn.reporting.history
     rayrnn.reporting.parts

@@ -91,7 +91,7 @@ def train(
 ) -> None:
     """Train a recipe's network, round after round, and leave everything in a run directory."""
     from rayrnn.recipe import load_recipe
-    from rayrnn.runs.directory import check_trust
+    from rayrnn.runs.kept_recipe import check_trust
     from rayrnn.runs.layout import is_stored
 
     # what the user wrote may name any code; what a run has kept may be a stranger's

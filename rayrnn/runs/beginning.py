@@ -27,7 +27,8 @@ from rayrnn.models.plain_names import plain_names
 from rayrnn.recipe import Recipe, parse_recipe
 from rayrnn.recipe.sections import Model
 from rayrnn.runs.checkpoints import Tensors
-from rayrnn.runs.directory import open_run, stored_recipe
+from rayrnn.runs.directory import open_run
+from rayrnn.runs.kept_recipe import stored_recipe
 from rayrnn.runs.layout import MODEL
 from rayrnn.runs.model import begin_with, build_network
 from rayrnn.runs.schema import StoredEncoding, checked

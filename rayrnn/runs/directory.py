@@ -18,13 +18,25 @@ import torch
 from rayrnn.data.encoding import Encoding
 from rayrnn.durable import make_folder, replace_durably
 from rayrnn.errors import RayrnnError, RunError, UsageError
-from rayrnn.foreign import open_inside, read_inside
-from rayrnn.recipe import MOST_RECIPE, Recipe, code_named_in, parse_recipe, validate_recipe
+from rayrnn.foreign import open_inside
+from rayrnn.recipe import Recipe, code_named_in, parse_recipe
 from rayrnn.reporting.markup import figure_alone, paragraph
 from rayrnn.reporting.overview import overview, told_of
 from rayrnn.runs.asked import Asked
 from rayrnn.runs.checkpoints import Checkpoint, newest_name, write_checkpoint
-from rayrnn.runs.layout import CHECKPOINTS, DATA, ENCODING, LOCK, LOG, METRICS, MODEL, RECIPE, SKIPPED, refuse_links
+from rayrnn.runs.kept_recipe import kept_recipe, stored_recipe
+from rayrnn.runs.layout import (
+    CHECKPOINTS,
+    DATA,
+    ENCODING,
+    LOCK,
+    LOG,
+    MODEL,
+    RECIPE,
+    SHOWN,
+    SKIPPED,
+    refuse_links,
+)
 from rayrnn.runs.round_lines import append_line, read_lines, replace_lines
 from rayrnn.runs.schema import StoredData, StoredEncoding, read_stored
 from rayrnn.runs.signed_tensors import tensors_to_bytes
@@ -35,17 +47,6 @@ from rayrnn.wording import closest, path_of, shortened
 FIXED = ("task", "data", "model", "seed")
 #: what to do where a run is
 ALREADY_THERE = "continue it with --resume, or choose another --out (in Python: resume=True, or another out=)"
-#: the keys of a recipe that runs of rayrnn 0.1 have not
-LATER = {
-    *("data.line_ends", "data.missing", "data.decimal", "data.held_out_labels"),
-    *("data.units", "data.pieces", "data.rare", "data.vectors", "data.several", "data.target"),
-    *("data.targets", "data.held_out_targets"),
-    *("data.target_units", "data.target_pieces", "data.target_rare"),
-    *("training.monitor", "training.max_minutes", "training.start_from", "averaging.minutes", "track"),
-    *("model.decoder", "averaging.scaling", "averaging.overlap", "search", "detect"),
-    *("model.front", "model.front_channels", "model.front_width", "model.front_stride"),
-    *("model.parallel", "model.parallel_channels", "model.parallel_widths", "model.mask_steps", "model.mask_features"),
-}
 
 
 class Run(Asked):
@@ -92,15 +93,7 @@ class Run(Asked):
         Raises:
             RunError: the file cannot be read, or something of it is lost.
         """
-        text, origin = stored_recipe(self.path)
-        values = parse_recipe(text, origin)
-        recipe = validate_recipe(values, origin, text, trusted=self.trusted)
-        if lost := next(_lost_keys(values, recipe), None):
-            raise RunError(
-                f'{origin} cannot be used: the key "{lost}" is not there, and a run writes every key: the file is '
-                "damaged; put back what it was"
-            )
-        return recipe
+        return kept_recipe(self.path, trusted=self.trusted)
 
     @property
     def encoding(self) -> Encoding:
@@ -360,30 +353,6 @@ def open_run(path: str | Path, *, trust: bool = False) -> Run:
     return Run(folder, trusted=trust)
 
 
-def check_trust(recipe: Recipe, *, trusted: bool, where: str) -> None:
-    """See whether what a recipe names may be imported, and its data may be read as it says.
-
-    Args:
-        trusted: whether whoever chose the names may have any module imported.
-        where: what to call the place of the recipe.
-
-    Raises:
-        UsageError: it names code that is not rayrnn's, or has programs run, and is not trusted.
-    """
-    if recipe.data.commands and not trusted:
-        keys = " and ".join(f"data.{key}" for key in recipe.data.commands)
-        raise UsageError(
-            f"{where} has {keys} for {recipe.data.source}, by which whoever wrote it can have programs run as you: "
-            "if you trust who made the run, add --trust (in Python: trust=True)"
-        )
-    if recipe.named_code and not trusted:
-        raise UsageError(
-            f"{where} names {' and '.join(recipe.named_code)}, which is not rayrnn's: using it runs the code of that "
-            "Python module, with all that your account may do. If you know that code and trust who made the run, add "
-            "--trust (in Python: trust=True)"
-        )
-
-
 def resumable(path: Path, recipe: Recipe, *, address: str | None = None) -> Run:
     """The run at `path` (which stands for `address`), if `recipe` may go on with it.
 
@@ -403,42 +372,13 @@ def resumable(path: Path, recipe: Recipe, *, address: str | None = None) -> Run:
     return run
 
 
-def _lost_keys(values: Mapping[str, Any], recipe: Recipe) -> Iterator[str]:
-    """The keys that a run of this recipe writes, and `values` has not: a default would stand in for what is lost."""
-    for section, content in recipe.model_dump(mode="json").items():
-        if section not in values:
-            yield from [] if section in LATER else [section]
-        elif isinstance(content, dict) and not (section == "data" and _is_others(recipe.data)):
-            keys = (f"{section}.{key}" for key in content if key not in values[section])
-            yield from (key for key in keys if key not in LATER)
-
-
-def _is_others(section: object) -> bool:
-    """Whether a section of a recipe comes from another package, which may have new keys at any time."""
-    return not type(section).__module__.startswith("rayrnn.")
-
-
-def stored_recipe(folder: Path) -> tuple[str, str]:
-    """The text of a run's recipe, and what to call it.
-
-    Raises:
-        RunError: it cannot be read.
-    """
-    try:
-        return read_inside(folder, RECIPE, most=MOST_RECIPE).decode("utf-8"), str(folder / RECIPE)
-    except OSError as error:
-        raise RunError(f"{folder / RECIPE} cannot be used: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise RunError(f"{folder / RECIPE} cannot be used: {error}") from None
-
-
 def _copied(store: Store, trust: bool) -> Run:
     folder = tempfile.TemporaryDirectory(prefix="rayrnn-run-")
     atexit.register(folder.cleanup)
     there = store.sizes()
     if RECIPE not in there:
         raise UsageError(f"{store.address} is no run: it has no {RECIPE}; `rayrnn train --out` writes one there")
-    for name in (RECIPE, ENCODING, DATA, METRICS, MODEL):
+    for name in SHOWN:
         if name in there:
             (Path(folder.name) / name).write_bytes(store.read(name))
     return Run(Path(folder.name), address=store.address, trusted=trust)

@@ -45,6 +45,8 @@ CHECKPOINTS = "checkpoints"
 LOCK = ".lock"
 UNSENT = ".unsent"
 LEASE = "lease.json"
+#: what is read of a run that lies in a store, by all that does not go on with it
+SHOWN = (RECIPE, ENCODING, DATA, METRICS, MODEL, DETECT)
 #: where the files of a store come first
 FETCHED = ".fetched"
 

@@ -28,7 +28,8 @@ from rayrnn.models.own import OwnNetwork, find_own, name_of
 from rayrnn.recipe import TASKS, Recipe, needs_of, task_of, validate_recipe
 from rayrnn.recipe.sections import Decoder
 from rayrnn.runs.checkpoints import Tensors
-from rayrnn.runs.directory import Run, check_trust
+from rayrnn.runs.directory import Run
+from rayrnn.runs.kept_recipe import check_trust
 from rayrnn.runs.layout import ENCODING, MODEL, RECIPE
 from rayrnn.runs.signed_tensors import bytes_to_tensors
 from rayrnn.tasks import Hypothesis, Search, Searching, Task

@@ -15,11 +15,14 @@ from ray.exceptions import RayError
 from rich.console import Console
 
 from rayrnn.cluster import connect
+from rayrnn.durable import replace_durably
 from rayrnn.errors import ClusterError, RunError, UsageError
 from rayrnn.prediction.live_steps import detector_of
 from rayrnn.runs.detectors import model_checksum
 from rayrnn.runs.directory import Run, open_run
+from rayrnn.runs.layout import MODEL
 from rayrnn.runs.model import trained
+from rayrnn.runs.store import Store as Directory
 from rayrnn.serving.app_replica import ReplicaOptions, app_builder
 from rayrnn.serving.engine import Servable
 from rayrnn.serving.http_guard import Limits
@@ -275,6 +278,28 @@ def _start(options: ServeOptions, port: int) -> None:
         raise ClusterError(f"the server did not start: {error}") from None
 
 
+class _InStore:
+    """A run of a store, of which a copy is served."""
+
+    def __init__(self, run: Run, address: str) -> None:
+        self._run = run
+        self._store = Directory(address)
+        self._stamp: tuple[int, int] | None = None
+        self._told = ""
+
+    def renew(self, say: Callable[[str], None]) -> None:
+        """Take over the model that the store has now; a store that does not answer is said once."""
+        try:
+            stamp = self._store.stamp(MODEL)
+            if stamp != self._stamp:
+                replace_durably(self._run.path / MODEL, self._store.read(MODEL))
+                self._stamp = stamp
+        except UsageError as error:
+            if str(error) != self._told:
+                say(f"no newer model is seen: {error}")
+                self._told = str(error)
+
+
 def follow(
     runs: dict[str, Run],
     versions: dict[str, str],
@@ -288,10 +313,13 @@ def follow(
         versions: of the models that are served.
         stop: ends it.
     """
-    known = dict(versions)
+    known, told = dict(versions), dict[str, str]()
+    in_stores = [_InStore(run, run.address) for run in runs.values() if run.address is not None]
 
     def watch() -> None:
         while not stop.wait(FOLLOW_SECONDS):
+            for stored in in_stores:
+                stored.renew(say)
             for name, run in runs.items():
                 try:
                     if version_of(run) == known[name]:
@@ -299,7 +327,9 @@ def follow(
                     servable = servable_of(name, run)
                     put(servable)
                 except (RunError, RayError) as error:
-                    say(f"{name}: the newer model is not served: {error}")
+                    if told.get(name) != str(error):
+                        say(f"{name}: the newer model is not served: {error}")
+                        told[name] = str(error)
                     continue
                 known[name] = servable.version
                 say(f"{name}: a newer model is served, {servable.version}")

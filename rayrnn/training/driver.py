@@ -16,7 +16,7 @@ from rayrnn.recipe.sources import OWN
 from rayrnn.runs.beginning import begin_from
 from rayrnn.runs.checkpoints import newest_round
 from rayrnn.runs.copies import landed
-from rayrnn.runs.directory import check_trust
+from rayrnn.runs.kept_recipe import check_trust
 from rayrnn.runs.model import check_encoding, check_network, find_network, with_network
 from rayrnn.runs.same_data import RESUME_ADVICE, check_data, check_origin
 from rayrnn.training.channel import Inbox

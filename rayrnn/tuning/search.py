@@ -15,7 +15,8 @@ from rayrnn.cluster import connect
 from rayrnn.durable import make_folder, replace_durably
 from rayrnn.errors import DataError, Interrupted, RecipeError, RunError, UsageError
 from rayrnn.recipe import Recipe, read_recipe, recipe_from
-from rayrnn.runs.directory import Run, check_trust, open_run
+from rayrnn.runs.directory import Run, open_run
+from rayrnn.runs.kept_recipe import check_trust
 from rayrnn.runs.layout import is_stored
 from rayrnn.stop_signals import stop_requests
 from rayrnn.training.placement import check_room

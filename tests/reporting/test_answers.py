@@ -15,8 +15,10 @@ from rayrnn.recipe.detect_section import Detect
 from rayrnn.reporting.answer_figures import confusions
 from rayrnn.reporting.report import write_report
 from rayrnn.runs.directory import Run, open_run
+from rayrnn.runs.store import Store
 from tests.detection.series import forecast, found_by, write_series
 from tests.reporting.pages import Page
+from tests.s3_store import Store as Server
 from tests.untrained import make_run, wave, write_files
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -121,7 +123,7 @@ def test_a_language_model_over_pixels_has_images_that_the_page_holds(tmp_path: P
     assert image["alt"] == "16 images that the network has drawn"
 
 
-def test_a_threshold_that_the_run_keeps_is_shown(tmp_path: Path) -> None:
+def test_a_threshold_that_the_run_keeps_is_shown(tmp_path: Path, s3_environment: Server) -> None:
     write_series(tmp_path / "files" / "train")
     run = forecast(tmp_path / "files", tmp_path / "run")
     assert "Anomalies" not in page_of(run, out=tmp_path / "report.html").text
@@ -130,6 +132,10 @@ def test_a_threshold_that_the_run_keeps_is_shown(tmp_path: Path) -> None:
     shown = re.search(r"score decides about threshold .* steps error auto (\S+) [\d,]+ 3 [\d,]+ ", page.text)
     assert shown is not None
     assert float(shown[1]) == pytest.approx(threshold, rel=1e-3)
+    store = Store(f"s3://{s3_environment.bucket}/{tmp_path.name}")
+    for file in Path(run.path).glob("*.*"):
+        store.write(file.name, file.read_bytes())
+    assert shown[0] in page_of(open_run(store.address), out=tmp_path / "report.html").text
 
 
 def test_a_recipe_that_detects_says_where_its_threshold_would_come_from(tmp_path: Path) -> None:

@@ -7,10 +7,13 @@ import pytest
 
 from rayrnn.background import deaths_told
 from rayrnn.generation import Drawing
-from rayrnn.runs.directory import Run
+from rayrnn.runs.directory import Run, open_run
+from rayrnn.runs.model import load_network
+from rayrnn.runs.store import Store
 from rayrnn.serving.engine import Engine, Servable
-from rayrnn.serving.serve import follow, servable_of
+from rayrnn.serving.serve import follow, servable_of, version_of
 from rayrnn.serving.text_writer import Text
+from tests.s3_store import Store as Server
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -92,3 +95,25 @@ def test_a_model_that_cannot_be_read_is_said_and_the_one_before_stays(
     thread = follow({"text": run}, {"text": "another"}, lambda _: None, say, stop)
     thread.join(60)
     assert "text: the newer model is not served" in said[0]
+
+
+def test_a_newer_model_in_a_store_is_served(served_runs: dict[str, Run], s3_environment: Server) -> None:
+    place = f"s3://{s3_environment.bucket}/followed/text"
+    store, files = Store(place), Path(served_runs["text"].path)
+    for name in ("recipe.yaml", "vocabulary.json", "model.safetensors"):
+        store.write(name, (files / name).read_bytes())
+    run, stop, taken = open_run(place), threading.Event(), list[Servable]()
+
+    def put(servable: Servable) -> None:
+        taken.append(servable)
+        stop.set()
+
+    thread = follow({"text": run}, {"text": version_of(run)}, put, lambda _: None, stop)
+    weights = {name: tensor * 2 for name, tensor in load_network(run).state_dict().items()}
+    newer = Run(files.parent / "newer")
+    newer.path.mkdir()
+    newer.write_model(weights)
+    store.write("model.safetensors", (newer.path / "model.safetensors").read_bytes())
+    thread.join(60)
+    assert taken
+    assert taken[0].version == version_of(run)

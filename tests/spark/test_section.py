@@ -10,7 +10,7 @@ from rayrnn_spark.source import load
 from rayrnn.errors import DataError, RecipeError, UsageError
 from rayrnn.recipe import Recipe, validate_recipe
 from rayrnn.remote.upload import gather
-from rayrnn.runs.directory import check_trust
+from rayrnn.runs.kept_recipe import check_trust
 
 
 def recipe(**data: Any) -> Recipe:
