@@ -50,7 +50,16 @@ docs: install
 	.venv/mlflow-server/bin/python -m pip --disable-pip-version-check --quiet --quiet install mlflow==3.17.2
 	@touch $@
 
-check-all: lint .venv/mlflow-server/installed
+# Spark 4 beside the Spark of RayDP: an environment that has all else from the first one
+.venv/spark4/installed: .venv/everything
+	$(PYTHON) -m venv .venv/spark4
+	.venv/spark4/bin/python -m pip --disable-pip-version-check --quiet --quiet install --no-deps \
+	  pyspark==4.3.0 py4j==0.10.9.9 zstandard==0.25.0
+	$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib')); print('$(CURDIR)'); print('$(CURDIR)/plugins')" \
+	  > "$$(.venv/spark4/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/rayrnn.pth"
+	@touch $@
+
+check-all: lint .venv/mlflow-server/installed .venv/spark4/installed
 	$(BIN)/pytest
 
 check-chaos: install

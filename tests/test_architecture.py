@@ -128,8 +128,10 @@ FLOOR_PLAN = """
     rayrnn.cli
     rayrnn.cli.__main__
     rayrnn
-    rayrnn_spark.launch rayrnn_spark.preflight rayrnn_spark.section rayrnn_spark.transfer
-    rayrnn_spark.answers rayrnn_spark.hosts rayrnn_spark.session
+    rayrnn_spark.frames rayrnn_spark.launch rayrnn_spark.preflight rayrnn_spark.section rayrnn_spark.spark_errors
+    rayrnn_spark.connect rayrnn_spark.hosts rayrnn_spark.session rayrnn_spark.transfer
+    rayrnn_spark.staging
+    rayrnn_spark.answers
     rayrnn_spark.source
     rayrnn_spark
 """

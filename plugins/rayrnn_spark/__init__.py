@@ -55,6 +55,8 @@ class Spark:
         """What keeps a recipe that reads with Spark from the hosts."""
         from rayrnn_spark.hosts import check_cpus, check_spark
 
+        if recipe is not None and getattr(recipe.data, "connect", None) is not None:
+            return []  # a Spark that is there already
         findings = check_spark(hosts, wanted=recipe is not None, python=python, file=file)
         return findings if recipe is None else [*findings, *check_cpus(hosts, recipe)]
 

@@ -1,6 +1,8 @@
 """Predictions, back to where the data lives: as a Spark DataFrame with the keys of what was predicted."""
 
+import atexit
 import uuid
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,22 +15,51 @@ from rayrnn.cluster.ray_internals import owner_of
 from rayrnn.data.arrow_lists import is_list
 from rayrnn.data.sequences import settle
 from rayrnn.errors import DataError
-from rayrnn_spark.transfer import translated
+from rayrnn_spark.frames import is_on_ray
+from rayrnn_spark.spark_errors import translated
+from rayrnn_spark.staging import read_back, staging_at
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 
-def to_spark(predictions: ray.data.Dataset | Path | str, spark: "SparkSession") -> "DataFrame":
-    """Predictions as a DataFrame: column `key` is the input's, so that the two can be joined.
+def to_spark(
+    predictions: ray.data.Dataset | Path | str,
+    spark: "SparkSession",
+    *,
+    table: str | None = None,
+    format: str = "parquet",
+    staging: str | None = None,
+) -> "DataFrame":
+    """Predictions as a DataFrame of any session: column `key` is the input's, so that the two can be joined.
 
     Args:
         predictions: a dataset, or what `rayrnn predict --out` wrote: a file or directory of Parquet, JSONL or CSV.
             Every executor reads such a path, so that with several hosts it must lie where all of them can.
+        table: a new table of Spark's catalog that keeps them; the DataFrame is that table.
+        format: of the table: parquet, delta, iceberg, or another that this Spark writes.
+        staging: where a dataset is written for a Spark that is not on this Ray: a directory that its hosts share with
+            these, or s3://, gs://, hdfs://; without a word a temporary directory of this host. It goes when the table
+            is written, or else when this process ends.
 
     Raises:
-        DataError: there is nothing at the path, or Spark cannot read it.
+        DataError: there is nothing at the path, Spark cannot read it, or the table is there already.
     """
+    with ExitStack() as places:
+        frame = _frame_of(predictions, spark, staging, places)
+        if table is None:
+            atexit.register(places.pop_all().close)
+            return frame
+        with translated():
+            frame.write.format(format).saveAsTable(table)
+            return spark.table(table)
+
+
+def _frame_of(
+    predictions: ray.data.Dataset | Path | str, spark: "SparkSession", staging: str | None, places: ExitStack
+) -> "DataFrame":
+    if isinstance(predictions, ray.data.Dataset) and not is_on_ray(spark):
+        return read_back(spark, settle(predictions), places.enter_context(staging_at(staging)))
     with translated():
         if isinstance(predictions, ray.data.Dataset):
             return _of_dataset(predictions, spark)

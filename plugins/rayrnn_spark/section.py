@@ -19,7 +19,8 @@ Setting = Annotated[str, BeforeValidator(_as_spark_writes)]
 class SparkData(TableData):
     """What Spark reads: one row a sequence, or (with `order_by`) one row a step, grouped and sorted by Spark.
 
-    Spark is there while the sequences are taken over, and gone before training starts.
+    A Spark of its own is there while the sequences are taken over, and gone before training starts; with `connect` it
+    is somebody else's. `sql: QUERY` is short for `format: sql` and `query: QUERY`.
     """
 
     read_by_hosts: ClassVar[bool] = True
@@ -35,6 +36,12 @@ class SparkData(TableData):
     query: str | None = None
     #: options of Spark's reader of this format; csv has header and inferSchema unless they say otherwise
     options: dict[str, Setting] = Field(default_factory=dict)
+    #: a Spark that is there already, by Spark Connect: sc://HOST:PORT; or SPARK_REMOTE, for the address that this
+    #: variable of the environment has (the place for one with a token); without it a Spark is started on this Ray
+    connect: str | None = None
+    #: with `connect`: where that Spark writes what is taken over: a directory that its hosts share with these, or
+    #: s3://, gs://, hdfs://; without it a temporary directory, for a Spark on this host
+    staging: str | None = None
     #: Java processes that compute; each takes `cores` CPUs and `memory`, and one CPU takes the sequences over
     executors: PositiveInt = 1
     #: CPUs of each executor: so many tasks at once
@@ -43,6 +50,41 @@ class SparkData(TableData):
     memory: Annotated[str, spelled(r"\d+[kmgtKMGT][bB]?", "a whole number and a unit, such as 512m or 4g")] = "1g"
     #: further settings of Spark by their own names
     config: dict[str, Setting] = Field(default_factory=dict)
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _spelled_out(cls, values: object) -> object:
+        if not isinstance(values, dict) or "sql" not in values:
+            return values
+        if others := sorted({"format", "query"} & values.keys()):
+            raise ValueError(f"data.sql is short for data.format: sql and data.query: leave {' and '.join(others)} out")
+        return {name: value for name, value in values.items() if name != "sql"} | {
+            "format": "sql",
+            "query": values["sql"],
+        }
+
+    @pydantic.model_validator(mode="after")
+    def _one_spark(self) -> "SparkData":
+        if self.connect is None:
+            if self.staging is not None:
+                raise ValueError("data.staging goes with data.connect: Spark on this Ray stages nothing")
+            return self
+        if own := sorted({"executors", "cores", "memory", "config"} & self.changed_keys()):
+            keys = ", ".join(f"data.{name}" for name in own)
+            raise ValueError(f"data.connect is a Spark that is there already: {keys} are of one that is started")
+        if "token=" in self.connect.lower():
+            raise ValueError(
+                "data.connect has a token, which the run would keep: set the environment variable SPARK_REMOTE to this "
+                "address, and data.connect to SPARK_REMOTE"
+            )
+        if self.connect != "SPARK_REMOTE" and not self.connect.startswith("sc://"):
+            raise ValueError("data.connect is sc://HOST, sc://HOST:PORT or SPARK_REMOTE")
+        return self
+
+    def changed_keys(self) -> set[str]:
+        """The keys whose values are not the usual ones: a run's own recipe has all of them."""
+        fields = type(self).model_fields
+        return {name for name in fields if getattr(self, name) != fields[name].get_default(call_default_factory=True)}
 
     @pydantic.model_validator(mode="after")
     def _one_origin(self) -> "SparkData":

@@ -17,7 +17,7 @@ from rayrnn.cluster import connect
 from rayrnn.cluster.ray_internals import node_address, session_folder
 from rayrnn.errors import ClusterError
 from rayrnn_spark.preflight import check_names, check_room, find_java, java_options
-from rayrnn_spark.transfer import translated
+from rayrnn_spark.spark_errors import translated
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -69,7 +69,7 @@ def spark_session(
     """
     _check_installed()
     java = find_java()
-    _join_ray()
+    join_ray()
     _check_alone()
     check_room(executors, cores, memory)
     check_names()
@@ -104,7 +104,7 @@ def _check_installed() -> None:
         raise ClusterError(f'{" and ".join(missing)} cannot be imported: install it with pip install "rayrnn[spark]"')
 
 
-def _join_ray() -> None:
+def join_ray() -> None:
     """What comes out of the block outlives it, and so must a Ray that is started for it."""
     if not ray.is_initialized():
         ray_of_this_process = ExitStack()

@@ -9,31 +9,36 @@ import ray.data
 
 from rayrnn.data.sequences import quiet_ray_data
 from rayrnn.data.sources import Wanted
-from rayrnn.data.sources.grouping import Grouping, group, grouping_of
+from rayrnn.data.sources.grouping import group, grouping_of
 from rayrnn.data.sources.tables import check_columns, rows_of_sequences
 from rayrnn.recipe import task_named
 from rayrnn.recipe.data_sections import TableData
 from rayrnn.tasks import Choices
+from rayrnn_spark.connect import connected
+from rayrnn_spark.frames import Frame
 from rayrnn_spark.section import SparkData, table_columns
 from rayrnn_spark.session import spark_session
-from rayrnn_spark.transfer import to_blocks, translated
+from rayrnn_spark.spark_errors import translated
+from rayrnn_spark.staging import staged_blocks
+from rayrnn_spark.transfer import to_blocks
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-#: among which the steps are split, however few they are; a number of its own would make every machine learn another
-#: order of the same sequences
-_FEWEST_PARTITIONS = 8
 _CSV_OPTIONS = {"header": "true", "inferSchema": "true"}
 
 
 def read(data: SparkData, wanted: Wanted) -> ray.data.Dataset:
-    """The sequences of a recipe's `data` section, taken over from a Spark that is stopped before this returns.
+    """The sequences of a recipe's `data` section, taken over from a Spark that is stopped before this returns, or from
+    the one that answers at `data.connect`.
 
     Raises:
         ClusterError: Spark does not fit on the cluster, did not start, or died.
         DataError: Spark cannot read what the section names, or its columns do not fit.
     """
+    if data.connect is not None:
+        with connected(data.connect) as spark:
+            return sequences_of(load(spark, data, wanted.where), data, wanted, data.staging)
     store = {} if data.endpoint is None else {"spark.hadoop.fs.s3a.endpoint": data.endpoint}
     with spark_session(
         executors=data.executors, cores=data.cores, memory=data.memory, config=store | data.config
@@ -71,8 +76,13 @@ def sequences(
     target: str | None = None,
     missing: Sequence[str] = (),
     task: str = "classification",
+    staging: str | None = None,
 ) -> ray.data.Dataset:
     """Take a DataFrame's sequences over into Ray, where they outlive Spark: `rayrnn.train(recipe, data=...)`.
+
+    The DataFrame may be of any session, classic or of Spark Connect. From executors on this Ray (`spark_session`,
+    RayDP) its rows go straight into Ray's object store. Any other Spark writes them as Parquet, from where they are
+    read and which is then removed.
 
     Give `key` and `order_by` where every row is one step: Spark brings the steps of a sequence together and in order.
     Without `order_by` every row is one sequence, and one of `values`, `symbols` and `text` names its column.
@@ -91,13 +101,17 @@ def sequences(
         target: one row a sequence: the column of targets with a length of their own, text or lists of words.
         missing: words that stand where there is no value, such as `NA`.
         task: what the labels of steps are for: one class a sequence (classification), one a step (tagging), or numbers.
+        staging: where another Spark writes: a directory that its hosts and this Ray's share, or s3://, gs://, hdfs://;
+            without a word a temporary directory of this host, for a Spark that runs here.
 
     Returns:
         rows of the row schema (see rayrnn/data/rows.py).
 
     Raises:
         RecipeError: the columns contradict each other.
-        DataError: a column is missing or does not fit, or Spark could not compute the DataFrame.
+        DataError: a column is missing or does not fit, Spark could not compute the DataFrame or write it, or what it
+            wrote is not to be found here.
+        ClusterError: Spark does not answer.
     """
     columns = table_columns(
         key=key,
@@ -112,89 +126,26 @@ def sequences(
         target=target,
         missing=tuple(missing),
     )
-    return sequences_of(frame, columns, Wanted(task_named(task).needs(Choices())))
+    return sequences_of(frame, columns, Wanted(task_named(task).needs(Choices())), staging)
 
 
-def sequences_of(frame: "DataFrame", data: TableData, wanted: Wanted) -> ray.data.Dataset:
+def sequences_of(frame: "DataFrame", data: TableData, wanted: Wanted, staging: str | None = None) -> ray.data.Dataset:
     """Take over the columns that `data` names, and that a task needs."""
     quiet_ray_data()
     with translated():
-        frame = with_arrays(frame)
-        schema = _arrow_schema(frame)
+        asked = Frame(frame)
+        schema = asked.schema
         if data.order_by is not None:
             grouping = grouping_of(data, wanted, schema)
-            steps = to_blocks(_brought_together(frame, grouping))
+            taken = asked.brought_together(grouping)
             convert: Any = functools.partial(group, grouping=grouping)
         else:
             columns, names = data.columns(labelled=wanted.labelled), data.names(labelled=wanted.labelled)
             check_columns(schema, columns)
-            steps = to_blocks(_numbered(frame, data.key, columns))
+            taken = asked.numbered(data.key, columns)
             convert = functools.partial(_renamed, names={"key": "key"} | names, data=data)
+        steps = to_blocks(taken) if asked.is_on_ray else staged_blocks(taken, staging)
     return steps.map_batches(convert, batch_size=None, batch_format="pyarrow")
-
-
-def with_arrays(frame: "DataFrame") -> "DataFrame":
-    """The same DataFrame, each column of vectors or of arrays of vectors one of arrays; the others as they are."""
-    from pyspark.sql import functions
-    from pyspark.sql.types import ArrayType
-
-    for field in frame.schema.fields:
-        if frame.schema.names.count(field.name) > 1:  # nobody can say which is meant; whoever names it is told
-            continue
-        column = functions.col("`" + field.name.replace("`", "``") + "`")
-        if _is_vector(field.dataType):
-            frame = frame.withColumn(field.name, _to_array(column))
-        elif isinstance(field.dataType, ArrayType) and _is_vector(field.dataType.elementType):
-            frame = frame.withColumn(field.name, functions.transform(column, _to_array))
-    return frame
-
-
-def _is_vector(kind: Any) -> bool:
-    return type(kind).__name__ == "VectorUDT"
-
-
-def _to_array(vector: Any) -> Any:
-    from pyspark.ml.functions import vector_to_array
-
-    return vector_to_array(vector)
-
-
-def _arrow_schema(frame: "DataFrame") -> pa.Schema:
-    from pyspark.sql.pandas.types import to_arrow_schema
-
-    return to_arrow_schema(frame.schema)
-
-
-def _brought_together(frame: "DataFrame", grouping: Grouping) -> "DataFrame":
-    """The steps of a sequence in one partition, beside each other and in order."""
-    from pyspark.sql import functions
-
-    nowhere = functions.raise_error(functions.lit(f"column {grouping.key!r} (data.key) is empty in a row"))
-    name = functions.regexp_replace(_column(grouping.key).cast("string"), r"(?U)^\s+|\s+$", "")
-    nameless = name.isNull() | name.isin("", *grouping.roles.target.missing)
-    keyed = functions.when(nameless, nowhere).otherwise(name)
-    steps = frame.select(*[(keyed if name == grouping.key else _column(name)).alias(name) for name in grouping.columns])
-    partitions = max(_FEWEST_PARTITIONS, frame.rdd.getNumPartitions())
-    together = steps.repartition(partitions, _column(grouping.key))
-    return together.sortWithinPartitions(_column(grouping.key), _column(grouping.order_by))
-
-
-def _numbered(frame: "DataFrame", key: str | None, columns: Sequence[str]) -> "DataFrame":
-    """Rows that are sequences, with a key: their partition's number and their own in it where no column names them."""
-    from pyspark.sql import functions
-
-    rows = frame.select(*[_column(name) for name in columns])
-    if key is not None:
-        return rows
-    number = functions.monotonically_increasing_id().bitwiseAND(2**33 - 1)
-    return rows.withColumn("key", functions.concat_ws(":", functions.spark_partition_id(), number))
-
-
-def _column(name: str) -> Any:
-    """A column by its whole name, dots and all."""
-    from pyspark.sql import functions
-
-    return functions.col("`" + name.replace("`", "``") + "`")
 
 
 def _renamed(rows: pa.Table, names: dict[str, str], data: TableData) -> pa.Table:

@@ -1,13 +1,12 @@
 """A Spark DataFrame -> Arrow tables in Ray's object store, which the driver never holds; a dead executor costs a retry.
 
 Uses the Java side of RayDP. The Python side (`from_spark_recoverable`) fails once an executor was restarted, and starts
-as many processes as there are partitions. What Spark's Java throws becomes an error with a reason.
+as many processes as there are partitions.
 """
 
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,64 +14,14 @@ import pyarrow as pa
 import ray
 
 from rayrnn.cluster.ray_internals import allow_other_languages
-from rayrnn.errors import ClusterError, DataError, RayrnnError
+from rayrnn.errors import ClusterError, DataError
+from rayrnn_spark.spark_errors import ExecutorLost, translated
 
 #: how often a partition is asked for, and a DataFrame computed, when executors die
 TRIES = 5
 _SECONDS_TO_COME_BACK = 120.0
 #: seconds without any answer, after which it is looked who is still there
 _PATIENCE = 5.0
-
-
-class ExecutorLost(ClusterError):
-    """An executor died while it was needed; its replacement may do better."""
-
-
-@contextmanager
-def translated() -> Iterator[None]:
-    """Turn what leaves the block as an error of pyspark's or py4j's into one of ours, while there is a Java to ask.
-
-    Raises:
-        ExecutorLost: an executor was not there to answer.
-        ClusterError: Spark's driver or, again and again, its executors died.
-        DataError: anything else that Spark could not do, with its reason.
-    """
-    from py4j.protocol import Py4JError, Py4JJavaError  # type: ignore[import-untyped]
-    from pyspark.errors import PySparkException
-
-    try:
-        yield
-    except Py4JJavaError as error:
-        raise _of_java(error.java_exception) from None
-    except Py4JError as error:
-        raise ClusterError(f"Spark's driver does not answer any more: {error}") from None
-    except PySparkException as error:
-        raise DataError(f"Spark: {_head(str(error))}") from None
-
-
-def _of_java(error: Any) -> RayrnnError:
-    kind, message = error.getClass().getName(), str(error.getMessage())
-    # the second: an executor that Spark knows and Ray does not know yet
-    if kind.startswith("io.ray.") or kind == "java.util.NoSuchElementException":
-        return ExecutorLost(_head(message))
-    if "ExecutorLostFailure" in message:
-        return ClusterError(
-            f"Spark's executors died too often, mostly because they have too little memory: {_head(message)}"
-        )
-    while error.getCause() is not None:
-        error = error.getCause()
-    kind, message = error.getClass().getName(), str(error.getMessage())
-    return DataError(f"Spark: {_head(message)}" if kind == "java.lang.RuntimeException" else _named(kind, message))
-
-
-def _named(kind: str, message: str) -> str:
-    return f"Spark: {kind.rpartition('.')[2]}: {_head(message)}"
-
-
-def _head(message: str) -> str:
-    """The message without the stack trace or the query plan that follows it."""
-    lines = message.strip().splitlines() or [""]
-    return lines[0].rstrip(";")
 
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import pytest
 import ray.data
 from rayrnn_spark import SparkData, sequences, spark_session, to_spark
 from rayrnn_spark.source import load
-from rayrnn_spark.transfer import translated
+from rayrnn_spark.spark_errors import translated
 
 from rayrnn.data.rows import feature_names
 from rayrnn.data.sequences import gather, take

@@ -1,0 +1,107 @@
+"""What is asked of a DataFrame before its rows are taken over, classic or of Spark Connect: the steps in order."""
+
+from collections.abc import Sequence
+from importlib import import_module
+from inspect import signature
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from rayrnn.data.sources.grouping import Grouping
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+#: among which RayDP splits the steps, however few they are; a number of its own would make every machine learn another
+#: order of the same sequences
+_FEWEST_PARTITIONS = 8
+
+
+class Frame:
+    """A DataFrame of any session, each of its columns of vectors one of arrays."""
+
+    def __init__(self, frame: "DataFrame") -> None:
+        self._is_connect = is_connect(frame.sparkSession)
+        self._functions: Any = import_module(
+            "pyspark.sql.connect.functions" if self._is_connect else "pyspark.sql.functions"
+        )
+        self._frame = self._with_arrays(frame)
+
+    @property
+    def is_on_ray(self) -> bool:
+        """Whether its rows can go straight into Ray's object store."""
+        return is_on_ray(self._frame.sparkSession)
+
+    @property
+    def schema(self) -> pa.Schema:
+        """As Arrow has it."""
+        from pyspark.sql.pandas.types import to_arrow_schema
+
+        convert: Any = to_arrow_schema
+        # Spark 4 wants one where there are timestamps; what they are in is none of what a schema is asked for here
+        zone = {"timezone": "UTC"} if "timezone" in signature(convert).parameters else {}
+        schema: pa.Schema = convert(self._frame.schema, **zone)
+        return schema
+
+    def brought_together(self, grouping: Grouping) -> "DataFrame":
+        """The steps of a sequence in one partition, beside each other and in order.
+
+        Where the rows are written and read, sequences are in the order of their keys over all partitions, however many
+        Spark makes of them: the same rows are learned in the same order from every Spark.
+        """
+        functions = self._functions
+        nowhere = functions.raise_error(functions.lit(f"column {grouping.key!r} (data.key) is empty in a row"))
+        name = functions.regexp_replace(self._column(grouping.key).cast("string"), r"(?U)^\s+|\s+$", "")
+        nameless = name.isNull() | name.isin("", *grouping.roles.target.missing)
+        keyed = functions.when(nameless, nowhere).otherwise(name)
+        chosen = [(keyed if n == grouping.key else self._column(n)).alias(n) for n in grouping.columns]
+        steps, key = self._frame.select(*chosen), self._column(grouping.key)
+        if self.is_on_ray:
+            together = steps.repartition(max(_FEWEST_PARTITIONS, self._frame.rdd.getNumPartitions()), key)
+        else:
+            together = steps.repartitionByRange(key)
+        return together.sortWithinPartitions(key, self._column(grouping.order_by))
+
+    def numbered(self, key: str | None, columns: Sequence[str]) -> "DataFrame":
+        """Rows that are sequences, with a key: where no column has it, their partition's number and their own in it."""
+        functions = self._functions
+        rows = self._frame.select(*[self._column(name) for name in columns])
+        if key is None:
+            number = functions.monotonically_increasing_id().bitwiseAND(2**33 - 1)
+            return rows.withColumn("key", functions.concat_ws(":", functions.spark_partition_id(), number))
+        return rows if self.is_on_ray else rows.repartitionByRange(self._column(key))
+
+    def _column(self, name: str) -> Any:
+        """A column by its whole name, dots and all."""
+        return self._functions.col("`" + name.replace("`", "``") + "`")
+
+    def _with_arrays(self, frame: "DataFrame") -> "DataFrame":
+        from pyspark.sql.types import ArrayType
+
+        for field in frame.schema.fields:
+            if frame.schema.names.count(field.name) > 1:  # nobody can say which is meant; whoever names it is told
+                continue
+            column = self._column(field.name)
+            if _is_vector(field.dataType):
+                frame = frame.withColumn(field.name, self._to_array(column))
+            elif isinstance(field.dataType, ArrayType) and _is_vector(field.dataType.elementType):
+                frame = frame.withColumn(field.name, self._functions.transform(column, self._to_array))
+        return frame
+
+    def _to_array(self, vector: Any) -> Any:
+        module = "pyspark.ml.connect.functions" if self._is_connect else "pyspark.ml.functions"
+        return import_module(module).vector_to_array(vector)
+
+
+def is_connect(spark: "SparkSession") -> bool:
+    """Whether a session speaks to a Spark Connect server."""
+    return type(spark).__module__.startswith("pyspark.sql.connect")
+
+
+def is_on_ray(spark: "SparkSession") -> bool:
+    """Whether a session's executors are actors on this Ray, by RayDP: Spark's address of its master says so."""
+    return not is_connect(spark) and str(spark.sparkContext.master).startswith("ray")
+
+
+def _is_vector(kind: Any) -> bool:
+    return type(kind).__name__ == "VectorUDT"
