@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rayrnn.generation import Drawing, generate
+    from rayrnn.given_data import sequences
     from rayrnn.pictures import Begun, draw_images
     from rayrnn.prediction.detect import detect
     from rayrnn.prediction.evaluate import evaluate
@@ -30,6 +31,7 @@ _HOMES = {
     "open_run": "rayrnn.runs.directory",
     "predict": "rayrnn.prediction.predict",
     "predictions": "rayrnn.prediction.predict",
+    "sequences": "rayrnn.given_data",
     "train": "rayrnn.training.driver",
     "write_report": "rayrnn.reporting.report",
 }
@@ -45,6 +47,7 @@ __all__ = [
     "open_run",
     "predict",
     "predictions",
+    "sequences",
     "train",
     "write_report",
 ]

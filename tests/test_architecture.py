@@ -44,7 +44,7 @@ FLOOR_PLAN = """
     rayrnn.recipe.detect_section rayrnn.recipe.sections rayrnn.recipe.sources rayrnn.recipe.written
     rayrnn.recipe.faults
     rayrnn.recipe rayrnn.anomalies.detector rayrnn.anomalies.measures
-    rayrnn.data.contents rayrnn.data.spectrogram
+    rayrnn.data.contents rayrnn.data.frames rayrnn.data.spectrogram
     rayrnn.data.rasters rayrnn.data.waveforms
     rayrnn.data.files rayrnn.data.sources.csv_dialect rayrnn.data.sources.source
     rayrnn.data.sequences
@@ -55,7 +55,7 @@ FLOOR_PLAN = """
     rayrnn.data.sources.csv_columns rayrnn.data.sources.grouping
     rayrnn.data.sources.any_table rayrnn.data.sources.csv_labels rayrnn.data.sources.csv_parsing
     rayrnn.data.sources.csv rayrnn.data.sources.media_files rayrnn.data.sources.parquet
-    rayrnn.data.sources.audio rayrnn.data.sources.images
+    rayrnn.data.sources.audio rayrnn.data.sources.given rayrnn.data.sources.images
     rayrnn.data.sources
     rayrnn.data.fitting rayrnn.data.vectors
     rayrnn.data.order rayrnn.data.prepare
@@ -67,6 +67,7 @@ FLOOR_PLAN = """
     rayrnn.cluster.host_keys
     rayrnn.cluster.connection rayrnn.cluster.kuberay rayrnn.cluster.launcher rayrnn.cluster.ssh
     rayrnn.cluster rayrnn.cluster.inspection rayrnn.cluster.status
+    rayrnn.given_data
     rayrnn.cluster.ending rayrnn.cluster.holding rayrnn.cluster.on_host.verify rayrnn.cluster.plan
     rayrnn.cluster.bring_up rayrnn.cluster.doctor
     rayrnn.cluster.show

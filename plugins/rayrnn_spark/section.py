@@ -5,7 +5,6 @@ from typing import Annotated, ClassVar, Literal
 import pydantic
 from pydantic import BeforeValidator, Field, PositiveInt
 
-from rayrnn.errors import RecipeError
 from rayrnn.recipe.data_sections import TableData, spelled
 
 
@@ -110,15 +109,3 @@ class SparkData(TableData):
 
     def describe(self) -> str:
         return f"spark {self.format} {super().describe() if self.path is not None else self.table or self.query}"
-
-
-def table_columns(**columns: object) -> TableData:
-    """What the columns of a DataFrame are for.
-
-    Raises:
-        RecipeError: they contradict each other.
-    """
-    try:
-        return TableData.model_validate({"source": "spark", **columns})
-    except pydantic.ValidationError as error:
-        raise RecipeError("\n".join(fault["msg"].removeprefix("Value error, ") for fault in error.errors())) from None

@@ -1,19 +1,16 @@
 """A Spark session on the Ray cluster, as a context manager that stops what it started."""
 
-import atexit
 import logging
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import ray
-
-from rayrnn.cluster import connect
+from rayrnn.cluster import stay_connected
 from rayrnn.cluster.ray_internals import node_address, session_folder
 from rayrnn.errors import ClusterError
 from rayrnn_spark.preflight import check_names, check_room, find_java, java_options
@@ -69,7 +66,7 @@ def spark_session(
     """
     _check_installed()
     java = find_java()
-    join_ray()
+    stay_connected()
     _check_alone()
     check_room(executors, cores, memory)
     check_names()
@@ -102,14 +99,6 @@ def _check_installed() -> None:
     missing = [name for name in ("pyspark", "raydp") if find_spec(name) is None]
     if missing:
         raise ClusterError(f'{" and ".join(missing)} cannot be imported: install it with pip install "rayrnn[spark]"')
-
-
-def join_ray() -> None:
-    """What comes out of the block outlives it, and so must a Ray that is started for it."""
-    if not ray.is_initialized():
-        ray_of_this_process = ExitStack()
-        ray_of_this_process.enter_context(connect())
-        atexit.register(ray_of_this_process.close)
 
 
 def _check_alone() -> None:

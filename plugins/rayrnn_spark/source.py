@@ -12,11 +12,11 @@ from rayrnn.data.sources import Wanted
 from rayrnn.data.sources.grouping import group, grouping_of
 from rayrnn.data.sources.tables import check_columns, rows_of_sequences
 from rayrnn.recipe import task_named
-from rayrnn.recipe.data_sections import TableData
+from rayrnn.recipe.data_sections import TableData, section_of
 from rayrnn.tasks import Choices
 from rayrnn_spark.connect import connected
 from rayrnn_spark.frames import Frame
-from rayrnn_spark.section import SparkData, table_columns
+from rayrnn_spark.section import SparkData
 from rayrnn_spark.session import spark_session
 from rayrnn_spark.spark_errors import translated
 from rayrnn_spark.staging import staged_blocks
@@ -113,20 +113,13 @@ def sequences(
             wrote is not to be found here.
         ClusterError: Spark does not answer.
     """
-    columns = table_columns(
-        key=key,
-        order_by=order_by,
-        features=None if features is None else tuple(features),
-        values=values,
-        symbols=symbols,
-        text=text,
-        categorical=tuple(categorical),
-        ignore=tuple(ignore),
-        label=label,
-        target=target,
-        missing=tuple(missing),
-    )
-    return sequences_of(frame, columns, Wanted(task_named(task).needs(Choices())), staging)
+    columns = {
+        **{"key": key, "order_by": order_by, "values": values, "symbols": symbols, "text": text},
+        **{"label": label, "target": target, "categorical": tuple(categorical), "ignore": tuple(ignore)},
+        **{"features": None if features is None else tuple(features), "missing": tuple(missing)},
+    }
+    section = section_of(TableData, {"source": "spark", **columns})
+    return sequences_of(frame, section, Wanted(task_named(task).needs(Choices())), staging)
 
 
 def sequences_of(frame: "DataFrame", data: TableData, wanted: Wanted, staging: str | None = None) -> ray.data.Dataset:

@@ -18,11 +18,11 @@ import ray
 import ray.data
 from pyarrow import fs
 
+from rayrnn.cluster import stay_connected
 from rayrnn.data.files import open_file_system
 from rayrnn.data.sequences import beside, results
 from rayrnn.errors import ClusterError, DataError, RayrnnError
 from rayrnn_spark.frames import is_connect
-from rayrnn_spark.session import join_ray
 from rayrnn_spark.spark_errors import RowRefused, translated
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def staged_blocks(frame: "DataFrame", where: str | None) -> ray.data.Dataset:
         DataError: Spark could not compute or write it, it has no rows, or what was written is not here.
         ClusterError: Spark died meanwhile.
     """
-    join_ray()
+    stay_connected()
     with staging_at(where) as place:
         expected = write_parquet(frame, place)
         tables = _read(place)

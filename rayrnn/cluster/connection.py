@@ -3,13 +3,14 @@
 A probe asks first: is there a Ray at that address, of our version, that takes our token?
 """
 
+import atexit
 import logging
 import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -127,6 +128,18 @@ def connect(
             _joined(cluster, folders) if cluster else _embedded(num_cpus, folders) as connection,
         ):
             yield connection
+
+
+def stay_connected() -> None:
+    """Have Ray for as long as this process lives: what is in its object store outlives whoever put it there.
+
+    Raises:
+        ClusterError: as `connect`.
+    """
+    if not ray.is_initialized():
+        ray_of_this_process = ExitStack()
+        ray_of_this_process.enter_context(connect())
+        atexit.register(ray_of_this_process.close)
 
 
 def find_cluster(address: str | None = None) -> Connection | None:

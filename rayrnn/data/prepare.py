@@ -2,16 +2,17 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
-import ray.data
 
 from rayrnn.data.encoding import Encoding
 from rayrnn.data.files import list_files
 from rayrnn.data.fitting import faults_of_targets, fit_encoding, found_units, losses
 from rayrnn.data.rows import Needs, raise_faults
 from rayrnn.data.sequences import Part, Sequences, cut_again, gather, split
-from rayrnn.data.sources import read
+from rayrnn.data.sources import Wanted, read
+from rayrnn.data.sources.given import sequences_given
 from rayrnn.data.symbols import Symbols
 from rayrnn.data.units import Units
 from rayrnn.data.vectors import Vectors, read_vectors
@@ -49,12 +50,11 @@ class Prepared:
         return (*(reason for sequences in parts for reason in sequences.skipped), *self.unlearnable)
 
 
-def prepare(
-    recipe: Recipe, data: ray.data.Dataset | None = None, *, encoding: Encoding | None = None, begins: bool = False
-) -> Prepared:
+def prepare(recipe: Recipe, data: Any = None, *, encoding: Encoding | None = None, begins: bool = False) -> Prepared:
     """Read the recipe's data, or take `data`, and make it ready for the workers.
 
     Args:
+        data: what a program hands over, see `sequences_given`.
         encoding: of a run that has one already: the numbers of its model mean what they meant. Fitted without.
         begins: whether there is nothing yet that the run goes on from.
 
@@ -116,12 +116,14 @@ def needs_to_read(recipe: Recipe, encoding: Encoding | None = None) -> Needs:
     return replace(needs, units=units, target_units=target_units)
 
 
-def _gathered(
-    recipe: Recipe, data: ray.data.Dataset | None, needs: Needs, notes: list[str]
-) -> tuple[Sequences, Sequences | None]:
+def _gathered(recipe: Recipe, data: Any, needs: Needs, notes: list[str]) -> tuple[Sequences, Sequences | None]:
     """All sequences; and those of a held-out path of its own."""
     share = recipe.data.held_out
-    sequences = gather(data if data is not None else read(recipe.data, needs, say=notes.append), needs)
+    if data is None:
+        found = read(recipe.data, needs, say=notes.append)
+    else:
+        found = sequences_given(data, recipe.data, Wanted(needs, say=notes.append))
+    sequences = gather(found, needs)
     if not isinstance(share, str):
         return sequences, None
     others = gather(read(recipe.data, needs, where=share, say=notes.append), needs)
@@ -133,6 +135,15 @@ def _gathered(
 def _parts(recipe: Recipe, sequences: Sequences, others: Sequences | None, *, from_recipe: bool) -> tuple[Part, Part]:
     if others is not None:
         return Part(sequences, np.arange(len(sequences))), Part(others, np.arange(len(others)))
+    return divided(recipe, sequences, from_recipe=from_recipe)
+
+
+def divided(recipe: Recipe, sequences: Sequences, *, from_recipe: bool = False) -> tuple[Part, Part]:
+    """The part of some sequences that is learned, and the one that is held out.
+
+    Raises:
+        DataError: there is one sequence only.
+    """
     share = recipe.data.held_out
     assert isinstance(share, float), "a path has sequences of its own"
     if share and len(sequences) == 1:

@@ -10,16 +10,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
-import ray.data
 
 from rayrnn.cluster import connect
 from rayrnn.data.arrow_lists import flat, unwrap
 from rayrnn.data.encoding import Classes, Encoding
 from rayrnn.data.fitting import faults_of_targets
-from rayrnn.data.prepare import needs_to_read, prepare
+from rayrnn.data.prepare import divided, needs_to_read, prepare
 from rayrnn.data.rows import step_counts
 from rayrnn.data.sequences import Part, Sequences, gather, results, take
-from rayrnn.data.sources import read
+from rayrnn.data.sources import Wanted, read
+from rayrnn.data.sources.given import sequences_given
 from rayrnn.data.symbols import Symbols
 from rayrnn.errors import UsageError
 from rayrnn.prediction.destination import open_destination
@@ -29,7 +29,7 @@ from rayrnn.reporting.answer_figures import confusions
 from rayrnn.reporting.markup import NOTHING, Markup, facts, figure_alone, paragraph
 from rayrnn.runs.directory import Run
 from rayrnn.runs.model import Trained, answer, found_in, trained
-from rayrnn.runs.same_data import check_data, check_origin
+from rayrnn.runs.same_data import check_data, check_origin, was_handed_over
 from rayrnn.tasks import Hypothesis, Search, Searching
 from rayrnn.tasks.metrics import Metrics, Results
 from rayrnn.wording import counted
@@ -168,7 +168,7 @@ def evaluate(
     *,
     path: str | Path | None = None,
     labels: str | Path | None = None,
-    data: ray.data.Dataset | None = None,
+    data: Any = None,
     out: str | Path | None = None,
     beam: int | None = None,
     address: str | None = None,
@@ -178,7 +178,8 @@ def evaluate(
     Args:
         path: read as the run's own data was, labels and all.
         labels: where the labels of those are, if they lie beside them (as in `data.labels`).
-        data: a dataset of sequences in the row schema (see rayrnn/data/rows.py).
+        data: a dataset of sequences in the row schema, or another thing that a program holds (see
+            rayrnn/data/sources/given.py). Where it is what the run was trained on, the part of it that was held out.
         out: a new file for every answer beside its truth, where answers have a length of their own; see `compared`.
         beam: hypotheses that are followed to find these; without it the recipe's.
         address: the Ray cluster; without it the one `rayrnn up` started, or a local one.
@@ -230,7 +231,7 @@ def _part(
     model: Trained,
     path: str | Path | None,
     labels: str | Path | None,
-    data: ray.data.Dataset | None,
+    data: Any,
     notes: list[str],
 ) -> tuple[str, Part]:
     """The sequences to measure on, and their name; and what the user should know of them."""
@@ -238,18 +239,24 @@ def _part(
     if data is None and path is None:
         return f"held out of {recipe.data.describe()}", held_out_of(run, model, notes)
     needs, name = needs_to_read(recipe, model.encoding), "the dataset"
+    num_columns, names = model.encoding.inputs.num_columns, model.encoding.column_names
     if data is None:
         name, own = str(path), None if labels is None else str(labels)
-        data = read(
+        found = read(
             recipe.data,
             needs,
             where=name,
             labels=own,
-            num_columns=model.encoding.inputs.num_columns,
-            column_names=model.encoding.column_names,
+            num_columns=num_columns,
+            column_names=names,
             say=notes.append,
         )
-    sequences = gather(data, needs)
+    else:
+        wanted = Wanted(needs, num_columns=num_columns, column_names=names, say=notes.append)
+        found = sequences_given(data, recipe.data, wanted)
+    sequences = gather(found, needs)
+    if data is not None and recipe.data.held_out and was_handed_over(run, sequences):
+        return "held out of the dataset", divided(recipe, sequences)[1]
     if faults := faults_of_targets(sequences, task_of(recipe), model.encoding):
         which = counted(len(faults), "target")
         notes.append(f"{which} cannot be answered rightly, and the loss leaves out such ones: {faults[0]}")
@@ -257,7 +264,11 @@ def _part(
 
 
 def held_out_of(
-    run: Run, model: Trained, notes: list[str], *, advice: str = "give sequences to be measured on, --data PATH"
+    run: Run,
+    model: Trained,
+    notes: list[str],
+    *,
+    advice: str = "give sequences to be measured on, --data PATH (in Python data=...)",
 ) -> Part:
     """What training held out; read again, and seen to be the same.
 

@@ -10,11 +10,11 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.types as kinds
 import torch
 
-from rayrnn.data.arrow_lists import depth, ends, flat, numbers, without_views
+from rayrnn.data.arrow_lists import depth, ends, flat, numbers
 from rayrnn.data.encoding import Numbers
+from rayrnn.data.frames import is_frame, library_of, plain, table_of_frame, with_keys
 from rayrnn.data.rows import CONTENTS, REASONS, raise_faults
 from rayrnn.data.sources.grouping import group, grouping_of
 from rayrnn.data.sources.index_columns import index_columns
@@ -111,11 +111,11 @@ def _loaded(run: Run) -> _Loaded:
 
 def _rows_of(sequences: Any, model: Trained) -> pa.Table:
     """Canonical rows."""
-    if _library(sequences) == "pyspark":
+    if library_of(sequences) == "pyspark":
         raise UsageError(
             "a Spark DataFrame is answered on the cluster: rayrnn.predictions(run, rayrnn_spark.sequences(...))"
         )
-    if _is_frame(sequences):
+    if is_frame(sequences):
         return checked_rows(_rows_of_frame(_as_table(sequences, model), model), model)
     if hasattr(sequences, "to_list"):  # a column of a frame
         sequences = sequences.to_list()
@@ -123,48 +123,16 @@ def _rows_of(sequences: Any, model: Trained) -> pa.Table:
         sequences = sequences.to_pylist()
     if isinstance(sequences, str | bytes | Mapping) or not isinstance(sequences, Sequence | np.ndarray | torch.Tensor):
         raise UsageError(f"sequences is {type(sequences).__name__}; give a list of sequences, or a data frame")
-    if len(sequences) and all(map(_is_frame, sequences)):
+    if len(sequences) and all(map(is_frame, sequences)):
         parts = [_sequence_of_frame(_as_table(one, model), str(place), model) for place, one in enumerate(sequences)]
         return checked_rows(pa.concat_tables(parts), model)
     return rows_of_given([_as_row(one, model) for one in sequences], model)
 
 
-def _is_frame(value: Any) -> bool:
-    return hasattr(value, "__arrow_c_stream__") and hasattr(value, "columns")
-
-
 def _as_table(frame: Any, model: Trained) -> pa.Table:
-    """The columns of a data frame that may be read, as Arrow has them.
-
-    Raises:
-        DataError: one of them is there twice, or cannot be Arrow's; or there are no rows.
-    """
-    if not len(frame):
-        raise DataError("the data frame has no rows")
-    if _library(frame) == "pandas":
-        names = [str(name) for name in frame.columns]
-        read = _columns_read(model, names)
-        places = [place for place, name in enumerate(names) if name in read]
-        # of a header-less file the columns are places
-        frame = frame.iloc[:, places] if places else frame
-        frame = frame.set_axis([str(name) for name in frame.columns], axis=1).reset_index(drop=True)
-        for name in dict.fromkeys(n for n in frame.columns if list(frame.columns).count(n) > 1):
-            raise DataError(f"column {name!r} is there {list(frame.columns).count(name)} times: leave all but one out")
-        for name in [name for name in frame.columns if frame[name].dtype == object]:
-            frame = frame.assign(**{name: [_plain(cell) for cell in frame[name]]})
-    try:
-        table = pa.table(frame)
-        return table.cast(pa.schema([column.with_type(_list_type(column.type)) for column in table.schema]))
-    except (pa.ArrowException, ValueError, TypeError) as error:
-        raise DataError(f"the data frame cannot be read: {next(iter(str(error).splitlines()), '')}") from None
-
-
-def _list_type(kind: pa.DataType) -> pa.DataType:
-    """Lists of every kind as plain ones."""
-    kind = without_views(kind)
-    if kinds.is_fixed_size_list(kind) or kinds.is_list_view(kind) or kinds.is_large_list_view(kind):
-        return pa.large_list(_list_type(kind.value_type))
-    return kind
+    """The columns of a data frame that may be read."""
+    read = _columns_read(model, list(map(str, frame.columns))) if library_of(frame) == "pandas" else None
+    return table_of_frame(frame, read)
 
 
 def _columns_read(model: Trained, names: Sequence[str]) -> set[str]:
@@ -174,16 +142,11 @@ def _columns_read(model: Trained, names: Sequence[str]) -> set[str]:
     return {"key", *CONTENTS, *step_names(model), *own} if own <= set(names) else set(names)
 
 
-def _library(value: Any) -> str:
-    """Of frames that rayrnn does not import: whoever hands one over has it."""
-    return type(value).__module__.partition(".")[0]
-
-
 def _like(sequences: Any, answers: pa.Table) -> Any:
     """Answers in the kind of what was asked."""
-    if not _is_frame(sequences):
+    if not is_frame(sequences):
         return plain_rows(answers)
-    return answers.to_pandas() if _library(sequences) == "pandas" else answers
+    return answers.to_pandas() if library_of(sequences) == "pandas" else answers
 
 
 def _rows_of_frame(table: pa.Table, model: Trained) -> pa.Table:
@@ -195,12 +158,12 @@ def _rows_of_frame(table: pa.Table, model: Trained) -> pa.Table:
             return _grouped(table, data, model)
     elif isinstance(data, TableData) and set(data.columns(labelled=False)) <= columns:
         rows = rows_of_sequences(table, data.names(labelled=False), data.categorical, data.no_value)
-        return _with_keys(rows)
+        return with_keys(rows)
     if names and set(names) <= columns and _are_by_names(table, names):
         return _rows_by_names(table, names, model)
     own = [name for name in ("key", *CONTENTS) if name in columns]
     if set(own) - {"key"}:
-        return _with_keys(table.select(own))
+        return with_keys(table.select(own))
     width = model.encoding.inputs.num_columns if isinstance(model.encoding.inputs, Numbers) else 0
     if width and not names and len(table.column_names) == width:
         return _without_names(table)
@@ -263,26 +226,20 @@ def _not_there(table: pa.Table, names: Sequence[str], width: int) -> DataError:
     return DataError(f"the data frame has the columns {listed(shown)}; due is {due}")
 
 
-def _with_keys(rows: pa.Table) -> pa.Table:
-    if "key" in rows.column_names:
-        return rows
-    return rows.add_column(0, "key", pa.array([str(number) for number in range(len(rows))], pa.string()))
-
-
 def _as_row(one: Any, model: Trained) -> Any:
     """A sequence by itself -> the row that holds it."""
     if isinstance(one, Mapping):
-        return _renamed({str(name): _plain(cell) for name, cell in one.items()}, model)
+        return _renamed({str(name): plain(cell) for name, cell in one.items()}, model)
     if isinstance(one, str):
         return {"text": one}
     if (fields := _named_fields(one)) is not None:
         return fields
-    one = _plain(one)
+    one = plain(one)
     if not isinstance(one, list):
         return one
     if model.encoding.symbols:
         return {"symbols": [_symbol(symbol) for symbol in one]}
-    steps = [step if isinstance(step, list) else [step] for step in map(_plain, one)]
+    steps = [step if isinstance(step, list) else [step] for step in map(plain, one)]
     names = step_names(model)
     inputs = model.encoding.inputs
     has_words = isinstance(inputs, Numbers) and bool(inputs.category_names)
@@ -309,12 +266,12 @@ def _of_step(step: Any, model: Trained) -> dict[str, Any]:
     if (fields := _named_fields(step)) is not None:
         step = fields
     if isinstance(step, Mapping):
-        own = {str(name): _plain(cell) for name, cell in step.items()}
+        own = {str(name): plain(cell) for name, cell in step.items()}
         names = step_names(model)
         return {name: [cell] for name, cell in own.items() if not names or name in names}
     if model.encoding.symbols:
         return {"symbols": [_one_symbol(_symbol(step), model)]}
-    step = _plain(step)
+    step = plain(step)
     step = step if isinstance(step, list) else [step]
     names = step_names(model)
     return dict(zip(names, ([cell] for cell in step), strict=True)) if len(names) == len(step) else {"values": [step]}
@@ -322,7 +279,7 @@ def _of_step(step: Any, model: Trained) -> dict[str, Any]:
 
 def _symbol(symbol: Any) -> Any:
     """A symbol, or what the row schema refuses."""
-    symbol = _plain(symbol)
+    symbol = plain(symbol)
     return str(symbol) if isinstance(symbol, int) and not isinstance(symbol, bool) else symbol
 
 
@@ -347,16 +304,3 @@ def _named_fields(value: Any) -> dict[str, Any] | None:
     """Of a structured array."""
     fields = getattr(getattr(value, "dtype", None), "names", None)
     return {name: value[name].tolist() for name in fields} if isinstance(fields, tuple) else None
-
-
-def _plain(value: Any) -> Any:
-    """Arrays, tensors and columns as lists.
-
-    Raises:
-        DataError: they hold times.
-    """
-    if isinstance(value, tuple):
-        return list(value)
-    if getattr(getattr(value, "dtype", None), "kind", "") in ("M", "m"):
-        raise DataError("an array holds times, which are no numbers: give what of them is to be read, the hour say")
-    return value.tolist() if hasattr(value, "tolist") else value

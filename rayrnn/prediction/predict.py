@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,12 +18,13 @@ import ray.data
 import torch
 from rich.console import Console
 
-from rayrnn.cluster import connect
+from rayrnn.cluster import connect, stay_connected
 from rayrnn.data.arrow_lists import flat
 from rayrnn.data.prepare import needs_to_read
 from rayrnn.data.rows import REASONS, SYMBOLS, canonical, raise_faults
 from rayrnn.data.sequences import settle
-from rayrnn.data.sources import read
+from rayrnn.data.sources import Wanted, read
+from rayrnn.data.sources.given import sequences_given
 from rayrnn.errors import DataError, UsageError
 from rayrnn.prediction.destination import open_destination
 from rayrnn.prediction.output import SUFFIXES, answers_of, texts_of, write
@@ -178,11 +180,12 @@ def predict(
         return Written(str(out), count, tuple(skipped), time.monotonic() - started)
 
 
-def predictions(run: Run, data: ray.data.Dataset) -> ray.data.Dataset:
+def predictions(run: Run, data: Any) -> ray.data.Dataset:
     """Answers for a dataset of sequences, computed when they are consumed; a `label` it may have is left alone.
 
     Args:
-        data: rows of the row schema (see rayrnn/data/rows.py).
+        data: a dataset in the row schema (`rayrnn.sequences`), or a data frame, an Arrow table or a list (see
+            rayrnn/data/sources/given.py).
 
     Returns:
         a row a sequence, as in answers.py. A sequence that cannot be used ends the consumption.
@@ -192,7 +195,12 @@ def predictions(run: Run, data: ray.data.Dataset) -> ray.data.Dataset:
         RunError: it has no usable model.
     """
     model = _answering(run)
-    return answered(data, model, search_for(model, None)).map_batches(
+    inputs, needs = model.encoding.inputs, needs_to_read(model.recipe, model.encoding)
+    stay_connected()
+    names = model.encoding.column_names
+    wanted = Wanted(needs, labelled=False, num_columns=inputs.num_columns, column_names=names, say=lambda _: None)
+    given = sequences_given(data, model.recipe.data, wanted)
+    return answered(given, model, search_for(model, None)).map_batches(
         only_answers, batch_size=None, batch_format="pyarrow"
     )
 

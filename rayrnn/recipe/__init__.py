@@ -12,7 +12,7 @@ from pydantic import Field
 
 from rayrnn.errors import RecipeError, UsageError
 from rayrnn.foreign import check_yaml, read_plain
-from rayrnn.recipe.data_sections import Data, Section, StepData, spelled
+from rayrnn.recipe.data_sections import Data, GivenData, Section, StepData, spelled
 from rayrnn.recipe.detect_section import Detect
 from rayrnn.recipe.faults import faults_of
 from rayrnn.recipe.sections import Averaging, Model, SearchSettings, Training
@@ -36,6 +36,8 @@ TASKS: Mapping[str, str] = {
     "transduction": "rayrnn.tasks.transduction:Transduction",
     "ctc": "rayrnn.tasks.ctc:Ctc",
 }
+#: the task of sequences with labels, where nobody says which
+LABELLED = "classification"
 
 
 def _parse_data(value: object, asked: pydantic.ValidationInfo) -> object:
@@ -60,7 +62,7 @@ class Recipe(Section):
     #: what the network is asked: language_model, classification, tagging, regression, transduction, ctc, or a task of a
     #: plugin's or your own, `package.module:Name`
     task: Annotated[str, pydantic.AfterValidator(_check_task)] = "language_model"
-    data: Annotated[pydantic.SerializeAsAny[Data], pydantic.BeforeValidator(_parse_data)]
+    data: Annotated[pydantic.SerializeAsAny[Data], pydantic.BeforeValidator(_parse_data)] = GivenData()
     model: Model = Model()
     training: Training = Training()
     averaging: Averaging = Averaging()

@@ -1,19 +1,21 @@
 """The recipe's `data` section: what every source of sequences can be told."""
 
 import re
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias, get_args
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias, TypeVar, get_args
 
 import pydantic
 from pydantic import BeforeValidator, Field
 
 from rayrnn.data import UNITS
+from rayrnn.errors import RecipeError
 
 if TYPE_CHECKING:
     UnitsName: TypeAlias = str
 else:
     UnitsName = Literal[tuple(UNITS)]
 
+Table = TypeVar("Table", bound="TableData")
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -316,6 +318,44 @@ class TableData(TextUnits, TargetUnits, StepData):
         """All columns that are used and that the recipe calls by their names."""
         order = [] if self.order_by is None else [self.order_by]
         return {*self.columns(labelled=labelled), *(self.features or ()), *order}
+
+
+def section_of(kind: type[Table], columns: Mapping[str, object]) -> Table:
+    """The section that says what some columns are for; None is no word on it.
+
+    Raises:
+        RecipeError: they contradict each other.
+    """
+    try:
+        return kind.model_validate({name: value for name, value in columns.items() if value is not None})
+    except pydantic.ValidationError as error:
+        raise RecipeError("\n".join(fault["msg"].removeprefix("Value error, ") for fault in error.errors())) from None
+
+
+class GivenData(TableData):
+    """Sequences that a program hands over, `rayrnn.train(recipe, data=...)`: nothing is read from anywhere.
+
+    Where columns are named, a data frame or a dataset has them, in one of the two shapes; else its rows are in the row
+    schema.
+    """
+
+    source: Literal["given"] = "given"
+
+    @property
+    def names_columns(self) -> bool:
+        """Whether it says what the columns are for."""
+        return self.order_by is not None or bool(self.columns(labelled=True))
+
+    @pydantic.model_validator(mode="after")
+    def _one_shape(self) -> "GivenData":
+        if isinstance(self.held_out, str):
+            raise ValueError("data.held_out is a path, and a program hands the sequences over: give a fraction")
+        if self.names_columns:
+            super()._one_shape()  # type: ignore[operator]
+        return self
+
+    def describe(self) -> str:
+        return "what a program hands over"
 
 
 class ParquetData(TableData):

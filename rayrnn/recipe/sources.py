@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from typing import Any, NamedTuple, Protocol
 
 from rayrnn.errors import UsageError
-from rayrnn.recipe.data_sections import CsvData, Data, ParquetData
+from rayrnn.recipe.data_sections import CsvData, Data, GivenData, ParquetData
 from rayrnn.recipe.media_sections import AudioData, ImageData
 from rayrnn.recipe.text_sections import PairsData, TextData
 from rayrnn.user_code import make
@@ -38,6 +38,7 @@ OWN: Mapping[str, Own] = {
     "text": Own(TextData, "rayrnn.data.sources.text:Text"),
     "csv": Own(CsvData, "rayrnn.data.sources.csv:Csv"),
     "parquet": Own(ParquetData, "rayrnn.data.sources.parquet:Parquet"),
+    "given": Own(GivenData, "rayrnn.data.sources.given:Given"),
     "pairs": Own(PairsData, "rayrnn.data.sources.pairs:Pairs"),
     "audio": Own(AudioData, "rayrnn.data.sources.audio:Audio", "audio", "soundfile"),
     "images": Own(ImageData, "rayrnn.data.sources.images:Images", "images", "PIL"),

@@ -3,6 +3,7 @@
 import hashlib
 
 from rayrnn.data.prepare import Prepared
+from rayrnn.data.sequences import Sequences
 from rayrnn.errors import UsageError
 from rayrnn.runs.directory import Run
 from rayrnn.runs.schema import StoredData
@@ -31,6 +32,15 @@ def data_of(prepared: Prepared) -> StoredData:
     )
 
 
+def was_handed_over(run: Run, sequences: Sequences) -> bool:
+    """Whether these are all the sequences that a program handed over to a run, in the order in which it did."""
+    then = run.stored_data
+    if then is None or not then.handed_over:
+        return False
+    content = hashlib.sha256(f"{len(sequences)} {sequences.content} ".encode()).hexdigest()
+    return (content, hashlib.sha256(sequences.steps.tobytes()).hexdigest()) == (then.content, then.order)
+
+
 def check_origin(run: Run, *, handed_over: bool, advice: str) -> None:
     """See, before anything is read, whether the data comes from where a run's came from.
 
@@ -43,10 +53,7 @@ def check_origin(run: Run, *, handed_over: bool, advice: str) -> None:
     """
     then = run.stored_data
     if then is not None and then.handed_over and not handed_over:
-        raise UsageError(
-            f"{run.name}: it learned from a dataset that a program handed over, not from what its recipe names; "
-            f"{advice}"
-        )
+        raise UsageError(f"{run.name}: it learned from what a program handed over, which nobody else has; {advice}")
 
 
 def check_data(run: Run, prepared: Prepared, *, advice: str) -> list[str]:

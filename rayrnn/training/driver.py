@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import ray
-import ray.data
 from ray.exceptions import RayError
 from rich.console import Console
 
@@ -37,7 +37,7 @@ from rayrnn.training.worker_pool import WorkerPool
 def train(
     recipe: Recipe,
     *,
-    data: ray.data.Dataset | None = None,
+    data: Any = None,
     out: str | Path | None = None,
     resume: bool = False,
     address: str | None = None,
@@ -52,7 +52,8 @@ def train(
     """Train `recipe` on a Ray cluster and leave everything in a run directory.
 
     Args:
-        data: sequences in the row schema (see rayrnn/data/sequences.py) instead of the recipe's source.
+        data: what is learned instead of the recipe's source: a dataset in the row schema (`rayrnn.sequences`), or a
+            data frame, an Arrow table or a list (see rayrnn/data/sources/given.py).
         out: the run directory, here or in a store (s3://, gs://, hdfs://); without it runs/<name of the recipe>.
         resume: go on from the newest complete checkpoint in `out`.
         address: the Ray cluster; without it the one `rayrnn up` started, or a local one for this run.

@@ -4,6 +4,7 @@ import functools
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from urllib.parse import unquote
 
 import numpy as np
@@ -77,6 +78,17 @@ class Parquet:
         read = functools.partial(_read, listing.filesystem)
         table = Table(listing.names, schemas, parts, read, beside(listing.filesystem))
         return sequences_of_table(table, data, wanted)
+
+
+def columns_of(where: str, *, endpoint: str | None = None) -> list[str]:
+    """The columns of the first file.
+
+    Raises:
+        DataError: there is no file, or it is no Parquet file.
+    """
+    listing = list_files(where, endpoint=endpoint)
+    first = replace(listing, paths=listing.paths[:1], sizes=listing.sizes[:1])
+    return list(_footers(first)[0].schema.to_arrow_schema().names)
 
 
 def _footers(listing: Listing) -> list[pyarrow.parquet.FileMetaData]:

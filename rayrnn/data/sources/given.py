@@ -1,0 +1,133 @@
+"""Sequences that a program hands over: data frames, Arrow tables, lists, datasets of Ray's."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+import ray.data
+
+from rayrnn.data.frames import is_frame, library_of, table_of_frame, table_of_list, with_keys
+from rayrnn.data.rows import CONTENTS
+from rayrnn.data.sequences import settle
+from rayrnn.data.sources.any_table import TASK_BYTES, sequences_of_dataset
+from rayrnn.data.sources.parquet import Parquet, columns_of
+from rayrnn.data.sources.source import Wanted
+from rayrnn.errors import DataError, UsageError
+from rayrnn.recipe.data_sections import Data, GivenData, ParquetData, TableData
+from rayrnn.wording import listed
+
+
+class Given:
+    """A recipe of it has no data of its own; other sequences of the kind are read from Parquet files."""
+
+    section = GivenData
+
+    def read(self, data: GivenData, wanted: Wanted) -> ray.data.Dataset:
+        """The sequences at another path.
+
+        Raises:
+            DataError: there is no path: only a program has what was learned.
+        """
+        if wanted.where is None:
+            raise DataError(
+                "the recipe names no data, for a program hands it over: rayrnn.train(recipe, data=...); or say in the "
+                "recipe where it is, data: {source: ..., path: ...}"
+            )
+        return Parquet().read(_as_parquet(data, wanted), wanted)
+
+
+def _as_parquet(data: GivenData, wanted: Wanted) -> ParquetData:
+    """The section by which files are read of the same columns; of the row schema's where none are named."""
+    values = data.model_dump(exclude={"source"}) | {"path": wanted.where}
+    if data.names_columns:
+        return ParquetData.model_validate(values)
+    there = columns_of(str(wanted.where), endpoint=data.endpoint)
+    contents = [name for name in ("text", "symbols", "values") if name in there and name in wanted.needs.contents]
+    if not contents:
+        raise DataError(
+            f"{wanted.where} has the columns {listed(there)}; without a word in the recipe on columns due is one of "
+            "the row schema's, text, symbols or values"
+        )
+    named = {name: name for name in ("key", "label", "target") if name in there}
+    return ParquetData.model_validate(values | {contents[0]: contents[0]} | named)
+
+
+def sequences_given(given: Any, data: Data, wanted: Wanted) -> ray.data.Dataset:
+    """What a program hands over to a run, in the row schema.
+
+    Args:
+        given: a data frame, an Arrow table, a list of sequences, or a dataset of Ray's. A frame has the columns that
+            the run's recipe names, or those of the row schema; so has a dataset, but the columns of a recipe that says
+            where its data is are those of that data.
+
+    Raises:
+        DataError: it has neither, or what they hold cannot be learned.
+        UsageError: it is nothing of these.
+    """
+    if isinstance(given, ray.data.Dataset):
+        if not isinstance(data, GivenData) or not data.names_columns:
+            return given
+        names = settle(given).schema().names
+        return given if _are_rows(names, data, wanted) else sequences_of_dataset(given, data, wanted)
+    if library_of(given) == "pyspark":
+        raise UsageError("a Spark DataFrame is taken over first: rayrnn_spark.sequences(frame, ...)")
+    if not is_frame(given):
+        return _blocks(with_keys(table_of_list(list_of(given))))
+    table = table_of_frame(given)
+    names = table.column_names
+    if not isinstance(data, TableData) or _are_rows(names, data, wanted) or not _names_columns(data):
+        if not set(names) & set(CONTENTS):
+            raise DataError(
+                f"the data frame has the columns {listed(names)}, and none of the row schema's, {listed(CONTENTS)}: "
+                "say what its columns are for, in the recipe (data: {key: ..., order_by: ...}) or by "
+                "rayrnn.sequences(...)"
+            )
+        return _blocks(with_keys(table))
+    return sequences_of_dataset(_blocks(table), data, wanted)
+
+
+def sequences_of(given: Any, data: TableData, wanted: Wanted, labels: Sequence[Any] | None) -> ray.data.Dataset:
+    """The same by columns that the program names; of a list without any.
+
+    Raises:
+        DataError, UsageError: as above.
+    """
+    if isinstance(given, ray.data.Dataset):
+        return sequences_of_dataset(given, data, wanted)
+    if is_frame(given):
+        return sequences_of_dataset(_blocks(table_of_frame(given)), data, wanted)
+    return _blocks(with_keys(table_of_list(given, labels)))
+
+
+def _blocks(table: pa.Table) -> ray.data.Dataset:
+    """In blocks of a size that one task can have, cut by the rows alone."""
+    size = max(1, len(table) * TASK_BYTES // max(1, table.nbytes))
+    return ray.data.from_arrow([table.slice(start, size) for start in range(0, len(table), size)])
+
+
+def _names_columns(data: TableData) -> bool:
+    return not isinstance(data, GivenData) or data.names_columns
+
+
+def _are_rows(names: Sequence[str], data: TableData, wanted: Wanted) -> bool:
+    """Whether columns are those of the row schema, and not those that a section names."""
+    own = data.named_columns(labelled=wanted.labelled)
+    return not own <= set(names) and bool(set(names) & set(CONTENTS))
+
+
+def list_of(given: Any) -> Sequence[Any]:
+    """The sequences of what has no columns: a list, an array, a column.
+
+    Raises:
+        UsageError: it is nothing of these.
+    """
+    if isinstance(given, pa.Array | pa.ChunkedArray):
+        return list(given.to_pylist())
+    if hasattr(given, "to_list"):  # a column of a frame
+        return list(given.to_list())
+    if isinstance(given, str | bytes) or not hasattr(given, "__len__") or not hasattr(given, "__getitem__"):
+        raise UsageError(
+            f"the data is {type(given).__name__}; due is a data frame, an Arrow table, a list of sequences, or a "
+            "dataset of Ray's"
+        )
+    return list(given)

@@ -1,0 +1,168 @@
+"""What a program holds is learned without files: frames, tables, lists, datasets of Ray's; and measured afterwards."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import polars
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+import ray.data
+
+import rayrnn
+from rayrnn.data.sequences import gather, take
+from rayrnn.errors import DataError, RecipeError, UsageError
+from rayrnn.recipe import Recipe, validate_recipe
+from tests.asked import needs
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+COLUMNS: dict[str, Any] = {"key": "device", "order_by": "at", "label": "state"}
+
+
+def steps(devices: int = 12, length: int = 8) -> pd.DataFrame:
+    """One row a step, in no order."""
+    device, at = np.repeat(np.arange(devices), length), np.tile(np.arange(length), devices)
+    state = np.where(device % 2, "run", "walk")
+    frame = pd.DataFrame(
+        {"device": device, "at": at, "x": np.sin(at * (1.0 + device % 2)), "y": at * 0.1, "state": state}
+    )
+    return frame.sample(frac=1, random_state=1)
+
+
+def rows_of(dataset: ray.data.Dataset, task: str = "classification") -> list[dict[str, Any]]:
+    found = gather(dataset, needs(task))
+    rows: list[dict[str, Any]] = take(found, np.arange(len(found))).to_pylist()
+    return rows
+
+
+def recipe(**data: Any) -> Recipe:
+    section = {"data": data} if data else {}
+    values = {
+        "name": "given",
+        "task": "classification",
+        "model": {"hidden": 8},
+        "averaging": {"rounds": 2, "workers": 1},
+    }
+    return validate_recipe(values | section)
+
+
+@pytest.mark.parametrize("kind", ["pandas", "arrow", "ray", "reader", "indexed"])
+def test_every_kind_of_table_gives_the_same_sequences(kind: str) -> None:
+    frame = steps()
+    held: Any = {
+        "pandas": lambda: frame,
+        "arrow": lambda: pa.Table.from_pandas(frame, preserve_index=False),
+        "ray": lambda: ray.data.from_pandas([frame.iloc[:7], frame.iloc[7:]]),
+        "reader": lambda: pa.Table.from_pandas(frame, preserve_index=False).combine_chunks(),
+        "indexed": lambda: frame.set_index(["device", "at"]),
+    }[kind]()
+    rows = rows_of(rayrnn.sequences(held, **COLUMNS))
+    assert sorted(row["key"] for row in rows) == sorted(map(str, range(12)))
+    (one,) = [row for row in rows if row["key"] == "3"]
+    assert one["label"] == "run"
+    assert [round(step[0], 6) for step in one["values"]] == [round(float(np.sin(at * 2.0)), 6) for at in range(8)]
+
+
+def test_polars_frames_are_read() -> None:
+    rows = rows_of(rayrnn.sequences(polars.from_pandas(steps()), **COLUMNS))
+    assert rows == rows_of(rayrnn.sequences(steps(), **COLUMNS))
+
+
+@pytest.mark.parametrize(
+    ("held", "task", "expected"),
+    [
+        ([np.arange(3.0), np.arange(2.0)], "classification", {"values": [[0.0], [1.0], [2.0]], "label": "a"}),
+        ([np.ones((3, 2)), np.zeros((2, 2))], "classification", {"values": [[1.0, 1.0]] * 3, "label": "a"}),
+        (np.ones((2, 3, 2)), "classification", {"values": [[1.0, 1.0]] * 3, "label": "a"}),
+        (["abc", "de"], "classification", {"text": "abc", "label": "a"}),
+        ([["to", "be"], ["or"]], "classification", {"symbols": ["to", "be"], "label": "a"}),
+    ],
+)
+def test_lists_are_sequences_with_labels_beside_them(held: list[Any], task: str, expected: dict[str, Any]) -> None:
+    rows = rows_of(rayrnn.sequences(held, labels=["a", "b"], task=task), task)
+    assert rows[0] == {"key": "0"} | expected
+    assert rows[1]["label"] == "b"
+
+
+def test_mappings_are_rows() -> None:
+    held = [{"key": "one", "values": [[1.0], [2.0]], "label": "a"}, {"key": "two", "values": [[3.0]], "label": "b"}]
+    assert [row["key"] for row in rows_of(rayrnn.sequences(held))] == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    ("held", "how", "kind", "told"),
+    [
+        (steps(), {}, RecipeError, "say what the columns are for"),
+        (steps(), {"key": "device"}, RecipeError, "say what the columns are for"),
+        (steps(), {"order_by": "at"}, RecipeError, "data.key"),
+        (steps(), {"key": "devise", "order_by": "at", "label": "state"}, DataError, "did you mean 'device'"),
+        (steps(), COLUMNS | {"labels": ["a"]}, UsageError, "labels are of a list"),
+        (steps().iloc[:0], COLUMNS, DataError, "no rows"),
+        ([], {}, DataError, "no sequences"),
+        (["a", [1.0]], {}, UsageError, "all of one kind"),
+        ([5], {}, UsageError, "all of one kind"),
+        ([[1.0]], {"labels": ["a", "b"]}, UsageError, "there are 1 sequences"),
+        ([{"values": [[1.0]]}], {"labels": ["a"]}, UsageError, "mappings have their own"),
+        ([[1.0]], {"key": "a"}, UsageError, "a list has none"),
+        (5, COLUMNS, UsageError, "the data is int"),
+        ("abc", COLUMNS, UsageError, "the data is str"),
+        ([np.array(["2020-01-01"], "datetime64[D]")], {}, DataError, "an array holds times"),
+        (pa.table({"device": [{"a": 1}], "at": [1], "x": [1.0], "state": ["a"]}), COLUMNS, DataError, "it takes text"),
+    ],
+)
+def test_what_cannot_be_learned_is_told(held: Any, how: dict[str, Any], kind: type[Exception], told: str) -> None:
+    with pytest.raises(kind, match=told):
+        rows_of(rayrnn.sequences(held, **how))
+
+
+def test_a_run_is_trained_without_a_path_and_measured_on_what_was_held_out(tmp_path: Path) -> None:
+    data = rayrnn.sequences(steps(), **COLUMNS)
+    rayrnn.train(recipe(), data=data, out=tmp_path / "run")
+    run = rayrnn.open_run(tmp_path / "run")
+    assert run.recipe.data.source == "given"
+    with pytest.raises(UsageError, match=r"what a program handed over, which nobody else has; .*data=\.\.\."):
+        rayrnn.evaluate(run)
+    report = rayrnn.evaluate(run, data=rayrnn.sequences(steps(), **COLUMNS))
+    assert (report.data, report.num_sequences) == ("held out of the dataset", 1)
+    others = rayrnn.evaluate(run, data=rayrnn.sequences(steps(devices=5), **COLUMNS))
+    assert (others.data, others.num_sequences) == ("the dataset", 5)
+    answers = rayrnn.predictions(run, rayrnn.sequences(steps(devices=3), **COLUMNS)).take_all()
+    assert sorted(answer["key"] for answer in answers) == ["0", "1", "2"]
+    again = rayrnn.train(recipe(), data=rayrnn.sequences(steps(), **COLUMNS), out=tmp_path / "run", resume=True)
+    assert again.run.path == run.path
+    with pytest.raises(UsageError, match=r"is not what .* began with"):
+        rayrnn.train(recipe(), data=rayrnn.sequences(steps(devices=5), **COLUMNS), out=tmp_path / "run", resume=True)
+
+
+def test_a_recipe_says_what_the_columns_of_a_frame_are_for(tmp_path: Path) -> None:
+    rayrnn.train(recipe(held_out=0.25, **COLUMNS | {"source": "given"}), data=steps(), out=tmp_path / "run")
+    run = rayrnn.open_run(tmp_path / "run")
+    assert rayrnn.evaluate(run, data=steps()).num_sequences == 3
+    assert len(rayrnn.predictions(run, steps(devices=4)).take_all()) == 4
+    pa.parquet.write_table(pa.Table.from_pandas(steps(devices=4)), tmp_path / "steps.parquet")
+    assert rayrnn.evaluate(run, path=tmp_path / "steps.parquet").num_sequences == 4
+
+
+def test_files_in_the_row_schema_are_read_where_no_column_is_named(tmp_path: Path) -> None:
+    rayrnn.train(
+        recipe(), data=[{"values": [[float(n)], [1.0]], "label": "ab"[n % 2]} for n in range(8)], out=tmp_path / "run"
+    )
+    rows = pa.table({"values": [[[1.0], [2.0]]], "label": ["a"]})
+    pa.parquet.write_table(rows, tmp_path / "rows.parquet")
+    run = rayrnn.open_run(tmp_path / "run")
+    assert rayrnn.evaluate(run, path=tmp_path / "rows.parquet").num_sequences == 1
+    pa.parquet.write_table(pa.table({"a": [1]}), tmp_path / "others.parquet")
+    with pytest.raises(DataError, match="due is one of the row schema's"):
+        rayrnn.evaluate(run, path=tmp_path / "others.parquet")
+
+
+def test_a_recipe_without_data_needs_a_program(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"a program hands it over: rayrnn\.train\(recipe, data=\.\.\.\)"):
+        rayrnn.train(recipe(), out=tmp_path / "run")
+    with pytest.raises(DataError, match="none of the row schema's"):
+        rayrnn.train(recipe(), data=steps(), out=tmp_path / "run2")
+    with pytest.raises(RecipeError, match=r"data\.held_out is a path"):
+        recipe(source="given", held_out="elsewhere")
