@@ -44,7 +44,7 @@ FLOOR_PLAN = """
     rayrnn.recipe.detect_section rayrnn.recipe.sections rayrnn.recipe.sources rayrnn.recipe.written
     rayrnn.recipe.faults
     rayrnn.recipe rayrnn.anomalies.detector rayrnn.anomalies.measures
-    rayrnn.data.contents rayrnn.data.frames rayrnn.data.spectrogram
+    rayrnn.data.block_files rayrnn.data.contents rayrnn.data.frames rayrnn.data.spectrogram
     rayrnn.data.rasters rayrnn.data.waveforms
     rayrnn.data.files rayrnn.data.sources.csv_dialect rayrnn.data.sources.source
     rayrnn.data.sequences

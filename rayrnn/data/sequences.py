@@ -1,6 +1,8 @@
 """Sequences in Ray's object store, addressed by number: gathered once, then taken by any process, in any order."""
 
+import functools
 import logging
+import uuid
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -15,6 +17,7 @@ from pyarrow import fs
 from ray.data import DataContext, Dataset
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from rayrnn.data.block_files import BlockFiles
 from rayrnn.data.checksum import checksum_of
 from rayrnn.data.rows import (
     REASONS,
@@ -31,6 +34,8 @@ from rayrnn.errors import DataError, RayrnnError
 
 #: what one process keeps of the blocks it fetched; those of its own machine are shared memory, not copies
 KEPT_BYTES = 512 * 2**20
+#: of a host's object store, that blocks may fill and leave room for what else is on its way through it
+SHARE_OF_STORE = 0.5
 
 
 def results(references: Sequence[ray.ObjectRef]) -> list[Any]:
@@ -81,16 +86,23 @@ def _settle(context: DataContext) -> None:
 
 
 class Blocks:
-    """The blocks one process fetched, the least recently used dropped first. Travels empty; threads may share it."""
+    """The blocks one process fetched, the least recently used dropped first. Travels empty; threads may share it.
 
-    def __init__(self, kept_bytes: int = KEPT_BYTES) -> None:
+    Args:
+        on_disk: the name under which every host keeps the blocks that it fetched in files; empty where they are left
+            to the object store.
+    """
+
+    def __init__(self, kept_bytes: int = KEPT_BYTES, on_disk: str = "") -> None:
         self._kept_bytes = kept_bytes
+        self._on_disk = on_disk
+        self._files: BlockFiles | None = None
         self._tables: OrderedDict[ray.ObjectRef, pa.Table] = OrderedDict()
         self._bytes = 0
         self._lock = Lock()
 
-    def __reduce__(self) -> tuple[type["Blocks"], tuple[int]]:
-        return Blocks, (self._kept_bytes,)
+    def __reduce__(self) -> tuple[type["Blocks"], tuple[int, str]]:
+        return Blocks, (self._kept_bytes, self._on_disk)
 
     @property
     def num_bytes(self) -> int:
@@ -98,12 +110,21 @@ class Blocks:
         return self._bytes
 
     def fetch(self, reference: ray.ObjectRef) -> pa.Table:
-        """The block's table."""
+        """The block's table.
+
+        Raises:
+            DataError: it is to be in a file, and there is no room.
+        """
         with self._lock:
             if reference in self._tables:
                 self._tables.move_to_end(reference)
                 return self._tables[reference]
-        table = ray.get(reference)
+            if self._on_disk and self._files is None:
+                self._files = BlockFiles(self._on_disk)
+        if self._files is None:
+            table = ray.get(reference)
+        else:
+            table = self._files.table(reference.hex(), functools.partial(ray.get, reference))
         with self._lock:
             if reference not in self._tables:
                 self._tables[reference] = table
@@ -156,6 +177,12 @@ class Part:
         return int(self.sequences.steps[self.indices].sum())
 
 
+def beyond_memory(num_bytes: int) -> bool:
+    """Whether blocks of so many bytes would keep one another out of the object store of some host."""
+    stores = [node["Resources"].get("object_store_memory", 0) for node in ray.nodes() if node["Alive"]]
+    return num_bytes > SHARE_OF_STORE * min(stores, default=0)
+
+
 def gather(dataset: ray.data.Dataset, needs: Needs) -> Sequences:
     """Bring a dataset of sequences to canonical rows in blocks of our own, and count their steps.
 
@@ -198,6 +225,7 @@ def _gathered(references: Sequence[ray.ObjectRef], needs: Needs) -> Sequences:
         skipped=skipped,
         lost={name: pair for finding in findings for name, pair in finding.lost.items()},
         content=sum(finding.content for finding in findings) % 2**64,
+        fetched=Blocks(on_disk=uuid.uuid4().hex if beyond_memory(sum(f.num_bytes for f in findings)) else ""),
     )
 
 
@@ -242,6 +270,8 @@ class _Finding:
     skipped: tuple[str, ...] = ()
     lost: dict[str, tuple[str, str]] = field(default_factory=dict)
     content: int = 0
+    #: of the rows
+    num_bytes: int = 0
 
 
 def _convert(table: pa.Table, needs: Needs) -> tuple[_Finding, pa.Table]:
@@ -259,7 +289,7 @@ def _convert(table: pa.Table, needs: Needs) -> tuple[_Finding, pa.Table]:
         return _Finding(faults=(str(error),)), nothing
     first_key = rows["key"][0].as_py() if len(rows) else ""
     finding = _Finding(
-        needs.steps(rows), rows.schema, first_key, num_dropped, (), tuple(skipped), lost, checksum_of(rows)
+        needs.steps(rows), rows.schema, first_key, num_dropped, (), tuple(skipped), lost, checksum_of(rows), rows.nbytes
     )
     return finding, rows.combine_chunks()
 
