@@ -17,7 +17,8 @@ import statistics
 import tempfile
 import threading
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -47,9 +48,8 @@ class Measured:
 def main() -> None:
     """The command line."""
     options = _options()
-    print(
-        f"{'data':>8} {'store':>8} {'first round':>12} {'steps/s':>9} {'of memory':>9} {'longest':>8}  driver, worker MB"
-    )
+    head = f"{'data':>8} {'store':>8} {'first round':>12} {'steps/s':>9} {'of memory':>9} {'longest':>8}"
+    print(f"{head}  driver, worker MB")
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         for times in options.times:
             size = times * options.store * MEGABYTE
@@ -91,12 +91,12 @@ def measured(data: Path, store: int, options: argparse.Namespace, out: str) -> M
     receiver, sender = multiprocessing.Pipe(duplex=False)
     process = multiprocessing.get_context("spawn").Process(target=_train, args=(data, store, options, out, sender))
     process.start()
-    values = json.loads(receiver.recv())
+    found: Measured = receiver.recv()
     process.join()
-    return Measured(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+    return found
 
 
-def _train(data: Path, store: int, options: argparse.Namespace, out: str, sender: object) -> None:
+def _train(data: Path, store: int, options: argparse.Namespace, out: str, sender: Connection) -> None:
     started = time.time()
     ray.init(num_cpus=3, object_store_memory=store, include_dashboard=False, log_to_driver=False)
     recipe = validate_recipe(
@@ -129,7 +129,7 @@ def _train(data: Path, store: int, options: argparse.Namespace, out: str, sender
         driver=memory.driver,
         worker=memory.worker,
     )
-    sender.send(json.dumps(asdict(found)))  # type: ignore[attr-defined]
+    sender.send(found)
     ray.shutdown()
 
 
