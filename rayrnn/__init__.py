@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rayrnn.recipe import load_recipe
     from rayrnn.reporting.report import write_report
     from rayrnn.runs.directory import open_run
+    from rayrnn.streaming.following import follow
     from rayrnn.training.driver import train
 
 _HOMES = {
@@ -26,6 +27,7 @@ _HOMES = {
     "detect": "rayrnn.prediction.detect",
     "draw_images": "rayrnn.pictures",
     "evaluate": "rayrnn.prediction.evaluate",
+    "follow": "rayrnn.streaming.following",
     "generate": "rayrnn.generation",
     "load_recipe": "rayrnn.recipe",
     "open_run": "rayrnn.runs.directory",
@@ -42,6 +44,7 @@ __all__ = [
     "detect",
     "draw_images",
     "evaluate",
+    "follow",
     "generate",
     "load_recipe",
     "open_run",

@@ -100,6 +100,9 @@ FLOOR_PLAN = """
     rayrnn.prediction.attention_map rayrnn.prediction.in_process rayrnn.prediction.judged_rows
     rayrnn.prediction.detection
     rayrnn.prediction.detect
+    rayrnn.streaming rayrnn.streaming.arrivals rayrnn.streaming.arrived_rows rayrnn.streaming.carried_states
+    rayrnn.streaming.journal
+    rayrnn.streaming.following
     rayrnn.exports rayrnn.exports.graph rayrnn.exports.recurrence
     rayrnn.exports.meaning rayrnn.exports.traceable
     rayrnn.exports.graph_files
@@ -126,6 +129,7 @@ FLOOR_PLAN = """
     rayrnn.cli.completion rayrnn.cli.talk
     rayrnn.cli.runs rayrnn.cli.tuning_command
     rayrnn.cli.clusters rayrnn.cli.models rayrnn.cli.reports rayrnn.cli.servers
+    rayrnn.cli.predictions
     rayrnn.cli
     rayrnn.cli.__main__
     rayrnn

@@ -1,4 +1,4 @@
-"""The commands about models: recipes, train, generate, evaluate, predict, detect, export."""
+"""The commands about models: recipes, train, generate, evaluate, detect, export."""
 
 import shutil
 import sys
@@ -323,30 +323,6 @@ def _tell(found: "Detection", *, as_json: bool) -> None:
         give_json(found.to_json())
     else:
         give(found.to_text(), nl=False)
-
-
-def predict(
-    run: Annotated[str, typer.Argument(help="The run directory.", autocompletion=complete_run)],
-    data: Annotated[
-        str, typer.Option(metavar="PATH", help="Sequences as the run learned them; labels may be missing.")
-    ],
-    out: Annotated[str, typer.Option(metavar="PATH", help="A new file that ends in .jsonl, .csv or .parquet.")],
-    beam: Beam = None,
-    address: Annotated[
-        str | None, typer.Option(help="A Ray cluster; without it the one `rayrnn up` started, or one of its own.")
-    ] = None,
-    trust: Trust = False,
-) -> None:
-    """Answer every sequence with its label and probabilities, or its numbers, keyed by its name."""
-    from rayrnn.prediction.predict import predict as answer
-    from rayrnn.runs.directory import open_run
-    from rayrnn.wording import counted
-
-    written = answer(open_run(run, trust=trust), data, out, beam=beam, address=address)
-    for reason in written.skipped[:3]:
-        say_dimly(f"skipped: {reason}")
-    skipped = f", {len(written.skipped):,} skipped" if written.skipped else ""
-    console().print(f"{counted(written.num_sequences, 'sequence')} answered in {written.path}{skipped}")
 
 
 def export(

@@ -29,7 +29,7 @@ MOST_DEEP_WILDCARDS = 3
 #: what programs leave behind in directories of data
 _LEFT_BEHIND = ("__pycache__", "_temporary")
 #: how the names of an editor's copies end
-_BACKUPS = ("~", ".bak", ".swp", ".orig")
+BACKUPS = ("~", ".bak", ".swp", ".orig")
 
 
 @dataclass(frozen=True)
@@ -217,7 +217,7 @@ def _find(filesystem: fs.FileSystem, path: str, address: str) -> tuple[str, dict
         raise DataError(f"{address} cannot be listed: {error}") from None
     if not found:
         raise DataError(f"the directory {address} holds no files")
-    return path, {p: BACKUP if size >= 0 and p.endswith(_BACKUPS) else size for p, size in found.items()}
+    return path, {p: BACKUP if size >= 0 and p.endswith(BACKUPS) else size for p, size in found.items()}
 
 
 def _split_pattern(filesystem: fs.FileSystem, path: str) -> tuple[str, str]:
@@ -277,7 +277,7 @@ def _walk(filesystem: fs.FileSystem, directory: str, *, recursive: bool) -> dict
     infos = filesystem.get_file_info(fs.FileSelector(directory, recursive=recursive))
     start = len(directory.rstrip("/")) + 1
     return {
-        info.path: info.size for info in infos if info.type == fs.FileType.File and not _is_hidden(info.path[start:])
+        info.path: info.size for info in infos if info.type == fs.FileType.File and not is_hidden(info.path[start:])
     }
 
 
@@ -292,7 +292,7 @@ def _walk_here(directory: str, recursive: bool, above: tuple[tuple[int, int], ..
             except OSError:  # it leads nowhere, or is gone
                 found = None
             name = entry.name + ("/" if found is not None and stat.S_ISDIR(found.st_mode) else "")
-            if _is_hidden(name):
+            if is_hidden(name):
                 continue
             path = f"{directory.rstrip('/')}/{entry.name}"
             if found is None or (found.st_dev, found.st_ino) in above:
@@ -305,7 +305,8 @@ def _walk_here(directory: str, recursive: bool, above: tuple[tuple[int, int], ..
                 yield from _walk_here(path, recursive, above)
 
 
-def _is_hidden(path: str) -> bool:
+def is_hidden(path: str) -> bool:
+    """Whether a file below a directory is none that is meant: hidden, or a mark that a program leaves (`_SUCCESS`)."""
     *directories, name = path.split("/")
     if any(directory.startswith(".") or directory in _LEFT_BEHIND for directory in directories):
         return True

@@ -116,7 +116,7 @@ def _rows_of(sequences: Any, model: Trained) -> pa.Table:
             "a Spark DataFrame is answered on the cluster: rayrnn.predictions(run, rayrnn_spark.sequences(...))"
         )
     if is_frame(sequences):
-        return checked_rows(_rows_of_frame(_as_table(sequences, model), model), model)
+        return checked_rows(rows_of_frame(_as_table(sequences, model), model), model)
     if hasattr(sequences, "to_list"):  # a column of a frame
         sequences = sequences.to_list()
     if isinstance(sequences, pa.Array | pa.ChunkedArray):
@@ -149,7 +149,7 @@ def _like(sequences: Any, answers: pa.Table) -> Any:
     return answers.to_pandas() if library_of(sequences) == "pandas" else answers
 
 
-def _rows_of_frame(table: pa.Table, model: Trained) -> pa.Table:
+def rows_of_frame(table: pa.Table, model: Trained) -> pa.Table:
     """Rows of the row schema, of a frame that lies as the run's own data did; or in the row schema itself; or with a
     column for each feature, a row a step or a list a sequence."""
     data, columns, names = model.recipe.data, set(table.column_names), step_names(model)
