@@ -273,7 +273,8 @@ def _character_set(piece: str) -> str:
 
 def _walk(filesystem: fs.FileSystem, directory: str, *, recursive: bool) -> dict[str, int]:
     if filesystem.type_name == "local":
-        return dict(_walk_here(directory, recursive, ()))
+        found = walk_here(directory, recursive=recursive)
+        return {path: NO_FILE if about is None else about.st_size for path, about in found}
     infos = filesystem.get_file_info(fs.FileSelector(directory, recursive=recursive))
     start = len(directory.rstrip("/")) + 1
     return {
@@ -281,8 +282,16 @@ def _walk(filesystem: fs.FileSystem, directory: str, *, recursive: bool) -> dict
     }
 
 
-def _walk_here(directory: str, recursive: bool, above: tuple[tuple[int, int], ...]) -> Iterator[tuple[str, int]]:
-    """The same on this machine. A link may lead to another directory, but not to one above it, for that has no end."""
+def walk_here(
+    directory: str, above: tuple[tuple[int, int], ...] = (), *, recursive: bool = True
+) -> Iterator[tuple[str, os.stat_result | None]]:
+    """What lies in a directory of this machine, without hidden files; None for what is no file.
+
+    A link may lead to another directory, but not to one of those `above`, for that has no end.
+
+    Raises:
+        OSError: a directory cannot be listed.
+    """
     status = os.stat(directory)
     above = (*above, (status.st_dev, status.st_ino))
     with os.scandir(directory) as entries:
@@ -296,13 +305,13 @@ def _walk_here(directory: str, recursive: bool, above: tuple[tuple[int, int], ..
                 continue
             path = f"{directory.rstrip('/')}/{entry.name}"
             if found is None or (found.st_dev, found.st_ino) in above:
-                yield path, NO_FILE
+                yield path, None
             elif stat.S_ISREG(found.st_mode):
-                yield path, found.st_size
+                yield path, found
             elif not stat.S_ISDIR(found.st_mode):
-                yield path, NO_FILE
+                yield path, None
             elif recursive:
-                yield from _walk_here(path, recursive, above)
+                yield from walk_here(path, above)
 
 
 def is_hidden(path: str) -> bool:

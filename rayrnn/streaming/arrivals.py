@@ -1,11 +1,12 @@
 """The files that come in a directory, local or in a store: those that are whole, in the order of their names."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from warnings import warn
 
 from pyarrow import fs
 
-from rayrnn.data.files import BACKUPS, is_hidden, open_file_system
+from rayrnn.data.files import BACKUPS, is_hidden, open_file_system, walk_here
 from rayrnn.errors import DataError
 
 #: how the names of files end that somebody is still writing
@@ -40,14 +41,17 @@ class Arrivals:
     Args:
         address: local, s3://, gs:// or hdfs://.
         endpoint: of an S3- or GCS-compatible store.
+        say: how the user is told of files that nobody can name.
 
     Raises:
         DataError: it is not there, or is no directory, or its store cannot be reached.
     """
 
-    def __init__(self, address: str, *, endpoint: str | None = None) -> None:
+    def __init__(self, address: str, *, endpoint: str | None = None, say: Callable[[str], None] = warn) -> None:
         self.address = address
         self.filesystem, self.path = open_file_system(address, endpoint=endpoint)
+        self._say = say
+        self._unnamed: set[str] = set()
         #: every file at the last look, by its name
         self.seen: dict[str, Arrival] = {}
         try:
@@ -81,18 +85,31 @@ class Arrivals:
             return False
         return bool(info.type == fs.FileType.File) and (info.size, info.mtime_ns) == arrival.stamp
 
-    def _list(self) -> Iterable[Arrival]:
-        selector = fs.FileSelector(self.path, recursive=True, allow_not_found=not self.is_local)
+    def _list(self) -> Iterator[Arrival]:
+        start = len(self.path.rstrip("/")) + 1
         try:
-            found = self.filesystem.get_file_info(selector)
+            found = {path[start:]: stamp for path, stamp in self._files()}
         except OSError as error:
             raise self._unreachable(error) from None
+        for name in sorted(found):
+            origin = f"{self.address.rstrip('/')}/{name}"
+            if any("\ud800" <= letter <= "\udfff" for letter in name) and name not in self._unnamed:  # bytes, no text
+                self._unnamed.add(name)
+                self._say(f"{origin!r} is left out: its name is no text: rename it")
+            if name not in self._unnamed and not name.endswith((*UNFINISHED, *BACKUPS)):
+                yield Arrival(name, f"{self.path.rstrip('/')}/{name}", origin, *found[name])
+
+    def _files(self) -> Iterator[tuple[str, tuple[int, int]]]:
+        """Their paths, sizes and times, without hidden ones."""
+        if self.is_local:
+            for path, about in walk_here(self.path):
+                if about is not None:
+                    yield path, (about.st_size, about.st_mtime_ns)
+            return
         start = len(self.path.rstrip("/")) + 1
-        named = {info.path[start:]: info for info in found if info.type == fs.FileType.File}
-        for name in sorted(named):
-            if not is_hidden(name) and not name.endswith((*UNFINISHED, *BACKUPS)):
-                info = named[name]
-                yield Arrival(name, info.path, f"{self.address.rstrip('/')}/{name}", info.size, info.mtime_ns or 0)
+        for info in self.filesystem.get_file_info(fs.FileSelector(self.path, recursive=True, allow_not_found=True)):
+            if info.type == fs.FileType.File and not is_hidden(info.path[start:]):
+                yield info.path, (info.size, info.mtime_ns or 0)
 
     def _unreachable(self, error: OSError) -> DataError:
         return DataError(f"{self.address} cannot be listed: {error}")

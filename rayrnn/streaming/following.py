@@ -99,7 +99,7 @@ def follow(
     """
     _check_choices(poll=poll, format=format, on_error=on_error)
     check_answers(run)
-    arrivals = Arrivals(str(directory), endpoint=run.recipe.data.endpoint)
+    arrivals = Arrivals(str(directory), endpoint=run.recipe.data.endpoint, say=say)
     place = _place_of(str(out), arrivals)
     answering = _Answering(run, format, beam)
     journal = Journal(place, answering.origin, forget=forget)

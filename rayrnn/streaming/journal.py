@@ -32,6 +32,11 @@ _TABLES = """
         key TEXT PRIMARY KEY, steps INTEGER NOT NULL, newest TEXT, state BLOB NOT NULL
     );
 """
+#: in its place, so that the database does not grow with the files
+_STAND = """
+    INSERT INTO sequences VALUES (?, ?, ?, ?) ON CONFLICT (key)
+    DO UPDATE SET steps = excluded.steps, newest = excluded.newest, state = excluded.state
+"""
 
 
 @dataclass(frozen=True)
@@ -141,7 +146,7 @@ class Journal:
                 row = (number, arrival.name, *arrival.stamp, answers, *counts, json.dumps(list(told)))
                 database.execute("INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
                 standing = ((key, one.steps, one.newest, one.state) for key, one in carried.items())
-                database.executemany("INSERT OR REPLACE INTO sequences VALUES (?, ?, ?, ?)", standing)
+                database.executemany(_STAND, standing)
             self._publish(draft, place)
         self.entries[arrival.name] = Entry(arrival.stamp, is_answered=True)
         return place
