@@ -24,7 +24,7 @@ from rayrnn.data.sources.tables import check_columns
 from rayrnn.data.words import words
 from rayrnn.errors import DataError
 from rayrnn.prediction.given_rows import checked_rows
-from rayrnn.prediction.given_steps import wanted_of
+from rayrnn.prediction.given_steps import step_names, wanted_of
 from rayrnn.prediction.in_process import rows_of_frame
 from rayrnn.recipe.data_sections import CsvData, StepData, TableData
 from rayrnn.runs.model import Trained
@@ -80,7 +80,9 @@ def rows_arrived(content: bytes, name: str, model: Trained) -> ArrivedRows:
         raise DataError("it has no rows")
     if not isinstance(data, TableData) or data.order_by is None:
         return ArrivedRows(_rows_with_keys(table, name, model))
-    check_columns(table.schema, [str(data.key), data.order_by])
+    # a column of lists was learned as name[0], name[1] ...
+    learned = [name for name in step_names(model) if name.rpartition("[")[0] not in table.column_names]
+    check_columns(table.schema, [str(data.key), data.order_by, *learned])
     rows = checked_rows(rows_of_frame(table, model), model)
     return ArrivedRows(rows, *_bounds(table, flat(rows["key"]), data))
 

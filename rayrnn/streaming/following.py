@@ -107,6 +107,8 @@ def follow(
     if followed is not None and followed != here:
         say(f"{place} has answers to files of {followed.partition(':')[2]}: their sequences go on in {directory}")
     journal.tell_about("directory", here)
+    if forget and not journal.has_forgotten:
+        say(f"nothing is forgotten: what is carried on in {place} is of the model that the run has")
     if answering.why_alone:
         say(f"each file is answered by itself: {answering.why_alone}")
     loop = _Following(arrivals, journal, answering, on_error, say)

@@ -75,6 +75,8 @@ class Journal:
 
     def __init__(self, out: Path, origin: str, *, forget: bool = False) -> None:
         self.out, self.folder = out, out / FOLDER
+        #: whether there were states of another network, which are gone
+        self.has_forgotten = False
         try:
             make_folder(self.folder)
             self._lock = _locked(self.folder / "lock", out)
@@ -192,6 +194,7 @@ class Journal:
             with self._told(), self._transaction() as database:
                 database.execute("DELETE FROM sequences")
                 database.execute("INSERT OR REPLACE INTO about VALUES ('model', ?)", (origin,))
+            self.has_forgotten = True
         elif known is None:
             self.tell_about("model", origin)
 

@@ -63,7 +63,7 @@ def sensor_run(place: Path, *, path: str = "run", cell: str = "gru", **data: Any
 
 def followed(run: Run, directory: Path | str, out: Path, **options: Any) -> list[Followed]:
     """What is there, answered, and what was said of it."""
-    return list(follow(run, directory, out, once=True, poll=POLL, **{"say": lambda _: None} | options))
+    return list(follow(run, directory, out, once=True, **{"say": lambda _: None, "poll": POLL} | options))
 
 
 def rows_in(out: Path) -> list[dict[str, Any]]:

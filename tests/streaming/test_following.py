@@ -9,10 +9,12 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from rich.console import Console
+from safetensors.torch import load_file
 
 from rayrnn.errors import DataError, RunError, UsageError
 from rayrnn.prediction.predict import predict
 from rayrnn.runs.directory import Run
+from rayrnn.runs.layout import MODEL
 from rayrnn.streaming.arrivals import Arrivals
 from rayrnn.streaming.following import follow
 from tests.s3_store import ENVIRONMENT, Store
@@ -104,6 +106,20 @@ def test_sequences_of_other_lengths_and_new_ones_go_on_by_themselves(sensors: Ru
     found = answers_by_key(tmp_path / "out")
     for sensor in SENSORS:
         assert found[sensor] == pytest.approx(whole(sensors, sensor, 3, tmp_path), abs=1e-5)
+
+
+def test_columns_of_lists_go_on_too(tmp_path: Path) -> None:
+    def listed(minutes: range, sensors: list[str]) -> pa.Table:
+        table = steps_of(minutes, sensors=sensors)
+        pairs = [[heat, -heat] for heat in table["heat"].to_pylist()]
+        return table.drop_columns(["mode"]).set_column(2, "heat", pa.array(pairs))
+
+    write(tmp_path / "learned" / "all.parquet", listed(range(3), [f"s{number}" for number in range(12)]))
+    run = sensor_run(tmp_path, categorical=[])
+    for minute in range(2):
+        write(tmp_path / "in" / f"{minute}.parquet", listed(range(minute, minute + 1), ["north"]))
+    assert [file.notes for file in followed(run, tmp_path / "in", tmp_path / "out")] == [(), ()]
+    assert answers_by_key(tmp_path / "out", "step") == {"north": list(range(8))}
 
 
 def test_a_csv_goes_on_where_the_file_of_its_name_ended(tmp_path: Path) -> None:
@@ -331,13 +347,13 @@ def test_states_of_another_model_are_never_gone_on_from_unless_they_are_forgotte
     assert told.name == "01.parquet"
     assert contents(tmp_path / "out").items() > before.items()
     assert pq.read_table(tmp_path / "out" / "01.parquet")["step"].to_pylist() == [[0, 1, 2, 3]] * 3
-    assert followed(run, tmp_path / "in", tmp_path / "out") == []
+    said: list[str] = []
+    assert followed(run, tmp_path / "in", tmp_path / "out", forget=True, say=said.append) == []
+    assert said == [f"nothing is forgotten: what is carried on in {tmp_path}/out is of the model that the run has"]
 
 
 def weights_of(run: Run) -> dict[str, torch.Tensor]:
-    from safetensors.torch import load_file
-
-    return load_file(run.path / "model.safetensors")
+    return load_file(run.path / MODEL)
 
 
 def test_a_newer_model_is_told_and_the_one_before_answers_to_the_end(tmp_path: Path) -> None:

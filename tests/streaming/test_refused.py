@@ -7,11 +7,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from rayrnn.cli import app
 from rayrnn.errors import DataError, RayrnnError, UsageError
 from rayrnn.runs.directory import Run
+from rayrnn.runs.layout import MODEL
 from tests.streaming.streams import answers_by_key, contents, followed, rows_in, sensor_run, steps_of, write
 from tests.untrained import make_run
 
@@ -40,8 +42,11 @@ BAD = {
     "a place that is null": (with_cell("time", None), "column 'time' (data.order_by) is null"),
     "NaN": (with_cell("heat", float("nan")), "column 'heat' is empty or not a number"),
     "infinity": (with_cell("heat", float("inf")), "column 'heat' is inf, which no network can learn from"),
-    "a number that ends in none": (with_cell("heat", 1e300), "are no finite numbers"),
-    "a column less": (steps_of([1]).drop_columns(["heat"]), "'heat'"),
+    "a number that float32 has not": (with_cell("heat", 1e300), "heat is 1e+300, which is more than float32 holds"),
+    "a column less": (
+        steps_of([1]).drop_columns(["heat"]),
+        "there is no column 'heat'; the columns are sensor, time, mode",
+    ),
     "no key": (steps_of([1]).drop_columns(["sensor"]), "there is no column 'sensor'; the columns are time, heat, mode"),
     "no order": (steps_of([1]).drop_columns(["time"]), "there is no column 'time'"),
     "words for numbers": (
@@ -92,6 +97,15 @@ def test_a_file_that_is_none_is_left_out(sensors: Run, tmp_path: Path, name: str
     assert contents(tmp_path / "out") == {}
 
 
+def test_a_network_whose_answers_are_no_numbers_leaves_no_state(tmp_path: Path) -> None:
+    run = sensor_run(tmp_path)
+    run.write_model({name: tensor * float("nan") for name, tensor in load_file(run.path / MODEL).items()})
+    write(tmp_path / "in" / "0.parquet", steps_of([0]))
+    (told,) = followed(run, tmp_path / "in", tmp_path / "out")
+    assert told.path is None
+    assert told.notes[0].startswith("sequence '007': the network's answers are no finite numbers")
+
+
 def test_words_that_were_not_learned_are_read_as_the_unknown_one(sensors: Run, tmp_path: Path) -> None:
     table = steps_of([0])
     write(tmp_path / "in" / "0.parquet", table.set_column(3, "mode", pa.array(["never seen"] * len(table))))
@@ -136,7 +150,8 @@ def test_tables_that_a_run_of_csv_files_gets_have_keys_or_are_one_sequence(tmp_p
     for number in range(12):
         lines = "".join(f"{number + step},{step}\n" for step in range(9))
         (tmp_path / "learned" / f"{number}.csv").write_text(f"heat,load\n{lines}")
-    run = make_run(tmp_path / "run", "regression", {"source": "csv", "path": str(tmp_path / "learned"), "horizon": 1})
+    data = {"source": "csv", "path": str(tmp_path / "learned"), "skip_lines": 1, "horizon": 1}
+    run = make_run(tmp_path / "run", "regression", data)
     steps = [{"heat": 1.0 + step, "load": 2.0} for step in range(3)]
     write(tmp_path / "in" / "1.parquet", pa.Table.from_pylist([step | {"key": key} for step in steps for key in "ba"]))
     write(tmp_path / "in" / "2.jsonl", pa.Table.from_pylist(steps))
@@ -225,7 +240,8 @@ def test_options_of_the_command_that_do_not_go_together_are_refused(
 
 def test_a_language_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("the quick brown fox jumps over the lazy dog\n" * 20)
-    run = make_run(tmp_path / "run", "language_model", {"source": "text", "path": str(tmp_path / "text.txt")})
+    data = {"source": "text", "path": str(tmp_path / "text.txt"), "length": 20}
+    run = make_run(tmp_path / "run", "language_model", data)
     with pytest.raises(UsageError, match="has no labels to predict"):
         followed(run, tmp_path, tmp_path / "out")
 
