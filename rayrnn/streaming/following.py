@@ -184,7 +184,7 @@ class _Following:
         except (DataError, UsageError, pa.ArrowException) as error:
             if not self._arrivals.is_still(arrival):
                 return None
-            return self._left_out(arrival, str(error))
+            return self._left_out(arrival, "; ".join(str(error).splitlines()))
         if not self._arrivals.is_still(arrival):
             return None
         notes += answered.notes

@@ -67,6 +67,7 @@ def test_a_table_that_does_not_fit_is_left_out_and_changes_no_state(sensors: Run
     told = followed(sensors, tmp_path / "in", tmp_path / "out")
     assert [file.path is None for file in told] == [False, True, False]
     assert reason in told[1].notes[0]
+    assert "\n" not in told[1].notes[0]
     (tmp_path / "in" / "1.parquet").unlink()
     followed(sensors, tmp_path / "in", tmp_path / "without")
     assert contents(tmp_path / "out") == contents(tmp_path / "without")
