@@ -1,6 +1,7 @@
 """What is forecast, what is known ahead, what is the same at every step: the same for every source of numbers."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,13 @@ from rayrnn.data.encoding import Encoding
 from rayrnn.data.prepare import Prepared, needs_to_read, prepare
 from rayrnn.data.rows import canonical
 from rayrnn.data.sequences import take
-from rayrnn.data.sources import read
+from rayrnn.data.sources import Wanted, read
+from rayrnn.data.sources.beside_values import with_features_beside
+from rayrnn.data.sources.grouping import group, grouping_of
+from rayrnn.data.sources.tables import rows_of_sequences
 from rayrnn.errors import DataError, RecipeError
-from rayrnn.recipe import Recipe, task_of, validate_recipe
+from rayrnn.recipe import Recipe, needs_of, task_of, validate_recipe
+from rayrnn.recipe.data_sections import ParquetData
 from rayrnn.runs.schema import StoredEncoding
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -189,16 +194,24 @@ def changed(path: Path, **cells: Any) -> dict[str, Any]:
     ],
 )
 def test_a_step_that_does_not_fit_is_told_of(cells: dict[str, Any], message: str, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=message):
-        prepare(recipe_of(changed(tmp_path / "data", **cells)))
+    recipe = recipe_of(changed(tmp_path / "data", **cells))
+    (fault,) = filter(None, grouped(recipe, pq.read_table(tmp_path / "data"))["fault"].to_pylist())
+    assert re.search(message, fault)
+
+
+def grouped(recipe: Recipe, table: pa.Table) -> pa.Table:
+    """Rows of sequences, with what is wrong."""
+    data = recipe.data
+    assert isinstance(data, ParquetData)
+    return group(table, grouping=grouping_of(data, Wanted(needs_of(recipe)), table.schema))
 
 
 def test_a_sequence_without_a_past_is_told_of(tmp_path: Path) -> None:
     rows = [row | {"load": None, "wind": None} for row in steps_of("a", future=True)] + steps_of("b", future=True)
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "data")
     data = {"source": "parquet", "path": str(tmp_path / "data"), "key": "key", "order_by": "at"}
-    with pytest.raises(DataError, match="sequence 'a', at 0: no step has a value of load, wind"):
-        prepare(recipe_of(data, categorical=["region"]))
+    faults = grouped(recipe_of(data, categorical=["region"]), pq.read_table(tmp_path / "data"))["fault"].to_pylist()
+    assert "sequence 'a', at 0: no step has a value of load, wind: there is nothing to go on from" in faults
 
 
 def test_a_csv_names_the_line_where_a_static_column_changes(tmp_path: Path) -> None:
@@ -223,18 +236,23 @@ def test_a_column_beside_the_values_that_does_not_fit_is_told_of(
 ) -> None:
     data = write_sequences(tmp_path / "data")
     table = pq.read_table(tmp_path / "data")
-    pq.write_table(table.set_column(table.column_names.index(column), column, pa.array(cells)), tmp_path / "data")
+    table = table.set_column(table.column_names.index(column), column, pa.array(cells))
     with pytest.raises(DataError, match=message):
-        prepare(recipe_of(data))
+        beside(recipe_of(data), table)
+
+
+def beside(recipe: Recipe, table: pa.Table) -> pa.Table:
+    data = recipe.data
+    assert isinstance(data, ParquetData)
+    return with_features_beside(rows_of_sequences(table, data.names(labelled=False)), table, data)
 
 
 def test_what_is_known_ahead_is_equally_long_in_a_sequence(tmp_path: Path) -> None:
     data = write_sequences(tmp_path / "data", future=True)
     table = pq.read_table(tmp_path / "data")
     price = pa.array([[1.0] * 8, [1.0] * 9])
-    pq.write_table(table.append_column("price", price), tmp_path / "data")
     with pytest.raises(DataError, match=r"sequence 'b': column 'holiday' .* 3 steps to come, 'price' for 5"):
-        prepare(recipe_of(data, known_ahead=["holiday", "price"]))
+        beside(recipe_of(data, known_ahead=["holiday", "price"]), table.append_column("price", price))
 
 
 @pytest.mark.parametrize(
@@ -257,8 +275,30 @@ def test_what_is_known_ahead_is_equally_long_in_a_sequence(tmp_path: Path) -> No
 def test_columns_that_contradict_each_other_are_refused(
     more: dict[str, Any], error: type[Exception], message: str, tmp_path: Path
 ) -> None:
+    recipe = recipe_of(write_steps(tmp_path / "data"), **more)
     with pytest.raises(error, match=message):
-        prepare(recipe_of(write_steps(tmp_path / "data"), **more))
+        grouped(recipe, pq.read_table(tmp_path / "data"))
+
+
+def test_columns_of_values_are_forecast_by_their_places(tmp_path: Path) -> None:
+    data = write_sequences(tmp_path / "data")
+    for column in ({"place": 2}, "load"):
+        with pytest.raises(
+            DataError, match=r"data.forecast names .*, and a step has series\[0\], series\[1\]: give their"
+        ):
+            beside(recipe_of(data, forecast=[column]), pq.read_table(tmp_path / "data"))
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"text": "t", "static": ["size"]}, "data.static goes with numbers at steps"),
+        ({"key": "id", "order_by": "at", "forecast": [{"place": 0}], "horizon": 1}, "are given by their names"),
+    ],
+)
+def test_columns_that_a_table_cannot_have_are_refused(data: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        validate_recipe({"name": "x", "task": "regression", "data": {"source": "parquet", "path": "x", **data}})
 
 
 @pytest.mark.parametrize(
