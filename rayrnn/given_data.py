@@ -1,6 +1,6 @@
 """`rayrnn.sequences`: what a program has in frames, tables, lists and datasets of Ray's, as sequences to learn."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -31,6 +31,10 @@ def sequences(
     label: str | None = None,
     target: str | None = None,
     missing: Sequence[str] = (),
+    forecast: Sequence[str | Mapping[str, int]] | None = None,
+    known_ahead: Sequence[str] = (),
+    static: Sequence[str] = (),
+    weight: str | None = None,
     task: str = LABELLED,
 ) -> ray.data.Dataset:
     """Make a dataset of sequences of what a program holds: `rayrnn.train(recipe, data=rayrnn.sequences(...))`.
@@ -55,6 +59,11 @@ def sequences(
         label: the label's column.
         target: one row a sequence: the column of targets with a length of their own, text or lists of words.
         missing: words that stand where there is no value, such as `NA`.
+        forecast: those of the features that are forecast (one row a sequence: their places in `values`, such as
+            `{"place": 0}`); without a word all but those known ahead and static.
+        known_ahead: features that are known of later steps, too.
+        static: features that are the same at every step of a sequence.
+        weight: the column of numbers that say how much a sequence or step counts.
         task: what the labels are for, as a recipe's `task`.
 
     Returns:
@@ -68,7 +77,8 @@ def sequences(
     columns = {
         **{"key": key, "order_by": order_by, "values": values, "symbols": symbols, "text": text},
         **{"label": label, "target": target, "categorical": tuple(categorical), "ignore": tuple(ignore)},
-        **{"features": None if features is None else tuple(features)},
+        **{"features": None if features is None else tuple(features), "weight": weight, "static": tuple(static)},
+        **{"forecast": None if forecast is None else tuple(forecast), "known_ahead": tuple(known_ahead)},
     }
     if library_of(data) == "pyspark":
         if labels is not None:

@@ -19,6 +19,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rayrnn.data.block_files import BlockFiles
 from rayrnn.data.checksum import checksum_of
+from rayrnn.data.narrowing import lost_of_rows
 from rayrnn.data.rows import (
     REASONS,
     Label,
@@ -26,7 +27,6 @@ from rayrnn.data.rows import (
     all_skipped,
     canonical,
     feature_names,
-    lost_of_rows,
     raise_faults,
     step_counts,
 )

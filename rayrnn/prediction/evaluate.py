@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,7 +22,7 @@ from rayrnn.data.sequences import Part, Sequences, gather, results, take
 from rayrnn.data.sources import Wanted, read
 from rayrnn.data.sources.given import sequences_given
 from rayrnn.data.symbols import Symbols
-from rayrnn.errors import UsageError
+from rayrnn.errors import DataError, UsageError
 from rayrnn.prediction.destination import open_destination
 from rayrnn.prediction.output import SUFFIXES, texts_of, write_table
 from rayrnn.recipe import search_of, task_of
@@ -238,7 +239,7 @@ def _part(
     recipe = model.recipe
     if data is None and path is None:
         return f"held out of {recipe.data.describe()}", held_out_of(run, model, notes)
-    needs, name = needs_to_read(recipe, model.encoding), "the dataset"
+    needs, name = replace(needs_to_read(recipe, model.encoding), weighed=False), "the dataset"
     num_columns, names = model.encoding.inputs.num_columns, model.encoding.column_names
     if data is None:
         name, own = str(path), None if labels is None else str(labels)
@@ -255,12 +256,25 @@ def _part(
         wanted = Wanted(needs, num_columns=num_columns, column_names=names, say=notes.append)
         found = sequences_given(data, recipe.data, wanted)
     sequences = gather(found, needs)
-    if data is not None and recipe.data.held_out and was_handed_over(run, sequences):
-        return "held out of the dataset", divided(recipe, sequences)[1]
+    if data is not None and recipe.data.held_out and (same := _as_handed_over(run, model, data, sequences)):
+        return "held out of the dataset", divided(recipe, same)[1]
     if faults := faults_of_targets(sequences, task_of(recipe), model.encoding):
         which = counted(len(faults), "target")
         notes.append(f"{which} cannot be answered rightly, and the loss leaves out such ones: {faults[0]}")
     return name, Part(sequences, np.arange(len(sequences)))
+
+
+def _as_handed_over(run: Run, model: Trained, data: Any, sequences: Sequences) -> Sequences | None:
+    """The sequences that a program hands over, if they are those of the training; with their weights, if those had any.
+
+    Args:
+        sequences: without weights.
+    """
+    needs = needs_to_read(model.recipe, model.encoding)
+    if needs.weighed:
+        with suppress(DataError):  # others may have none
+            sequences = gather(sequences_given(data, model.recipe.data, Wanted(needs, say=lambda _: None)), needs)
+    return sequences if was_handed_over(run, sequences) else None
 
 
 def held_out_of(

@@ -14,6 +14,7 @@ def cross_entropy(
     targets: torch.Tensor,
     target_mask: torch.Tensor,
     class_weights: torch.Tensor | None = None,
+    weights: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Add up the cross-entropies, in nats, of all targets that count.
 
@@ -22,15 +23,41 @@ def cross_entropy(
         targets: BT (B) integers.
         target_mask: BT (B), True where a target counts; what stands elsewhere contributes nothing, whatever it is.
         class_weights: V factors.
+        weights: see `added_up`.
 
     Returns:
         The sum, and the number of targets that count.
     """
     counted = targets.masked_fill(~target_mask, -100)
-    loss = functional.cross_entropy(
-        outputs.flatten(0, -2).float(), counted.flatten(), weight=class_weights, ignore_index=-100, reduction="sum"
+    losses = functional.cross_entropy(
+        outputs.flatten(0, -2).float(),
+        counted.flatten(),
+        weight=class_weights,
+        ignore_index=-100,
+        reduction="sum" if weights is None else "none",
     )
-    return loss, target_mask.sum()
+    if weights is None:
+        return losses, target_mask.sum()
+    return added_up(losses.view_as(targets), target_mask, weights)
+
+
+def added_up(
+    losses: torch.Tensor, counted: torch.Tensor, weights: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Add up losses, each as often as its weight says.
+
+    Args:
+        losses: of any shape; 0 where nothing counts.
+        counted: the same shape, True where something does.
+        weights: of the shape's first axes, `Minibatch.weights`; None weighs all alike.
+
+    Returns:
+        The sum, and what to divide it by for the mean: the number of those that count, or the sum of their weights.
+    """
+    if weights is None:
+        return losses.sum(), counted.sum()
+    weights = weights.reshape(weights.shape + (1,) * (losses.dim() - weights.dim())).expand_as(losses)
+    return (losses * weights).sum(), weights.masked_fill(~counted, 0).sum()
 
 
 def balanced_weights(encoding: Encoding, device: torch.device) -> torch.Tensor:
@@ -41,7 +68,10 @@ def balanced_weights(encoding: Encoding, device: torch.device) -> torch.Tensor:
 
 
 def squared_errors(
-    outputs: torch.Tensor, targets: torch.Tensor, target_mask: torch.Tensor
+    outputs: torch.Tensor,
+    targets: torch.Tensor,
+    target_mask: torch.Tensor,
+    weights: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Add up the squared errors of all numbers that count.
 
@@ -49,6 +79,7 @@ def squared_errors(
         outputs: BTO numbers, or BO for one answer a sequence.
         targets: the same, where NaN stands for "no number here".
         target_mask: BT (B), True where a target counts.
+        weights: see `added_up`.
 
     Returns:
         The sum, and the number of numbers that count.
@@ -56,7 +87,7 @@ def squared_errors(
     counted = counted_numbers(targets, target_mask)
     # the difference is masked before it is squared: NaN times zero would be a NaN gradient
     errors = (outputs.float() - targets).masked_fill(~counted, 0.0)
-    return errors.square().sum(), counted.sum()
+    return added_up(errors.square(), counted, weights)
 
 
 def counted_numbers(targets: torch.Tensor, target_mask: torch.Tensor) -> torch.Tensor:

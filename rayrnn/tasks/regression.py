@@ -15,7 +15,9 @@ from torchmetrics import MeanAbsoluteError, MeanSquaredError, Metric, R2Score
 from rayrnn.anomalies.scores import absolute_errors
 from rayrnn.data.arrow_lists import depth
 from rayrnn.data.batches import Minibatch, inputs_of, label_targets
+from rayrnn.data.beside_steps import roles_of
 from rayrnn.data.encoding import Encoding, Numbers, Scaling, Survey
+from rayrnn.data.forecast import Forecast
 from rayrnn.data.rows import Label, Needs
 from rayrnn.data.symbols import Symbols
 from rayrnn.errors import DataError
@@ -30,6 +32,7 @@ class Regression:
     generates = False
     holds_out_last = False
     right_or_wrong = False
+    weighs = True
     unit = "(mean squared error)"
 
     def faults(self, choices: Choices) -> list[str]:
@@ -39,7 +42,7 @@ class Regression:
 
     def needs(self, choices: Choices) -> Needs:
         if choices.horizon:
-            return Needs("regression", ahead=choices.horizon)
+            return Needs("regression", ahead=choices.horizon, forecasts=True)
         return Needs("regression", Label.NUMBERS)
 
     def encoding(self, inputs: Symbols | Numbers, found: Survey, choices: Choices) -> Encoding:
@@ -50,15 +53,14 @@ class Regression:
             return Encoding(inputs, Numbers(Scaling.none(width)), per_step)
         if not isinstance(inputs, Numbers) or not inputs.scaling.width:
             raise DataError(f"data.horizon is {choices.horizon}, but these sequences hold no numbers to forecast")
-        return Encoding(inputs, Numbers(inputs.scaling, names=inputs.names), per_step=True, ahead=choices.horizon)
+        roles, width = roles_of(found.schema), inputs.scaling.width
+        forecast = Forecast(choices.horizons or (choices.horizon,), roles.forecast or tuple(range(width)), roles.known)
+        targets, more = inputs.forecast(forecast), None if forecast.is_plain(width) else forecast
+        return Encoding(inputs, targets, per_step=True, ahead=forecast.nearest, forecast=more)
 
     def minibatch(self, rows: pa.Table, encoding: Encoding) -> Minibatch:
-        inputs = inputs_of(rows, encoding)
-        if encoding.ahead:
-            steps_BTF, mask_BT = inputs
-            targets = _ahead(steps_BTF[..., : encoding.num_outputs], mask_BT, encoding.ahead)
-        else:
-            targets = label_targets(rows, encoding)
+        inputs, forecast = inputs_of(rows, encoding), encoding.foretold
+        targets = label_targets(rows, encoding) if forecast is None else forecast.targets(*inputs)
         return Minibatch.of(rows, inputs, targets, per_step=encoding.per_step)
 
     def call(self, network: torch.nn.Module, segment: Minibatch, state: object) -> tuple[torch.Tensor, object]:
@@ -66,7 +68,7 @@ class Regression:
         return numbers, state
 
     def loss(self, outputs: torch.Tensor, segment: Minibatch) -> tuple[torch.Tensor, torch.Tensor]:
-        return squared_errors(outputs, segment.targets, segment.target_mask)
+        return squared_errors(outputs, segment.targets, segment.target_mask, segment.weights)
 
     def describe_loss(self, loss: float) -> str:
         return f"{loss:.4f} squared error = {math.sqrt(loss):.4f} RMSE"
@@ -114,14 +116,6 @@ class Regression:
         assert kind == "error", kind
         outputs, segment = on_cpu(outputs, segment)
         return absolute_errors(outputs.float().numpy(), segment.targets.numpy())
-
-
-def _ahead(padded_BTF: np.ndarray, mask_BT: np.ndarray, horizon: int) -> tuple[np.ndarray, np.ndarray]:
-    """The steps `horizon` later, where there are such."""
-    targets, target_mask = np.zeros_like(padded_BTF), np.zeros_like(mask_BT)
-    targets[:, :-horizon] = padded_BTF[:, horizon:]
-    target_mask[:, :-horizon] = mask_BT[:, horizon:]
-    return targets, target_mask
 
 
 def _in_own_units(numbers: torch.Tensor, encoding: Encoding) -> torch.Tensor:

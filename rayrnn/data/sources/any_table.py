@@ -19,6 +19,7 @@ import ray.data
 
 from rayrnn.data.arrow_lists import depth, flat, unwrap, without_views
 from rayrnn.data.sequences import results, settle
+from rayrnn.data.sources.beside_values import with_features_beside
 from rayrnn.data.sources.grouping import Grouping, group, grouping_of, into_buckets, is_number
 from rayrnn.data.sources.source import Wanted
 from rayrnn.data.sources.tables import check_columns, joined, rows_of_sequences
@@ -78,8 +79,9 @@ def sequences_of_table(table: Table, data: TableData, wanted: Wanted) -> ray.dat
         grouping = grouping_of(data, wanted, schema)
         _check(table, grouping.columns, grouping.roles.numbers)
         return ray.data.from_arrow_refs(_brought_together(table, grouping))
-    _check(table, data.columns(labelled=wanted.labelled))
-    rename = functools.partial(_renamed, table.read, table.parts, data, wanted.labelled)
+    asked = {"labelled": wanted.labelled, "weighed": wanted.weighed}
+    _check(table, data.columns(**asked))
+    rename = functools.partial(_renamed, table.read, table.parts, data, asked)
     numbers = ray.data.from_arrow([pa.table({"part": [number]}) for number in range(len(table.parts))])
     return numbers.map_batches(rename, batch_size=None, batch_format="pyarrow", **table.options)
 
@@ -153,14 +155,15 @@ def _nature(kind: pa.DataType, *, is_feature: bool) -> tuple[int, str]:
 
 
 def _renamed(
-    read: ReadPart, parts: Sequence[Any], data: TableData, labelled: bool, asked: pa.Table
+    read: ReadPart, parts: Sequence[Any], data: TableData, asked: Mapping[str, bool], numbers: pa.Table
 ) -> Iterator[pa.Table]:
-    for number in asked["part"].to_pylist():
-        for piece in read(parts[number], data.columns(labelled=labelled)):
-            rows = rows_of_sequences(piece.rows, data.names(labelled=labelled), data.categorical, data.no_value)
+    for number in numbers["part"].to_pylist():
+        for piece in read(parts[number], data.columns(**asked)):
+            rows = rows_of_sequences(piece.rows, data.names(**asked), data.categorical_lists, data.no_value)
+            rows = with_features_beside(rows, piece.rows, data)
             if data.key is None:
-                numbers = range(piece.first_row, piece.first_row + len(rows))
-                rows = rows.add_column(0, "key", pa.array([f"{piece.origin}:{row}" for row in numbers], pa.string()))
+                places = range(piece.first_row, piece.first_row + len(rows))
+                rows = rows.add_column(0, "key", pa.array([f"{piece.origin}:{row}" for row in places], pa.string()))
             yield rows
 
 

@@ -111,7 +111,7 @@ def _names_columns(data: TableData) -> bool:
 
 def _are_rows(names: Sequence[str], data: TableData, wanted: Wanted) -> bool:
     """Whether columns are those of the row schema, and not those that a section names."""
-    own = data.named_columns(labelled=wanted.labelled)
+    own = data.named_columns(labelled=wanted.labelled, weighed=wanted.weighed)
     return not own <= set(names) and bool(set(names) & set(CONTENTS))
 
 

@@ -70,7 +70,7 @@ class Parquet:
         listing = list_files(wanted.where or data.path, endpoint=data.endpoint, say=wanted.say)
         footers = _footers(listing)
         schemas = [plain_schema(footer.schema.to_arrow_schema()) for footer in footers]
-        named = data.named_columns(labelled=wanted.labelled) - set(schemas[0].names)
+        named = data.named_columns(labelled=wanted.labelled, weighed=wanted.weighed) - set(schemas[0].names)
         partitions = {name: column for name, column in partition_columns(listing.paths).items() if name in named}
         schemas = [_with_fields(schema, partitions) for schema in schemas]
         pieces = _pieces(listing, footers, partitions)
