@@ -53,7 +53,7 @@ FLOOR_PLAN = """
     rayrnn.data.sources.csv_header
     rayrnn.data.sources.pairs rayrnn.data.sources.step_order rayrnn.data.sources.tables
     rayrnn.data.sources.csv_columns rayrnn.data.sources.grouping
-    rayrnn.data.sources.csv_labels rayrnn.data.sources.csv_parsing
+    rayrnn.data.sources.any_table rayrnn.data.sources.csv_labels rayrnn.data.sources.csv_parsing
     rayrnn.data.sources.csv rayrnn.data.sources.media_files rayrnn.data.sources.parquet
     rayrnn.data.sources.audio rayrnn.data.sources.images
     rayrnn.data.sources

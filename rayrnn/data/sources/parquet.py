@@ -4,24 +4,19 @@ import functools
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 from urllib.parse import unquote
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
-import pyarrow.types as kinds
-import ray
 import ray.data
 from pyarrow import fs
 
-from rayrnn.data.arrow_lists import depth, without_views
 from rayrnn.data.files import Listing, list_files
-from rayrnn.data.sequences import beside, results
+from rayrnn.data.sequences import beside
+from rayrnn.data.sources.any_table import FEWEST_BUCKETS, Piece, Table, plain, plain_schema, sequences_of_table
 from rayrnn.data.sources.csv_labels import below_common
-from rayrnn.data.sources.grouping import Grouping, group, grouping_of, into_buckets, is_number
 from rayrnn.data.sources.source import Wanted
-from rayrnn.data.sources.tables import check_columns, joined, rows_of_sequences
 from rayrnn.errors import DataError
 from rayrnn.recipe.data_sections import ParquetData
 
@@ -30,8 +25,6 @@ _NULL = "__HIVE_DEFAULT_PARTITION__"
 TASK_BYTES = 32 * 2**20
 #: footers read at the same time
 READERS = 16
-#: tasks that bring steps together, however few there are
-FEWEST_BUCKETS = 4
 
 
 def partition_values(path: str) -> dict[str, str | None]:
@@ -75,20 +68,15 @@ class Parquet:
         """
         listing = list_files(wanted.where or data.path, endpoint=data.endpoint, say=wanted.say)
         footers = _footers(listing)
-        schemas = [_plain(footer.schema.to_arrow_schema()) for footer in footers]
+        schemas = [plain_schema(footer.schema.to_arrow_schema()) for footer in footers]
         named = data.named_columns(labelled=wanted.labelled) - set(schemas[0].names)
         partitions = {name: column for name, column in partition_columns(listing.paths).items() if name in named}
         schemas = [_with_fields(schema, partitions) for schema in schemas]
         pieces = _pieces(listing, footers, partitions)
-        if data.order_by is not None:
-            grouping = grouping_of(data, wanted, schemas[0])
-            _check(listing, schemas, grouping.columns, grouping.roles.numbers)
-            return ray.data.from_arrow_refs(_brought_together(pieces, listing.filesystem, grouping))
-        _check(listing, schemas, data.columns(labelled=wanted.labelled))
-        rename = functools.partial(_renamed, data=data, labelled=wanted.labelled, filesystem=listing.filesystem)
-        return ray.data.from_arrow(_cut(pieces)).map_batches(
-            rename, batch_size=None, batch_format="pyarrow", **beside(listing.filesystem)
-        )
+        parts = _cut(pieces, fewest=1 if data.order_by is None else FEWEST_BUCKETS)
+        read = functools.partial(_read, listing.filesystem)
+        table = Table(listing.names, schemas, parts, read, beside(listing.filesystem))
+        return sequences_of_table(table, data, wanted)
 
 
 def _footers(listing: Listing) -> list[pyarrow.parquet.FileMetaData]:
@@ -101,11 +89,6 @@ def _footers(listing: Listing) -> list[pyarrow.parquet.FileMetaData]:
 
     with ThreadPoolExecutor(READERS) as pool:
         return list(pool.map(read, range(len(listing))))
-
-
-def _plain(schema: pa.Schema) -> pa.Schema:
-    """The types of what is read of columns of these types."""
-    return pa.schema([field.with_type(without_views(field.type)) for field in schema], schema.metadata)
 
 
 def _with_fields(schema: pa.Schema, partitions: Mapping[str, pa.Array]) -> pa.Schema:
@@ -134,38 +117,6 @@ def _pieces(
     return pieces.append_column("partitions", own.to_struct_array()) if partitions else pieces
 
 
-def _check(listing: Listing, schemas: list[pa.Schema], columns: list[str], numbers: Sequence[str] = ()) -> None:
-    """Raise a DataError where a file lacks a column, or holds something else in it than the first.
-
-    Args:
-        numbers: columns of which any kind of number is the same.
-    """
-    for origin, schema in zip(listing.names, schemas, strict=True):
-        try:
-            check_columns(schema, columns)
-        except DataError as error:
-            raise DataError(f"{origin}: {error}") from None
-        for name in columns:
-            here, first = schema.field(name).type, schemas[0].field(name).type
-            natures = {_nature(kind, is_feature=name in numbers) for kind in (here, first) if not kinds.is_null(kind)}
-            if len(natures) > 1:
-                raise DataError(
-                    f"{origin}: column {name!r} holds {here}, in {listing.names[0]} it holds {first}: all files must "
-                    f"be alike"
-                )
-
-
-def _nature(kind: pa.DataType, *, is_feature: bool) -> tuple[int, str]:
-    """What files may not differ in: how lists are nested, and what the innermost values are."""
-    levels = depth(kind)
-    for _ in range(levels):
-        kind = kind.value_type
-    if is_number(kind):
-        return levels, "boolean" if kinds.is_boolean(kind) and not is_feature else "number"
-    kind = kind.value_type if kinds.is_dictionary(kind) else kind
-    return levels, "string" if kinds.is_large_string(kind) else str(kind)
-
-
 def _cut(pieces: pa.Table, *, fewest: int = 1) -> list[pa.Table]:
     """Neighbouring row groups for one task each."""
     ends = np.cumsum(np.asarray(pieces["bytes"]))
@@ -174,8 +125,8 @@ def _cut(pieces: pa.Table, *, fewest: int = 1) -> list[pa.Table]:
     return [pieces.take(pa.array(numbers)) for numbers in np.split(np.arange(len(pieces)), cuts)]
 
 
-def _read(pieces: pa.Table, columns: list[str], filesystem: fs.FileSystem) -> Iterator[tuple[dict[str, Any], pa.Table]]:
-    """Each file's pieces at once, with the first of them."""
+def _read(filesystem: fs.FileSystem, pieces: pa.Table, columns: Sequence[str]) -> Iterator[Piece]:
+    """Each file's pieces at once."""
     parted = "partitions" in pieces.column_names
     types = {field.name: field.type for field in pieces.schema.field("partitions").type} if parted else {}
     for path, run in itertools.groupby(pieces.to_pylist(), lambda piece: piece["path"]):
@@ -186,41 +137,9 @@ def _read(pieces: pa.Table, columns: list[str], filesystem: fs.FileSystem) -> It
             with filesystem.open_input_file(path) as file:
                 parquet = pyarrow.parquet.ParquetFile(file, pre_buffer=True)
                 table = parquet.read_row_groups([piece["row_group"] for piece in together], stored, use_threads=False)
-            if (plain := _plain(table.schema)) != table.schema:
-                table = table.cast(plain)
+            table = plain(table)
         except (OSError, ValueError) as error:  # a message of Arrow's may not be text, which is a ValueError
             raise DataError(f"{path} cannot be read as Parquet: {error}") from None
         for name in partitions:
             table = table.append_column(name, pa.repeat(pa.scalar(partitions[name], types[name]), len(table)))
-        yield together[0], table
-
-
-def _renamed(pieces: pa.Table, data: ParquetData, *, labelled: bool, filesystem: fs.FileSystem) -> Iterator[pa.Table]:
-    for first, table in _read(pieces, data.columns(labelled=labelled), filesystem):
-        rows = rows_of_sequences(table, data.names(labelled=labelled), data.categorical, data.no_value)
-        if data.key is None:
-            numbers = range(first["first_row"], first["first_row"] + len(rows))
-            rows = rows.add_column(0, "key", pa.array([f"{first['name']}:{number}" for number in numbers], pa.string()))
-        yield rows
-
-
-def _brought_together(pieces: pa.Table, filesystem: fs.FileSystem, grouping: Grouping) -> list[ray.ObjectRef]:
-    """Blocks of rows of sequences; how many depends on the data alone, so that a resumed run has the same."""
-    tasks = _cut(pieces, fewest=FEWEST_BUCKETS)
-    num_buckets = max(FEWEST_BUCKETS, len(tasks))
-    split = ray.remote(num_returns=num_buckets, **beside(filesystem))(_split)
-    bring_together = ray.remote(num_returns=2)(_group)
-    splits = [split.remote(task, filesystem, grouping, num_buckets) for task in tasks]
-    blocks = [bring_together.remote(grouping, *bucket) for bucket in zip(*splits, strict=True)]
-    results([count for _, count in blocks])
-    return [block for block, _ in blocks]
-
-
-def _split(pieces: pa.Table, filesystem: fs.FileSystem, grouping: Grouping, num_buckets: int) -> list[pa.Table]:
-    tables = [table for _, table in _read(pieces, grouping.columns, filesystem)]
-    return into_buckets(joined(tables, grouping.roles), grouping, num_buckets)
-
-
-def _group(grouping: Grouping, *bucket: pa.Table) -> tuple[pa.Table, int]:
-    rows = group(*bucket, grouping=grouping)
-    return rows, len(rows)
+        yield Piece(table, together[0]["name"], together[0]["first_row"])

@@ -1,0 +1,254 @@
+"""Any table, wherever it lies -> rows of the row schema: one row a sequence, or one row a step, grouped by its key.
+
+Every source of tables ends here. It says what the table's parts hold and how a task reads one; what a program has in a
+dataset of Ray's comes in by `sequences_of_dataset`.
+"""
+
+import functools
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.types as kinds
+import ray
+import ray.data
+
+from rayrnn.data.arrow_lists import depth, flat, unwrap, without_views
+from rayrnn.data.sequences import results, settle
+from rayrnn.data.sources.grouping import Grouping, group, grouping_of, into_buckets, is_number
+from rayrnn.data.sources.source import Wanted
+from rayrnn.data.sources.tables import check_columns, joined, rows_of_sequences
+from rayrnn.errors import DataError
+from rayrnn.recipe.data_sections import TableData
+
+#: tasks that bring steps together, however few there are
+FEWEST_BUCKETS = 4
+#: bytes of a dataset's rows that one task has, about
+TASK_BYTES = 32 * 2**20
+
+
+class Piece(NamedTuple):
+    """Some rows of a table, as a task has read them."""
+
+    rows: pa.Table
+    #: in what they are numbered, where they have no key; and the number of the first
+    origin: str
+    first_row: int
+
+
+#: one of a table's parts, and the columns that are used -> its pieces, in order
+ReadPart = Callable[[Any, Sequence[str]], Iterator[Piece]]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table in parts. How it is cut depends on the table alone, so that whoever reads it has the same order."""
+
+    #: what messages call that of which each of `schemas` is: files, or blocks
+    names: Sequence[str]
+    schemas: Sequence[pa.Schema]
+    #: each for one task; they travel to it
+    parts: Sequence[Any]
+    read: ReadPart
+    #: of Ray: where the tasks that read may run
+    options: Mapping[str, Any] = field(default_factory=dict)
+    #: tasks that bring steps together; without a number as many as read
+    num_buckets: int = 0
+
+
+def sequences_of_table(table: Table, data: TableData, wanted: Wanted) -> ray.data.Dataset:
+    """A table with one row a sequence, read when the dataset is consumed; or with one row a step, brought together now.
+
+    The steps of a sequence may lie anywhere: Ray tasks split the rows by a hash of their key, others group and sort one
+    bucket each. Only the columns that are used are read.
+
+    Returns:
+        rows of `key`, one of `values`, `symbols` and `text`, or `categories`, and `label`, as the section says. A row a
+        step also has `fault`: two steps with the same place in the order, an empty cell, a label outside the classes.
+
+    Raises:
+        DataError: a column is missing, holds what cannot be learned, or is not the same in all parts.
+    """
+    schema = _known(table.schemas)
+    if data.order_by is not None:
+        grouping = grouping_of(data, wanted, schema)
+        _check(table, grouping.columns, grouping.roles.numbers)
+        return ray.data.from_arrow_refs(_brought_together(table, grouping))
+    _check(table, data.columns(labelled=wanted.labelled))
+    rename = functools.partial(_renamed, table.read, table.parts, data, wanted.labelled)
+    numbers = ray.data.from_arrow([pa.table({"part": [number]}) for number in range(len(table.parts))])
+    return numbers.map_batches(rename, batch_size=None, batch_format="pyarrow", **table.options)
+
+
+def sequences_of_dataset(dataset: ray.data.Dataset, data: TableData, wanted: Wanted) -> ray.data.Dataset:
+    """The same of a dataset of Ray's, from wherever it comes: it is read once, now, and cut anew.
+
+    Its blocks are as many as the cluster makes of it; what follows depends on its rows and their order alone.
+
+    Raises:
+        DataError: as above, or there are no rows.
+    """
+    return sequences_of_table(_table_of_blocks(settle(dataset).to_arrow_refs()), data, wanted)
+
+
+def plain_schema(schema: pa.Schema) -> pa.Schema:
+    """The types of what is read of columns of these types."""
+    return pa.schema([field.with_type(without_views(field.type)) for field in schema], schema.metadata)
+
+
+def plain(rows: pa.Table) -> pa.Table:
+    """The same rows without views, and with lists in the place of Ray's tensors."""
+    for place, cells in enumerate(rows.columns):
+        if isinstance(cells.type, pa.ExtensionType):
+            rows = rows.set_column(place, rows.column_names[place], flat(cells))
+    schema = plain_schema(rows.schema)
+    return rows if schema == rows.schema else rows.cast(schema)
+
+
+def _known(schemas: Sequence[pa.Schema]) -> pa.Schema:
+    """The first schema; of a column that is empty there the type that it has elsewhere."""
+    first = schemas[0]
+    for place, column in enumerate(first):
+        if kinds.is_null(column.type) and first.names.count(column.name) == 1:
+            others = (other.field(column.name).type for other in schemas if other.names.count(column.name) == 1)
+            kind = next((other for other in others if not kinds.is_null(other)), column.type)
+            first = first.set(place, column.with_type(kind))
+    return first
+
+
+def _check(table: Table, columns: Sequence[str], numbers: Sequence[str] = ()) -> None:
+    """Raise a DataError where a part lacks a column, or holds something else in it than the first.
+
+    Args:
+        numbers: columns of which any kind of number is the same.
+    """
+    for origin, schema in zip(table.names, table.schemas, strict=True):
+        try:
+            check_columns(schema, columns)
+        except DataError as error:
+            raise DataError(f"{origin}: {error}") from None
+        for name in columns:
+            here, first = schema.field(name).type, table.schemas[0].field(name).type
+            natures = {_nature(kind, is_feature=name in numbers) for kind in (here, first) if not kinds.is_null(kind)}
+            if len(natures) > 1:
+                raise DataError(
+                    f"{origin}: column {name!r} holds {here}, in {table.names[0]} it holds {first}: all files must "
+                    f"be alike"
+                )
+
+
+def _nature(kind: pa.DataType, *, is_feature: bool) -> tuple[int, str]:
+    """What files may not differ in: how lists are nested, and what the innermost values are."""
+    levels = depth(kind)
+    for _ in range(levels):
+        kind = kind.value_type
+    if is_number(kind):
+        return levels, "boolean" if kinds.is_boolean(kind) and not is_feature else "number"
+    kind = kind.value_type if kinds.is_dictionary(kind) else kind
+    return levels, "string" if kinds.is_large_string(kind) else str(kind)
+
+
+def _renamed(
+    read: ReadPart, parts: Sequence[Any], data: TableData, labelled: bool, asked: pa.Table
+) -> Iterator[pa.Table]:
+    for number in asked["part"].to_pylist():
+        for piece in read(parts[number], data.columns(labelled=labelled)):
+            rows = rows_of_sequences(piece.rows, data.names(labelled=labelled), data.categorical, data.no_value)
+            if data.key is None:
+                numbers = range(piece.first_row, piece.first_row + len(rows))
+                rows = rows.add_column(0, "key", pa.array([f"{piece.origin}:{row}" for row in numbers], pa.string()))
+            yield rows
+
+
+def _brought_together(table: Table, grouping: Grouping) -> list[ray.ObjectRef]:
+    """Blocks of rows of sequences; how many depends on the data alone, so that a resumed run has the same."""
+    num_buckets = max(FEWEST_BUCKETS, table.num_buckets or len(table.parts))
+    split = ray.remote(num_returns=num_buckets, **table.options)(_split)
+    bring_together = ray.remote(num_returns=2)(_group)
+    splits = [split.remote(table.read, part, grouping, num_buckets) for part in table.parts]
+    blocks = [bring_together.remote(grouping, *bucket) for bucket in zip(*splits, strict=True)]
+    results([count for _, count in blocks])
+    return [block for block, _ in blocks]
+
+
+def _split(read: ReadPart, part: Any, grouping: Grouping, num_buckets: int) -> list[pa.Table]:
+    tables = [piece.rows for piece in read(part, grouping.columns)]
+    return into_buckets(joined(tables, grouping.roles), grouping, num_buckets)
+
+
+def _group(grouping: Grouping, *bucket: pa.Table) -> tuple[pa.Table, int]:
+    rows = group(*bucket, grouping=grouping)
+    return rows, len(rows)
+
+
+class _Look(NamedTuple):
+    """What a block holds."""
+
+    rows: int
+    #: of its cells, whatever block they are in
+    bytes: int
+    schema: pa.Schema
+
+
+class _Run(NamedTuple):
+    """Neighbouring rows of one block."""
+
+    block: ray.ObjectRef
+    start: int
+    stop: int
+
+
+class _Rows(NamedTuple):
+    """Neighbouring rows of a dataset, and the number of the first."""
+
+    runs: tuple[_Run, ...]
+    first_row: int
+
+
+def _table_of_blocks(blocks: Sequence[ray.ObjectRef]) -> Table:
+    """Blocks as a table, cut where its rows say so and not the blocks, which are others on another machine."""
+    look = ray.remote(_look)
+    looks = results([look.remote(block) for block in blocks])
+    used = [(block, seen) for block, seen in zip(blocks, looks, strict=True) if seen.rows]
+    if not used:
+        raise DataError("the dataset has no rows")
+    ends = np.cumsum([0, *(seen.rows for _, seen in used)]).tolist()
+    num_rows, num_bytes = ends[-1], sum(seen.bytes for _, seen in used)
+    size = max(1, num_rows * TASK_BYTES // num_bytes)
+    parts = []
+    for first in range(0, num_rows, size):
+        last = min(first + size, num_rows)
+        places = range(bisect_right(ends, first) - 1, bisect_left(ends, last))
+        runs = (_Run(used[at][0], max(0, first - ends[at]), min(ends[at + 1], last) - ends[at]) for at in places)
+        parts.append(_Rows(tuple(runs), first))
+    names = [f"row {first:,} and those after it" for first in ends[:-1]]
+    return Table(names, [seen.schema for _, seen in used], parts, _read_rows)
+
+
+def _look(block: pa.Table) -> _Look:
+    schema = plain(block.slice(0, 1)).schema
+    return _Look(len(block), sum(_bytes(flat(cells)) for cells in block.columns), schema)
+
+
+def _bytes(cells: pa.Array) -> int:
+    """Eight for a number, and for where a list or a text begins; none is shared, and none a block's own."""
+    sizes = 8 * len(cells)
+    while depth(cells.type):
+        cells = unwrap(cells)[1]
+        sizes += 8 * len(cells)
+    kind = cells.type
+    if kinds.is_string(kind) or kinds.is_large_string(kind) or kinds.is_binary(kind) or kinds.is_large_binary(kind):
+        sizes += pc.sum(pc.binary_length(cells)).as_py() or 0
+    return sizes
+
+
+def _read_rows(part: _Rows, columns: Sequence[str]) -> Iterator[Piece]:
+    first = part.first_row
+    for run in part.runs:
+        rows = plain(ray.get(run.block).slice(run.start, run.stop - run.start).select(list(columns)))
+        yield Piece(rows, "row", first)
+        first += len(rows)
