@@ -29,7 +29,7 @@ from rayrnn.reporting.answer_figures import confusions
 from rayrnn.reporting.markup import NOTHING, Markup, facts, figure_alone, paragraph
 from rayrnn.runs.directory import Run
 from rayrnn.runs.model import Trained, answer, found_in, trained
-from rayrnn.runs.same_data import check_data, check_origin
+from rayrnn.runs.same_data import check_data, check_origin, versions_of
 from rayrnn.tasks import Hypothesis, Search, Searching
 from rayrnn.tasks.metrics import Metrics, Results
 from rayrnn.wording import counted
@@ -269,7 +269,7 @@ def held_out_of(
     """
     advice = f"what was held out cannot be found again: {advice}"
     check_origin(run, handed_over=False, advice=advice)
-    prepared = prepare(model.recipe, encoding=model.encoding)
+    prepared = prepare(model.recipe, encoding=model.encoding, versions=versions_of(run))
     notes += check_data(run, prepared, advice=advice)
     return prepared.held_out
 

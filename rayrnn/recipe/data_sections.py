@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, TypeAlias, get_args
 
 import pydantic
 from pydantic import BeforeValidator, Field
@@ -318,7 +318,85 @@ class TableData(TextUnits, TargetUnits, StepData):
         return {*self.columns(labelled=labelled), *(self.features or ()), *order}
 
 
-class ParquetData(TableData):
+Comparison = Literal["==", "!=", "<", "<=", ">", ">=", "in", "not in"]
+Cell = bool | int | float | str
+
+
+class Condition(NamedTuple):
+    """What a row's cell has to be."""
+
+    column: str
+    comparison: Comparison
+    #: for `in` and `not in` several; null, with == and !=, is no value
+    value: Cell | tuple[Cell, ...] | None
+
+
+_TRIPLE = 'a condition is [column, comparison, value], such as [day, ">=", 2024-01-31]'
+
+
+def _conditions(value: object) -> object:
+    """
+    Raises:
+        ValueError: it is no list of conditions.
+    """
+    if value is None or not isinstance(value, list | tuple):
+        raise ValueError(f"due is a list of conditions; {_TRIPLE}")
+    return [_condition(one) for one in value]
+
+
+def _condition(value: object) -> tuple[object, ...]:
+    if not isinstance(value, list | tuple) or len(value) != 3:
+        raise ValueError(f"{value!r} is no condition: {_TRIPLE}")
+    column, comparison, cell = value
+    comparison = "==" if comparison == "=" else comparison
+    if comparison not in get_args(Comparison):
+        raise ValueError(f"{comparison!r} is no comparison; they are {', '.join(get_args(Comparison))}")
+    several = comparison in ("in", "not in")
+    if several != isinstance(cell, list | tuple):
+        raise ValueError(f"{comparison!r} of {column!r} takes {'a list of values' if several else 'one value'}")
+    if isinstance(cell, list | tuple) and (not cell or None in cell):
+        raise ValueError(f"{comparison!r} of {column!r} takes at least one value, and no null")
+    if cell is None and comparison not in ("==", "!="):
+        raise ValueError(f"nothing is {comparison} null: only == and != take it")
+    return column, comparison, tuple(cell) if isinstance(cell, list) else cell
+
+
+Conditions = Annotated[tuple[Condition, ...], BeforeValidator(_conditions)]
+
+
+class FilteredTable(TableData):
+    """Tables of which only some rows may be read: all conditions hold for these."""
+
+    #: conditions that all hold for the rows that are read: a list of [column, comparison, value], with the comparisons
+    #: ==, !=, <, <=, >, >=, in and not in; null is no value. What is named by `--data` is read whole
+    where: Conditions = ()
+    #: the same for `held_out`, where that is a place of its own; without a word as `where`
+    held_out_where: Conditions | None = None
+
+    def conditions(self, where: str | None) -> tuple[Condition, ...]:
+        """Those of the rows at `where`; None is the section's own place."""
+        if where is None:
+            return self.where
+        if where != self.held_out:
+            return ()
+        return self.where if self.held_out_where is None else self.held_out_where
+
+    @pydantic.model_validator(mode="after")
+    def _held_out_is_a_place(self) -> "FilteredTable":
+        check_has_place(self, "held_out_where")
+        return self
+
+
+def check_has_place(data: Data, key: str) -> None:
+    """
+    Raises:
+        ValueError: a key of it speaks of a held-out part that is no place of its own.
+    """
+    if getattr(data, key) is not None and not isinstance(data.held_out, str):
+        raise ValueError(f"data.{key} goes with a place of its own in data.held_out: give one, or leave it out")
+
+
+class ParquetData(FilteredTable):
     """Parquet files."""
 
     source: Literal["parquet"] = "parquet"

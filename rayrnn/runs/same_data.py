@@ -28,7 +28,14 @@ def data_of(prepared: Prepared) -> StoredData:
         held_out=len(prepared.held_out),
         content=content.hexdigest(),
         order=order.hexdigest(),
+        versions=prepared.versions,
     )
+
+
+def versions_of(run: Run) -> dict[str, int]:
+    """At which versions a run has read its tables, by the keys of its recipe; none where it has not, or they have none."""
+    then = run.stored_data
+    return {} if then is None else dict(then.versions)
 
 
 def check_origin(run: Run, *, handed_over: bool, advice: str) -> None:

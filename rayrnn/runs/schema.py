@@ -185,6 +185,10 @@ class StoredData(Stored):
     #: of all that they hold, in whatever order; and of the order of their lengths
     content: Digest
     order: Digest
+    #: at which versions tables were read that have some, by the keys of the recipe
+    versions: dict[Literal["version", "held_out_version"], Annotated[int, Field(ge=0, lt=2**63)]] = Field(
+        default_factory=dict
+    )
 
 
 class StoredNormal(Stored):
