@@ -57,7 +57,8 @@ def _with_nulls(value: object) -> object:
 
 def _types_in(annotation: Any) -> Iterator[Any]:
     yield annotation
-    for part in get_args(annotation):
+    is_named_tuple = isinstance(annotation, type) and issubclass(annotation, tuple)
+    for part in get_args(annotation) or (annotation.__annotations__.values() if is_named_tuple else ()):
         yield from _types_in(part)
 
 
@@ -356,6 +357,9 @@ def _condition(value: object) -> tuple[object, ...]:
         raise ValueError(f"{comparison!r} of {column!r} takes {'a list of values' if several else 'one value'}")
     if isinstance(cell, list | tuple) and (not cell or None in cell):
         raise ValueError(f"{comparison!r} of {column!r} takes at least one value, and no null")
+    cells = cell if isinstance(cell, list | tuple) else [] if cell is None else [cell]
+    if not isinstance(column, str | int) or not all(isinstance(one, bool | int | float | str) for one in cells):
+        raise ValueError(f"{list(value)!r}: the column is a name, and a value is a number, a text, or true or false")
     if cell is None and comparison not in ("==", "!="):
         raise ValueError(f"nothing is {comparison} null: only == and != take it")
     return column, comparison, tuple(cell) if isinstance(cell, list) else cell

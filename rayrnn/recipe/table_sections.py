@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Annotated, ClassVar, Literal, Self
 
 import pydantic
@@ -13,8 +14,8 @@ from rayrnn.recipe.data_sections import FilteredTable, check_has_place
 _VARIABLE = re.compile(r"\$\{[^{}]*\}")
 #: names of settings that nobody writes into a recipe, which is kept with the run
 _SECRET = re.compile(r"token|secret|password|passwd|credential|access-?_?key|account-?_?key|api-?_?key", re.IGNORECASE)
-#: `user:password@` in an address
-_PASSWORD = re.compile(r"://[^/@:]*:(?P<password>[^@]+)@")
+#: `user:password@` in an address, or `?password=` behind it
+_PASSWORD = re.compile(rf"://[^/@:]*:(?P<before>[^@]+)@|[?&][^=&]*(?:{_SECRET.pattern})[^=&]*=(?P<behind>[^&]+)", re.I)
 _NO_SECRET = "a recipe is kept with its run, and tells nobody a secret: write ${NAME}, a variable of the environment"
 
 Version = Annotated[int, Field(ge=0, lt=2**63)] | Annotated[str, Field(min_length=1)] | None
@@ -22,7 +23,18 @@ Version = Annotated[int, Field(ge=0, lt=2**63)] | Annotated[str, Field(min_lengt
 
 def _version(value: object) -> object:
     """Digits are a number, whether YAML or the command line gave them."""
+    if isinstance(value, int | float) and (isinstance(value, float) or value < 0):
+        raise ValueError("a version is a whole number, 0 or more, or text")
     return int(value) if isinstance(value, str) and value.isdecimal() else value
+
+
+def as_time(text: str) -> datetime | None:
+    """A time of ISO 8601, in UTC where it has no zone; None where it is none."""
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 class VersionedTable(FilteredTable):
@@ -63,6 +75,14 @@ class DeltaData(VersionedTable):
     #: the table's directory: local, s3://, gs:// or hdfs://; `version` is a number of its log, or a time, such as
     #: 2024-01-31T09:05:00Z
     path: str
+
+    @pydantic.model_validator(mode="after")
+    def _versions_are_numbers_or_times(self) -> Self:
+        for key in ("version", "held_out_version"):
+            version = getattr(self, key)
+            if isinstance(version, str) and as_time(version) is None:
+                raise ValueError(f"data.{key} is {version!r}: due is a number, or a time such as 2024-01-31T09:05:00Z")
+        return self
 
 
 class IcebergData(VersionedTable):
@@ -138,5 +158,5 @@ class SqlData(FilteredTable):
 
 
 def _tells_password(address: str) -> bool:
-    found = _PASSWORD.search(address)
-    return found is not None and not _VARIABLE.fullmatch(found["password"])
+    found = [one["before"] or one["behind"] for one in _PASSWORD.finditer(address)]
+    return not all(map(_VARIABLE.fullmatch, found))

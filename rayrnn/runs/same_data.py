@@ -28,12 +28,12 @@ def data_of(prepared: Prepared) -> StoredData:
         held_out=len(prepared.held_out),
         content=content.hexdigest(),
         order=order.hexdigest(),
-        versions=prepared.versions,
+        versions=dict(prepared.versions),
     )
 
 
 def versions_of(run: Run) -> dict[str, int]:
-    """At which versions a run has read its tables, by the keys of its recipe; none where it has not, or they have none."""
+    """At which versions a run has read its tables, by the keys of its recipe; none where they have none."""
     then = run.stored_data
     return {} if then is None else dict(then.versions)
 

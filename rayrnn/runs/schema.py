@@ -171,6 +171,7 @@ class StoredEncoding(Stored):
         return version
 
 
+VersionKey = Annotated[str, StringConstraints(pattern=r"^(held_out_)?version$")]
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -186,9 +187,7 @@ class StoredData(Stored):
     content: Digest
     order: Digest
     #: at which versions tables were read that have some, by the keys of the recipe
-    versions: dict[Literal["version", "held_out_version"], Annotated[int, Field(ge=0, lt=2**63)]] = Field(
-        default_factory=dict
-    )
+    versions: dict[VersionKey, Annotated[int, Field(ge=0, lt=2**63)]] = Field(default_factory=dict)
 
 
 class StoredNormal(Stored):

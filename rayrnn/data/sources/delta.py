@@ -32,7 +32,7 @@ from rayrnn.data.sources.conditions import columns_of, filter_of, kept
 from rayrnn.data.sources.source import Wanted
 from rayrnn.errors import DataError
 from rayrnn.recipe.data_sections import Condition
-from rayrnn.recipe.table_sections import DeltaData
+from rayrnn.recipe.table_sections import DeltaData, as_time
 
 #: with these a file's rows or columns are not what they seem, and Arrow cannot read it by itself
 _MAPPED = {"deletionVectors", "columnMapping"}
@@ -110,7 +110,7 @@ def _go_to(table: DeltaTable, address: str, version: int | str) -> None:
     if isinstance(version, int) and version > newest:
         raise DataError(f"{address} has no version {version}: the newest is {newest}")
     try:
-        table.load_as_version(version)
+        table.load_as_version(as_time(version) or version if isinstance(version, str) else version)
     except _ERRORS as error:
         raise DataError(
             f"{address} cannot be read at version {version} (the newest is {newest}; a time is written as "

@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
 
 import numpy as np
 import pyarrow as pa
@@ -46,7 +45,7 @@ from rayrnn.data.sources.conditions import filter_of, typed, with_variables
 from rayrnn.data.sources.source import Wanted
 from rayrnn.errors import DataError
 from rayrnn.recipe.data_sections import Condition
-from rayrnn.recipe.table_sections import IcebergData
+from rayrnn.recipe.table_sections import IcebergData, as_time
 from rayrnn.wording import listed
 
 _COMPARE = {
@@ -126,7 +125,7 @@ def _snapshot(table: IcebergTable, name: str, version: int | str | None) -> int:
             raise DataError(f"{name} has no rows: nothing was written into it yet")
     elif isinstance(version, int):
         found = table.snapshot_by_id(version)
-    elif (found := table.snapshot_by_name(version)) is None and (time := _time(version)) is not None:
+    elif (found := table.snapshot_by_name(version)) is None and (time := as_time(version)) is not None:
         found = table.snapshot_as_of_timestamp(round(time.timestamp() * 1000))
     if found is None:
         known = [str(one.snapshot_id) for one in table.snapshots()]
@@ -135,14 +134,6 @@ def _snapshot(table: IcebergTable, name: str, version: int | str | None) -> int:
             "a time is written as 2024-01-31T09:05:00Z"
         )
     return int(found.snapshot_id)
-
-
-def _time(text: str) -> datetime | None:
-    try:
-        time = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 def _filter(conditions: Sequence[Condition], schema: Schema, arrow: pa.Schema) -> BooleanExpression:
