@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -51,8 +51,11 @@ def kept(rows: pa.Table, conditions: Sequence[Condition]) -> pa.Table:
     return rows if condition is None else rows.filter(condition)
 
 
-def with_variables(text: str, key: str) -> str:
+def with_variables(text: str, key: str, *, as_part: Callable[[str], str] | None = None) -> str:
     """The same text, with what the environment holds for every ${NAME}.
+
+    Args:
+        as_part: how that is written as a part of the text; without it as it is.
 
     Raises:
         DataError: it holds nothing of a name; tells `key`.
@@ -61,7 +64,7 @@ def with_variables(text: str, key: str) -> str:
     def value(found: re.Match[str]) -> str:
         if found[1] not in os.environ:
             raise DataError(f"{key} names the variable {found[1]}, which the environment does not have: set it")
-        return os.environ[found[1]]
+        return os.environ[found[1]] if as_part is None else as_part(os.environ[found[1]])
 
     return re.sub(r"\$\{([^{}]*)\}", value, text)
 

@@ -71,15 +71,16 @@ class Delta:
             sizes = _sizes(table)
         except _ERRORS as error:
             raise DataError(f"{address} cannot be read as Delta: {error}") from None
-        condition = filter_of(conditions, dataset.schema)
-        files = sorted(dataset.get_fragments(condition), key=lambda file: str(file.path))
+        filter_of(conditions, dataset.schema)  # before anything is read
+        pushed = filter_of([one for one in conditions if one.value is not None], dataset.schema)
+        files = sorted(dataset.get_fragments(pushed), key=lambda file: str(file.path))
         if not files:
             none = f": data.where keeps none of version {table.version()}" if conditions else ""
             raise DataError(f"{address} has no rows{none}")
         fewest = 1 if data.order_by is None else FEWEST_BUCKETS
         runs = neighbours(np.array([sizes.get(file.path, 1) for file in files]), fewest=fewest)
         parts = [[files[number] for number in run] for run in runs]
-        read = functools.partial(_read, address, dataset.schema, condition)
+        read = functools.partial(_read, address, dataset.schema, pushed, conditions)
         schema = plain_schema(dataset.schema)
         return sequences_of_table(Table([address], [schema], parts, read, beside(filesystem)), data, wanted)
 
@@ -109,13 +110,15 @@ def _go_to(table: DeltaTable, address: str, version: int | str) -> None:
     newest = table.version()
     if isinstance(version, int) and version > newest:
         raise DataError(f"{address} has no version {version}: the newest is {newest}")
+    time = as_time(version) if isinstance(version, str) else None
     try:
-        table.load_as_version(as_time(version) or version if isinstance(version, str) else version)
+        # deltalake takes the first version for any time before it
+        is_known = time is None or table.history()[-1]["timestamp"] <= time.timestamp() * 1000
+        table.load_as_version(version if time is None else time)
     except _ERRORS as error:
-        raise DataError(
-            f"{address} cannot be read at version {version} (the newest is {newest}; a time is written as "
-            f"2024-01-31T09:05:00Z): {error}"
-        ) from None
+        raise DataError(f"{address} cannot be read at version {version} (the newest is {newest}): {error}") from None
+    if not is_known:
+        raise DataError(f"{address} has no version {version}: it was not there yet")
 
 
 def _is_mapped(table: DeltaTable) -> bool:
@@ -132,16 +135,19 @@ def _sizes(table: DeltaTable) -> dict[str, int]:
 def _read(
     address: str,
     schema: pa.Schema,
-    condition: pc.Expression | None,
+    pushed: pc.Expression | None,
+    conditions: Sequence[Condition],
     files: Sequence[ParquetFileFragment],
     columns: Sequence[str],
 ) -> Iterator[Piece]:
+    used = list(dict.fromkeys([*columns, *columns_of(conditions)]))
     for file in files:
         try:
-            rows = file.to_table(schema=schema, columns=list(columns), filter=condition, use_threads=False)
+            rows = file.to_table(schema=schema, columns=used, filter=pushed, use_threads=False)
         except (OSError, ValueError, pa.ArrowException) as error:
             raise DataError(f"{address}: {file.path} cannot be read: {error}") from None
-        yield Piece(plain(rows), str(file.path), 0)
+        # what Delta promises of a column without a value misleads Arrow, which then keeps rows that have none
+        yield Piece(kept(plain(rows), conditions).select(list(columns)), str(file.path), 0)
 
 
 def _scanned(

@@ -1,9 +1,11 @@
 """What a database answers to a query -> sequences: any database that SQLAlchemy speaks to."""
 
 import datetime
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote_plus
 
 import pyarrow as pa
 import ray
@@ -56,7 +58,9 @@ def _address(data: SqlData) -> sqlalchemy.URL:
         UsageError: there is no driver for it.
     """
     try:
-        address = sqlalchemy.make_url(with_variables(data.connection, "data.connection"))
+        whole = re.fullmatch(r"\$\{[^{}]*\}", data.connection) is not None
+        written = with_variables(data.connection, "data.connection", as_part=None if whole else quote_plus)
+        address = sqlalchemy.make_url(written)
         sqlalchemy.create_engine(address)
     except ModuleNotFoundError as error:
         raise UsageError(
@@ -112,7 +116,7 @@ def _rows(
 
 
 def _subquery(query: str) -> Any:
-    return sqlalchemy.text(f"({_literally(query)}) AS answer")
+    return sqlalchemy.text(f"({_literally(query)}\n) AS answer")  # a comment at its end ends with the line
 
 
 def _literally(query: str) -> str:
