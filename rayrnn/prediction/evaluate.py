@@ -29,7 +29,7 @@ from rayrnn.reporting.answer_figures import confusions
 from rayrnn.reporting.markup import NOTHING, Markup, facts, figure_alone, paragraph
 from rayrnn.runs.directory import Run
 from rayrnn.runs.model import Trained, answer, found_in, trained
-from rayrnn.runs.same_data import check_data, check_origin, versions_of
+from rayrnn.runs.same_data import check_data, check_origin, described, versions_of
 from rayrnn.tasks import Hypothesis, Search, Searching
 from rayrnn.tasks.metrics import Metrics, Results
 from rayrnn.wording import counted
@@ -236,7 +236,7 @@ def _part(
     """The sequences to measure on, and their name; and what the user should know of them."""
     recipe = model.recipe
     if data is None and path is None:
-        return f"held out of {recipe.data.describe()}", held_out_of(run, model, notes)
+        return f"held out of {described(run, recipe.data)}", held_out_of(run, model, notes)
     needs, name = needs_to_read(recipe, model.encoding), "the dataset"
     if data is None:
         name, own = str(path), None if labels is None else str(labels)

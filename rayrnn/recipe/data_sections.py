@@ -1,5 +1,6 @@
 """The recipe's `data` section: what every source of sequences can be told."""
 
+import datetime
 import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, TypeAlias, get_args
@@ -345,6 +346,11 @@ def _conditions(value: object) -> object:
     return [_condition(one) for one in value]
 
 
+def _written(cell: object) -> object:
+    """A date or a time of a program's as a recipe has it."""
+    return cell.isoformat() if isinstance(cell, datetime.date) else cell
+
+
 def _condition(value: object) -> tuple[object, ...]:
     if not isinstance(value, list | tuple) or len(value) != 3:
         raise ValueError(f"{value!r} is no condition: {_TRIPLE}")
@@ -357,7 +363,8 @@ def _condition(value: object) -> tuple[object, ...]:
         raise ValueError(f"{comparison!r} of {column!r} takes {'a list of values' if several else 'one value'}")
     if isinstance(cell, list | tuple) and (not cell or None in cell):
         raise ValueError(f"{comparison!r} of {column!r} takes at least one value, and no null")
-    cells = cell if isinstance(cell, list | tuple) else [] if cell is None else [cell]
+    cell = [_written(one) for one in cell] if isinstance(cell, list | tuple) else _written(cell)
+    cells = cell if isinstance(cell, list) else [] if cell is None else [cell]
     if not isinstance(column, str | int) or not all(isinstance(one, bool | int | float | str) for one in cells):
         raise ValueError(f"{list(value)!r}: the column is a name, and a value is a number, a text, or true or false")
     if cell is None and comparison not in ("==", "!="):

@@ -4,6 +4,8 @@ import hashlib
 
 from rayrnn.data.prepare import Prepared
 from rayrnn.errors import UsageError
+from rayrnn.recipe.data_sections import Data
+from rayrnn.recipe.table_sections import VersionedTable
 from rayrnn.runs.directory import Run
 from rayrnn.runs.schema import StoredData
 from rayrnn.wording import counted
@@ -36,6 +38,11 @@ def versions_of(run: Run) -> dict[str, int]:
     """At which versions a run has read its tables, by the keys of its recipe; none where they have none."""
     then = run.stored_data
     return {} if then is None else dict(then.versions)
+
+
+def described(run: Run, data: Data) -> str:
+    """What the data of a run is called, with the version of a table that it has read."""
+    return (data.at(versions_of(run)) if isinstance(data, VersionedTable) else data).describe()
 
 
 def check_origin(run: Run, *, handed_over: bool, advice: str) -> None:

@@ -1,5 +1,6 @@
 """What a recipe may say of stored tables: conditions, versions, and no secret."""
 
+import datetime
 from typing import Any
 
 import pytest
@@ -50,6 +51,8 @@ def test_conditions_keep_the_types_of_their_values() -> None:
     kept = [list(one) for one in recipe.data.where]  # type: ignore[attr-defined]
     assert kept == [["a", "==", 1], ["b", "in", (1, 2.5, "c", True)], *written[2:]]
     assert kept[2][2] is True
+    day = recipe_of(where=[["day", ">", datetime.date(2024, 1, 31)]]).data.where  # type: ignore[attr-defined]
+    assert day == (("day", ">", "2024-01-31"),)
     assert type(kept[1][2][0]) is int
 
 

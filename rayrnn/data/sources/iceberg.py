@@ -103,6 +103,8 @@ class Iceberg:
 def _open(data: IcebergData, name: str) -> IcebergTable:
     properties = {key: with_variables(value, f"data.catalog.{key}") for key, value in data.catalog.items()}
     catalog = properties.pop("name", None)
+    if data.endpoint is not None:
+        properties.setdefault("s3.endpoint", data.endpoint)
     try:
         if name.endswith(_METADATA):
             return StaticTable.from_metadata(name, properties)
