@@ -189,7 +189,7 @@ def _brought_together(table: Table, grouping: Grouping) -> list[ray.ObjectRef]:
     splits = [split.remote(table.read, part, grouping, num_buckets) for part in table.parts]
     blocks = [bring_together.remote(grouping, *bucket) for bucket in zip(*splits, strict=True)]
     if not any(results([count for _, count in blocks])):
-        raise DataError(f"no row is left of {table.names[0]} and what is read with it: data.where keeps none")
+        raise DataError(f"no row is left of {table.names[0]}: there is none, or data.where keeps none")
     return [block for block, _ in blocks]
 
 
