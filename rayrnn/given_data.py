@@ -12,7 +12,7 @@ from rayrnn.data.sources.given import list_of, sequences_of
 from rayrnn.data.sources.source import Wanted
 from rayrnn.errors import RecipeError, UsageError
 from rayrnn.recipe import LABELLED, task_named
-from rayrnn.recipe.data_sections import GivenData, section_of
+from rayrnn.recipe.table_sections import GivenData, section_of
 from rayrnn.tasks import Choices
 
 

@@ -40,8 +40,9 @@ FLOOR_PLAN = """
     rayrnn.tasks.beam_search rayrnn.tasks.prefix_search rayrnn.tasks.target_sequences
     rayrnn.tasks.classification rayrnn.tasks.ctc rayrnn.tasks.language_model rayrnn.tasks.regression
     rayrnn.tasks.tagging rayrnn.tasks.transduction
+    rayrnn.recipe.row_conditions
     rayrnn.recipe.data_sections
-    rayrnn.recipe.media_sections rayrnn.recipe.text_sections
+    rayrnn.recipe.media_sections rayrnn.recipe.table_sections rayrnn.recipe.text_sections
     rayrnn.recipe.detect_section rayrnn.recipe.sections rayrnn.recipe.sources rayrnn.recipe.written
     rayrnn.recipe.faults
     rayrnn.recipe rayrnn.anomalies.detector rayrnn.anomalies.measures
@@ -53,11 +54,14 @@ FLOOR_PLAN = """
     rayrnn.data.sources.text
     rayrnn.data.sources.csv_header rayrnn.data.sources.roles
     rayrnn.data.sources.pairs rayrnn.data.sources.step_order rayrnn.data.sources.tables
-    rayrnn.data.sources.csv_columns rayrnn.data.sources.grouping
+    rayrnn.data.sources.conditions rayrnn.data.sources.csv_columns rayrnn.data.sources.grouping
     rayrnn.data.sources.beside_values rayrnn.data.sources.csv_labels rayrnn.data.sources.csv_parsing
     rayrnn.data.sources.any_table
-    rayrnn.data.sources.csv rayrnn.data.sources.media_files rayrnn.data.sources.parquet
-    rayrnn.data.sources.audio rayrnn.data.sources.given rayrnn.data.sources.images
+    rayrnn.data.sources.csv rayrnn.data.sources.delta rayrnn.data.sources.iceberg rayrnn.data.sources.media_files
+    rayrnn.data.sources.sql rayrnn.data.sources.table_files
+    rayrnn.data.sources.audio rayrnn.data.sources.avro rayrnn.data.sources.images rayrnn.data.sources.orc
+    rayrnn.data.sources.parquet
+    rayrnn.data.sources.given
     rayrnn.data.sources
     rayrnn.data.fitting rayrnn.data.vectors
     rayrnn.data.order rayrnn.data.prepare

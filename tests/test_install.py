@@ -96,7 +96,7 @@ def test_hosts_get_the_versions_that_are_here() -> None:
 
 
 def test_hosts_get_no_extra_that_this_machine_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
-    lack(monkeypatch, "raydp", "numba", "soundfile", "pillow")
+    lack(monkeypatch, "raydp", *packages.EXTRAS)
     assert packages.packages_for_hosts() == (f"ray=={version('ray')}",)
 
 

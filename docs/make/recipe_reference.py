@@ -78,10 +78,10 @@ def _subclasses(kind: type[BaseModel]) -> Iterator[type[BaseModel]]:
 
 
 def _inner_classes(kind: type[BaseModel]) -> Iterator[type[BaseModel]]:
-    """Models that are values of a key, such as the bounds of the workers."""
+    """Models that are values of a key, such as the bounds of the workers; a tuple is told where its key is."""
     names = re.findall(r"#/\$defs/(\w+)", json.dumps(kind.model_json_schema()))
     for name in dict.fromkeys(names):
-        yield next(inner for inner in _subclasses(BaseModel) if inner.__name__ == name)
+        yield from (inner for inner in _subclasses(BaseModel) if inner.__name__ == name)
 
 
 def _table(kind: type[BaseModel], *, leave_out: tuple[str, ...] = ()) -> str:

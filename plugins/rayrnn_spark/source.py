@@ -13,7 +13,8 @@ from rayrnn.data.sources.beside_values import with_features_beside
 from rayrnn.data.sources.grouping import group, grouping_of
 from rayrnn.data.sources.tables import check_columns, rows_of_sequences
 from rayrnn.recipe import task_named
-from rayrnn.recipe.data_sections import TableData, section_of
+from rayrnn.recipe.data_sections import TableData
+from rayrnn.recipe.table_sections import section_of
 from rayrnn.tasks import Choices
 from rayrnn_spark.connect import connected
 from rayrnn_spark.frames import Frame

@@ -12,8 +12,8 @@ from rayrnn.cluster.programs import sources_on_hosts
 
 #: files with the same content make the same wheel
 ALWAYS = (1980, 1, 1, 0, 0, 0)
-#: what the extras fast, audio and images bring
-EXTRAS = ("numba", "soundfile", "pillow")
+#: what the extras fast, audio, images, delta, iceberg, avro and sql bring
+EXTRAS = ("numba", "soundfile", "pillow", "deltalake", "pyiceberg", "fastavro", "sqlalchemy")
 LEFT_OUT = {"__pycache__", "RECORD", "direct_url.json", "INSTALLER", "REQUESTED"}
 
 

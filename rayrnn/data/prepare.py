@@ -1,7 +1,7 @@
 """The sequences of a run, ready for the workers: read, gathered, split, their encoding fitted or found in the run."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from rayrnn.data.files import list_files
 from rayrnn.data.fitting import faults_of_targets, fit_encoding, found_units, losses
 from rayrnn.data.rows import Needs, raise_faults
 from rayrnn.data.sequences import Part, Sequences, cut_again, gather, split
-from rayrnn.data.sources import Wanted, read
+from rayrnn.data.sources import Wanted, pinned, read
 from rayrnn.data.sources.given import sequences_given
 from rayrnn.data.symbols import Symbols
 from rayrnn.data.units import Units
@@ -22,6 +22,7 @@ from rayrnn.recipe import Recipe, choices_of, needs_of, task_of
 from rayrnn.recipe.data_sections import Data, StepData, TargetUnits, TextUnits
 from rayrnn.recipe.media_sections import ImageData
 from rayrnn.recipe.sources import OWN
+from rayrnn.recipe.table_sections import VersionedTable
 from rayrnn.recipe.text_sections import TextData
 from rayrnn.tasks import Weighing
 from rayrnn.wording import counted
@@ -44,6 +45,8 @@ class Prepared:
     vectors: Vectors | None = None
     #: why sequences that are there have nothing to learn from: their task sees to that
     unlearnable: tuple[str, ...] = ()
+    #: at which versions tables were read that have some, by the keys of the section
+    versions: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def skipped(self) -> tuple[str, ...]:
@@ -52,20 +55,29 @@ class Prepared:
         return (*(reason for sequences in parts for reason in sequences.skipped), *self.unlearnable)
 
 
-def prepare(recipe: Recipe, data: Any = None, *, encoding: Encoding | None = None, begins: bool = False) -> Prepared:
+def prepare(
+    recipe: Recipe,
+    data: Any = None,
+    *,
+    encoding: Encoding | None = None,
+    begins: bool = False,
+    versions: Mapping[str, int] | None = None,
+) -> Prepared:
     """Read the recipe's data, or take `data`, and make it ready for the workers.
 
     Args:
         data: what a program hands over, see `sequences_given`.
         encoding: of a run that has one already: the numbers of its model mean what they meant. Fitted without.
         begins: whether there is nothing yet that the run goes on from.
+        versions: at which the run has read tables before; without any they are the recipe's, or the newest.
 
     Raises:
         DataError: the data cannot be read, or has nothing to learn from.
         RecipeError: the recipe asks of these labels what they cannot give.
     """
     needs, notes = needs_to_read(recipe, encoding), list[str]()
-    sequences, others = _gathered(recipe, data, needs, notes)
+    section = recipe.data if data is not None else pinned(recipe.data, versions or {})
+    sequences, others = _gathered(section, data, needs, notes)
     _check_columns(recipe, sequences)
     training, held_out = _parts(recipe, sequences, others, from_recipe=data is None)
     if not needs.can_cut:
@@ -92,9 +104,10 @@ def prepare(recipe: Recipe, data: Any = None, *, encoding: Encoding | None = Non
         raise RecipeError(
             f"training.truncate is {recipe.training.truncate}, but a sequence has one label, at its end: set it to 0"
         )
-    name = "the dataset" if data is not None else recipe.data.describe()
+    name = "the dataset" if data is not None else section.describe()
     said = tuple(dict.fromkeys(notes))
-    return Prepared(name, training, held_out, encoding, data is not None, said, vectors, tuple(unlearnable))
+    read_at = section.versions if data is None and isinstance(section, VersionedTable) else {}
+    return Prepared(name, training, held_out, encoding, data is not None, said, vectors, tuple(unlearnable), read_at)
 
 
 def needs_to_read(recipe: Recipe, encoding: Encoding | None = None) -> Needs:
@@ -121,19 +134,19 @@ def needs_to_read(recipe: Recipe, encoding: Encoding | None = None) -> Needs:
     return replace(needs, units=units, target_units=target_units)
 
 
-def _gathered(recipe: Recipe, data: Any, needs: Needs, notes: list[str]) -> tuple[Sequences, Sequences | None]:
+def _gathered(section: Data, data: Any, needs: Needs, notes: list[str]) -> tuple[Sequences, Sequences | None]:
     """All sequences; and those of a held-out path of its own."""
-    share = recipe.data.held_out
+    share = section.held_out
     if data is None:
-        found = read(recipe.data, needs, say=notes.append)
+        found = read(section, needs, say=notes.append)
     else:
-        found = sequences_given(data, recipe.data, Wanted(needs, say=notes.append))
+        found = sequences_given(data, section, Wanted(needs, say=notes.append))
     sequences = gather(found, needs)
     if not isinstance(share, str):
         return sequences, None
-    others = gather(read(recipe.data, needs, where=share, say=notes.append), needs)
+    others = gather(read(section, needs, where=share, say=notes.append), needs)
     if data is None:
-        notes += _also_learned(recipe.data, share)
+        notes += _also_learned(section, share)
     return sequences, others
 
 
@@ -194,6 +207,8 @@ def _also_learned(data: Data, held_out: str) -> list[str]:
     """What is to be said where files of the held-out path are learned, too."""
     path = getattr(data, "path", None)
     if path is None or data.source not in OWN:
+        return []
+    if getattr(data, "held_out_where", None) is not None:  # other rows of the same files, perhaps
         return []
     learned, kept_out = (list_files(where, endpoint=data.endpoint) for where in (path, held_out))
     known = set(learned.places)

@@ -4,7 +4,7 @@ import functools
 import logging
 import uuid
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from threading import Lock
 from typing import Any
@@ -50,6 +50,17 @@ def results(references: Sequence[ray.ObjectRef]) -> list[Any]:
         if isinstance(error.cause, RayrnnError):
             raise error.cause from None
         raise
+
+
+def streamed(blocks: Iterable[ray.ObjectRef]) -> list[ray.ObjectRef]:
+    """What a task gives one after another, when it has given all.
+
+    Raises:
+        RayrnnError: what it raised; as above.
+    """
+    references = list(blocks)
+    results(references[-1:])  # where it failed, the last one says so
+    return references
 
 
 def beside(filesystem: fs.FileSystem) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from rayrnn.reporting.answer_figures import confusions
 from rayrnn.reporting.markup import NOTHING, Markup, facts, figure_alone, paragraph
 from rayrnn.runs.directory import Run
 from rayrnn.runs.model import Trained, answer, found_in, trained
-from rayrnn.runs.same_data import check_data, check_origin, was_handed_over
+from rayrnn.runs.same_data import check_data, check_origin, described, versions_of, was_handed_over
 from rayrnn.tasks import Hypothesis, Search, Searching
 from rayrnn.tasks.metrics import Metrics, Results
 from rayrnn.wording import counted
@@ -238,7 +238,7 @@ def _part(
     """The sequences to measure on, and their name; and what the user should know of them."""
     recipe = model.recipe
     if data is None and path is None:
-        return f"held out of {recipe.data.describe()}", held_out_of(run, model, notes)
+        return f"held out of {described(run, recipe.data)}", held_out_of(run, model, notes)
     needs, name = replace(needs_to_read(recipe, model.encoding), weighed=False), "the dataset"
     num_columns, names = model.encoding.inputs.num_columns, model.encoding.column_names
     if data is None:
@@ -294,7 +294,7 @@ def held_out_of(
     """
     advice = f"what was held out cannot be found again: {advice}"
     check_origin(run, handed_over=False, advice=advice)
-    prepared = prepare(model.recipe, encoding=model.encoding)
+    prepared = prepare(model.recipe, encoding=model.encoding, versions=versions_of(run))
     notes += check_data(run, prepared, advice=advice)
     return prepared.held_out
 

@@ -12,11 +12,12 @@ from pydantic import Field
 
 from rayrnn.errors import RecipeError, UsageError
 from rayrnn.foreign import check_yaml, read_plain
-from rayrnn.recipe.data_sections import Data, GivenData, Section, StepData, spelled
+from rayrnn.recipe.data_sections import Data, Section, StepData, spelled
 from rayrnn.recipe.detect_section import Detect
 from rayrnn.recipe.faults import faults_of
 from rayrnn.recipe.sections import Averaging, Model, SearchSettings, Training
 from rayrnn.recipe.sources import section_named
+from rayrnn.recipe.table_sections import GivenData
 from rayrnn.recipe.written import parse_typed, parse_yaml, write_yaml
 from rayrnn.tasks import Choices, Detectable, Search, Several, Task, load_task
 from rayrnn.user_code import PythonFiles, files_of

@@ -1,21 +1,20 @@
 """The recipe's `data` section: what every source of sequences can be told."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias, TypeVar, get_args
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias, get_args
 
 import pydantic
 from pydantic import BeforeValidator, Field
 
 from rayrnn.data import UNITS
-from rayrnn.errors import RecipeError
+from rayrnn.recipe.row_conditions import Condition, Conditions
 
 if TYPE_CHECKING:
     UnitsName: TypeAlias = str
 else:
     UnitsName = Literal[tuple(UNITS)]
 
-Table = TypeVar("Table", bound="TableData")
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -97,7 +96,8 @@ def _with_nulls(value: object) -> object:
 
 def _types_in(annotation: Any) -> Iterator[Any]:
     yield annotation
-    for part in get_args(annotation):
+    is_named_tuple = isinstance(annotation, type) and issubclass(annotation, tuple)
+    for part in get_args(annotation) or (annotation.__annotations__.values() if is_named_tuple else ()):
         yield from _types_in(part)
 
 
@@ -397,45 +397,39 @@ class TableData(TextUnits, TargetUnits, StepData):
         return {*self.columns(labelled=labelled, weighed=weighed), *(self.features or ()), *order, *forecast}
 
 
-def section_of(kind: type[Table], columns: Mapping[str, object]) -> Table:
-    """The section that says what some columns are for; None is no word on it.
+class FilteredTable(TableData):
+    """Tables of which only some rows may be read: all conditions hold for these."""
 
-    Raises:
-        RecipeError: they contradict each other.
-    """
-    try:
-        return kind.model_validate({name: value for name, value in columns.items() if value is not None})
-    except pydantic.ValidationError as error:
-        raise RecipeError("\n".join(fault["msg"].removeprefix("Value error, ") for fault in error.errors())) from None
+    #: conditions that all hold for the rows that are read: a list of [column, comparison, value], with the comparisons
+    #: ==, !=, <, <=, >, >=, in and not in; null is no value. What is named by `--data` is read whole
+    where: Conditions = ()
+    #: the same for `held_out`, where that is a place of its own; without a word as `where`
+    held_out_where: Conditions | None = None
 
-
-class GivenData(TableData):
-    """Sequences that a program hands over, `rayrnn.train(recipe, data=...)`: nothing is read from anywhere.
-
-    Where columns are named, a data frame or a dataset has them, in one of the two shapes; else its rows are in the row
-    schema.
-    """
-
-    source: Literal["given"] = "given"
-
-    @property
-    def names_columns(self) -> bool:
-        """Whether it says what the columns are for."""
-        return self.order_by is not None or bool(self.columns(labelled=True))
+    def conditions(self, where: str | None) -> tuple[Condition, ...]:
+        """Those of the rows at `where`; None is the section's own place."""
+        if where is None:
+            return self.where
+        if where != self.held_out:
+            return ()
+        return self.where if self.held_out_where is None else self.held_out_where
 
     @pydantic.model_validator(mode="after")
-    def _one_shape(self) -> "GivenData":
-        if isinstance(self.held_out, str):
-            raise ValueError("data.held_out is a path, and a program hands the sequences over: give a fraction")
-        if self.names_columns:
-            super()._one_shape()  # type: ignore[operator]
+    def _held_out_is_a_place(self) -> "FilteredTable":
+        check_has_place(self, "held_out_where")
         return self
 
-    def describe(self) -> str:
-        return "what a program hands over"
+
+def check_has_place(data: Data, key: str) -> None:
+    """
+    Raises:
+        ValueError: a key of it speaks of a held-out part that is no place of its own.
+    """
+    if getattr(data, key) is not None and not isinstance(data.held_out, str):
+        raise ValueError(f"data.{key} goes with a place of its own in data.held_out: give one, or leave it out")
 
 
-class ParquetData(TableData):
+class ParquetData(FilteredTable):
     """Parquet files."""
 
     source: Literal["parquet"] = "parquet"

@@ -6,8 +6,9 @@ from importlib.util import find_spec
 from typing import Any, NamedTuple, Protocol
 
 from rayrnn.errors import UsageError
-from rayrnn.recipe.data_sections import CsvData, Data, GivenData, ParquetData
+from rayrnn.recipe.data_sections import CsvData, Data, ParquetData
 from rayrnn.recipe.media_sections import AudioData, ImageData
+from rayrnn.recipe.table_sections import AvroData, DeltaData, GivenData, IcebergData, OrcData, SqlData
 from rayrnn.recipe.text_sections import PairsData, TextData
 from rayrnn.user_code import make
 
@@ -39,6 +40,11 @@ OWN: Mapping[str, Own] = {
     "csv": Own(CsvData, "rayrnn.data.sources.csv:Csv"),
     "parquet": Own(ParquetData, "rayrnn.data.sources.parquet:Parquet"),
     "given": Own(GivenData, "rayrnn.data.sources.given:Given"),
+    "delta": Own(DeltaData, "rayrnn.data.sources.delta:Delta", "delta", "deltalake"),
+    "iceberg": Own(IcebergData, "rayrnn.data.sources.iceberg:Iceberg", "iceberg", "pyiceberg"),
+    "orc": Own(OrcData, "rayrnn.data.sources.orc:Orc"),
+    "avro": Own(AvroData, "rayrnn.data.sources.avro:Avro", "avro", "fastavro"),
+    "sql": Own(SqlData, "rayrnn.data.sources.sql:Sql", "sql", "sqlalchemy"),
     "pairs": Own(PairsData, "rayrnn.data.sources.pairs:Pairs"),
     "audio": Own(AudioData, "rayrnn.data.sources.audio:Audio", "audio", "soundfile"),
     "images": Own(ImageData, "rayrnn.data.sources.images:Images", "images", "PIL"),

@@ -5,6 +5,8 @@ import hashlib
 from rayrnn.data.prepare import Prepared
 from rayrnn.data.sequences import Sequences
 from rayrnn.errors import UsageError
+from rayrnn.recipe.data_sections import Data
+from rayrnn.recipe.table_sections import VersionedTable
 from rayrnn.runs.directory import Run
 from rayrnn.runs.schema import StoredData
 from rayrnn.wording import counted
@@ -29,6 +31,7 @@ def data_of(prepared: Prepared) -> StoredData:
         held_out=len(prepared.held_out),
         content=content.hexdigest(),
         order=order.hexdigest(),
+        versions=dict(prepared.versions),
     )
 
 
@@ -39,6 +42,17 @@ def was_handed_over(run: Run, sequences: Sequences) -> bool:
         return False
     content = hashlib.sha256(f"{len(sequences)} {sequences.content} ".encode()).hexdigest()
     return (content, hashlib.sha256(sequences.steps.tobytes()).hexdigest()) == (then.content, then.order)
+
+
+def versions_of(run: Run) -> dict[str, int]:
+    """At which versions a run has read its tables, by the keys of its recipe; none where they have none."""
+    then = run.stored_data
+    return {} if then is None else dict(then.versions)
+
+
+def described(run: Run, data: Data) -> str:
+    """What the data of a run is called, with the version of a table that it has read."""
+    return (data.at(versions_of(run)) if isinstance(data, VersionedTable) else data).describe()
 
 
 def check_origin(run: Run, *, handed_over: bool, advice: str) -> None:

@@ -207,6 +207,7 @@ class StoredEncoding(Stored):
         return version
 
 
+VersionKey = Annotated[str, StringConstraints(pattern=r"^(held_out_)?version$")]
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -221,6 +222,8 @@ class StoredData(Stored):
     #: of all that they hold, in whatever order; and of the order of their lengths
     content: Digest
     order: Digest
+    #: at which versions tables were read that have some, by the keys of the recipe
+    versions: dict[VersionKey, Annotated[int, Field(ge=0, lt=2**63)]] = Field(default_factory=dict)
 
 
 class StoredNormal(Stored):

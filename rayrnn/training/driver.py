@@ -18,7 +18,7 @@ from rayrnn.runs.checkpoints import newest_round
 from rayrnn.runs.copies import landed
 from rayrnn.runs.kept_recipe import check_trust
 from rayrnn.runs.model import check_encoding, check_network, find_network, with_network
-from rayrnn.runs.same_data import RESUME_ADVICE, check_data, check_origin
+from rayrnn.runs.same_data import RESUME_ADVICE, check_data, check_origin, versions_of
 from rayrnn.training.channel import Inbox
 from rayrnn.training.coordinator import start_coordinator
 from rayrnn.training.driver_loop import Driver
@@ -100,7 +100,7 @@ def train(
             if (encoding := run.stored_encoding) is not None:
                 check_encoding(recipe, encoding, where=run.path)
             begins = not resume or newest_round(run.checkpoints) < 0
-            prepared = prepare(recipe, data, encoding=encoding, begins=begins)
+            prepared = prepare(recipe, data, encoding=encoding, begins=begins, versions=versions_of(run))
             if resume:
                 for note in check_data(run, prepared, advice=RESUME_ADVICE):
                     screen.warn(note)

@@ -356,7 +356,13 @@ def test_labels_in_names_are_searched_below_each_directory_that_was_named(ray_cl
     assert list(labels(classes).values()) == ["cat", "dog"]
 
 
-@pytest.mark.parametrize(("source", "library"), [("audio", "soundfile"), ("images", "PIL")])
+@pytest.mark.parametrize(
+    ("source", "library"),
+    [
+        *(("audio", "soundfile"), ("images", "PIL"), ("delta", "deltalake"), ("iceberg", "pyiceberg")),
+        *(("avro", "fastavro"), ("sql", "sqlalchemy")),
+    ],
+)
 def test_without_its_extra_a_source_says_what_to_install(source: str, library: str) -> None:
     assert OWN[source].library == library
     absent = OWN[source]._replace(library="a_library_that_nobody_has")

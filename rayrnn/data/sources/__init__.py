@@ -1,6 +1,7 @@
 """From the recipe's `data` section to a dataset of sequences, whatever their source."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 from warnings import warn
 
 import ray.data
@@ -11,8 +12,9 @@ from rayrnn.data.sources.source import Source, Wanted
 from rayrnn.errors import DataError, UsageError
 from rayrnn.recipe.data_sections import Data
 from rayrnn.recipe.sources import source_named
+from rayrnn.recipe.table_sections import VersionedTable
 
-__all__ = ["Source", "Wanted", "read"]
+__all__ = ["Source", "Wanted", "pinned", "read"]
 
 
 def read(
@@ -41,13 +43,33 @@ def read(
         DataError: there are no sequences there, or they are malformed.
     """
     quiet_ray_data()
-    try:
-        # a foreign section was made only where its code is trusted
-        source: Source = source_named(data.source, trusted=True)
-    except ValueError as error:
-        raise DataError(f"nothing here reads data.source {data.source!r}: {error}") from None
+    source: Source = _source_of(data)
     if labels is not None and not {"labels", "targets"} & set(type(data).model_fields):
         raise UsageError(
             f"data.source {data.source} has no labels beside the sequences, such as {labels}: they are read with these"
         )
     return source.read(data, Wanted(needs, where, labels, labelled, num_columns, column_names, say))
+
+
+def pinned(data: Data, versions: Mapping[str, int]) -> Data:
+    """The same section, with the versions at which its tables are read, so that they are what they were.
+
+    Args:
+        versions: those that a run began with, by the keys of the section; without any the ones that it names, or the
+            newest.
+
+    Raises:
+        DataError: there is no such table or version.
+    """
+    if not isinstance(data, VersionedTable):
+        return data
+    known: VersionedTable = _source_of(data.at(versions)).pinned(data.at(versions))
+    return known
+
+
+def _source_of(data: Data) -> Any:
+    try:
+        # a foreign section was made only where its code is trusted
+        return source_named(data.source, trusted=True)
+    except ValueError as error:
+        raise DataError(f"nothing here reads data.source {data.source!r}: {error}") from None

@@ -28,7 +28,7 @@ from rayrnn.recipe.data_sections import TableData
 
 #: tasks that bring steps together, however few there are
 FEWEST_BUCKETS = 4
-#: bytes of a dataset's rows that one task has, about
+#: bytes, before compression, that one task reads, about
 TASK_BYTES = 32 * 2**20
 
 
@@ -52,13 +52,13 @@ class Table:
     #: what messages call that of which each of `schemas` is: files, or blocks
     names: Sequence[str]
     schemas: Sequence[pa.Schema]
-    #: each for one task; they travel to it
+    #: each for one task, at least one; they travel to it
     parts: Sequence[Any]
     read: ReadPart
     #: of Ray: where the tasks that read may run
     options: Mapping[str, Any] = field(default_factory=dict)
-    #: tasks that bring steps together; without a number as many as read
-    num_buckets: int = 0
+    #: of what the schemas are
+    parted: str = "files"
 
 
 def sequences_of_table(table: Table, data: TableData, wanted: Wanted) -> ray.data.Dataset:
@@ -94,7 +94,24 @@ def sequences_of_dataset(dataset: ray.data.Dataset, data: TableData, wanted: Wan
     Raises:
         DataError: as above, or there are no rows.
     """
-    return sequences_of_table(_table_of_blocks(settle(dataset).to_arrow_refs()), data, wanted)
+    return sequences_of_blocks(settle(dataset).to_arrow_refs(), data, wanted)
+
+
+def sequences_of_blocks(blocks: Sequence[ray.ObjectRef], data: TableData, wanted: Wanted) -> ray.data.Dataset:
+    """The same of Arrow tables in Ray's object store.
+
+    Raises:
+        DataError: as above.
+    """
+    return sequences_of_table(_table_of_blocks(blocks), data, wanted)
+
+
+def neighbours(sizes: np.ndarray, *, fewest: int = 1) -> list[np.ndarray]:
+    """The numbers of what has these sizes in bytes, in runs for one task each; so many at least, if there are."""
+    ends = np.cumsum(sizes)
+    size = max(1, min(TASK_BYTES, int(ends[-1]) // fewest))
+    cuts = np.flatnonzero(np.diff((ends - 1).clip(min=0) // size)) + 1
+    return np.split(np.arange(len(sizes)), cuts)
 
 
 def plain_schema(schema: pa.Schema) -> pa.Schema:
@@ -138,8 +155,8 @@ def _check(table: Table, columns: Sequence[str], numbers: Sequence[str] = ()) ->
             natures = {_nature(kind, is_feature=name in numbers) for kind in (here, first) if not kinds.is_null(kind)}
             if len(natures) > 1:
                 raise DataError(
-                    f"{origin}: column {name!r} holds {here}, in {table.names[0]} it holds {first}: all files must "
-                    f"be alike"
+                    f"{origin}: column {name!r} holds {here}, in {table.names[0]} it holds {first}: all {table.parted} "
+                    "must be alike"
                 )
 
 
@@ -169,12 +186,13 @@ def _renamed(
 
 def _brought_together(table: Table, grouping: Grouping) -> list[ray.ObjectRef]:
     """Blocks of rows of sequences; how many depends on the data alone, so that a resumed run has the same."""
-    num_buckets = max(FEWEST_BUCKETS, table.num_buckets or len(table.parts))
+    num_buckets = max(FEWEST_BUCKETS, len(table.parts))
     split = ray.remote(num_returns=num_buckets, **table.options)(_split)
     bring_together = ray.remote(num_returns=2)(_group)
     splits = [split.remote(table.read, part, grouping, num_buckets) for part in table.parts]
     blocks = [bring_together.remote(grouping, *bucket) for bucket in zip(*splits, strict=True)]
-    results([count for _, count in blocks])
+    if not any(results([count for _, count in blocks])):
+        raise DataError(f"no row is left of {table.names[0]}: there is none, or data.where keeps none")
     return [block for block, _ in blocks]
 
 
@@ -229,7 +247,7 @@ def _table_of_blocks(blocks: Sequence[ray.ObjectRef]) -> Table:
         runs = (_Run(used[at][0], max(0, first - ends[at]), min(ends[at + 1], last) - ends[at]) for at in places)
         parts.append(_Rows(tuple(runs), first))
     names = [f"row {first:,} and those after it" for first in ends[:-1]]
-    return Table(names, [seen.schema for _, seen in used], parts, _read_rows)
+    return Table(names, [seen.schema for _, seen in used], parts, _read_rows, parted="rows")
 
 
 def _look(block: pa.Table) -> _Look:

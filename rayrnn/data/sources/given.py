@@ -13,7 +13,8 @@ from rayrnn.data.sources.any_table import TASK_BYTES, sequences_of_dataset
 from rayrnn.data.sources.parquet import Parquet, columns_of
 from rayrnn.data.sources.source import Wanted
 from rayrnn.errors import DataError, UsageError
-from rayrnn.recipe.data_sections import Data, GivenData, ParquetData, TableData
+from rayrnn.recipe.data_sections import Data, ParquetData, TableData
+from rayrnn.recipe.table_sections import GivenData
 from rayrnn.wording import listed
 
 

@@ -2,7 +2,8 @@
 
 A source of your own is such a class, named in the recipe as `source: package.module:Name`; a plugin names it in the
 entry point group `rayrnn.sources`. One that runs programs of its own on the hosts may also offer what they need there
-(rayrnn/cluster/programs.py) and checks for `rayrnn doctor` (rayrnn/cluster/doctor.py).
+(rayrnn/cluster/programs.py) and checks for `rayrnn doctor` (rayrnn/cluster/doctor.py). One whose section is a
+VersionedTable has `pinned`, which says at which versions it reads.
 """
 
 from collections.abc import Callable

@@ -1,0 +1,181 @@
+"""Apache Iceberg tables: a catalogue knows where they are, their snapshots say what is in them."""
+
+import functools
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+import ray.data
+from pyiceberg.catalog import load_catalog
+from pyiceberg.expressions import (
+    AlwaysTrue,
+    And,
+    BooleanExpression,
+    EqualTo,
+    GreaterThan,
+    GreaterThanOrEqual,
+    In,
+    IsNull,
+    LessThan,
+    LessThanOrEqual,
+    NotEqualTo,
+    NotIn,
+    NotNull,
+)
+from pyiceberg.expressions.visitors import bind
+from pyiceberg.io import FileIO
+from pyiceberg.io.pyarrow import ArrowScan, schema_to_pyarrow
+from pyiceberg.schema import Schema
+from pyiceberg.table import FileScanTask, StaticTable
+from pyiceberg.table import Table as IcebergTable
+from pyiceberg.table.metadata import TableMetadata
+
+from rayrnn.data.files import open_file_system
+from rayrnn.data.sequences import beside
+from rayrnn.data.sources.any_table import (
+    FEWEST_BUCKETS,
+    Piece,
+    Table,
+    neighbours,
+    plain,
+    plain_schema,
+    sequences_of_table,
+)
+from rayrnn.data.sources.conditions import filter_of, typed, with_variables
+from rayrnn.data.sources.source import Wanted
+from rayrnn.errors import DataError
+from rayrnn.recipe.row_conditions import Condition
+from rayrnn.recipe.table_sections import IcebergData, as_time
+from rayrnn.wording import listed
+
+_COMPARE = {
+    **{"==": EqualTo, "!=": NotEqualTo, "<": LessThan, "<=": LessThanOrEqual, ">": GreaterThan},
+    **{">=": GreaterThanOrEqual, "in": In, "not in": NotIn},
+}
+_METADATA = ".metadata.json"
+
+
+class Iceberg:
+    """An Apache Iceberg table, whose rows are sequences or steps."""
+
+    section = IcebergData
+
+    def pinned(self, data: IcebergData) -> IcebergData:
+        """The same section, whose versions are numbers of snapshots.
+
+        Raises:
+            DataError: the catalogue does not answer, or there is no table, or no such version.
+        """
+        versions = {"version": _snapshot(_open(data, data.table), data.table, data.version)}
+        if isinstance(data.held_out, str):
+            held_out = _open(data, data.held_out)
+            versions["held_out_version"] = _snapshot(held_out, data.held_out, data.held_out_version)
+        return data.at(versions)
+
+    def read(self, data: IcebergData, wanted: Wanted) -> ray.data.Dataset:
+        """The sequences of a section. Files that no condition can keep a row of, as their manifest says, are not read.
+
+        Raises:
+            DataError: the catalogue does not answer, there is no table or version, or a column is missing or does not
+                fit.
+        """
+        name, conditions = wanted.where or data.table, data.conditions(wanted.where)
+        table = _open(data, name)
+        snapshot = _snapshot(table, name, data.version_of(wanted.where))
+        schema = table.scan(snapshot_id=snapshot).projection()
+        arrow = schema_to_pyarrow(schema, include_field_ids=False)
+        condition = _filter(conditions, schema, arrow)
+        try:
+            scan = table.scan(row_filter=condition, snapshot_id=snapshot)
+            files = sorted(scan.plan_files(), key=lambda task: task.file.file_path)
+        except Exception as error:  # pyiceberg raises its own and whatever its libraries raise
+            raise DataError(f"{name} cannot be read at snapshot {snapshot}: {error}") from None
+        if not files:
+            none = f": data.where keeps none of snapshot {snapshot}" if conditions else ""
+            raise DataError(f"{name} has no rows{none}")
+        fewest = 1 if data.order_by is None else FEWEST_BUCKETS
+        runs = neighbours(np.array([task.file.file_size_in_bytes for task in files]), fewest=fewest)
+        parts = [[files[number] for number in run] for run in runs]
+        read = functools.partial(_read, name, table.metadata, table.io, schema, condition)
+        return sequences_of_table(Table([name], [plain_schema(arrow)], parts, read, _where(table)), data, wanted)
+
+
+def _open(data: IcebergData, name: str) -> IcebergTable:
+    properties = {key: with_variables(value, f"data.catalog.{key}") for key, value in data.catalog.items()}
+    catalog = properties.pop("name", None)
+    if data.endpoint is not None:
+        properties.setdefault("s3.endpoint", data.endpoint)
+    try:
+        if name.endswith(_METADATA):
+            return StaticTable.from_metadata(name, properties)
+        return load_catalog(catalog, **properties).load_table(name)
+    except Exception as error:  # pyiceberg raises its own, and whatever the catalogue's client raises
+        told = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{name} cannot be found in the catalogue {_described(data)}: {told}") from None
+
+
+def _described(data: IcebergData) -> str:
+    told = {key: data.catalog[key] for key in ("name", "type", "uri") if key in data.catalog}
+    return ", ".join(f"{key} {value}" for key, value in told.items()) or "of pyiceberg's own configuration"
+
+
+def _snapshot(table: IcebergTable, name: str, version: int | str | None) -> int:
+    """The number of the snapshot that a version is."""
+    if version is None:
+        found = table.current_snapshot()
+        if found is None:
+            raise DataError(f"{name} has no rows: nothing was written into it yet")
+    elif isinstance(version, int):
+        found = table.snapshot_by_id(version)
+    elif (found := table.snapshot_by_name(version)) is None and (time := as_time(version)) is not None:
+        found = table.snapshot_as_of_timestamp(round(time.timestamp() * 1000))
+    if found is None:
+        known = [str(one.snapshot_id) for one in table.snapshots()]
+        raise DataError(
+            f"{name} has no version {version}: its snapshots are {listed(known)}, its names {listed([*table.refs()])}; "
+            "a time is written as 2024-01-31T09:05:00Z"
+        )
+    return int(found.snapshot_id)
+
+
+def _filter(conditions: Sequence[Condition], schema: Schema, arrow: pa.Schema) -> BooleanExpression:
+    filter_of(conditions, arrow)  # what cannot be compared is told
+    condition = And(AlwaysTrue(), *(_holds(one, arrow) for one in conditions), AlwaysTrue())
+    try:
+        bind(schema, condition, case_sensitive=True)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"data.where: {error}") from None
+    return condition
+
+
+def _holds(condition: Condition, arrow: pa.Schema) -> BooleanExpression:
+    column, comparison, value = condition
+    if value is None:
+        return IsNull(column) if comparison == "==" else NotNull(column)
+    values = typed(condition, arrow.field(column).type)
+    # a row without a value is kept by no comparison, as in SQL
+    return And(NotNull(column), _COMPARE[comparison](column, values if isinstance(value, tuple) else values[0]))
+
+
+def _where(table: IcebergTable) -> dict[str, object]:
+    """Options for tasks that read: local files are those of this host."""
+    scheme = table.location().partition("://")[0]
+    local = "://" not in table.location() or scheme == "file"
+    return beside(open_file_system("/")[0]) if local else {}
+
+
+def _read(
+    name: str,
+    metadata: TableMetadata,
+    io: FileIO,
+    schema: Schema,
+    condition: BooleanExpression,
+    files: Sequence[FileScanTask],
+    columns: Sequence[str],
+) -> Iterator[Piece]:
+    for file in files:
+        try:
+            rows = ArrowScan(metadata, io, schema.select(*columns), condition).to_table([file])
+        except Exception as error:  # as above
+            raise DataError(f"{name}: {file.file.file_path} cannot be read: {error}") from None
+        yield Piece(plain(rows).select(list(columns)), file.file.file_path.rpartition("/")[2], 0)
