@@ -36,6 +36,7 @@ FLOOR_PLAN = """
     rayrnn.data.batches
     rayrnn.tasks.losses rayrnn.tasks.metrics
     rayrnn.tasks rayrnn.tasks.class_answers rayrnn.tasks.class_sets
+    rayrnn.tasks.number_losses
     rayrnn.tasks.beam_search rayrnn.tasks.prefix_search rayrnn.tasks.target_sequences
     rayrnn.tasks.classification rayrnn.tasks.ctc rayrnn.tasks.language_model rayrnn.tasks.regression
     rayrnn.tasks.tagging rayrnn.tasks.transduction

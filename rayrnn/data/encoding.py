@@ -295,6 +295,8 @@ class Encoding:
     ahead: int = 0
     #: steps of the inputs for each that the recurrent layers see
     stride: int = 1
+    #: outputs of the network for each number to predict: quantiles, or the parameters of a distribution
+    parameters: int = 1
 
     @property
     def symbols(self) -> bool:
@@ -324,8 +326,8 @@ class Encoding:
 
     @property
     def num_outputs(self) -> int:
-        """Symbols, classes, or numbers to predict."""
-        return self.targets.size
+        """Symbols, classes, or numbers to predict, each with its parameters."""
+        return self.targets.size * self.parameters
 
     def describe(self) -> str:
         """One phrase for people: `65 symbols`, `12 features, 9 classes`."""
@@ -341,7 +343,8 @@ class Encoding:
         """Plain JSON."""
         halves = {"inputs": self.inputs.to_json(), "targets": self.targets.to_json()}
         values = {"version": VERSION, **halves, "per_step": self.per_step, "ahead": self.ahead}
-        return values | ({"stride": self.stride} if self.stride > 1 else {})
+        further = {"stride": self.stride, "parameters": self.parameters}
+        return values | {name: value for name, value in further.items() if value > 1}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Encoding":
@@ -354,6 +357,7 @@ class Encoding:
             per_step=values["per_step"],
             ahead=values["ahead"],
             stride=values.get("stride") or 1,
+            parameters=values.get("parameters") or 1,
         )
 
 

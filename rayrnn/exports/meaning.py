@@ -3,11 +3,11 @@
 from importlib.metadata import version
 from typing import Any
 
-from rayrnn.data.encoding import Classes, Encoding, Numbers
+from rayrnn.data.encoding import Classes, Encoding, Numbers, Scaling
 from rayrnn.data.symbols import Symbols
 from rayrnn.exports.graph import MASK, Graph, Port
 from rayrnn.recipe import Recipe, needs_of, task_of
-from rayrnn.tasks import Searching
+from rayrnn.tasks import Numeric, Searching
 
 #: of this JSON; a reader of version 1 can go on where keys are added
 FORMAT, VERSION = "rayrnn-export", 1
@@ -89,12 +89,14 @@ def _answers(recipe: Recipe, encoding: Encoding) -> dict[str, Any]:
         if isinstance(task, Searching) and not task.decodes:
             return logits | {"of": "this step", "blank": max(targets.vocabulary.unknown, 0)}
         return logits | {"of": f"the symbol {needs_of(recipe).ahead} later" if task.generates else "the next symbol"}
+    asked = task.meaning() if isinstance(task, Numeric) else {}
+    scaling = Scaling.none(targets.scaling.width) if asked.pop("counts", False) else targets.scaling
     columns = [
         {"number": name, "multiply_by": scale, "add": shift}
-        for name, shift, scale in zip(_names(targets), targets.scaling.shift, targets.scaling.scale, strict=True)
+        for name, shift, scale in zip(_names(targets), scaling.shift, scaling.scale, strict=True)
     ]
     ahead = {"steps_ahead": encoding.ahead} if encoding.ahead else {}
-    return {"are": "numbers", "scaling": targets.scaling.kind, "columns": columns} | ahead
+    return {"are": "numbers", "scaling": scaling.kind, "columns": columns} | ahead | asked
 
 
 def _symbols(symbols: Symbols) -> dict[str, Any]:

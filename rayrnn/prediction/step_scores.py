@@ -42,7 +42,7 @@ class Scorer:
         """K."""
         if not isinstance(self.model.encoding.targets, Numbers):
             return 1
-        return self.model.encoding.num_outputs if self.places is None else len(self.places)
+        return self.model.encoding.targets.size if self.places is None else len(self.places)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -53,7 +53,7 @@ class Scorer:
 
     def shown_numbers(self, rows: pa.Table) -> np.ndarray:
         """The numbers of canonical rows whose forecasts count, in the data's own units: float64 [all steps, K]."""
-        inputs, count = self.model.encoding.inputs, self.model.encoding.num_outputs
+        inputs, count = self.model.encoding.inputs, self.model.encoding.targets.size
         assert isinstance(inputs, Numbers)
         values = np.asarray(inputs.scaling.undo(inputs.read(rows)[:, :count]), np.float64)
         return values if self.places is None else values[:, list(self.places)]
@@ -88,7 +88,7 @@ def _places(channels: Sequence[Column], encoding: Encoding) -> tuple[int, ...]:
     """Where the channels stand among the numbers of a forecast, each once."""
     if not isinstance(encoding.targets, Numbers):
         raise UsageError("detect.channels is for forecasts of numbers; this run reads symbols: leave it out")
-    names, count = encoding.targets.names, encoding.num_outputs
+    names, count = encoding.targets.names, encoding.targets.size
     places = []
     for channel in channels:
         place = channel.place if isinstance(channel, Place) else _place_of(channel, names)

@@ -15,6 +15,7 @@ LATER = {
     *("data.units", "data.pieces", "data.rare", "data.vectors", "data.several", "data.target"),
     *("data.targets", "data.held_out_targets"),
     *("data.target_units", "data.target_pieces", "data.target_rare"),
+    *("training.loss", "training.quantiles"),
     *("training.monitor", "training.max_minutes", "training.start_from", "averaging.minutes", "track"),
     *("model.decoder", "averaging.scaling", "averaging.overlap", "search", "detect"),
     *("model.front", "model.front_channels", "model.front_width", "model.front_stride"),

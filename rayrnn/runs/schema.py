@@ -162,6 +162,7 @@ class StoredEncoding(Stored):
     per_step: bool
     ahead: Annotated[int, Field(ge=0, le=2**31)]
     stride: Annotated[int, Field(ge=1, le=2**31)] = 1
+    parameters: Annotated[int, Field(ge=1, le=MOST_NAMES)] = 1
 
     @pydantic.field_validator("version")
     @classmethod
