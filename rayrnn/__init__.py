@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rayrnn.prediction.detect import detect
     from rayrnn.prediction.evaluate import evaluate
     from rayrnn.prediction.predict import predict, predictions
+    from rayrnn.prediction.rolling import evaluate_forecasts
     from rayrnn.recipe import load_recipe
     from rayrnn.reporting.report import write_report
     from rayrnn.runs.directory import open_run
@@ -25,6 +26,7 @@ _HOMES = {
     "detect": "rayrnn.prediction.detect",
     "draw_images": "rayrnn.pictures",
     "evaluate": "rayrnn.prediction.evaluate",
+    "evaluate_forecasts": "rayrnn.prediction.rolling",
     "generate": "rayrnn.generation",
     "load_recipe": "rayrnn.recipe",
     "open_run": "rayrnn.runs.directory",
@@ -40,6 +42,7 @@ __all__ = [
     "detect",
     "draw_images",
     "evaluate",
+    "evaluate_forecasts",
     "generate",
     "load_recipe",
     "open_run",

@@ -34,7 +34,7 @@ FLOOR_PLAN = """
     rayrnn.data.rows rayrnn.data.symbols
     rayrnn.data.encoding
     rayrnn.data.batches
-    rayrnn.tasks.losses rayrnn.tasks.metrics
+    rayrnn.tasks.forecast_measures rayrnn.tasks.losses rayrnn.tasks.metrics
     rayrnn.tasks rayrnn.tasks.class_answers rayrnn.tasks.class_sets
     rayrnn.tasks.number_losses
     rayrnn.tasks.beam_search rayrnn.tasks.prefix_search rayrnn.tasks.target_sequences
@@ -97,7 +97,7 @@ FLOOR_PLAN = """
     rayrnn.prediction.given_rows rayrnn.prediction.step_scores
     rayrnn.pictures
     rayrnn.prediction.ask rayrnn.prediction.evaluate rayrnn.prediction.live_steps rayrnn.prediction.predict
-    rayrnn.prediction.attention_map rayrnn.prediction.in_process rayrnn.prediction.judged_rows
+    rayrnn.prediction.attention_map rayrnn.prediction.rolling rayrnn.prediction.in_process rayrnn.prediction.judged_rows
     rayrnn.prediction.detection
     rayrnn.prediction.detect
     rayrnn.exports rayrnn.exports.graph rayrnn.exports.recurrence
@@ -126,6 +126,7 @@ FLOOR_PLAN = """
     rayrnn.cli.completion rayrnn.cli.talk
     rayrnn.cli.runs rayrnn.cli.tuning_command
     rayrnn.cli.clusters rayrnn.cli.models rayrnn.cli.reports rayrnn.cli.servers
+    rayrnn.cli.measures
     rayrnn.cli
     rayrnn.cli.__main__
     rayrnn
