@@ -30,7 +30,8 @@ FLOOR_PLAN = """
     rayrnn.models.attention
     rayrnn.models.contract rayrnn.models.network rayrnn.averaging.averager
     rayrnn.models.decoder rayrnn.models.plain_names
-    rayrnn.data.checksum rayrnn.data.narrowing rayrnn.data.units rayrnn.data.words
+    rayrnn.data.beside_steps rayrnn.data.checksum rayrnn.data.forecast rayrnn.data.narrowing rayrnn.data.units
+    rayrnn.data.words
     rayrnn.data.rows rayrnn.data.symbols
     rayrnn.data.encoding
     rayrnn.data.batches
@@ -51,10 +52,10 @@ FLOOR_PLAN = """
     rayrnn.data.sequences
     rayrnn.data.sources.csv_blanks rayrnn.data.sources.index_columns rayrnn.data.sources.labels
     rayrnn.data.sources.text
-    rayrnn.data.sources.csv_header
+    rayrnn.data.sources.csv_header rayrnn.data.sources.roles
     rayrnn.data.sources.pairs rayrnn.data.sources.step_order rayrnn.data.sources.tables
     rayrnn.data.sources.csv_columns rayrnn.data.sources.grouping
-    rayrnn.data.sources.csv_labels rayrnn.data.sources.csv_parsing
+    rayrnn.data.sources.beside_values rayrnn.data.sources.csv_labels rayrnn.data.sources.csv_parsing
     rayrnn.data.sources.csv rayrnn.data.sources.media_files rayrnn.data.sources.parquet
     rayrnn.data.sources.audio rayrnn.data.sources.images
     rayrnn.data.sources

@@ -156,6 +156,26 @@ def test_a_run_that_held_nothing_out_asks_for_series(tmp_path: Path) -> None:
         evaluate_forecasts(forecast(tmp_path, held_out=0), folds=1)
 
 
+@pytest.mark.parametrize("loss", ["squared", "normal"])
+def test_all_steps_between_two_origins_are_measured(loss: str, tmp_path: Path) -> None:
+    run = forecast(tmp_path, loss, horizon="1..4", forecast=["0"])  # type: ignore[arg-type]
+    found = evaluate_forecasts(run, folds=2, season=4, path=path_of(run))
+    assert (found.horizons, found.windows) == ((1, 2, 3, 4), 6 * 2)
+    errors = []
+    for key, outputs in outputs_of(run).items():
+        series = np.array([value(int(key[0]), step) for step in range(STEPS)], float)
+        means = outputs.reshape(STEPS, 4, -1)[..., 0].numpy()
+        said = run.encoding.targets.in_own_units(means)  # type: ignore[union-attr]
+        errors += [np.abs(said[origin] - series[origin + 1 : origin + 5]) for origin in (31, 35)]
+    assert found.network["mae"] == pytest.approx(np.mean(errors), rel=1e-5)
+    assert found.seasonal_naive["mae"] < found.network["mae"]
+    predict(run, path_of(run), tmp_path / "answers.csv")
+    with (tmp_path / "answers.csv").open() as file:
+        header = next(csv.reader(file))
+    assert header[:3] == ["key", "step", "prediction_0+1"]
+    assert ("prediction_q0.9_0+4" in header) == (loss == "normal")
+
+
 @pytest.mark.parametrize("loss", LOSSES)
 def test_a_run_with_any_loss_is_measured_and_answers(loss: str, tmp_path: Path) -> None:
     run = forecast(tmp_path, loss, horizon=1)

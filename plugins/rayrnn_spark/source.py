@@ -1,7 +1,7 @@
 """DataFrames -> sequences: from a recipe, with a Spark of its own; or from a session that is there."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -9,6 +9,7 @@ import ray.data
 
 from rayrnn.data.sequences import quiet_ray_data
 from rayrnn.data.sources import Wanted
+from rayrnn.data.sources.beside_values import with_features_beside
 from rayrnn.data.sources.grouping import Grouping, group, grouping_of
 from rayrnn.data.sources.tables import check_columns, rows_of_sequences
 from rayrnn.recipe import task_named
@@ -70,6 +71,10 @@ def sequences(
     label: str | None = None,
     target: str | None = None,
     missing: Sequence[str] = (),
+    forecast: Sequence[str | Mapping[str, int]] | None = None,
+    known_ahead: Sequence[str] = (),
+    static: Sequence[str] = (),
+    weight: str | None = None,
     task: str = "classification",
 ) -> ray.data.Dataset:
     """Take a DataFrame's sequences over into Ray, where they outlive Spark: `rayrnn.train(recipe, data=...)`.
@@ -90,6 +95,11 @@ def sequences(
         label: the label's column.
         target: one row a sequence: the column of targets with a length of their own, text or lists of words.
         missing: words that stand where there is no value, such as `NA`.
+        forecast: those of the features that are forecast (one row a sequence: their places in `values`, such as
+            `{"place": 0}`); without a word all but those known ahead and static.
+        known_ahead: features that are known of later steps, too.
+        static: features that are the same at every step of a sequence.
+        weight: the column of numbers that say how much a sequence or step counts.
         task: what the labels of steps are for: one class a sequence (classification), one a step (tagging), or numbers.
 
     Returns:
@@ -111,6 +121,10 @@ def sequences(
         label=label,
         target=target,
         missing=tuple(missing),
+        forecast=None if forecast is None else tuple(forecast),
+        known_ahead=tuple(known_ahead),
+        static=tuple(static),
+        weight=weight,
     )
     return sequences_of(frame, columns, Wanted(task_named(task).needs(Choices())))
 
@@ -126,7 +140,8 @@ def sequences_of(frame: "DataFrame", data: TableData, wanted: Wanted) -> ray.dat
             steps = to_blocks(_brought_together(frame, grouping))
             convert: Any = functools.partial(group, grouping=grouping)
         else:
-            columns, names = data.columns(labelled=wanted.labelled), data.names(labelled=wanted.labelled)
+            asked = {"labelled": wanted.labelled, "weighed": wanted.weighed}
+            columns, names = data.columns(**asked), data.names(**asked)
             check_columns(schema, columns)
             steps = to_blocks(_numbered(frame, data.key, columns))
             convert = functools.partial(_renamed, names={"key": "key"} | names, data=data)
@@ -199,5 +214,5 @@ def _column(name: str) -> Any:
 
 def _renamed(rows: pa.Table, names: dict[str, str], data: TableData) -> pa.Table:
     """Rows of sequences in the order of their keys: Spark's own order may differ from one time to the next."""
-    renamed = rows_of_sequences(rows, names, data.categorical, data.no_value)
-    return renamed.sort_by("key")
+    renamed = rows_of_sequences(rows, names, data.categorical_lists, data.no_value)
+    return with_features_beside(renamed, rows, data).sort_by("key")

@@ -3,6 +3,8 @@
 Shapes: N rows, S items of all rows together, W numbers an item.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -60,6 +62,11 @@ def ends(sizes: np.ndarray) -> np.ndarray:
 def side_by_side(items: np.ndarray | pa.Array, width: int) -> pa.FixedSizeListArray:
     """S * W innermost values -> fixed_size_list<..., W> [S]."""
     return pa.FixedSizeListArray.from_arrays(items if isinstance(items, pa.Array) else pa.array(items), width)
+
+
+def by_name(values: np.ndarray, names: Sequence[str]) -> pa.StructArray:
+    """The W columns of numbers [S, W] as the fields of a struct."""
+    return pa.StructArray.from_arrays([pa.array(np.ascontiguousarray(own)) for own in values.T], names=list(names))
 
 
 def numbers(items: pa.Array) -> np.ndarray:

@@ -15,9 +15,12 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from rayrnn.data.encoding import Encoding
-from rayrnn.data.rows import step_counts
+from rayrnn.data.beside_steps import future_of, weights_of
+from rayrnn.data.encoding import Encoding, Numbers
+from rayrnn.data.forecast import Forecast
+from rayrnn.data.rows import feature_names, places_of, step_counts
 from rayrnn.data.symbols import Symbols
+from rayrnn.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,8 @@ class Minibatch:
     keys: tuple[str, ...]
     #: whether the targets lie beside the steps; else they belong to where a sequence ends
     per_step: bool = True
+    #: B, BT or BTO float32: how much each target counts in what is learned; None: all alike
+    weights: torch.Tensor | None = None
 
     @classmethod
     def of(
@@ -90,6 +95,8 @@ class Minibatch:
         piece = {"inputs": self.inputs[:, start:end], "mask": self.mask[:, start:end]}
         if self.per_step:
             piece |= {"targets": self.targets[:, start:end], "target_mask": self.target_mask[:, start:end]}
+            if self.weights is not None and self.weights.dim() > 1:
+                piece |= {"weights": self.weights[:, start:end]}
         else:
             ends_here_B = (lengths_B > start) & (lengths_B <= end)
             own_shape = (-1,) + (1,) * (self.target_mask.dim() - 1)
@@ -97,7 +104,8 @@ class Minibatch:
         return self._with(piece)
 
     def _tensors(self) -> list[tuple[str, torch.Tensor]]:
-        return [(name, getattr(self, name)) for name in ("inputs", "targets", "mask", "target_mask")]
+        tensors = ((name, getattr(self, name)) for name in ("inputs", "targets", "mask", "target_mask", "weights"))
+        return [(name, value) for name, value in tensors if value is not None]
 
     def _with(self, tensors: dict[str, torch.Tensor]) -> "Minibatch":
         return replace(self, **tensors)  # type: ignore[arg-type]
@@ -109,7 +117,53 @@ def inputs_of(rows: pa.Table, encoding: Encoding) -> tuple[np.ndarray, np.ndarra
     Raises:
         DataError: the rows do not hold what was learned; names the sequence.
     """
-    return pad(encoding.inputs.read(rows), step_counts(rows))
+    steps, mask = pad(encoding.inputs.read(rows), step_counts(rows))
+    if encoding.forecast is None or not encoding.forecast.known:
+        return steps, mask
+    told = encoding.forecast.told(_known_ahead(rows, steps, encoding.forecast, encoding.inputs), mask)
+    return np.concatenate([steps, told], axis=-1), mask
+
+
+def _known_ahead(rows: pa.Table, steps: np.ndarray, forecast: Forecast, inputs: Symbols | Numbers) -> np.ndarray:
+    """What is known ahead, scaled, of the steps and of those after them: B L K, 0 where nobody knows."""
+    assert isinstance(inputs, Numbers), "symbols are not known ahead"
+    places = list(forecast.known)
+    known = np.pad(steps[..., places], ((0, 0), (0, forecast.furthest), (0, 0)))
+    if "future" not in rows.column_names:
+        return known
+    names = [inputs.names[place] for place in places] if inputs.names else []
+    sizes, numbers = future_of(rows)
+    if len(numbers) and numbers.shape[1] != len(places) and not feature_names(rows.schema, "future"):
+        raise DataError(f"`future` has {numbers.shape[1]} numbers a step, the model knows {len(places)} ahead")
+    order = places_of(names, feature_names(rows.schema, "future"))
+    scaled = inputs.scaling.of(places).apply(numbers if order is None else numbers[:, order])
+    if not np.isfinite(scaled).all():
+        raise DataError("what is known ahead (data.known_ahead) is more than float32 holds, in which networks compute")
+    lengths, longest = step_counts(rows), known.shape[1]
+    owners = np.repeat(np.arange(len(rows)), sizes)
+    later = lengths[owners] + np.arange(len(owners)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    there = later < np.minimum(lengths[owners] + forecast.furthest, longest)
+    known[owners[there], later[there]] = scaled[there]
+    return known
+
+
+def weighed(minibatch: Minibatch, rows: pa.Table, encoding: Encoding) -> Minibatch:
+    """The minibatch of canonical rows with their weights; without any where all of these are 1, which says the same.
+
+    Of a forecast the weight of a step is that of the answers which foretell it.
+    """
+    found = weights_of(rows)
+    if found is None or (found[0] == 1).all():
+        return minibatch
+    weights, sizes = found
+    if sizes is None:
+        return replace(minibatch, weights=torch.from_numpy(weights.astype(np.float32)))
+    padded, mask = pad(weights.astype(np.float32), sizes)
+    if encoding.foretold is not None:
+        forecast = replace(encoding.foretold, columns=(0,) * len(encoding.foretold.columns))
+        padded = np.nan_to_num(forecast.targets(padded[..., None], mask)[0])
+    # a step that is an answer only, as the first symbol of a language model is none, has no place among them
+    return replace(minibatch, weights=torch.from_numpy(padded[:, padded.shape[1] - minibatch.mask.shape[1] :]))
 
 
 def label_targets(rows: pa.Table, encoding: Encoding) -> tuple[np.ndarray, np.ndarray]:

@@ -13,7 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rayrnn.data.arrow_lists import depth, flat, is_list, matrix, side_by_side, unwrap, wrap
+from rayrnn.data.arrow_lists import by_name, depth, flat, is_list, matrix, side_by_side, unwrap, wrap
+from rayrnn.data.forecast import Forecast
 from rayrnn.data.rows import feature_names, places_of
 from rayrnn.data.symbols import Symbols, column_of
 from rayrnn.data.vocabulary import Vocabulary
@@ -43,6 +44,10 @@ class Scaling:
         """F."""
         return len(self.shift)
 
+    def of(self, places: Sequence[int]) -> "Scaling":
+        """Of these features alone, in this order."""
+        return Scaling(self.kind, *(tuple(own[place] for place in places) for own in (self.shift, self.scale)))
+
     def apply(self, values: np.ndarray) -> np.ndarray:
         """Scale values [..., F]; computed in float64, returned as float32."""
         with np.errstate(over="ignore"):  # who calls finds what float32 does not hold
@@ -66,6 +71,8 @@ class Numbers:
     #: of the numeric features, and of the categorical ones; none where the sequences that were learned have no names
     names: tuple[str, ...] = ()
     category_names: tuple[str, ...] = ()
+    #: whether an answer's numbers are told apart by their names, as those of several horizons are
+    apart: bool = False
 
     @property
     def size(self) -> int:
@@ -110,6 +117,12 @@ class Numbers:
         """So many answers that nobody knows, as `of_labels` would give them."""
         return np.zeros((count, self.size), np.float32), np.zeros(count, bool)
 
+    def forecast(self, forecast: Forecast) -> "Numbers":
+        """What a forecast of these numbers answers."""
+        times = len(forecast.horizons)
+        scaling = self.scaling.of(forecast.columns * times)
+        return Numbers(scaling, names=forecast.names(self.names), apart=times > 1)
+
     def in_own_units(self, outputs: np.ndarray) -> np.ndarray:
         """A network's outputs [..., O] in the data's units."""
         return self.scaling.undo(outputs)
@@ -117,6 +130,8 @@ class Numbers:
     def answers(self, outputs: np.ndarray) -> dict[str, pa.Array]:
         """What the outputs [N, O] say, in the data's units."""
         values = self.in_own_units(outputs)
+        if self.apart:
+            return {"prediction": by_name(values, self.names)}
         if self.size == 1:
             return {"prediction": pa.array(values[:, 0])}
         return {"prediction": side_by_side(values.reshape(-1), self.size)}
@@ -142,7 +157,8 @@ class Numbers:
         return [_one_hot(own, known) for own, known in zip(columns, self.categories, strict=True)]
 
     def to_json(self) -> dict[str, Any]:
-        return {"kind": self.kind, **asdict(self)}
+        values = {"kind": self.kind, **asdict(self)}
+        return values if self.apart else {name: value for name, value in values.items() if name != "apart"}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Numbers":
@@ -152,6 +168,7 @@ class Numbers:
             tuple(map(tuple, values["categories"])),
             tuple(values["names"]),
             tuple(values["category_names"]),
+            bool(values.get("apart")),
         )
 
 
@@ -261,18 +278,14 @@ class Classes:
         chances = np.exp(outputs - outputs.max(axis=1, keepdims=True, initial=-np.inf))
         chances /= chances.sum(axis=1, keepdims=True)
         labels = pa.array(self.names, pa.string()).take(pa.array(chances.argmax(axis=1)))
-        return {"label": labels, "probabilities": self._by_name(chances)}
+        return {"label": labels, "probabilities": by_name(chances, self.names)}
 
     def _several(self, outputs: np.ndarray) -> dict[str, pa.Array]:
         chances = 1 / (1 + np.exp(-outputs))
         rows, numbers = np.nonzero(chances > 0.5)
         sizes = np.bincount(rows, minlength=len(outputs))
         labels = wrap(pa.array(self.names, pa.string()).take(pa.array(numbers)), sizes)
-        return {"labels": labels, "probabilities": self._by_name(chances)}
-
-    def _by_name(self, chances: np.ndarray) -> pa.StructArray:
-        fields = [pa.array(np.ascontiguousarray(column)) for column in chances.T]
-        return pa.StructArray.from_arrays(fields, names=list(self.names))
+        return {"labels": labels, "probabilities": by_name(chances, self.names)}
 
     def to_json(self) -> dict[str, Any]:
         values = {"kind": self.kind, "names": list(self.names), "counts": list(self.counts)}
@@ -291,12 +304,14 @@ class Encoding:
     targets: Symbols | Numbers | Classes
     #: whether every step has an answer of its own; else a sequence has one
     per_step: bool
-    #: a forecast's steps ahead: the target is the input itself so many steps later
+    #: a forecast's steps ahead, of several the fewest: the target is the input itself so many steps later
     ahead: int = 0
     #: steps of the inputs for each that the recurrent layers see
     stride: int = 1
     #: outputs of the network for each number to predict: quantiles, or the parameters of a distribution
     parameters: int = 1
+    #: of a forecast that is more than all numbers of a step, one horizon later
+    forecast: Forecast | None = None
 
     @property
     def symbols(self) -> bool:
@@ -315,9 +330,16 @@ class Encoding:
         return self.inputs.vocabulary
 
     @property
+    def foretold(self) -> Forecast | None:
+        """What is forecast; None where nothing is."""
+        if self.forecast is not None or not self.ahead:
+            return self.forecast
+        return Forecast((self.ahead,), tuple(range(self.targets.size)))
+
+    @property
     def num_inputs(self) -> int:
         """Symbols, or numbers that the network reads at a step."""
-        return self.inputs.size
+        return self.inputs.size + (0 if self.forecast is None else self.forecast.num_told)
 
     @property
     def column_names(self) -> tuple[str, ...]:
@@ -336,7 +358,7 @@ class Encoding:
             return f"{said}, {counted(self.targets.size, 'class')}"
         if isinstance(self.targets, Symbols):
             return said if self.targets == self.inputs else f"{said}, {self.targets.describe()} to answer with"
-        ahead = f", {counted(self.ahead, 'step')} ahead" if self.ahead else ""
+        ahead = "" if self.foretold is None else f", {self.foretold.describe()}"
         return f"{said}, {counted(self.targets.size, 'number')} to predict{ahead}"
 
     def to_json(self) -> dict[str, Any]:
@@ -344,7 +366,8 @@ class Encoding:
         halves = {"inputs": self.inputs.to_json(), "targets": self.targets.to_json()}
         values = {"version": VERSION, **halves, "per_step": self.per_step, "ahead": self.ahead}
         further = {"stride": self.stride, "parameters": self.parameters}
-        return values | {name: value for name, value in further.items() if value > 1}
+        values |= {name: value for name, value in further.items() if value > 1}
+        return values | ({} if self.forecast is None else {"forecast": self.forecast.to_json()})
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Encoding":
@@ -358,6 +381,7 @@ class Encoding:
             ahead=values["ahead"],
             stride=values.get("stride") or 1,
             parameters=values.get("parameters") or 1,
+            forecast=None if values.get("forecast") is None else Forecast.from_json(values["forecast"]),
         )
 
 
@@ -375,6 +399,8 @@ class Survey:
     labels: dict[str, str] = field(default_factory=dict)
     #: class -> how often in the training part
     label_counts: dict[str, int] = field(default_factory=dict)
+    #: of the training part, added up
+    weight: float = 0.0
     #: symbol -> how often, in the targets of the training part; and the most that one target has
     target_symbols: dict[str, int] = field(default_factory=dict)
     longest_target: int = 0

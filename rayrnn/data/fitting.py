@@ -13,6 +13,7 @@ import pyarrow as pa
 import ray
 
 from rayrnn.data.arrow_lists import flat, is_list, matrix, unwrap
+from rayrnn.data.beside_steps import weights_of
 from rayrnn.data.encoding import Encoding, Numbers, Scaling, Survey, labels_of
 from rayrnn.data.narrowing import lost_in_float32
 from rayrnn.data.rows import Label, Needs, feature_names, was_text
@@ -53,6 +54,7 @@ def _survey_block(table: pa.Table, train_rows: np.ndarray, needs: Needs) -> Surv
         categories=_count_categories(train),
         labels=labels_of(table) if needs.of_classes else {},
         label_counts=_count_labels(train) if needs.of_classes else {},
+        weight=0.0 if (weights := weights_of(train)) is None else float(weights[0].sum()),
         **_count_targets(train if needs.label is Label.SEQUENCE else None),
     )
 
@@ -95,6 +97,7 @@ def _merge(schema: pa.Schema, surveys: list[Survey]) -> Survey:
         categories=tuple(add_counts(column) for column in columns),
         labels=labels,
         label_counts=add_counts(found.label_counts for found in surveys),
+        weight=sum(found.weight for found in surveys),
         target_symbols=add_counts(found.target_symbols for found in surveys),
         longest_target=max(found.longest_target for found in surveys),
     )
@@ -216,6 +219,11 @@ def fit_encoding(
     """
     needs = needs or task.needs(choices)
     found = survey(sequences, train_indices, held_out, needs)
+    if "weight" in found.schema.names and not found.weight:
+        raise DataError(
+            f"every weight (data.weight) in the {counted(len(train_indices), 'sequence')} that are learned is 0: "
+            "nothing would count; 1 counts once"
+        )
     if needs.label is Label.SEQUENCE:
         found = replace(found, targets=_target_symbols(found, needs))
     if found.symbols:

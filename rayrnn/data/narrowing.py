@@ -3,10 +3,17 @@
 S numbers of one column.
 """
 
+import json
+from collections.abc import Mapping
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as kinds
+
+from rayrnn.data.arrow_lists import depth, flat, unwrap
+
+_LOST = b"rayrnn.lost"
 
 #: whole numbers up to here are all different in float64
 _EXACT = 2**53
@@ -55,6 +62,29 @@ def lost_in_float32(numbers: np.ndarray, narrowed: np.ndarray, scale: float) -> 
     if not len(lost) or (not whole and len(lost) * _ONE_OF <= different.sum()):
         return None
     return float(numbers[lost[0]]), float(numbers[lost[0] + 1])
+
+
+def with_lost(table: pa.Table, lost: Mapping[str, tuple[str, str]]) -> pa.Table:
+    """The same table, which knows of which columns some numbers are not told apart any more, and two of each."""
+    return table.replace_schema_metadata({_LOST: json.dumps(dict(lost))} if lost else None)
+
+
+def lost_before(table: pa.Table) -> dict[str, tuple[str, str]]:
+    """What `with_lost` said of a table."""
+    stored = json.loads((table.schema.metadata or {}).get(_LOST, b"{}"))
+    return {name: (one, other) for name, (one, other) in stored.items()}
+
+
+def lost_of_rows(rows: pa.Table) -> dict[str, tuple[str, str]]:
+    """The same of a source's rows, and what their own whole numbers and decimals lose when they become canonical."""
+    lost = lost_before(rows)
+    for name in {"values", "label"} & set(rows.column_names):
+        cells = flat(rows[name])
+        while depth(cells.type):
+            cells = unwrap(cells)[1]
+        if not kinds.is_string(cells.type) and (pair := lost_in_float64(cells)):
+            lost[name] = pair
+    return lost
 
 
 def _is_large(cells: pa.Array) -> bool:

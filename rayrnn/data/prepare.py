@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import ray.data
 
+from rayrnn.data.beside_steps import roles_of
 from rayrnn.data.encoding import Encoding
 from rayrnn.data.files import list_files
 from rayrnn.data.fitting import faults_of_targets, fit_encoding, found_units, losses
@@ -21,6 +22,7 @@ from rayrnn.recipe.data_sections import Data, StepData, TargetUnits, TextUnits
 from rayrnn.recipe.media_sections import ImageData
 from rayrnn.recipe.sources import OWN
 from rayrnn.recipe.text_sections import TextData
+from rayrnn.tasks import Weighing
 from rayrnn.wording import counted
 
 
@@ -64,6 +66,7 @@ def prepare(
     """
     needs, notes = needs_to_read(recipe, encoding), list[str]()
     sequences, others = _gathered(recipe, data, needs, notes)
+    _check_columns(recipe, sequences)
     training, held_out = _parts(recipe, sequences, others, from_recipe=data is None)
     if not needs.can_cut:
         needs = _with_pieces(recipe, training, needs)
@@ -111,6 +114,8 @@ def needs_to_read(recipe: Recipe, encoding: Encoding | None = None) -> Needs:
         needs = replace(needs, known_symbols=tuple(map(str, range(data.levels))))
     if encoding is None:
         return needs
+    if encoding.forecast is not None and encoding.forecast.known:
+        needs = replace(needs, told_ahead=encoding.forecast.furthest)
     units = encoding.inputs.units if isinstance(encoding.inputs, Symbols) else needs.units
     target_units = encoding.targets.units if isinstance(encoding.targets, Symbols) else needs.target_units
     return replace(needs, units=units, target_units=target_units)
@@ -128,6 +133,27 @@ def _gathered(
     if data is None:
         notes += _also_learned(recipe.data, share)
     return sequences, others
+
+
+def _check_columns(recipe: Recipe, sequences: Sequences) -> None:
+    """
+    Raises:
+        DataError: a dataset that a program hands over lacks what the recipe's columns are for.
+        RecipeError: it has weights, and the task does not weigh.
+    """
+    data, task, has_weights = recipe.data, task_of(recipe), "weight" in sequences.schema.names
+    if has_weights and not (isinstance(task, Weighing) and task.weighs):
+        raise RecipeError(
+            f"the dataset has a column `weight`, and task {recipe.task} does not say that it weighs its losses"
+        )
+    roles = roles_of(sequences.schema)
+    there = {"weight": has_weights, "known_ahead": roles.known, "forecast": roles.forecast}
+    for key, found in there.items():
+        if getattr(data, key, None) and not found:
+            raise DataError(
+                f"data.{key} is given, and the dataset does not say which of its numbers that is: leave the key out, "
+                "or let rayrnn read the columns"
+            )
 
 
 def _parts(recipe: Recipe, sequences: Sequences, others: Sequences | None, *, from_recipe: bool) -> tuple[Part, Part]:

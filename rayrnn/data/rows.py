@@ -12,6 +12,8 @@
                  list<fixed_size_list<float64, O>>           O numbers a step, NaN = none
     target       list<string>                                symbols of an answer with a length of its own (a string is
                                                              cut into them), null = none
+    future       list<fixed_size_list<float64, K>>           of the steps after the last, the K numbers known ahead
+    weight       float64, or list<float64>                   how much a sequence counts, or each of its steps
 
 A source may add `fault` or `skipped`: why a row, whose other columns are null, cannot be used (`keyed` in tables.py).
 """
@@ -27,7 +29,7 @@ import pyarrow.compute as pc
 import pyarrow.types as kinds
 
 from rayrnn.data.arrow_lists import are_flags, depth, ends, flat, numbers, side_by_side, unwrap, wrap
-from rayrnn.data.narrowing import lost_in_float64
+from rayrnn.data.beside_steps import check_future, read_future, read_weights, roles_of, with_roles
 from rayrnn.data.units import CHARACTERS, Units
 from rayrnn.data.words import texts_of
 from rayrnn.errors import DataError
@@ -36,7 +38,6 @@ from rayrnn.wording import listed
 _KEY = b"rayrnn.features"
 #: of one table
 MOST_COLUMNS = 100_000
-_LOST = b"rayrnn.lost"
 CONTENTS = ("text", "symbols", "values", "categories")
 REASONS = ("fault", "skipped")
 SYMBOLS = pa.list_(pa.string())
@@ -79,6 +80,12 @@ class Needs:
     #: what a text is cut into, that is read and that is the target
     units: Units = CHARACTERS
     target_units: Units = CHARACTERS
+    #: whether later steps are the answer, so that what is known of the future is read; and how many steps after the
+    #: last must be known where there is an answer to give
+    forecasts: bool = False
+    told_ahead: int = 0
+    #: whether weights are read, where something is learned
+    weighed: bool = True
 
     @property
     def column(self) -> str:
@@ -123,7 +130,9 @@ class Needs:
 def with_feature_names(rows: pa.Table, names: Mapping[str, Sequence[str]]) -> pa.Table:
     """The same rows, whose columns (those that are there) know their features' names; none are no names."""
     fields = [
-        field.with_metadata({_KEY: json.dumps(names[field.name])}) if names.get(field.name) else field
+        field.with_metadata({**(field.metadata or {}), _KEY: json.dumps(names[field.name])})
+        if names.get(field.name)
+        else field
         for field in rows.schema
     ]
     return pa.Table.from_arrays(rows.columns, schema=pa.schema(fields))
@@ -139,29 +148,6 @@ def check_width(columns: int, origin: str) -> None:
             f"{origin} has {columns:,} columns, and at most {MOST_COLUMNS:,} are read: a row is one step of a "
             "sequence; turn the table if its columns are the steps"
         )
-
-
-def with_lost(table: pa.Table, lost: Mapping[str, tuple[str, str]]) -> pa.Table:
-    """The same table, which knows of which columns some numbers are not told apart any more, and two of each."""
-    return table.replace_schema_metadata({_LOST: json.dumps(dict(lost))} if lost else None)
-
-
-def lost_before(table: pa.Table) -> dict[str, tuple[str, str]]:
-    """What `with_lost` said of a table."""
-    stored = json.loads((table.schema.metadata or {}).get(_LOST, b"{}"))
-    return {name: (one, other) for name, (one, other) in stored.items()}
-
-
-def lost_of_rows(rows: pa.Table) -> dict[str, tuple[str, str]]:
-    """The same of a source's rows, and what their own whole numbers and decimals lose when they become canonical."""
-    lost = lost_before(rows)
-    for name in {"values", "label"} & set(rows.column_names):
-        cells = flat(rows[name])
-        while depth(cells.type):
-            cells = unwrap(cells)[1]
-        if not kinds.is_string(cells.type) and (pair := lost_in_float64(cells)):
-            lost[name] = pair
-    return lost
 
 
 def feature_names(schema: pa.Schema, column: str) -> tuple[str, ...]:
@@ -210,10 +196,26 @@ def canonical(table: pa.Table, needs: Needs, *, labelled: bool) -> pa.Table:
         _check_sizes("categories", unwrap(columns["categories"])[0], steps, keys)
     if needs.column in table.column_names and needs.is_labelled:
         columns[needs.column] = _labels(flat(table[needs.column]), needs, steps, keys)
-    names = {name: feature_names(table.schema, name) for name in ("values", "categories")}
+    columns |= _beside(table, columns, needs, steps, labelled=labelled)
+    names = {name: feature_names(table.schema, name) for name in ("values", "categories", "future")}
     if "target" in columns and (depth(flat(table["target"]).type) == 0 or was_text(table.schema)):
         names["target"] = _TEXT
-    return with_feature_names(pa.table(columns), names)
+    rows = with_feature_names(pa.table(columns), names)
+    if needs.told_ahead and not labelled:
+        check_future(rows, steps, needs.told_ahead, names["future"])
+    return with_roles(rows, roles_of(table.schema))
+
+
+def _beside(
+    table: pa.Table, columns: Mapping[str, pa.Array], needs: Needs, steps: np.ndarray, *, labelled: bool
+) -> dict[str, pa.Array]:
+    found = {}
+    if needs.forecasts and "future" in table.column_names:
+        found["future"] = read_future(flat(table["future"]), columns["key"])
+    if needs.weighed and labelled and "weight" in table.column_names:
+        per_step = needs.answers_steps or (needs.label is Label.NUMBERS and depth(columns["label"].type) == 2)
+        found["weight"] = read_weights(flat(table["weight"]), steps, columns["key"], per_step=per_step)
+    return found
 
 
 def was_text(schema: pa.Schema) -> bool:
@@ -290,7 +292,12 @@ def _symbols(cells: pa.Array, keys: pa.Array) -> pa.Array:
     return wrap(words, sizes)
 
 
-def _values(cells: pa.Array, keys: pa.Array) -> pa.Array:
+def values_of(cells: pa.Array, keys: pa.Array) -> pa.Array:
+    """Numbers at steps as canonical rows have them.
+
+    Raises:
+        DataError: they are something else; names the sequence and its step.
+    """
     sizes, items = _items("values", cells, (1, 2))
     matrix = _matrix("values", items, sizes, keys)
     broken = np.flatnonzero(~np.isfinite(matrix).all(axis=1))
@@ -309,7 +316,7 @@ def _categories(cells: pa.Array, keys: pa.Array) -> pa.Array:
     return wrap(side_by_side(_words(words, "categories").fill_null(""), int(widths[0]) if len(widths) else 1), sizes)
 
 
-_READERS = {"text": _text, "symbols": _symbols, "values": _values, "categories": _categories}
+_READERS = {"text": _text, "symbols": _symbols, "values": values_of, "categories": _categories}
 
 
 def _labels(cells: pa.Array, needs: Needs, steps: np.ndarray, keys: pa.Array) -> pa.Array:

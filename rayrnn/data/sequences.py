@@ -16,6 +16,7 @@ from ray.data import DataContext, Dataset
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rayrnn.data.checksum import checksum_of
+from rayrnn.data.narrowing import lost_of_rows
 from rayrnn.data.rows import (
     REASONS,
     Label,
@@ -23,7 +24,6 @@ from rayrnn.data.rows import (
     all_skipped,
     canonical,
     feature_names,
-    lost_of_rows,
     raise_faults,
     step_counts,
 )

@@ -67,7 +67,11 @@ def _inputs(encoding: Encoding) -> dict[str, Any]:
         for name, known in zip(_category_names(numbers), numbers.categories, strict=True)
         for word in known
     ]
-    return {"holds": "numbers, scaled", "scaling": numbers.scaling.kind, "columns": scaled + words}
+    later = []
+    if encoding.forecast is not None:
+        known = [scaled[place] for place in encoding.forecast.known]
+        later = [column | {"steps_ahead": steps} for steps in encoding.forecast.horizons for column in known]
+    return {"holds": "numbers, scaled", "scaling": numbers.scaling.kind, "columns": scaled + words + later}
 
 
 def _output(port: Port, recipe: Recipe, encoding: Encoding) -> dict[str, Any]:
@@ -95,7 +99,9 @@ def _answers(recipe: Recipe, encoding: Encoding) -> dict[str, Any]:
         {"number": name, "multiply_by": scale, "add": shift}
         for name, shift, scale in zip(_names(targets), scaling.shift, scaling.scale, strict=True)
     ]
-    ahead = {"steps_ahead": encoding.ahead} if encoding.ahead else {}
+    ahead: dict[str, Any] = {"steps_ahead": encoding.ahead} if encoding.ahead else {}
+    if encoding.forecast is not None and len(encoding.forecast.horizons) > 1:
+        ahead = {"steps_ahead": list(encoding.forecast.horizons)}
     return {"are": "numbers", "scaling": scaling.kind, "columns": columns} | ahead | asked
 
 

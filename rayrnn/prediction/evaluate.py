@@ -248,7 +248,7 @@ def part_of(
     recipe = model.recipe
     if data is None and path is None:
         return f"held out of {recipe.data.describe()}", held_out_of(run, model, notes)
-    needs, name = needs_to_read(recipe, model.encoding), "the dataset"
+    needs, name = replace(needs_to_read(recipe, model.encoding), weighed=False), "the dataset"
     if data is None:
         name, own = str(path), None if labels is None else str(labels)
         data = read(

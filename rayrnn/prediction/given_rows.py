@@ -9,7 +9,7 @@ import pyarrow as pa
 from rayrnn.data.prepare import needs_to_read
 from rayrnn.data.rows import CONTENTS, canonical
 from rayrnn.errors import DataError, UsageError
-from rayrnn.prediction.given_steps import rows_of_lists, step_names
+from rayrnn.prediction.given_steps import rows_of_lists, static_names, step_names
 from rayrnn.runs.model import Trained
 from rayrnn.wording import did_you_mean, listed
 
@@ -63,11 +63,11 @@ def _row(row: Any, place: int, names: Sequence[str], model: Trained) -> tuple[st
     key = None if "key" in names else own.pop("key", None)
     own = {name: cells for name, cells in own.items() if name in names or name not in ("label", "target")}
     if _stands_by_names(own, names):
-        own = {name: own[name] for name in names}
+        own = _with_lists({name: own[name] for name in names}, model)
         if wrong := [name for name, cells in own.items() if not isinstance(cells, list)]:
             raise UsageError(f"{where}: every feature has a list, a value a step; {listed(wrong)} has none")
     else:
-        unknown = [name for name in own if name not in CONTENTS]
+        unknown = [name for name in own if name not in (*CONTENTS, *_beside(model))]
         if set(own) & set(names) and (missing := [name for name in names if name not in own]):
             meant = "".join(did_you_mean(name, missing) for name in unknown if name not in names)
             raise UsageError(f"{where} has no {listed(missing)}: every feature that was learned has a list{meant}")
@@ -79,6 +79,23 @@ def _row(row: Any, place: int, names: Sequence[str], model: Trained) -> tuple[st
     if empty := [name for name, cells in own.items() if isinstance(cells, list | str) and not cells]:
         raise UsageError(f"{where} has no step: {listed(empty)} is empty")
     return str(place) if key is None else str(key), own
+
+
+def _beside(model: Trained) -> tuple[str, ...]:
+    """What a row may have beside its steps."""
+    forecast = model.encoding.forecast
+    return ("future",) if forecast is not None and forecast.known else ()
+
+
+def _with_lists(row: dict[str, Any], model: Trained) -> dict[str, Any]:
+    """What is the same at every step, given once, at each of them."""
+    static = static_names(model)
+    lengths = [len(cells) for name, cells in row.items() if isinstance(cells, list) and name not in static]
+    longest = max(lengths, default=0)
+    return {
+        name: [cells] * longest if name in static and not isinstance(cells, list) else cells
+        for name, cells in row.items()
+    }
 
 
 def _words_of(steps: Any) -> Any:

@@ -16,8 +16,9 @@ from rayrnn.data.prepare import needs_to_read
 from rayrnn.data.rows import raise_faults
 from rayrnn.data.sources.grouping import holds_numbers
 from rayrnn.data.sources.labels import Target
+from rayrnn.data.sources.roles import Roles
 from rayrnn.data.sources.source import Wanted
-from rayrnn.data.sources.tables import Roles, check_columns, joined, rows_of_steps, with_words
+from rayrnn.data.sources.tables import check_columns, joined, rows_of_steps, with_words
 from rayrnn.data.words import can_be_words
 from rayrnn.errors import DataError, UsageError
 from rayrnn.recipe.data_sections import StepData
@@ -65,17 +66,51 @@ def rows_of_lists(columns: Mapping[str, Any], keys: Sequence[str], model: Traine
         UsageError: lists of one sequence differ in length, or one is empty.
         DataError: as above.
     """
-    names = step_names(model)
-    sizes, items = zip(*(unwrap(flat(columns[name])) for name in names), strict=True)
-    for name, own in zip(names, sizes, strict=True):
-        for row in np.flatnonzero(own != sizes[0])[:1]:
-            raise UsageError(
-                f"sequence {keys[row]}: every feature has a list, all of one length; {names[0]} has "
-                f"{counted(int(sizes[0][row]), 'step')}, and {name} has {own[row]}"
-            )
-    for row in np.flatnonzero(sizes[0] == 0)[:1]:
+    names, ahead = step_names(model), known_ahead_names(model)
+    lists = {name: unwrap(flat(columns[name])) for name in names}
+    past = [name for name in names if name not in ahead]
+    for one, others in (past, past[1:]), (ahead, ahead[1:]):
+        for name in others:
+            for row in np.flatnonzero(lists[name][0] != lists[one[0]][0])[:1]:
+                raise UsageError(
+                    f"sequence {keys[row]}: every feature has a list, all of one length; {one[0]} has "
+                    f"{counted(int(lists[one[0]][0][row]), 'step')}, and {name} has {lists[name][0][row]}"
+                )
+    sizes = lists[past[0]][0]
+    longest = lists[ahead[0]][0] if ahead else sizes
+    for row in np.flatnonzero(sizes == 0)[:1]:
         raise UsageError(f"sequence {keys[row]} has no step")
-    return rows_of_named_steps(pa.table(dict(zip(names, items, strict=True))), ends(sizes[0]), keys, model)
+    for row in np.flatnonzero(longest < sizes)[:1]:
+        raise UsageError(
+            f"sequence {keys[row]}: {ahead[0]} is known ahead, and has {counted(int(longest[row]), 'step')} where "
+            f"{past[0]} has {sizes[row]}"
+        )
+    steps = {name: _padded(items, own, longest) for name, (own, items) in lists.items()}
+    return rows_of_named_steps(pa.table(steps), ends(longest), keys, model)
+
+
+def known_ahead_names(model: Trained) -> list[str]:
+    """Those of the features that are known of later steps; none where they have no names."""
+    forecast, inputs = model.encoding.forecast, model.encoding.inputs
+    if forecast is None or not isinstance(inputs, Numbers) or not inputs.names:
+        return []
+    return [inputs.names[place] for place in forecast.known]
+
+
+def static_names(model: Trained) -> list[str]:
+    """Those of the features that are the same at every step, by name."""
+    names = step_names(model)
+    return [name for name in getattr(model.recipe.data, "static", ()) if name in names]
+
+
+def _padded(items: pa.Array, sizes: np.ndarray, longest: np.ndarray) -> pa.Array:
+    """Lists of `sizes` items, nothing after them, up to `longest`."""
+    if (sizes == longest).all():
+        return items
+    place = np.arange(longest.sum()) - np.repeat(ends(longest)[:-1], longest)
+    there = place < np.repeat(sizes, longest)
+    numbers = np.cumsum(there) - 1
+    return items.take(pa.array(numbers, mask=~there))
 
 
 def wanted_of(model: Trained) -> Wanted:
@@ -94,5 +129,6 @@ def _roles(model: Trained) -> Roles:
     no_value = data.no_value if isinstance(data, StepData) else ()
     target = Target(needs_to_read(model.recipe, model.encoding), missing=no_value)
     if isinstance(inputs, Numbers):
-        return Roles(inputs.names, inputs.category_names, (), target)
+        ahead, static = tuple(known_ahead_names(model)), tuple(static_names(model))
+        return Roles(inputs.names, inputs.category_names, (), target, known_ahead=ahead, static=static)
     return Roles((), step_names(model), (), target)

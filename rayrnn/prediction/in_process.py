@@ -16,6 +16,7 @@ import torch
 from rayrnn.data.arrow_lists import depth, ends, flat, numbers, without_views
 from rayrnn.data.encoding import Numbers
 from rayrnn.data.rows import CONTENTS, REASONS, raise_faults
+from rayrnn.data.sources.beside_values import with_features_beside
 from rayrnn.data.sources.grouping import group, grouping_of
 from rayrnn.data.sources.index_columns import index_columns
 from rayrnn.data.sources.tables import rows_of_sequences
@@ -194,8 +195,8 @@ def _rows_of_frame(table: pa.Table, model: Trained) -> pa.Table:
         if data.order_by in columns or data.key in columns:
             return _grouped(table, data, model)
     elif isinstance(data, TableData) and set(data.columns(labelled=False)) <= columns:
-        rows = rows_of_sequences(table, data.names(labelled=False), data.categorical, data.no_value)
-        return _with_keys(rows)
+        rows = rows_of_sequences(table, data.names(labelled=False), data.categorical_lists, data.no_value)
+        return _with_keys(with_features_beside(rows, table, data))
     if names and set(names) <= columns and _are_by_names(table, names):
         return _rows_by_names(table, names, model)
     own = [name for name in ("key", *CONTENTS) if name in columns]
@@ -294,7 +295,8 @@ def _as_row(one: Any, model: Trained) -> Any:
 def _renamed(row: dict[str, Any], model: Trained) -> dict[str, Any]:
     """A row as the run's own table has it, by the names of the row schema."""
     data = model.recipe.data
-    if not isinstance(data, TableData) or data.order_by is not None or data.categorical:
+    beside = isinstance(data, TableData) and (data.categorical or data.known_ahead or data.static)
+    if not isinstance(data, TableData) or data.order_by is not None or beside:
         return row
     names = data.names(labelled=False)
     if not set(names.values()) - {data.key} <= set(row):

@@ -21,7 +21,6 @@ import torch
 from rayrnn.anomalies.detector import Detector, Judged
 from rayrnn.anomalies.intervals import intervals
 from rayrnn.data.arrow_lists import flat, numbers, side_by_side, unwrap, wrap
-from rayrnn.data.prepare import needs_to_read
 from rayrnn.data.rows import canonical, step_counts
 from rayrnn.prediction.predict import told_apart
 from rayrnn.prediction.step_scores import Scorer, raw_scores
@@ -52,7 +51,7 @@ def _judge(block: pa.Table, scorer: Scorer, detector: Detector, *, pictured: boo
     if "label" in block.column_names:
         block = block.drop_columns(["label"])
     rows, network = (
-        canonical(block, needs_to_read(scorer.model.recipe, scorer.model.encoding), labelled=False),
+        canonical(block, scorer.needs, labelled=False),
         scorer.model.network(),
     )
     for piece in scorer.model.slices(rows):

@@ -224,6 +224,10 @@ def why_not(model: Trained, network: torch.nn.Module) -> str | None:
         return f"{recipe.task} answers a whole sequence by a text"
     if not model.encoding.per_step and (recipe.model.network is not None or recipe.model.pooling != "last"):
         return f"there is one answer a sequence, pooled from all of its steps (model.pooling: {recipe.model.pooling})"
+    if model.encoding.forecast is not None and model.encoding.forecast.known:
+        return (
+            "each answer reads what is known of the steps to come (data.known_ahead), and a step says nothing of them"
+        )
     if first_state(model, network) is None:
         return "the network reads whole sequences (both directions, or convolutions over steps)"
     return None

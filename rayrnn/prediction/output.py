@@ -4,7 +4,8 @@
     label          string                      the likeliest class, where the answer is one
     probabilities  struct<CLASS: float32 ...>  of every class
     prediction     float32                     a number (float64 where it was scaled); fixed_size_list<..., O> where
-                                               the answer has O
+                                               the answer has O; struct<COLUMN+HORIZON ...> where a forecast has
+                                               several horizons
 
     labels         list<string>                where several classes may apply (data.several): those likelier than not;
                                                in CSV one cell, `a;b`
@@ -104,7 +105,8 @@ def csv_lines(answers: pa.Table) -> bytes:
 
 
 def csv_header(answers: pa.Table) -> bytes:
-    """The columns' names: key, step, label, probability_CLASS ... or prediction, or prediction_0 ..."""
+    """The columns' names: key, step, label, probability_CLASS ... or prediction, or prediction_0 ..., or
+    prediction_COLUMN+HORIZON ..."""
     line = io.StringIO()
     csv.writer(line, lineterminator="\n").writerow(_flattened(answers.slice(0, 0)).column_names)
     return line.getvalue().encode()
@@ -144,8 +146,9 @@ def _flattened(answers: pa.Table) -> pa.Table:
                 columns["key"] = columns["key"].take(pa.array(np.repeat(np.arange(len(sizes)), sizes)))
                 columns["step"] = pa.array(np.arange(sizes.sum()) - np.repeat(ends(sizes)[:-1], sizes))
         if kinds.is_struct(column.type):
+            called = "probability" if name == "probabilities" else name
             fields = zip(column.type, column.flatten(), strict=True)
-            columns |= {f"probability_{field.name}": cells for field, cells in fields}
+            columns |= {f"{called}_{field.name}": cells for field, cells in fields}
         elif kinds.is_fixed_size_list(column.type):
             columns |= {f"{name}_{place}": pc.list_element(column, place) for place in range(column.type.list_size)}
         else:

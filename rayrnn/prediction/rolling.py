@@ -186,8 +186,8 @@ def _measured(model: Trained, part: Part, name: str, folds: int, season: int, no
 
 
 def horizons_of(encoding: Encoding) -> tuple[int, ...]:
-    """The steps ahead that are forecast, ascending: [H]. Number o of an answer is number o % F of step o // F."""
-    return (encoding.ahead,)
+    """The steps ahead that are forecast, ascending: [H]. Number h * F + f of an answer is number f of the h-th."""
+    return () if encoding.foretold is None else encoding.foretold.horizons
 
 
 def _of_interest(measures: dict[str, float], levels: tuple[float, ...]) -> dict[str, float]:
@@ -256,9 +256,11 @@ def _answered(model: Trained, part: Part, rank: int, size: int) -> Iterator[tupl
 
 def series_of(rows: pa.Table, encoding: Encoding) -> np.ndarray:
     """The numbers of every step that are forecast, in the data's own units: float64 [steps of all rows, F]."""
-    inputs, width = encoding.inputs, encoding.targets.size // len(horizons_of(encoding))
+    inputs, forecast = encoding.inputs, encoding.foretold
     assert isinstance(inputs, Numbers)
-    return np.asarray(inputs.scaling.undo(inputs.read(rows)[:, : inputs.scaling.width]), np.float64)[:, :width]
+    assert forecast is not None
+    scaled = inputs.read(rows)[:, list(forecast.columns)]
+    return np.asarray(inputs.scaling.of(forecast.columns).undo(scaled), np.float64)
 
 
 def _range(horizons: tuple[int, ...]) -> str:

@@ -4,7 +4,7 @@ B batch, T time, K scores of a step, S steps of a sequence that have a score.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +14,8 @@ import torch
 from rayrnn.anomalies.scores import MOST_SURPRISE
 from rayrnn.data.arrow_lists import flat, unwrap, wrap
 from rayrnn.data.encoding import Encoding, Numbers
-from rayrnn.data.rows import step_counts
+from rayrnn.data.prepare import needs_to_read
+from rayrnn.data.rows import Needs, step_counts
 from rayrnn.data.vocabulary import UNKNOWN
 from rayrnn.errors import UsageError
 from rayrnn.recipe import needs_of, scores_of, task_of
@@ -32,7 +33,7 @@ class Scorer:
     model: Trained
     #: a name of `Detectable.scores`
     kind: str
-    #: of the scores of a step those that count, [K]; None: all
+    #: of the scores of a step those that count, [K]; None: all. Of several horizons those of the nearest
     places: tuple[int, ...] | None
     #: steps at the begin of a sequence that nothing foretells
     ahead: int
@@ -47,15 +48,21 @@ class Scorer:
     @property
     def names(self) -> tuple[str, ...]:
         """Of the numbers whose forecasts count; none where they have none."""
-        targets = self.model.encoding.targets
-        names = targets.names if isinstance(targets, Numbers) else ()
+        names = forecast_names(self.model.encoding)
         return names if self.places is None else tuple(names[place] for place in self.places if names)
+
+    @property
+    def needs(self) -> Needs:
+        """What is read of a row: of the steps after the last nothing is foretold, and nothing need be known."""
+        return replace(needs_to_read(self.model.recipe, self.model.encoding), told_ahead=0)
 
     def shown_numbers(self, rows: pa.Table) -> np.ndarray:
         """The numbers of canonical rows whose forecasts count, in the data's own units: float64 [all steps, K]."""
-        inputs, count = self.model.encoding.inputs, self.model.encoding.targets.size
+        inputs, forecast = self.model.encoding.inputs, self.model.encoding.foretold
         assert isinstance(inputs, Numbers)
-        values = np.asarray(inputs.scaling.undo(inputs.read(rows)[:, :count]), np.float64)
+        assert forecast is not None
+        scaled = inputs.read(rows)[:, list(forecast.columns)]
+        values = np.asarray(inputs.scaling.of(forecast.columns).undo(scaled), np.float64)
         return values if self.places is None else values[:, list(self.places)]
 
 
@@ -80,15 +87,25 @@ def scorer_of(model: Trained, name: str) -> Scorer:
             f"detect.top is {settings.top} and {name} knows {counted(model.encoding.num_outputs, 'symbol')}: none "
             f"could ever be unlikely; set it lower, --set detect.top={max(1, model.encoding.num_outputs // 3)}"
         )
-    places = None if settings.channels is None else _places(settings.channels, model.encoding)
+    forecast, places = model.encoding.foretold, None
+    if settings.channels is not None:
+        places = _places(settings.channels, model.encoding)
+    elif forecast is not None and len(forecast.horizons) > 1:
+        places = tuple(range(len(forecast.columns)))
     return Scorer(model, kind, places, needs_of(model.recipe).ahead)
+
+
+def forecast_names(encoding: Encoding) -> tuple[str, ...]:
+    """The columns that are forecast, whatever the horizons; none where they have no names."""
+    names = encoding.inputs.names if isinstance(encoding.inputs, Numbers) else ()
+    return tuple(names[place] for place in encoding.foretold.columns) if names and encoding.foretold else ()
 
 
 def _places(channels: Sequence[Column], encoding: Encoding) -> tuple[int, ...]:
     """Where the channels stand among the numbers of a forecast, each once."""
-    if not isinstance(encoding.targets, Numbers):
+    if encoding.foretold is None:
         raise UsageError("detect.channels is for forecasts of numbers; this run reads symbols: leave it out")
-    names, count = encoding.targets.names, encoding.targets.size
+    names, count = forecast_names(encoding), len(encoding.foretold.columns)
     places = []
     for channel in channels:
         place = channel.place if isinstance(channel, Place) else _place_of(channel, names)

@@ -141,7 +141,8 @@ def choices_of(recipe: Recipe) -> Choices:
     return Choices(
         truncate=recipe.training.truncate,
         bidirectional=recipe.model.bidirectional != "none",
-        horizon=steps.horizon if steps else 0,
+        horizon=steps.horizons[0] if steps and steps.horizons else 0,
+        horizons=steps.horizons if steps else (),
         classes=steps.class_names if steps else None,
         several=steps.several if steps else False,
         stride=_stride(recipe),

@@ -1,7 +1,7 @@
 """The recipe's `data` section: what every source of sequences can be told."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias, get_args
 
 import pydantic
@@ -42,6 +42,44 @@ def _fraction_or_path(value: object) -> object:
     if not 0 <= fraction < 1:
         raise ValueError("a fraction must be at least 0 and less than 1")
     return fraction
+
+
+#: horizons of one network
+MOST_HORIZONS = 10_000
+
+
+def _horizon(value: object) -> object:
+    """A whole number; or several, as a list or as text such as 1..24."""
+    text = str(value).strip()
+    several = re.fullmatch(r"(\d{1,10})\.\.(\d{1,10})", text)
+    try:
+        if several is not None:
+            first, last = int(several[1]), int(several[2])
+            value = list(range(first, min(last, first + MOST_HORIZONS) + 1))
+        if isinstance(value, list | tuple):
+            steps = _whole(value)
+            if not steps or steps[0] < 1 or list(steps) != sorted(set(steps)):
+                raise ValueError("several horizons are at least 1, ascending, each once, such as [1, 6, 24] or 1..24")
+            if len(steps) > MOST_HORIZONS or steps[-1] > 10**9:
+                raise ValueError(f"there are at most {MOST_HORIZONS:,} horizons, of at most 1,000,000,000 steps")
+            return steps[0] if len(steps) == 1 else text if several else steps
+        (steps_ahead,) = _whole([value])
+    except TypeError:
+        raise ValueError("due is a whole number, several such as [1, 6, 24], or 1..24 for all up to 24") from None
+    if not 0 <= steps_ahead <= 10**9:
+        raise ValueError("a horizon is at least 0 and at most 1,000,000,000 steps")
+    return steps_ahead
+
+
+def _whole(values: Iterable[object]) -> tuple[int, ...]:
+    """
+    Raises:
+        TypeError: one of them is no whole number.
+    """
+    texts = [str(value).strip() for value in values]
+    if not all(re.fullmatch(r"-?\d{1,20}(\.0*)?", text) for text in texts):
+        raise TypeError
+    return tuple(int(text.partition(".")[0]) for text in texts)
 
 
 #: how programs write that there is no number: C, for one, -nan
@@ -175,10 +213,19 @@ class StepData(Data):
     several: bool = False
     #: words that stand where there is no value, beside null, NaN and an empty cell, such as [NA, null, -999]
     missing: Annotated[tuple[str, ...], BeforeValidator(_with_nulls)] = ("NaN", "nan", "NaT")
-    #: forecasting: the target is the sequence itself so many steps ahead; 0 = the labels are the target
-    horizon: int = Field(0, ge=0, le=10**9)
+    #: forecasting: the target is the sequence itself so many steps ahead; several at once are a list such as
+    #: [1, 6, 24], or 1..24 for every step from 1 to 24; 0 = the labels are the target
+    horizon: Annotated[int | tuple[int, ...] | str, BeforeValidator(_horizon)] = 0
     #: fitted once over the training part, kept with the run
     normalize: Literal["none", "standardize", "min_max"] = "none"
+
+    @property
+    def horizons(self) -> tuple[int, ...]:
+        """The steps ahead that are forecast, ascending; none where nothing is."""
+        if isinstance(self.horizon, str):
+            first, last = map(int, self.horizon.split(".."))
+            return tuple(range(first, last + 1))
+        return self.horizon if isinstance(self.horizon, tuple) else (self.horizon,) if self.horizon else ()
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
@@ -252,6 +299,14 @@ class CsvData(TargetUnits, StepData):
     categorical: tuple[Column, ...] = ()
     #: columns that are no features even without a word on features; they need not be there
     ignore: tuple[Column, ...] = ()
+    #: with `horizon`: those of the features that are forecast; without a word all but those known ahead and static
+    forecast: tuple[Column, ...] | None = None
+    #: with `horizon`: features that are known of later steps, too, such as holidays: they are read at the horizons
+    known_ahead: tuple[Column, ...] = ()
+    #: features that are the same at every step of a sequence
+    static: tuple[Column, ...] = ()
+    #: a column of numbers: how much the answer at each step counts in the loss
+    weight: Column | None = None
     #: what a file that cannot be used does: end the run, or be left out and listed in the run directory
     on_error: Literal["stop", "skip"] = "stop"
 
@@ -284,6 +339,16 @@ class TableData(TextUnits, TargetUnits, StepData):
     categorical: tuple[str, ...] = ()
     #: one row a step: columns that are no features even without a word on features; they need not be there
     ignore: tuple[str, ...] = ()
+    #: with `horizon`: those of the features that are forecast (one row a sequence: their places in `values`, such as
+    #: {place: 0}); without a word all but those known ahead and static
+    forecast: tuple[Column, ...] | None = None
+    #: with `horizon`: features that are known of later steps, too, such as holidays: they are read at the horizons (one
+    #: row a sequence: columns of lists of numbers, which may be longer than `values`)
+    known_ahead: tuple[str, ...] = ()
+    #: features that are the same at every step of a sequence (one row a sequence: columns of a number or a word)
+    static: tuple[str, ...] = ()
+    #: a column of numbers, one row a sequence also of lists of them: how much each sequence or step counts in the loss
+    weight: str | None = None
     #: the label's column
     label: str | None = None
     #: one row a sequence: the column of targets with a length of their own, text or lists of words
@@ -296,26 +361,38 @@ class TableData(TextUnits, TargetUnits, StepData):
             raise ValueError("give data.values, data.symbols or data.text (one row a sequence), or data.order_by")
         if self.order_by is not None and (contents or self.key is None):
             raise ValueError("with data.order_by every row is one step: give data.key, and features instead of values")
+        beside = [key for key in ("forecast", "known_ahead", "static") if getattr(self, key)]
+        if self.order_by is None and self.values is None and beside:
+            raise ValueError(f"data.{beside[0]} goes with numbers at steps: data.values, or data.order_by")
+        if self.order_by is not None and any(isinstance(column, Place) for column in self.forecast or ()):
+            raise ValueError("with data.order_by the columns of data.forecast are given by their names")
         if self.order_by is not None and self.target is not None:
             raise ValueError(
                 "data.target is for tables of one row a sequence, and with data.order_by every row is one step"
             )
         return self
 
-    def names(self, *, labelled: bool) -> dict[str, str]:
+    @property
+    def categorical_lists(self) -> tuple[str, ...]:
+        """One row a sequence: the columns of lists with a word for each step."""
+        return tuple(name for name in self.categorical if name not in self.static)
+
+    def names(self, *, labelled: bool, weighed: bool = False) -> dict[str, str]:
         """One row a sequence: the row schema's names -> the table's."""
-        contents = ("key", "text", "symbols", "values", *(("label", "target") if labelled else ()))
-        names = {name: getattr(self, name) for name in contents}
+        answers = (*(("label", "target") if labelled else ()), *(("weight",) if weighed else ()))
+        names = {name: getattr(self, name) for name in ("key", "text", "symbols", "values", *answers)}
         return {name: column for name, column in names.items() if column is not None}
 
-    def columns(self, *, labelled: bool) -> list[str]:
+    def columns(self, *, labelled: bool, weighed: bool = False) -> list[str]:
         """One row a sequence: all columns that are used, each once."""
-        return list(dict.fromkeys([*self.names(labelled=labelled).values(), *self.categorical]))
+        names = self.names(labelled=labelled, weighed=weighed).values()
+        return list(dict.fromkeys([*names, *self.categorical, *self.known_ahead, *self.static]))
 
-    def named_columns(self, *, labelled: bool) -> set[str]:
+    def named_columns(self, *, labelled: bool, weighed: bool = False) -> set[str]:
         """All columns that are used and that the recipe calls by their names."""
         order = [] if self.order_by is None else [self.order_by]
-        return {*self.columns(labelled=labelled), *(self.features or ()), *order}
+        forecast = [name for name in self.forecast or () if isinstance(name, str) and self.order_by is not None]
+        return {*self.columns(labelled=labelled, weighed=weighed), *(self.features or ()), *order, *forecast}
 
 
 class ParquetData(TableData):

@@ -8,7 +8,7 @@ from rayrnn.recipe.detect_section import Detect, judges_sequences, score_kind
 from rayrnn.recipe.media_sections import ImageData, MediaData
 from rayrnn.recipe.sections import Model, SearchSettings, Training
 from rayrnn.recipe.text_sections import PairsData, TextData
-from rayrnn.tasks import LOSSES, Choices, Detectable, Numeric, Searching, Task, Weighable, monitors_of
+from rayrnn.tasks import LOSSES, Choices, Detectable, Numeric, Searching, Task, Weighable, Weighing, monitors_of
 from rayrnn.wording import did_you_mean
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ def faults_of(recipe: Sections, task: Task, choices: Choices) -> Iterator[str]:
     yield from _faults_of_detection(recipe, task, choices)
     if choices.horizon and needs.ahead != choices.horizon:
         yield f"data.horizon is for forecasts of numbers; the task is {recipe.task}"
+    yield from _faults_of_columns(recipe, task, choices)
     if isinstance(recipe.data, CsvData) and "values" not in needs.contents:
         yield "data.source csv has no text; its tasks are classification, tagging and regression"
     if isinstance(recipe.data, MediaData) and recipe.data.content not in needs.contents:
@@ -81,6 +82,18 @@ def _faults_of_loss(recipe: Sections, task: Task) -> Iterator[str]:
             f"training.quantiles are those of training.loss {', '.join(LOSSES[2:])}; it is {loss}, whose answers have "
             "no spread"
         )
+
+
+def _faults_of_columns(recipe: Sections, task: Task, choices: Choices) -> Iterator[str]:
+    """What does not fit between the task and what columns are for."""
+    data = recipe.data
+    if not isinstance(data, CsvData | TableData):
+        return
+    for key in ("forecast", "known_ahead"):
+        if getattr(data, key) and not choices.horizon:
+            yield f"data.{key} is for forecasts: set data.horizon, or leave it out"
+    if data.weight is not None and not (isinstance(task, Weighing) and task.weighs):
+        yield f"data.weight is {data.weight!r}, and task {recipe.task} does not say that it weighs its losses"
 
 
 def _faults_of_monitor(recipe: Sections, task: Task) -> Iterator[str]:

@@ -14,6 +14,7 @@ LATER = {
     *("data.line_ends", "data.missing", "data.decimal", "data.held_out_labels"),
     *("data.units", "data.pieces", "data.rare", "data.vectors", "data.several", "data.target"),
     *("data.targets", "data.held_out_targets"),
+    *("data.forecast", "data.known_ahead", "data.static", "data.weight"),
     *("data.target_units", "data.target_pieces", "data.target_rare"),
     *("training.loss", "training.quantiles"),
     *("training.monitor", "training.max_minutes", "training.start_from", "averaging.minutes", "track"),

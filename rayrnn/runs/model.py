@@ -25,7 +25,7 @@ from rayrnn.models.convolution import Stack, fewest_together
 from rayrnn.models.decoder import EncoderDecoder
 from rayrnn.models.network import Network
 from rayrnn.models.own import OwnNetwork, find_own, name_of
-from rayrnn.recipe import TASKS, Recipe, needs_of, task_of, validate_recipe
+from rayrnn.recipe import TASKS, Recipe, choices_of, needs_of, task_of, validate_recipe
 from rayrnn.recipe.sections import Decoder
 from rayrnn.runs.checkpoints import Tensors
 from rayrnn.runs.directory import Run
@@ -269,6 +269,8 @@ def check_encoding(recipe: Recipe, encoding: Encoding, *, where: Path) -> None:
     ahead, task = needs.ahead if kind is Numbers else 0, task_of(recipe)
     fits = isinstance(encoding.targets, kind) and (encoding.per_step, encoding.ahead) == (per_step, ahead)
     fits = fits and encoding.parameters == (task.parameters if isinstance(task, Numeric) else 1)
+    foretold, horizons = encoding.foretold, choices_of(recipe).horizons
+    fits = fits and (foretold is None or foretold.horizons == horizons)
     if isinstance(encoding.targets, Classes):
         fits = fits and encoding.targets.several == needs.takes_sets
     if isinstance(encoding.targets, Symbols) and needs.takes_sequences:

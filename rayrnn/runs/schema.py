@@ -125,6 +125,8 @@ class StoredNumbers(Stored):
     categories: Annotated[tuple[Strings, ...], Field(max_length=MOST_NAMES)]
     names: Strings
     category_names: Strings
+    #: whether an answer's numbers are told apart by their names
+    apart: bool = False
 
     @pydantic.model_validator(mode="after")
     def _fits_together(self) -> "StoredNumbers":
@@ -134,6 +136,9 @@ class StoredNumbers(Stored):
             raise ValueError(f"there are {len(self.category_names)} category_names for {len(self.categories)} columns")
         if not self.scaling.shift and not any(self.categories):
             raise ValueError("there is no feature")
+        if self.apart and (len(self.names) != len(self.scaling.shift) or self.categories):
+            raise ValueError("numbers that are told apart have a name each")
+        _distinct(self, names=self.names if self.apart else ())
         return _distinct(self, **{f"categories.{place}": words for place, words in enumerate(self.categories)})
 
 
@@ -153,6 +158,23 @@ class StoredClasses(Stored):
         return _distinct(self, names=self.names)
 
 
+Place = Annotated[int, Field(ge=0, le=MOST_NAMES)]
+
+
+class StoredForecast(Stored):
+    """What a forecast answers, where it is more than all numbers of a step, one horizon later."""
+
+    horizons: Annotated[tuple[Annotated[int, Field(ge=1, le=2**31)], ...], Field(min_length=1, max_length=MOST_NAMES)]
+    columns: Annotated[tuple[Place, ...], Field(min_length=1, max_length=MOST_NAMES)]
+    known: Annotated[tuple[Place, ...], Field(max_length=MOST_NAMES)]
+
+    @pydantic.model_validator(mode="after")
+    def _ascending(self) -> "StoredForecast":
+        if list(self.horizons) != sorted(set(self.horizons)):
+            raise ValueError("horizons are ascending, each once")
+        return self
+
+
 class StoredEncoding(Stored):
     """vocabulary.json."""
 
@@ -163,6 +185,20 @@ class StoredEncoding(Stored):
     ahead: Annotated[int, Field(ge=0, le=2**31)]
     stride: Annotated[int, Field(ge=1, le=2**31)] = 1
     parameters: Annotated[int, Field(ge=1, le=MOST_NAMES)] = 1
+    forecast: StoredForecast | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _can_forecast(self) -> "StoredEncoding":
+        if self.forecast is None:
+            return self
+        if not (isinstance(self.inputs, StoredNumbers) and isinstance(self.targets, StoredNumbers)):
+            raise ValueError("a forecast is of numbers")
+        width, due = len(self.inputs.scaling.shift), len(self.forecast.columns) * len(self.forecast.horizons)
+        if max(*self.forecast.columns, *self.forecast.known, 0) >= width:
+            raise ValueError(f"there are {width} numbers at a step, and the forecast is of others")
+        if len(self.targets.scaling.shift) != due or self.ahead != self.forecast.horizons[0] or not self.per_step:
+            raise ValueError(f"the forecast has {due} numbers, {self.forecast.horizons[0]} steps ahead and more")
+        return self
 
     @pydantic.field_validator("version")
     @classmethod

@@ -408,6 +408,8 @@ def _described(served: Served) -> dict[str, Any]:
         "per_step": encoding.per_step,
         "horizon": encoding.ahead,
     }
+    if encoding.foretold is not None and len(encoding.foretold.horizons) > 1:
+        told["horizons"] = list(encoding.foretold.horizons)
     if isinstance(encoding.targets, Classes):
         told["classes"] = list(encoding.targets.names)
     if isinstance(encoding.inputs, Numbers):

@@ -13,7 +13,7 @@ from rayrnn.data.rows import REASONS, feature_names, places_of, with_feature_nam
 from rayrnn.data.sources.csv import rows_of_csv
 from rayrnn.errors import UsageError
 from rayrnn.prediction.given_rows import checked_rows, rows_of_given
-from rayrnn.prediction.given_steps import wanted_of
+from rayrnn.prediction.given_steps import known_ahead_names, static_names, wanted_of
 from rayrnn.recipe.data_sections import CsvData
 from rayrnn.runs.model import Trained
 
@@ -58,7 +58,10 @@ def rows_of_csv_body(content: bytes, model: Trained) -> pa.Table:
     """
     data = model.recipe.data
     if not isinstance(data, CsvData):
-        data = CsvData(source="csv", path="the request", features=list(model.encoding.column_names) or None)
+        features, ahead = list(model.encoding.column_names) or None, known_ahead_names(model)
+        words, static = getattr(model.encoding.inputs, "category_names", ()), static_names(model)
+        asked = {"features": features, "categorical": words, "known_ahead": ahead, "static": static}
+        data = CsvData.model_validate({"source": "csv", "path": "the request", **asked})
     rows = rows_of_csv(content, "the CSV", data, wanted_of(model))
     rows = checked_rows(rows.drop_columns([name for name in REASONS if name in rows.column_names]), model)
     return _in_order(rows, model)

@@ -42,8 +42,10 @@ class Choices:
     truncate: int = 0
     #: whether the network reads every sequence in both directions
     bidirectional: bool = False
-    #: the steps ahead that are to be forecast; 0 = none
+    #: the steps ahead that are to be forecast, of several the fewest; 0 = none
     horizon: int = 0
+    #: all of them, ascending
+    horizons: tuple[int, ...] = ()
     #: the classes by name; None: those that are found
     classes: tuple[str, ...] | None = None
     #: whether a sequence may have several of them
@@ -212,6 +214,14 @@ class Refusing(Protocol):
 
 
 @runtime_checkable
+class Weighing(Protocol):
+    """A task whose losses count `Minibatch.weights` (`data.weight`)."""
+
+    #: whether they do
+    weighs: bool
+
+
+@runtime_checkable
 class Detectable(Protocol):
     """A task whose sequences themselves show, step by step, how wrong the network's answers were (`rayrnn detect`)."""
 
@@ -221,8 +231,8 @@ class Detectable(Protocol):
     def score(self, kind: str, outputs: "torch.Tensor", segment: "Minibatch") -> "np.ndarray":
         """The scores of the steps that the outputs foretell, float64 [B, T, K], the larger the stranger.
 
-        K is 1, or the numbers of a forecast. A step lies `Needs.ahead` after the one whose output foretells it. What
-        stands where nothing is foretold means nothing.
+        K is 1, or the numbers of a forecast, of several horizons the nearest first. A step lies `Needs.ahead` after the
+        one whose output foretells it. What stands where nothing is foretold means nothing.
         """
 
 

@@ -24,6 +24,7 @@ class ClassAnswers:
     generates = False
     holds_out_last = False
     right_or_wrong = True
+    weighs = True
     unit = "nats"
 
     def call(self, network: torch.nn.Module, segment: Minibatch, state: object) -> tuple[torch.Tensor, object]:
@@ -31,7 +32,7 @@ class ClassAnswers:
         return logits, state
 
     def loss(self, outputs: torch.Tensor, segment: Minibatch) -> tuple[torch.Tensor, torch.Tensor]:
-        return cross_entropy(outputs, segment.targets, segment.target_mask, self.class_weights)
+        return cross_entropy(outputs, segment.targets, segment.target_mask, self.class_weights, segment.weights)
 
     def balanced(self, encoding: Encoding, device: torch.device) -> Self:
         return replace(self, class_weights=balanced_weights(encoding, device))

@@ -13,6 +13,7 @@ from torchmetrics.utilities import dim_zero_cat
 
 from rayrnn.data.batches import Minibatch
 from rayrnn.data.encoding import Classes, Encoding
+from rayrnn.tasks.losses import added_up
 from rayrnn.tasks.metrics import Metrics, Results, on_cpu
 
 
@@ -38,12 +39,14 @@ class ClassSets:
     generates = False
     holds_out_last = False
     right_or_wrong = False
+    weighs = True
     unit = "nats"
 
     def loss(self, outputs: torch.Tensor, segment: Minibatch) -> tuple[torch.Tensor, torch.Tensor]:
         """The mean over the classes, added up over the sequences: a target is a set."""
         losses_BV = functional.binary_cross_entropy_with_logits(outputs.float(), segment.targets, reduction="none")
-        return losses_BV.mean(-1).masked_fill(~segment.target_mask, 0).sum(), segment.target_mask.sum()
+        losses_B = losses_BV.mean(-1).masked_fill(~segment.target_mask, 0)
+        return added_up(losses_B, segment.target_mask, segment.weights)
 
     def describe_loss(self, loss: float) -> str:
         return f"{loss:.4f} nats a class"

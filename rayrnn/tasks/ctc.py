@@ -29,6 +29,7 @@ class Ctc(TargetSequences):
     """Every step says a symbol or nothing (blank); what it says again without a blank between is said once."""
 
     right_or_wrong = False
+    weighs = True
     decodes = False
     name = "ctc"
 
@@ -64,7 +65,10 @@ class Ctc(TargetSequences):
             reduction="none",
             zero_infinity=True,
         )
-        return losses_B.masked_fill(sizes_B == 0, 0).sum(), sizes_B.sum()
+        losses_B = losses_B.masked_fill(sizes_B == 0, 0)
+        if segment.weights is None:
+            return losses_B.sum(), sizes_B.sum()
+        return (losses_B * segment.weights).sum(), (sizes_B * segment.weights).sum()
 
     def measure(self, metrics: Metrics, outputs: torch.Tensor, segment: Minibatch, encoding: Encoding) -> None:
         outputs, segment = on_cpu(outputs, segment)

@@ -23,6 +23,7 @@ class LanguageModel:
     generates = True
     holds_out_last = True
     right_or_wrong = True
+    weighs = True
     unit = "nats a symbol"
 
     def faults(self, choices: Choices) -> list[str]:
@@ -47,7 +48,7 @@ class LanguageModel:
         return logits_BTV, state
 
     def loss(self, outputs: torch.Tensor, segment: Minibatch) -> tuple[torch.Tensor, torch.Tensor]:
-        return cross_entropy(outputs, segment.targets, segment.target_mask)
+        return cross_entropy(outputs, segment.targets, segment.target_mask, weights=segment.weights)
 
     def describe_loss(self, loss: float) -> str:
         return f"{loss:.4f} nats a step = {loss / math.log(2):.3f} bits"

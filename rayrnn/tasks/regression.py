@@ -16,12 +16,14 @@ from torchmetrics import MeanAbsoluteError, MeanMetric, MeanSquaredError, Metric
 from rayrnn.anomalies.scores import absolute_errors
 from rayrnn.data.arrow_lists import depth
 from rayrnn.data.batches import Minibatch, inputs_of, label_targets
+from rayrnn.data.beside_steps import roles_of
 from rayrnn.data.encoding import Classes, Encoding, Numbers, Scaling, Survey
+from rayrnn.data.forecast import Forecast
 from rayrnn.data.rows import Label, Needs
 from rayrnn.data.symbols import Symbols
 from rayrnn.errors import DataError
 from rayrnn.tasks import Choices
-from rayrnn.tasks.losses import added_up, counted_numbers
+from rayrnn.tasks.losses import counted_numbers, numbers_added_up
 from rayrnn.tasks.metrics import Metrics, Results, on_cpu
 from rayrnn.tasks.number_losses import SQUARED, NumberLoss, check_loss, loss_named
 
@@ -32,6 +34,7 @@ class Regression:
     generates = False
     holds_out_last = False
     right_or_wrong = False
+    weighs = True
 
     def __init__(self, loss: NumberLoss = SQUARED) -> None:
         self._loss = loss
@@ -52,7 +55,7 @@ class Regression:
 
     def needs(self, choices: Choices) -> Needs:
         if choices.horizon:
-            return Needs("regression", ahead=choices.horizon)
+            return Needs("regression", ahead=choices.horizon, forecasts=True)
         return Needs("regression", Label.NUMBERS)
 
     def encoding(self, inputs: Symbols | Numbers, found: Survey, choices: Choices) -> Encoding:
@@ -67,15 +70,14 @@ class Regression:
             return Encoding(inputs, Numbers(Scaling.none(width)), per_step)
         if not isinstance(inputs, Numbers) or not inputs.scaling.width:
             raise DataError(f"data.horizon is {choices.horizon}, but these sequences hold no numbers to forecast")
-        return Encoding(inputs, Numbers(inputs.scaling, names=inputs.names), per_step=True, ahead=choices.horizon)
+        roles, width = roles_of(found.schema), inputs.scaling.width
+        forecast = Forecast(choices.horizons or (choices.horizon,), roles.forecast or tuple(range(width)), roles.known)
+        targets, more = inputs.forecast(forecast), None if forecast.is_plain(width) else forecast
+        return Encoding(inputs, targets, per_step=True, ahead=forecast.nearest, forecast=more)
 
     def minibatch(self, rows: pa.Table, encoding: Encoding) -> Minibatch:
-        inputs = inputs_of(rows, encoding)
-        if encoding.ahead:
-            steps_BTF, mask_BT = inputs
-            targets = _ahead(steps_BTF[..., : encoding.targets.size], mask_BT, encoding.ahead)
-        else:
-            targets = label_targets(rows, encoding)
+        inputs, forecast = inputs_of(rows, encoding), encoding.foretold
+        targets = label_targets(rows, encoding) if forecast is None else forecast.targets(*inputs)
         return Minibatch.of(rows, inputs, targets, per_step=encoding.per_step)
 
     def call(self, network: torch.nn.Module, segment: Minibatch, state: object) -> tuple[torch.Tensor, object]:
@@ -83,7 +85,9 @@ class Regression:
         return numbers, state
 
     def loss(self, outputs: torch.Tensor, segment: Minibatch) -> tuple[torch.Tensor, torch.Tensor]:
-        return added_up(self._loss.losses, self._split(outputs), segment.targets, segment.target_mask)
+        return numbers_added_up(
+            self._loss.losses, self._split(outputs), segment.targets, segment.target_mask, segment.weights
+        )
 
     def describe_loss(self, loss: float) -> str:
         return self._loss.describe(loss)
@@ -105,7 +109,7 @@ class Regression:
         def losses(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
             return self._loss.rescaled(self._loss.losses(outputs, targets).double(), scale_O)
 
-        metrics.add_loss(*added_up(losses, self._split(outputs), segment.targets, segment.target_mask))
+        metrics.add_loss(*numbers_added_up(losses, self._split(outputs), segment.targets, segment.target_mask))
         answers, truths = (torch.from_numpy(numbers) for numbers in self.numbers(outputs, segment.targets, encoding))
         counted = counted_numbers(segment.targets, segment.target_mask)
         if counted.any():
@@ -200,14 +204,6 @@ def _rounded(scaled: torch.Tensor, encoding: Encoding) -> tuple[torch.Tensor, to
     whole = np.round(own)
     are_counts = (whole >= 0) & (np.abs(own - whole) <= 1e-3 + 1e-6 * np.abs(own))
     return torch.from_numpy(whole.astype(np.float32)), torch.from_numpy(are_counts)
-
-
-def _ahead(padded_BTF: np.ndarray, mask_BT: np.ndarray, horizon: int) -> tuple[np.ndarray, np.ndarray]:
-    """The steps `horizon` later, where there are such."""
-    targets, target_mask = np.zeros_like(padded_BTF), np.zeros_like(mask_BT)
-    targets[:, :-horizon] = padded_BTF[:, horizon:]
-    target_mask[:, :-horizon] = mask_BT[:, horizon:]
-    return targets, target_mask
 
 
 def _scaling_of(encoding: Encoding) -> Scaling:

@@ -22,6 +22,7 @@ class Transduction(TargetSequences):
     """Each symbol of the target is learned after those before it; answers are found by beam search."""
 
     right_or_wrong = True
+    weighs = True
     decodes = True
     name = "transduction"
 
@@ -34,7 +35,7 @@ class Transduction(TargetSequences):
         return logits_BUV, state
 
     def loss(self, outputs: torch.Tensor, segment: Minibatch) -> tuple[torch.Tensor, torch.Tensor]:
-        return cross_entropy(outputs, segment.targets, segment.target_mask)
+        return cross_entropy(outputs, segment.targets, segment.target_mask, weights=segment.weights)
 
     def metrics(self, encoding: Encoding) -> Metrics:
         return Metrics({"symbol_accuracy": accuracy(encoding.num_outputs)} | self.text_scores())

@@ -12,11 +12,13 @@ from dataclasses import astuple, dataclass, replace
 from itertools import islice
 from typing import Any, Protocol
 
+import pyarrow as pa
 import torch
 
 from rayrnn.averaging import averager
 from rayrnn.averaging.averager import Averager, order_of
 from rayrnn.averaging.optimizer_state import reset_state
+from rayrnn.data.batches import Minibatch, weighed
 from rayrnn.data.encoding import Encoding
 from rayrnn.data.order import Stream, make_plan, shared_out
 from rayrnn.data.sequences import Part
@@ -40,6 +42,8 @@ from rayrnn.training.loop import (
 from rayrnn.training.notes import Average, Notes, write_notes
 from rayrnn.training.progress import LOSS, Length, Monitor, Progress
 
+#: the weight of one who takes part and has learned nothing: less than float32 tells apart beside any target
+NO_SAY = 1e-9
 #: sequences, and steps of all of them, that are evaluated at once where a minibatch has fewer: a core is faster then
 MOST_TOGETHER, STEPS_AT_ONCE = 64, 2**13
 #: that a convolution over images may answer in such a minibatch: 256 MiB
@@ -123,12 +127,16 @@ class Learner:
         self._collate = functools.partial(self.task.minibatch, encoding=spec.encoding)
         self._stream = Stream(
             spec.training,
-            self._collate,
+            self._learned_minibatch,
             make_plan(spec.training, batch_size=recipe.training.batch_size, seed=recipe.seed),
             frequency=recipe.averaging.frequency,
             ahead=recipe.training.prefetch,
         )
         torch.manual_seed(recipe.seed + 1 + number)
+
+    def _learned_minibatch(self, rows: pa.Table) -> Minibatch:
+        """With the weights of its targets, which only count in what is learned."""
+        return weighed(self._collate(rows), rows, self._spec.encoding)
 
     def restore(self, checkpoint: Checkpoint | None) -> None:
         """Go on from a checkpoint; at the same number of workers exactly as if it had never stopped."""
@@ -305,9 +313,10 @@ class Learner:
 def _handed_in(work: Work, *, stop: bool, leaving: bool, seconds: float) -> tuple[float, tuple[float, ...]]:
     """A worker's weight in the mean, and its notes.
 
-    The weight is the targets that it learned; one who had steps and none of them a target is there all the same.
+    The weight is the targets that it learned, or the sum of their weights; one who had steps and nothing that counts is
+    there all the same, without a say.
     """
-    weight = 0.0 if work.broken_at else work.num_targets or float(min(work.steps, 1))
+    weight = 0.0 if work.broken_at else work.num_targets or NO_SAY * min(work.steps, 1)
     return weight, astuple(write_notes(work, stop=stop, leaving=leaving, seconds=seconds))
 
 

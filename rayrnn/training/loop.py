@@ -54,7 +54,7 @@ class Work:
     updates: int = 0
     #: over all targets
     loss_sum: float = 0.0
-    #: the worker's weight in the mean
+    #: the worker's weight in the mean: the targets, or where they have weights the sum of these
     num_targets: float = 0.0
     learning_seconds: float = 0.0
     waiting_seconds: float = 0.0
@@ -110,7 +110,7 @@ def learn_alone(
 ) -> Work:
     """Learn every minibatch once, part after part: an update a segment, the recurrent state carried on, detached.
 
-    The loss of a segment is the mean over its unmasked targets.
+    The loss of a segment is the mean over its unmasked targets, weighted where they have weights.
     """
     device = next(model.parameters()).device
     steps = padding = 0
@@ -154,7 +154,8 @@ def _update(
     outputs, state = _answers(model, segment, state, task=task, settings=settings)
     total, targets = task.loss(outputs, segment)
     optimizer.zero_grad()
-    loss: torch.Tensor = total / targets.clamp(min=1)
+    # where nothing counts the loss is 0; weights may add up to less than 1
+    loss: torch.Tensor = total / torch.where(targets > 0, targets, torch.ones_like(targets))
     loss.backward()  # type: ignore[no-untyped-call]
     clip_gradients(model, settings.clip, settings.clip_by)
     optimizer.step()

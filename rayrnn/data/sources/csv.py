@@ -13,7 +13,8 @@ from pyarrow import fs
 from rayrnn.data.arrow_lists import flat
 from rayrnn.data.contents import no_text, read_whole
 from rayrnn.data.files import Listing, list_files, read_bytes
-from rayrnn.data.rows import Label, with_lost
+from rayrnn.data.narrowing import with_lost
+from rayrnn.data.rows import Label
 from rayrnn.data.sequences import beside
 from rayrnn.data.sources.csv_columns import Layout, label_layout_of, layout_of
 from rayrnn.data.sources.csv_labels import (

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from rayrnn.data.sources.csv_header import Columns, columns_of
 from rayrnn.data.sources.index_columns import index_of_header, left_out, not_learned, say_no_label
 from rayrnn.data.sources.labels import Target
+from rayrnn.data.sources.roles import Roles
 from rayrnn.data.sources.source import Wanted
-from rayrnn.data.sources.tables import Roles
 from rayrnn.errors import DataError, RecipeError
 from rayrnn.recipe.data_sections import Column, CsvData
 
@@ -41,7 +41,9 @@ def layout_of(content: bytes, origin: str, data: CsvData, target: Target, wanted
     Raises:
         DataError: the file has no line left after `skip_lines`, or lacks a column that the recipe names.
     """
-    named = [*_several(data.label_column), *(data.features or ()), *data.categorical, *data.ignore]
+    more = (*data.known_ahead, *data.static)
+    named = [*_several(data.label_column), *(data.features or ()), *data.categorical, *data.ignore, *more]
+    named += [*(data.forecast or ()), *_several(data.weight)]
     columns = columns_of(content, origin, data, (*named, *wanted.column_names))
     names = columns.names
 
@@ -53,9 +55,10 @@ def layout_of(content: bytes, origin: str, data: CsvData, target: Target, wanted
 
     labels = resolve("data.label_column", _several(data.label_column)) if wanted.labelled else ()
     spare = columns.spare if columns.spare not in _those_there(named, columns) else None
-    others = {*labels, *_those_there(data.ignore, columns), *({spare} if spare else ())}
+    weight = resolve("data.weight", _several(data.weight)) if wanted.weighed else ()
+    others = {*labels, *_those_there((*data.ignore, *_several(data.weight)), columns), *({spare} if spare else ())}
     if data.features is None:
-        asked = {*others, *_those_there((*_several(data.label_column), *data.categorical), columns)}
+        asked = {*others, *_those_there((*_several(data.label_column), *data.categorical, *more), columns)}
         named_here = columns.header[:-1] if spare else columns.skipped
         found = index_of_header(names[:-1] if spare else names, named_here)
         index = [name for name in found if asked | {name} < {*names}]
@@ -67,6 +70,8 @@ def layout_of(content: bytes, origin: str, data: CsvData, target: Target, wanted
         features = tuple(name for name in names if name not in others)
         if columns.has_names_of_rows() and names[0] in features:
             raise columns.uneven()
+    known_ahead, static = resolve("data.known_ahead", data.known_ahead), resolve("data.static", data.static)
+    features = tuple(dict.fromkeys((*features, *known_ahead, *static)))
     words = resolve("data.categorical", data.categorical)
     roles = Roles(
         tuple(n for n in features if n not in words),
@@ -74,8 +79,13 @@ def layout_of(content: bytes, origin: str, data: CsvData, target: Target, wanted
         labels,
         target,
         are_named=bool(columns.header),
+        forecast=resolve("data.forecast", data.forecast or ()),
+        known_ahead=known_ahead,
+        static=static,
+        weight=weight[0] if weight else None,
     )
     _check(roles, words, origin)
+    roles.check()
     by_name = bool(columns.header) and (data.features is None or not all(map(columns.is_by_place, named)))
     skipped = columns.perhaps_names if data.features is None else ()
     return Layout(origin, data.delimiter, data.skip_lines, names, by_name, roles, data.decimal, spare, skipped)

@@ -245,7 +245,7 @@ def _schema(layout: Layout) -> pa.Schema:
     roles = layout.roles
     answers = pa.float64() if roles.target.needs.label is Label.NUMBERS else pa.string()
     kinds = dict.fromkeys(roles.labels, answers)
-    kinds |= dict.fromkeys(roles.numbers, pa.float64()) | dict.fromkeys(roles.words, pa.string())
+    kinds |= dict.fromkeys((*roles.numbers, *roles.weights), pa.float64()) | dict.fromkeys(roles.words, pa.string())
     return pa.schema(kinds | ({layout.spare: pa.null()} if layout.spare else {}))
 
 

@@ -9,12 +9,14 @@ import pyarrow.compute as pc
 import pyarrow.types as kinds
 
 from rayrnn.data.arrow_lists import depth, flat
-from rayrnn.data.rows import Label, check_width, lost_before, with_lost
+from rayrnn.data.narrowing import lost_before, with_lost
+from rayrnn.data.rows import Label, check_width
 from rayrnn.data.sources.index_columns import index_columns, left_out, not_learned
 from rayrnn.data.sources.labels import Fault, Faults, Target, first_faults
+from rayrnn.data.sources.roles import Roles
 from rayrnn.data.sources.source import Wanted
 from rayrnn.data.sources.step_order import check_dictionaries, misleading, order_of
-from rayrnn.data.sources.tables import Roles, check_columns, joined, keyed, rows_of_steps, with_words
+from rayrnn.data.sources.tables import check_columns, joined, keyed, rows_of_steps, with_words
 from rayrnn.data.words import can_be_words, words
 from rayrnn.errors import DataError
 from rayrnn.recipe.data_sections import TableData
@@ -33,7 +35,9 @@ class Grouping:
     def columns(self) -> list[str]:
         """All columns that are used, each once."""
         roles = self.roles
-        return list(dict.fromkeys([self.key, self.order_by, *roles.numbers, *roles.words, *roles.labels]))
+        return list(
+            dict.fromkeys([self.key, self.order_by, *roles.numbers, *roles.words, *roles.labels, *roles.weights])
+        )
 
 
 def grouping_of(data: TableData, wanted: Wanted, schema: pa.Schema) -> Grouping:
@@ -49,13 +53,17 @@ def grouping_of(data: TableData, wanted: Wanted, schema: pa.Schema) -> Grouping:
     check_width(len(schema.names), "the table")
     needs, label = wanted.needs, data.label if wanted.labelled else None
     check_columns(schema, [name for name in (data.key, data.order_by, label) if name is not None])
-    others = {data.key, data.order_by, data.label, *data.ignore}
+    others = {data.key, data.order_by, data.label, data.weight, *data.ignore}
+    more = (*data.known_ahead, *data.static)
+    weight = data.weight if wanted.weighed else None
     if data.features is None:
-        asked = {name for name in others if name is not None} | set(data.categorical)
+        asked = {name for name in others if name is not None} | {*data.categorical, *more}
         others |= left_out(index_columns(schema), asked, wanted.column_names, wanted.say)
         others |= not_learned(schema.names, wanted.column_names)
     features = data.features if data.features is not None else tuple(n for n in schema.names if n not in others)
-    check_columns(schema, [*features, *data.categorical])
+    features = tuple(dict.fromkeys((*features, *more)))
+    forecast = tuple(map(str, data.forecast or ()))
+    check_columns(schema, [*features, *data.categorical, *forecast, *(() if weight is None else (weight,))])
     for name in features:
         kind = schema.field(name).type
         if name not in data.categorical and not holds_numbers(kind):
@@ -65,6 +73,8 @@ def grouping_of(data: TableData, wanted: Wanted, schema: pa.Schema) -> Grouping:
             raise DataError(f"column {name!r} holds {kind}, no numbers: {words}leave it out {out}{fields}")
     if label is not None and needs.label is Label.NUMBERS and not holds_numbers(schema.field(label).type):
         raise DataError(f"column {label!r} (data.label) holds {schema.field(label).type}; {needs.task} takes numbers")
+    if weight is not None and not is_number(kind := schema.field(weight).type):
+        raise DataError(f"column {weight!r} (data.weight) holds {kind}: a weight is a number")
     _check_words(data, schema, label if needs.of_classes else None)
     if not features:
         raise DataError(f"no column is left to learn from: the columns are {listed(schema.names)}")
@@ -73,7 +83,12 @@ def grouping_of(data: TableData, wanted: Wanted, schema: pa.Schema) -> Grouping:
         words=tuple(name for name in features if name in data.categorical),
         labels=() if label is None else (label,),
         target=Target(needs, data.classes, data.num_classes, data.no_value),
+        forecast=forecast,
+        known_ahead=data.known_ahead,
+        static=data.static,
+        weight=weight,
     )
+    roles.check()
     return Grouping(data.key, data.order_by, roles)
 
 

@@ -18,6 +18,7 @@ from pyarrow import fs
 from rayrnn.data.arrow_lists import depth, without_views
 from rayrnn.data.files import Listing, list_files
 from rayrnn.data.sequences import beside, results
+from rayrnn.data.sources.beside_values import with_features_beside
 from rayrnn.data.sources.csv_labels import below_common
 from rayrnn.data.sources.grouping import Grouping, group, grouping_of, into_buckets, is_number
 from rayrnn.data.sources.source import Wanted
@@ -76,7 +77,7 @@ class Parquet:
         listing = list_files(wanted.where or data.path, endpoint=data.endpoint, say=wanted.say)
         footers = _footers(listing)
         schemas = [_plain(footer.schema.to_arrow_schema()) for footer in footers]
-        named = data.named_columns(labelled=wanted.labelled) - set(schemas[0].names)
+        named = data.named_columns(labelled=wanted.labelled, weighed=wanted.weighed) - set(schemas[0].names)
         partitions = {name: column for name, column in partition_columns(listing.paths).items() if name in named}
         schemas = [_with_fields(schema, partitions) for schema in schemas]
         pieces = _pieces(listing, footers, partitions)
@@ -84,8 +85,8 @@ class Parquet:
             grouping = grouping_of(data, wanted, schemas[0])
             _check(listing, schemas, grouping.columns, grouping.roles.numbers)
             return ray.data.from_arrow_refs(_brought_together(pieces, listing.filesystem, grouping))
-        _check(listing, schemas, data.columns(labelled=wanted.labelled))
-        rename = functools.partial(_renamed, data=data, labelled=wanted.labelled, filesystem=listing.filesystem)
+        _check(listing, schemas, data.columns(labelled=wanted.labelled, weighed=wanted.weighed))
+        rename = functools.partial(_renamed, data=data, wanted=wanted, filesystem=listing.filesystem)
         return ray.data.from_arrow(_cut(pieces)).map_batches(
             rename, batch_size=None, batch_format="pyarrow", **beside(listing.filesystem)
         )
@@ -195,9 +196,11 @@ def _read(pieces: pa.Table, columns: list[str], filesystem: fs.FileSystem) -> It
         yield together[0], table
 
 
-def _renamed(pieces: pa.Table, data: ParquetData, *, labelled: bool, filesystem: fs.FileSystem) -> Iterator[pa.Table]:
-    for first, table in _read(pieces, data.columns(labelled=labelled), filesystem):
-        rows = rows_of_sequences(table, data.names(labelled=labelled), data.categorical, data.no_value)
+def _renamed(pieces: pa.Table, data: ParquetData, *, wanted: Wanted, filesystem: fs.FileSystem) -> Iterator[pa.Table]:
+    asked = {"labelled": wanted.labelled, "weighed": wanted.weighed}
+    for first, table in _read(pieces, data.columns(**asked), filesystem):
+        rows = rows_of_sequences(table, data.names(**asked), data.categorical_lists, data.no_value)
+        rows = with_features_beside(rows, table, data)
         if data.key is None:
             numbers = range(first["first_row"], first["first_row"] + len(rows))
             rows = rows.add_column(0, "key", pa.array([f"{first['name']}:{number}" for number in numbers], pa.string()))

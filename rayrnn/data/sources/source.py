@@ -35,6 +35,11 @@ class Wanted:
     #: how the user is told of what lies there and is not read
     say: Callable[[str], None] = warn
 
+    @property
+    def weighed(self) -> bool:
+        """Whether weights are wanted."""
+        return self.labelled and self.needs.weighed
+
 
 class Source(HasSection, Protocol):
     """One kind of place that sequences come from."""

@@ -5,37 +5,19 @@ Shapes: S steps of all sequences together, N sequences, F numeric features, C ca
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
 from rayrnn.data.arrow_lists import depth, flat, is_list, numbers, side_by_side, unwrap, wrap
-from rayrnn.data.narrowing import lost_in_float64
-from rayrnn.data.rows import Label, lost_before, with_feature_names, with_lost
-from rayrnn.data.sources.labels import Faults, Target, first_faults, sequence_labels, step_labels
+from rayrnn.data.beside_steps import with_roles
+from rayrnn.data.narrowing import lost_before, lost_in_float64, with_lost
+from rayrnn.data.rows import Label, with_feature_names
+from rayrnn.data.sources.labels import Faults, first_faults, sequence_labels, step_labels
+from rayrnn.data.sources.roles import Roles, changing, not_finite, places_of_roles, without_future
 from rayrnn.data.words import can_be_words, missing_numbers, present, texts_of, words
 from rayrnn.errors import DataError
 from rayrnn.wording import closest, listed
-
-
-@dataclass(frozen=True)
-class Roles:
-    """What the columns of a table with one row a step are for."""
-
-    numbers: tuple[str, ...]
-    words: tuple[str, ...]
-    #: none, one, or (numbers) several
-    labels: tuple[str, ...]
-    target: Target
-    #: whether the columns have names, not only places
-    are_named: bool = True
-
-    @property
-    def all_numbers(self) -> tuple[str, ...]:
-        """The columns that hold numbers, labels too."""
-        of_numbers = self.target.needs.label is Label.NUMBERS
-        return tuple(dict.fromkeys([*self.numbers, *(self.labels if of_numbers else ())]))
 
 
 def rows_of_steps(steps: pa.Table, offsets: np.ndarray, roles: Roles) -> tuple[pa.Table, Faults]:
@@ -48,12 +30,26 @@ def rows_of_steps(steps: pa.Table, offsets: np.ndarray, roles: Roles) -> tuple[p
     Returns:
         the columns of the row schema, without `key`, and what is wrong by sequence (such rows hold nonsense).
     """
-    columns, names, faults = _inputs(steps, offsets, roles)
+    values, names = _matrix(steps, roles.numbers, roles.target.missing)
+    places, future = places_of_roles(roles, names), None
+    faults: Faults = {}
+    if roles.known_ahead:
+        steps, offsets, values, future, faults = without_future(steps, offsets, values, roles, names)
+    columns, input_faults = _inputs(steps, offsets, values, names, roles)
+    faults = changing(steps, offsets, values, roles, names) | faults | input_faults
+    if future is not None:
+        columns["future"] = future
+    if roles.weight is not None:
+        weights = _matrix(steps, [roles.weight], roles.target.missing)[0][:, 0]
+        columns["weight"] = wrap(pa.array(weights), np.diff(offsets))
     if roles.labels and roles.target.needs.is_labelled:
         columns["label"], label_faults = _labels(steps, offsets, roles)
         faults = label_faults | faults
-    rows = pa.table(columns)
-    return with_feature_names(rows, {"values": names, "categories": roles.words}) if roles.are_named else rows, faults
+    rows = with_roles(pa.table(columns), places)
+    if not roles.are_named:
+        return rows, faults
+    ahead = [names[place] for place in places.known]
+    return with_feature_names(rows, {"values": names, "categories": roles.words, "future": ahead}), faults
 
 
 def rows_of_sequences(
@@ -89,7 +85,7 @@ def rows_of_sequences(
                     f"row {row}: column {name!r} has {others[row]} words, {categorical[0]!r} has {sizes[row]}"
                 )
         columns["categories"] = wrap(
-            _abreast([_words_of(name, items, missing) for name, (_, items) in zip(categorical, lists, strict=True)]),
+            abreast([_words_of(name, items, missing) for name, (_, items) in zip(categorical, lists, strict=True)]),
             sizes,
         )
     return pa.table(columns)
@@ -183,23 +179,24 @@ def keyed(keys: pa.Array, rows: pa.Table, places: np.ndarray, reasons: Mapping[i
     return pa.concat_tables([usable, unusable], promote_options="default").combine_chunks()
 
 
-def _inputs(steps: pa.Table, offsets: np.ndarray, roles: Roles) -> tuple[dict[str, pa.Array], tuple[str, ...], Faults]:
-    """What the network reads, the names of its numbers, and what is wrong."""
-    values, names = _matrix(steps, roles.numbers, roles.target.missing)
-    faults = _not_finite(values, offsets, names)
+def _inputs(
+    steps: pa.Table, offsets: np.ndarray, values: np.ndarray, names: tuple[str, ...], roles: Roles
+) -> tuple[dict[str, pa.Array], Faults]:
+    """What the network reads, and what is wrong."""
+    faults = not_finite(values, offsets, names)
     texts = [texts_of(flat(steps[name])) for name in roles.words]
     if len(texts) == 1 and not roles.numbers:
         empty = np.flatnonzero(np.asarray(texts[0].is_null()))
         why = f"column {roles.words[0]!r} is empty; every step needs a symbol: fill it in, or leave the sequence out"
         faults = first_faults(empty, offsets, [why] * len(empty)) | faults
-        return {"symbols": wrap(texts[0].fill_null(""), np.diff(offsets))}, names, faults
+        return {"symbols": wrap(texts[0].fill_null(""), np.diff(offsets))}, faults
     columns = {"values": _rows(values, offsets)} if roles.numbers else {}
     if texts:
-        columns["categories"] = wrap(_abreast([text.fill_null("") for text in texts]), np.diff(offsets))
-    return columns, names, faults
+        columns["categories"] = wrap(abreast([text.fill_null("") for text in texts]), np.diff(offsets))
+    return columns, faults
 
 
-def _abreast(words: Sequence[pa.Array]) -> pa.FixedSizeListArray:
+def abreast(words: Sequence[pa.Array]) -> pa.FixedSizeListArray:
     """C columns of words -> C words a step; word c of step s is number c * S + s of all."""
     order = np.arange(len(words) * len(words[0])).reshape(len(words), -1).T.reshape(-1)
     return side_by_side(pa.concat_arrays(words).take(pa.array(order)), len(words))
@@ -208,7 +205,7 @@ def _abreast(words: Sequence[pa.Array]) -> pa.FixedSizeListArray:
 def _labels(steps: pa.Table, offsets: np.ndarray, roles: Roles) -> tuple[pa.Array, Faults]:
     if roles.target.needs.label is Label.NUMBERS:
         answers, names = _matrix(steps, roles.labels, roles.target.missing)
-        faults = _not_finite(np.where(np.isinf(answers), answers, 0), offsets, names)
+        faults = not_finite(np.where(np.isinf(answers), answers, 0), offsets, names)
         return _rows(answers, offsets), faults
     cells = steps[roles.labels[0]]
     if roles.target.needs.label is Label.CLASSES:
@@ -243,26 +240,3 @@ def _lists(cells: pa.Array) -> np.ndarray:
 def _rows(values: np.ndarray, offsets: np.ndarray) -> pa.ListArray:
     """float64 [S, W] -> list<fixed_size_list<float64, W>> [N]."""
     return wrap(side_by_side(values.reshape(-1), values.shape[1]), np.diff(offsets))
-
-
-def _not_finite(values: np.ndarray, offsets: np.ndarray, names: Sequence[str]) -> Faults:
-    """Where a step holds NaN or infinity; `names` are the columns'."""
-    finite = np.isfinite(values)
-    if finite.all():
-        return {}
-    bad_steps = np.flatnonzero(~finite.all(axis=1))
-    columns = np.argmin(finite[bad_steps], axis=1)
-    reasons = (
-        f"column {names[column]!r} is {_seen(values[step, column])}"
-        for step, column in zip(bad_steps, columns, strict=True)
-    )
-    return first_faults(bad_steps, offsets, reasons)
-
-
-def _seen(value: np.float64) -> str:
-    if np.isnan(value):
-        return (
-            "empty or not a number; every feature needs one at every step: fill it in, or leave the sequence out, or "
-            "the column (of data.features, or with data.ignore where there are none)"
-        )
-    return f"{value}, which no network can learn from"
