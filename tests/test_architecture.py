@@ -93,7 +93,7 @@ FLOOR_PLAN = """
     rayrnn.training.worker_pool
     rayrnn.training.driver_loop
     rayrnn.training.driver
-    rayrnn.prediction rayrnn.prediction.destination rayrnn.generation
+    rayrnn.prediction rayrnn.prediction.destination rayrnn.prediction.paths rayrnn.generation
     rayrnn.prediction.figures rayrnn.prediction.given_steps rayrnn.prediction.known_events rayrnn.prediction.output
     rayrnn.prediction.given_rows rayrnn.prediction.step_scores
     rayrnn.pictures

@@ -226,6 +226,10 @@ def predict(
     ],
     out: Annotated[str, typer.Option(metavar="PATH", help="A new file that ends in .jsonl, .csv or .parquet.")],
     beam: Beam = None,
+    samples: Annotated[
+        int | None, typer.Option(help="Forecasts of a distribution: draw so many ways in which every series may go on.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="With --samples: steps of each of them.")] = None,
     address: Annotated[
         str | None, typer.Option(help="A Ray cluster; without it the one `rayrnn up` started, or one of its own.")
     ] = None,
@@ -236,7 +240,8 @@ def predict(
     from rayrnn.runs.directory import open_run
     from rayrnn.wording import counted
 
-    written = answer(open_run(run, trust=trust), data, out, beam=beam, address=address)
+    opened = open_run(run, trust=trust)
+    written = answer(opened, data, out, beam=beam, samples=samples, steps=steps, address=address)
     for reason in written.skipped[:3]:
         say_dimly(f"skipped: {reason}")
     skipped = f", {len(written.skipped):,} skipped" if written.skipped else ""

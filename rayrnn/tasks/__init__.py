@@ -189,6 +189,8 @@ class Numeric(Protocol):
     #: the quantiles that it answers, and those by which its spread is measured; none without a spread
     levels: tuple[float, ...]
     grid: tuple[float, ...]
+    #: whether its outputs are distributions, from which numbers can be drawn
+    draws: bool
 
     def with_loss(self, name: str, quantiles: tuple[float, ...] | None) -> Task:
         """The task that minimizes this."""
@@ -203,6 +205,12 @@ class Numeric(Protocol):
 
     def quantiles(self, outputs: "torch.Tensor", levels: Sequence[float], encoding: "Encoding") -> "np.ndarray":
         """The quantiles of outputs [..., V] at levels of `grid` or `levels`: float64 [levels, ..., O], own units."""
+
+    def draw(self, outputs: "torch.Tensor", encoding: "Encoding") -> "np.ndarray":
+        """Numbers drawn from outputs [..., V], by torch's own chance: float64 [..., O], own units."""
+
+    def as_answers(self, numbers: "np.ndarray", encoding: "Encoding") -> "pa.Array":
+        """Numbers [N, O] in own units as `rayrnn predict` writes them."""
 
 
 @runtime_checkable

@@ -25,7 +25,7 @@ from rayrnn.errors import DataError
 from rayrnn.tasks import Choices
 from rayrnn.tasks.losses import counted_numbers, numbers_added_up
 from rayrnn.tasks.metrics import Metrics, Results, on_cpu
-from rayrnn.tasks.number_losses import SQUARED, NumberLoss, check_loss, loss_named
+from rayrnn.tasks.number_losses import SQUARED, Likelihood, NumberLoss, check_loss, loss_named
 
 
 class Regression:
@@ -40,6 +40,7 @@ class Regression:
         self._loss = loss
         self.unit = loss.unit
         self.parameters, self.levels, self.grid = loss.parameters, loss.levels, loss.grid
+        self.draws = isinstance(loss, Likelihood)
 
     def with_loss(self, name: str, quantiles: tuple[float, ...] | None) -> "Regression":
         loss = loss_named(name, quantiles)
@@ -155,6 +156,15 @@ class Regression:
     def quantiles(self, outputs: torch.Tensor, levels: Sequence[float], encoding: Encoding) -> np.ndarray:
         found = self._loss.quantiles(self._split(outputs), levels).movedim(-1, 0)
         return self._as_learned(encoding.targets).in_own_units(found.numpy()).astype(np.float64)
+
+    def draw(self, outputs: torch.Tensor, encoding: Encoding) -> np.ndarray:
+        assert isinstance(self._loss, Likelihood), "only distributions can be drawn from"
+        drawn = self._loss.samples(self._split(outputs)).numpy()
+        return self._as_learned(encoding.targets).in_own_units(drawn).astype(np.float64)
+
+    def as_answers(self, numbers: np.ndarray, encoding: Encoding) -> pa.Array:
+        assert isinstance(encoding.targets, Numbers)
+        return replace(encoding.targets, scaling=Scaling.none(encoding.targets.size)).answers(numbers)["prediction"]
 
     def _split(self, outputs: torch.Tensor) -> torch.Tensor:
         """[..., V] -> [..., O, P]: the outputs for a number stand together."""
