@@ -9,7 +9,7 @@ import pyarrow as pa
 from rayrnn.data.prepare import needs_to_read
 from rayrnn.data.rows import CONTENTS, canonical
 from rayrnn.errors import DataError, UsageError
-from rayrnn.prediction.given_steps import rows_of_lists, static_names, step_names
+from rayrnn.prediction.given_steps import known_ahead_names, rows_of_lists, static_names, step_names
 from rayrnn.runs.model import Trained
 from rayrnn.wording import did_you_mean, listed
 
@@ -90,7 +90,8 @@ def _beside(model: Trained) -> tuple[str, ...]:
 def _with_lists(row: dict[str, Any], model: Trained) -> dict[str, Any]:
     """What is the same at every step, given once, at each of them."""
     static = static_names(model)
-    lengths = [len(cells) for name, cells in row.items() if isinstance(cells, list) and name not in static]
+    others = {*static, *known_ahead_names(model)}
+    lengths = [len(cells) for name, cells in row.items() if isinstance(cells, list) and name not in others]
     longest = max(lengths, default=0)
     return {
         name: [cells] * longest if name in static and not isinstance(cells, list) else cells

@@ -172,7 +172,7 @@ def _columns_read(model: Trained, names: Sequence[str]) -> set[str]:
     """Of a frame's columns; all where one is missing, so that it can be told what there is."""
     data = model.recipe.data
     own = data.named_columns(labelled=False) if isinstance(data, TableData) else set()
-    return {"key", *CONTENTS, *step_names(model), *own} if own <= set(names) else set(names)
+    return {"key", *CONTENTS, "future", *step_names(model), *own} if own <= set(names) else set(names)
 
 
 def _library(value: Any) -> str:
@@ -199,8 +199,8 @@ def _rows_of_frame(table: pa.Table, model: Trained) -> pa.Table:
         return _with_keys(with_features_beside(rows, table, data))
     if names and set(names) <= columns and _are_by_names(table, names):
         return _rows_by_names(table, names, model)
-    own = [name for name in ("key", *CONTENTS) if name in columns]
-    if set(own) - {"key"}:
+    own = [name for name in ("key", *CONTENTS, "future") if name in columns]
+    if set(own) - {"key", "future"}:
         return _with_keys(table.select(own))
     width = model.encoding.inputs.num_columns if isinstance(model.encoding.inputs, Numbers) else 0
     if width and not names and len(table.column_names) == width:

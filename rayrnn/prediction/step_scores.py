@@ -58,11 +58,10 @@ class Scorer:
 
     def shown_numbers(self, rows: pa.Table) -> np.ndarray:
         """The numbers of canonical rows whose forecasts count, in the data's own units: float64 [all steps, K]."""
-        inputs, forecast = self.model.encoding.inputs, self.model.encoding.foretold
+        inputs, columns = self.model.encoding.inputs, _columns(self.model.encoding)
         assert isinstance(inputs, Numbers)
-        assert forecast is not None
-        scaled = inputs.read(rows)[:, list(forecast.columns)]
-        values = np.asarray(inputs.scaling.of(forecast.columns).undo(scaled), np.float64)
+        scaled = inputs.read(rows)[:, list(columns)]
+        values = np.asarray(inputs.scaling.of(columns).undo(scaled), np.float64)
         return values if self.places is None else values[:, list(self.places)]
 
 
@@ -98,14 +97,19 @@ def scorer_of(model: Trained, name: str) -> Scorer:
 def forecast_names(encoding: Encoding) -> tuple[str, ...]:
     """The columns that are forecast, whatever the horizons; none where they have no names."""
     names = encoding.inputs.names if isinstance(encoding.inputs, Numbers) else ()
-    return tuple(names[place] for place in encoding.foretold.columns) if names and encoding.foretold else ()
+    return tuple(names[place] for place in _columns(encoding)) if names else ()
+
+
+def _columns(encoding: Encoding) -> tuple[int, ...]:
+    """Places among the numbers of a step of those that are forecast."""
+    return tuple(range(encoding.targets.size)) if encoding.foretold is None else encoding.foretold.columns
 
 
 def _places(channels: Sequence[Column], encoding: Encoding) -> tuple[int, ...]:
     """Where the channels stand among the numbers of a forecast, each once."""
-    if encoding.foretold is None:
+    if not isinstance(encoding.targets, Numbers):
         raise UsageError("detect.channels is for forecasts of numbers; this run reads symbols: leave it out")
-    names, count = forecast_names(encoding), len(encoding.foretold.columns)
+    names, count = forecast_names(encoding), len(_columns(encoding))
     places = []
     for channel in channels:
         place = channel.place if isinstance(channel, Place) else _place_of(channel, names)

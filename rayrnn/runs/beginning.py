@@ -237,15 +237,16 @@ def _reading(network: Network) -> Iterator[tuple[str, int]]:
 def _places_read(source: _Source, encoding: Encoding) -> _Places:
     now = encoding.inputs
     if source.encoding is None:  # then the shapes have to be the same
-        return _Places.same(now.size)
-    before = source.encoding.inputs
+        return _Places.same(encoding.num_inputs)
+    before, same_told = source.encoding.inputs, _told(source.encoding) == _told(encoding)
     if isinstance(before, Symbols) and isinstance(now, Symbols):
         return _Places.by_name(before.vocabulary.symbols, now.vocabulary.symbols)
     if isinstance(before, Numbers) and isinstance(now, Numbers):
         if _named(before) and _named(now):
-            return _Places.by_name(_columns(before), _columns(now))
-        if (before.scaling.width, before.categories) == (now.scaling.width, now.categories):
-            return _Places.same(now.size)
+            told = (_told(source.encoding), _told(encoding))
+            return _Places.by_name((*_columns(before), *told[0]), (*_columns(now), *told[1]))
+        if same_told and (before.scaling.width, before.categories) == (now.scaling.width, now.categories):
+            return _Places.same(encoding.num_inputs)
     raise RecipeError(
         f"training.start_from is {source.where}, which reads {before.describe()}, and this recipe's data has "
         f"{now.describe()}: " + _why_not(before, now)
@@ -265,6 +266,15 @@ def _named(numbers: Numbers) -> bool:
 def _columns(numbers: Numbers) -> tuple[object, ...]:
     words = zip(numbers.category_names, numbers.categories, strict=True)
     return (*numbers.names, *((name, word) for name, known in words for word in known))
+
+
+def _told(encoding: Encoding) -> tuple[object, ...]:
+    """What is read of later steps: what of them, and how many steps later."""
+    forecast, inputs = encoding.forecast, encoding.inputs
+    if forecast is None or not isinstance(inputs, Numbers):
+        return ()
+    called = [inputs.names[place] if inputs.names else place for place in forecast.known]
+    return tuple((name, steps) for steps in forecast.horizons for name in called)
 
 
 def _places_written(source: _Source, recipe: Recipe, encoding: Encoding) -> _Places | None:

@@ -61,7 +61,8 @@ def rows_of_csv_body(content: bytes, model: Trained) -> pa.Table:
         features, ahead = list(model.encoding.column_names) or None, known_ahead_names(model)
         words, static = getattr(model.encoding.inputs, "category_names", ()), static_names(model)
         asked = {"features": features, "categorical": words, "known_ahead": ahead, "static": static}
-        data = CsvData.model_validate({"source": "csv", "path": "the request", **asked})
+        named = {"skip_lines": 0 if features is None else 1}
+        data = CsvData.model_validate({"source": "csv", "path": "the request", **named, **asked})
     rows = rows_of_csv(content, "the CSV", data, wanted_of(model))
     rows = checked_rows(rows.drop_columns([name for name in REASONS if name in rows.column_names]), model)
     return _in_order(rows, model)

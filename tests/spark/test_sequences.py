@@ -14,6 +14,7 @@ from rayrnn_spark import SparkData, sequences, spark_session, to_spark
 from rayrnn_spark.source import load
 from rayrnn_spark.transfer import translated
 
+from rayrnn.data.beside_steps import ColumnRoles, roles_of
 from rayrnn.data.rows import feature_names
 from rayrnn.data.sequences import gather, take
 from rayrnn.errors import ClusterError, DataError, RecipeError
@@ -265,3 +266,42 @@ def test_predictions_that_are_not_there_are_missed_before_spark_looks(spark: Any
 
 def answers_as_lines(answers: pa.Table) -> str:
     return "".join(json.dumps(row) + "\n" for row in answers.to_pylist())
+
+
+SALES = """
+    select concat('s', id % 2) as shop, id div 2 as day, if(id < 8, id * 1.0D, null) as sales, id % 3 as offer,
+           (id % 2) * 10 as size, if(id % 2 = 0, 'north', 'south') as region, 0.5D as count
+    from range(0, 12, 1, 3)
+"""
+
+
+def test_what_is_known_ahead_and_what_belongs_to_the_sequence_comes_from_spark_too(spark: Any) -> None:
+    roles: dict[str, Any] = {"known_ahead": ["offer"], "static": ["size", "region"], "weight": "count"}
+    steps = sequences(spark.sql(SALES), key="shop", order_by="day", categorical=["region"], **roles, task="tagging")
+    from pyspark.sql import functions
+
+    lists = (
+        spark.sql(SALES)
+        .groupBy("shop")
+        .agg(
+            *(functions.expr(sorted_by_day(name)) for name in ("sales", "offer")),
+            *(functions.first(name).alias(name) for name in ("size", "region", "count")),
+        )
+    )
+    lists = lists.withColumn("sales", functions.expr("filter(sales, x -> x is not null)"))
+    whole = sequences(lists, key="shop", values="sales", **roles, task="tagging")
+    due = [
+        {"key": "s0", "values": [[0, 0, 0], [2, 2, 0], [4, 1, 0], [6, 0, 0]], "future": [[2], [1]]},
+        {"key": "s1", "values": [[1, 1, 10], [3, 0, 10], [5, 2, 10], [7, 1, 10]], "future": [[0], [2]]},
+    ]
+    for found in (steps, whole):
+        rows = pa.concat_tables(found.iter_batches(batch_format="pyarrow"), promote_options="default").sort_by("key")
+        assert rows.select(["key", "values", "future"]).to_pylist() == due
+        assert {word for row in rows["categories"].to_pylist() for (word,) in row} == {"north", "south"}
+        assert roles_of(rows.schema) == ColumnRoles((0,), (1,))
+    assert steps.take(1)[0]["weight"] == [0.5] * 4
+
+
+def sorted_by_day(name: str) -> str:
+    pairs = f"sort_array(collect_list(struct(day, {name})))"
+    return f"transform({pairs}, pair -> pair.{name}) as {name}"

@@ -56,15 +56,17 @@ def layout_of(content: bytes, origin: str, data: CsvData, target: Target, wanted
     labels = resolve("data.label_column", _several(data.label_column)) if wanted.labelled else ()
     spare = columns.spare if columns.spare not in _those_there(named, columns) else None
     weight = resolve("data.weight", _several(data.weight)) if wanted.weighed else ()
-    others = {*labels, *_those_there((*data.ignore, *_several(data.weight)), columns), *({spare} if spare else ())}
+    others = {*labels, *weight, *_those_there(data.ignore, columns), *({spare} if spare else ())}
     if data.features is None:
-        asked = {*others, *_those_there((*_several(data.label_column), *data.categorical, *more), columns)}
+        said = (*_several(data.label_column), *_several(data.weight), *data.categorical, *more)
+        asked = {*others, *_those_there(said, columns)}
         named_here = columns.header[:-1] if spare else columns.skipped
         found = index_of_header(names[:-1] if spare else names, named_here)
         index = [name for name in found if asked | {name} < {*names}]
         others |= left_out(index, asked, wanted.column_names, wanted.say) | not_learned(names, wanted.column_names)
-    if not wanted.labelled:
-        others |= _left_alone(data, columns, others, wanted.num_columns)
+    left = [*(() if wanted.labelled else _several(data.label_column))]
+    left += () if wanted.weighed else _several(data.weight)
+    others |= _left_alone(left, data, columns, others, wanted.num_columns)
     features = resolve("data.features", data.features) if data.features is not None else ()
     if data.features is None:
         features = tuple(name for name in names if name not in others)
@@ -123,12 +125,14 @@ def _those_there(wanted: Sequence[Column], columns: Columns) -> set[str]:
     return {name for column in wanted if (name := columns.look_up(column)) is not None}
 
 
-def _left_alone(data: CsvData, columns: Columns, ignored: set[str], num_columns: int | None) -> set[str]:
-    """The label's columns; none where they are known by place and the file has no more than what was learned."""
-    labels = _several(data.label_column)
+def _left_alone(
+    left: Sequence[Column], data: CsvData, columns: Columns, ignored: set[str], num_columns: int | None
+) -> set[str]:
+    """The columns of labels and weights that are not wanted; none where they are known by place and the file has no
+    more than what was learned."""
     num_features = len(columns.names) - len(ignored) if data.features is None else len(data.features)
-    by_place = any(map(columns.is_by_place, labels))
-    return set() if by_place and num_features == num_columns else _those_there(labels, columns)
+    by_place = any(map(columns.is_by_place, left))
+    return set() if by_place and num_features == num_columns else _those_there(left, columns)
 
 
 def _check(roles: Roles, words: tuple[str, ...], origin: str) -> None:
