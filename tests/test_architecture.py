@@ -127,7 +127,7 @@ FLOOR_PLAN = """
     rayrnn.cli.completion rayrnn.cli.talk
     rayrnn.cli.runs rayrnn.cli.tuning_command
     rayrnn.cli.clusters rayrnn.cli.models rayrnn.cli.reports rayrnn.cli.servers
-    rayrnn.cli.measures
+    rayrnn.cli.evaluations
     rayrnn.cli
     rayrnn.cli.__main__
     rayrnn

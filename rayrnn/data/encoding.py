@@ -308,7 +308,7 @@ class Encoding:
     ahead: int = 0
     #: steps of the inputs for each that the recurrent layers see
     stride: int = 1
-    #: outputs of the network for each number to predict: quantiles, or the parameters of a distribution
+    #: outputs of the network for each number to predict: quantiles, or parameters of a distribution
     parameters: int = 1
     #: of a forecast that is more than all numbers of a step, one horizon later
     forecast: Forecast | None = None
@@ -365,8 +365,7 @@ class Encoding:
         """Plain JSON."""
         halves = {"inputs": self.inputs.to_json(), "targets": self.targets.to_json()}
         values = {"version": VERSION, **halves, "per_step": self.per_step, "ahead": self.ahead}
-        further = {"stride": self.stride, "parameters": self.parameters}
-        values |= {name: value for name, value in further.items() if value > 1}
+        values |= {name: getattr(self, name) for name in ("stride", "parameters") if getattr(self, name) > 1}
         return values | ({} if self.forecast is None else {"forecast": self.forecast.to_json()})
 
     @classmethod
@@ -377,10 +376,8 @@ class Encoding:
         return cls(
             inputs.from_json(values["inputs"]),
             targets.from_json(values["targets"]),
-            per_step=values["per_step"],
-            ahead=values["ahead"],
-            stride=values.get("stride") or 1,
-            parameters=values.get("parameters") or 1,
+            **{name: values[name] for name in ("stride", "parameters") if values.get(name)},
+            **{name: values[name] for name in ("per_step", "ahead")},
             forecast=None if values.get("forecast") is None else Forecast.from_json(values["forecast"]),
         )
 
