@@ -18,6 +18,8 @@ _AT_PADDING = "where the mask is false they mean nothing"
 
 def meaning_of(recipe: Recipe, encoding: Encoding) -> dict[str, Any]:
     """What does not depend on the kind of file; `encoding` is what the run keeps, too."""
+    task = task_of(recipe)
+    spread = task.meaning() if isinstance(task, Numeric) else {}
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -26,6 +28,7 @@ def meaning_of(recipe: Recipe, encoding: Encoding) -> dict[str, Any]:
         "task": recipe.task,
         "network": recipe.model.describe(),
         "encoding": encoding.to_json(),
+        **({"spread": spread} if spread else {}),
     }
 
 

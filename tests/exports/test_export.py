@@ -120,6 +120,9 @@ def test_a_forecast_with_a_spread_says_what_its_outputs_are(loss: str, tmp_path:
         assert answers["distribution"] == loss
         assert (column["multiply_by"] == 1) == (loss == "negative_binomial")
         said = {}
+    export(run, str(tmp_path / "weights.safetensors"))
+    with safe_open(tmp_path / "weights.safetensors", "pt") as file:
+        assert json.loads(file.metadata()["rayrnn"])["spread"]["parameters"] == answers["parameters"]
     due = task_of(run.recipe).answers(outputs[0].detach().numpy(), run.encoding)
     for level, number in said.items():
         own = number * column["multiply_by"] + column["add"]
