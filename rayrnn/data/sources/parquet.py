@@ -85,8 +85,9 @@ class Parquet:
             grouping = grouping_of(data, wanted, schemas[0])
             _check(listing, schemas, grouping.columns, grouping.roles.numbers)
             return ray.data.from_arrow_refs(_brought_together(pieces, listing.filesystem, grouping))
-        _check(listing, schemas, data.columns(labelled=wanted.labelled, weighed=wanted.weighed))
-        rename = functools.partial(_renamed, data=data, wanted=wanted, filesystem=listing.filesystem)
+        asked = {"labelled": wanted.labelled, "weighed": wanted.weighed}
+        _check(listing, schemas, data.columns(**asked))
+        rename = functools.partial(_renamed, data=data, asked=asked, filesystem=listing.filesystem)
         return ray.data.from_arrow(_cut(pieces)).map_batches(
             rename, batch_size=None, batch_format="pyarrow", **beside(listing.filesystem)
         )
@@ -196,8 +197,9 @@ def _read(pieces: pa.Table, columns: list[str], filesystem: fs.FileSystem) -> It
         yield together[0], table
 
 
-def _renamed(pieces: pa.Table, data: ParquetData, *, wanted: Wanted, filesystem: fs.FileSystem) -> Iterator[pa.Table]:
-    asked = {"labelled": wanted.labelled, "weighed": wanted.weighed}
+def _renamed(
+    pieces: pa.Table, data: ParquetData, *, asked: Mapping[str, bool], filesystem: fs.FileSystem
+) -> Iterator[pa.Table]:
     for first, table in _read(pieces, data.columns(**asked), filesystem):
         rows = rows_of_sequences(table, data.names(**asked), data.categorical_lists, data.no_value)
         rows = with_features_beside(rows, table, data)
