@@ -24,6 +24,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -212,12 +213,16 @@ def by_naive(data: Set) -> Result:
     return measured(data, "seasonal naive", 0, 0.0, np.array(quantiles))
 
 
+def line_of(one: Result) -> str:
+    """As a line of the table."""
+    numbers = f"{one.budget:>8,}{one.seconds:>9.1f}{one.mase:>8.3f}{one.crps:>8.3f}{one.coverage:>7.0%}"
+    return f"{one.set:<10}{one.way:<28}{numbers}"
+
+
 def table(results: list[Result]) -> str:
     """All of them, a line each, and when each way was first as good as the other's best."""
     lines = [f"{'set':<10}{'way':<28}{'budget':>8}{'seconds':>9}{'MASE':>8}{'CRPS':>8}{'80 %':>7}"]
-    for one in results:
-        numbers = f"{one.budget:>8,}{one.seconds:>9.1f}{one.mase:>8.3f}{one.crps:>8.3f}{one.coverage:>7.0%}"
-        lines.append(f"{one.set:<10}{one.way:<28}{numbers}")
+    lines += map(line_of, results)
     lines += ["", "the best of each, and the first that is as good (within 2 %) as the worse of both bests, by CRPS"]
     for name in dict.fromkeys(one.set for one in results):
         sides = [
@@ -255,11 +260,12 @@ def main() -> None:
     results: list[Result] = []
     with connect(None):
         for data in sets_of(asked_for.sets, asked_for.neural):
-            results.append(by_naive(data))
-            for loss in ("quantile", "negative_binomial" if data.counts else "student_t"):
-                results += by_rayrnn(data, loss, tuple(asked_for.rounds), settings)
-            if asked_for.steps != [0]:
-                results += by_neural(data, asked_for.neural, tuple(asked_for.steps))
+            losses = ("quantile", "negative_binomial" if data.counts else "student_t")
+            ours = (by_rayrnn(data, loss, tuple(asked_for.rounds), settings) for loss in losses)
+            theirs = [by_neural(data, asked_for.neural, tuple(asked_for.steps))] if any(asked_for.steps) else []
+            for one in chain([by_naive(data)], *ours, *theirs):
+                results.append(one)
+                print(line_of(one), flush=True)
             print(table(results), flush=True)
             if asked_for.out is not None:
                 asked_for.out.write_text(json.dumps([asdict(one) for one in results], indent=1))
