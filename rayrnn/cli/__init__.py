@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from rayrnn.background import deaths_told
-from rayrnn.cli import clusters, models, predictions, reports, runs, servers, tuning_command
+from rayrnn.cli import clusters, evaluations, models, predictions, reports, runs, servers, tuning_command
 from rayrnn.cli.talk import say, say_error
 from rayrnn.errors import Interrupted, RayrnnError, UsageError
 from rayrnn.streams import secure_streams
@@ -125,9 +125,9 @@ COMMANDS = (
     models.train,
     tuning_command.tune,
     models.generate,
-    models.evaluate,
+    evaluations.evaluate,
     predictions.predict,
-    models.detect,
+    evaluations.detect,
     reports.report,
     servers.serve,
     models.export,

@@ -50,6 +50,10 @@ def predict(
         typer.Option("--forget", help="With --follow: the run has another model now; let every sequence begin anew."),
     ] = False,
     beam: Beam = None,
+    samples: Annotated[
+        int | None, typer.Option(help="Forecasts of a distribution: draw so many ways in which every series may go on.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="With --samples: steps of each of them.")] = None,
     address: Annotated[
         str | None, typer.Option(help="A Ray cluster; without it the one `rayrnn up` started, or one of its own.")
     ] = None,
@@ -68,8 +72,11 @@ def predict(
         own |= {"--on-error": on_error is not None, "--forget": forget, "--json": as_json}
         if given := [option for option, is_given in own.items() if is_given]:
             raise UsageError(f"{given[0]} goes with --follow: leave it out, or follow a directory")
-        _predict(open_run(run, trust=trust), str(data), out, beam=beam, address=address)
+        opened = open_run(run, trust=trust)
+        _predict(opened, str(data), out, beam=beam, samples=samples, steps=steps, address=address)
         return
+    if samples is not None or steps is not None:
+        raise UsageError("--samples and --steps do not go with --follow: they are of series that lie at --data")
     if address is not None:
         raise UsageError(f"--address is {address}: files that come are answered by this process, without a cluster")
     from rayrnn.stop_signals import stop_requests
@@ -97,11 +104,20 @@ def predict(
         raise Interrupted(f"stopped after {count:,} answered files; the same command goes on")
 
 
-def _predict(run: "Run", data: str, out: str, *, beam: int | None, address: str | None) -> None:
+def _predict(
+    run: "Run",
+    data: str,
+    out: str,
+    *,
+    beam: int | None,
+    samples: int | None,
+    steps: int | None,
+    address: str | None,
+) -> None:
     from rayrnn.prediction.predict import predict as answer
     from rayrnn.wording import counted
 
-    written = answer(run, data, out, beam=beam, address=address)
+    written = answer(run, data, out, beam=beam, samples=samples, steps=steps, address=address)
     for reason in written.skipped[:3]:
         say_dimly(f"skipped: {reason}")
     skipped = f", {len(written.skipped):,} skipped" if written.skipped else ""

@@ -308,6 +308,8 @@ class Encoding:
     ahead: int = 0
     #: steps of the inputs for each that the recurrent layers see
     stride: int = 1
+    #: outputs of the network for each number to predict: quantiles, or parameters of a distribution
+    parameters: int = 1
     #: of a forecast that is more than all numbers of a step, one horizon later
     forecast: Forecast | None = None
 
@@ -346,8 +348,8 @@ class Encoding:
 
     @property
     def num_outputs(self) -> int:
-        """Symbols, classes, or numbers to predict."""
-        return self.targets.size
+        """Symbols, classes, or numbers to predict, each with its parameters."""
+        return self.targets.size * self.parameters
 
     def describe(self) -> str:
         """One phrase for people: `65 symbols`, `12 features, 9 classes`."""
@@ -363,7 +365,7 @@ class Encoding:
         """Plain JSON."""
         halves = {"inputs": self.inputs.to_json(), "targets": self.targets.to_json()}
         values = {"version": VERSION, **halves, "per_step": self.per_step, "ahead": self.ahead}
-        values |= {"stride": self.stride} if self.stride > 1 else {}
+        values |= {name: getattr(self, name) for name in ("stride", "parameters") if getattr(self, name) > 1}
         return values | ({} if self.forecast is None else {"forecast": self.forecast.to_json()})
 
     @classmethod
@@ -374,9 +376,8 @@ class Encoding:
         return cls(
             inputs.from_json(values["inputs"]),
             targets.from_json(values["targets"]),
-            per_step=values["per_step"],
-            ahead=values["ahead"],
-            stride=values.get("stride") or 1,
+            **{name: values[name] for name in ("stride", "parameters") if values.get(name)},
+            **{name: values[name] for name in ("per_step", "ahead")},
             forecast=None if values.get("forecast") is None else Forecast.from_json(values["forecast"]),
         )
 

@@ -22,7 +22,7 @@ from rayrnn.data.symbols import Symbols
 from rayrnn.data.units import WORDS, Units, find_pieces
 from rayrnn.data.vocabulary import END, Vocabulary, add_counts, count_characters, count_words
 from rayrnn.errors import DataError
-from rayrnn.tasks import Choices, Searching, Task
+from rayrnn.tasks import Choices, Refusing, Task
 from rayrnn.wording import counted
 
 #: as messages call numbers to predict
@@ -281,15 +281,15 @@ def losses(sequences: Sequences, encoding: Encoding) -> list[str]:
 
 
 def faults_of_targets(sequences: Sequences, task: Task, encoding: Encoding) -> list[str]:
-    """Why some targets that have a length of their own cannot be learned; names their sequences."""
-    if not isinstance(task, Searching):
+    """Why some targets cannot be learned: as counts, or with a length of their own; names their sequences."""
+    if not isinstance(task, Refusing):
         return []
     look = ray.remote(_faults_of_targets)
     tasks = [look.remote(block, task, encoding) for block in sequences.blocks]
     return [fault for faults in results(tasks) for fault in faults]
 
 
-def _faults_of_targets(table: pa.Table, task: Searching, encoding: Encoding) -> list[str]:
+def _faults_of_targets(table: pa.Table, task: Refusing, encoding: Encoding) -> list[str]:
     return task.faults_of(table, encoding)
 
 

@@ -3,11 +3,11 @@
 from importlib.metadata import version
 from typing import Any
 
-from rayrnn.data.encoding import Classes, Encoding, Numbers
+from rayrnn.data.encoding import Classes, Encoding, Numbers, Scaling
 from rayrnn.data.symbols import Symbols
 from rayrnn.exports.graph import MASK, Graph, Port
 from rayrnn.recipe import Recipe, needs_of, task_of
-from rayrnn.tasks import Searching
+from rayrnn.tasks import Numeric, Searching
 
 #: of this JSON; a reader of version 1 can go on where keys are added
 FORMAT, VERSION = "rayrnn-export", 1
@@ -18,6 +18,8 @@ _AT_PADDING = "where the mask is false they mean nothing"
 
 def meaning_of(recipe: Recipe, encoding: Encoding) -> dict[str, Any]:
     """What does not depend on the kind of file; `encoding` is what the run keeps, too."""
+    task = task_of(recipe)
+    spread = task.meaning() if isinstance(task, Numeric) else {}
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -26,6 +28,7 @@ def meaning_of(recipe: Recipe, encoding: Encoding) -> dict[str, Any]:
         "task": recipe.task,
         "network": recipe.model.describe(),
         "encoding": encoding.to_json(),
+        **({"spread": spread} if spread else {}),
     }
 
 
@@ -93,14 +96,16 @@ def _answers(recipe: Recipe, encoding: Encoding) -> dict[str, Any]:
         if isinstance(task, Searching) and not task.decodes:
             return logits | {"of": "this step", "blank": max(targets.vocabulary.unknown, 0)}
         return logits | {"of": f"the symbol {needs_of(recipe).ahead} later" if task.generates else "the next symbol"}
+    asked = task.meaning() if isinstance(task, Numeric) else {}
+    scaling = Scaling.none(targets.scaling.width) if asked.pop("counts", False) else targets.scaling
     columns = [
         {"number": name, "multiply_by": scale, "add": shift}
-        for name, shift, scale in zip(_names(targets), targets.scaling.shift, targets.scaling.scale, strict=True)
+        for name, shift, scale in zip(_names(targets), scaling.shift, scaling.scale, strict=True)
     ]
     ahead: dict[str, Any] = {"steps_ahead": encoding.ahead} if encoding.ahead else {}
     if encoding.forecast is not None and len(encoding.forecast.horizons) > 1:
         ahead = {"steps_ahead": list(encoding.forecast.horizons)}
-    return {"are": "numbers", "scaling": targets.scaling.kind, "columns": columns} | ahead
+    return {"are": "numbers", "scaling": scaling.kind, "columns": columns} | ahead | asked
 
 
 def _symbols(symbols: Symbols) -> dict[str, Any]:

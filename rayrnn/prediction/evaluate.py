@@ -197,17 +197,14 @@ def evaluate(
             f"labels are given, {labels}, and no sequences that they belong to: give these too, --data PATH"
         )
     model = trained(run)
-    if path is None and data is None and not model.recipe.data.held_out:
-        raise UsageError(
-            f"{run.name} held nothing out (data.held_out: 0): give it sequences to be measured on, --data PATH"
-        )
+    check_held_out(run, model, given=path is not None or data is not None)
     search = _search(model, out, beam)
     destination = None
     if out is not None:
         destination = open_destination(str(out), suffixes=SUFFIXES, endpoint=model.recipe.data.endpoint)
     with connect(address, code=model.recipe.named_code):
         notes: list[str] = []
-        name, part = _part(run, model, path, labels, data, notes)
+        name, part = part_of(run, model, path, labels, data, notes)
         report, answers = measure(model, part, name, search)
         if destination is not None:
             write_table(answers, destination)
@@ -227,7 +224,21 @@ def _search(model: Trained, out: str | Path | None, beam: int | None) -> Search:
     return search_of(model.recipe, model.encoding.num_outputs, beam=beam)
 
 
-def _part(
+def check_held_out(run: Run, model: Trained, *, given: bool) -> None:
+    """
+    Args:
+        given: whether there are other sequences to measure on.
+
+    Raises:
+        UsageError: nothing was held out.
+    """
+    if not given and not model.recipe.data.held_out:
+        raise UsageError(
+            f"{run.name} held nothing out (data.held_out: 0): give it sequences to be measured on, --data PATH"
+        )
+
+
+def part_of(
     run: Run,
     model: Trained,
     path: str | Path | None,

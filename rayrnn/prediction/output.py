@@ -12,6 +12,9 @@
     answer         string                      a text, where the answer has a length of its own, and
     score          float64                     the logarithm of its probability, over the length penalty
 
+    prediction_q0.1 ...                        as `prediction`: the quantiles, where the loss knows them
+    sample         int64                       where paths were drawn: the number of one of a sequence's (see paths.py)
+
 With an answer a step, label, probabilities and prediction are lists with an item a step. A sequence without steps has
 none of them.
 """
@@ -143,7 +146,8 @@ def _flattened(answers: pa.Table) -> pa.Table:
         if kinds.is_list(column.type):
             sizes, column = unwrap(column)
             if "step" not in columns:
-                columns["key"] = columns["key"].take(pa.array(np.repeat(np.arange(len(sizes)), sizes)))
+                owners = pa.array(np.repeat(np.arange(len(sizes)), sizes))
+                columns = {other: cells.take(owners) for other, cells in columns.items()}
                 columns["step"] = pa.array(np.arange(sizes.sum()) - np.repeat(ends(sizes)[:-1], sizes))
         if kinds.is_struct(column.type):
             called = "probability" if name == "probabilities" else name

@@ -28,6 +28,7 @@ from rayrnn.data.sources.given import sequences_given
 from rayrnn.errors import DataError, UsageError
 from rayrnn.prediction.destination import open_destination
 from rayrnn.prediction.output import SUFFIXES, answers_of, texts_of, write
+from rayrnn.prediction.paths import Paths, no_paths, paths_asked, paths_of
 from rayrnn.recipe import search_of, task_of
 from rayrnn.runs.directory import Run
 from rayrnn.runs.model import Trained, found_in, outputs_of, trained
@@ -35,14 +36,14 @@ from rayrnn.tasks import Search, Searching
 from rayrnn.terminal import Terminal
 
 
-def answered(dataset: ray.data.Dataset, model: Trained, search: Search) -> ray.data.Dataset:
-    """Answers in the order of the sequences, computed when they are consumed.
+def answered(dataset: ray.data.Dataset, model: Trained, search: Search, paths: Paths | None = None) -> ray.data.Dataset:
+    """Answers, or paths, in the order of the sequences, computed when they are consumed.
 
     Tasks, not actors: they run in one with what reads the sequences, wherever a CPU is free, and take the model out of
     the object store in no time.
     """
     num_gpus = 1 if ray.cluster_resources().get("GPU") else None
-    answer_block = functools.partial(_answer_block, reference=ray.put(model), search=search)
+    answer_block = functools.partial(_answer_block, reference=ray.put(model), search=search, paths=paths)
     return settle(dataset).map_batches(answer_block, batch_size=None, batch_format="pyarrow", num_gpus=num_gpus)
 
 
@@ -88,18 +89,18 @@ def _with_reasons(answers: pa.Table, name: str = "", reasons: pa.Array | None = 
     return pa.concat_tables([answers, pa.table({name: reasons})], promote_options="default")
 
 
-def _answer_block(block: pa.Table, reference: ray.ObjectRef, search: Search) -> Iterator[pa.Table]:
+def _answer_block(block: pa.Table, reference: ray.ObjectRef, search: Search, paths: Paths | None) -> Iterator[pa.Table]:
     model: Trained = ray.get(reference)
-    answer = functools.partial(_answer_rows, model=model, search=search)
-    yield from told_apart(block, answer, _no_answers(model))
+    answer = functools.partial(_answer_rows, model=model, search=search, paths=paths)
+    yield from told_apart(block, answer, _no_answers(model) if paths is None else no_paths(model))
 
 
-def _answer_rows(block: pa.Table, model: Trained, search: Search) -> Iterator[pa.Table]:
+def _answer_rows(block: pa.Table, model: Trained, search: Search, paths: Paths | None) -> Iterator[pa.Table]:
     network = model.network()
     block = block.drop_columns([name for name in ("label", "target") if name in block.column_names])
     rows = canonical(block, needs_to_read(model.recipe, model.encoding), labelled=False)
     for piece in model.slices(rows):
-        yield answers_to(piece, model, network, search)
+        yield answers_to(piece, model, network, search) if paths is None else paths_of(piece, model, network, paths)
 
 
 def answers_to(piece: pa.Table, model: Trained, network: torch.nn.Module, search: Search) -> pa.Table:
@@ -136,6 +137,8 @@ def predict(
     out: str | Path,
     *,
     beam: int | None = None,
+    samples: int | None = None,
+    steps: int | None = None,
     address: str | None = None,
     console: Console | None = None,
 ) -> Written:
@@ -148,19 +151,21 @@ def predict(
         out: a new file, local, s3://, gs:// or hdfs://, that ends in .jsonl, .csv or .parquet; what it holds is said in
             answers.py and lines.py. It is there whole or, after an error, not at all.
         beam: hypotheses that are followed where an answer has a length of its own; without it the recipe's.
+        samples: draw so many ways in which every sequence may go on, in the place of an answer; see paths.py.
+        steps: steps of each of them.
         address: the Ray cluster; without it the one `rayrnn up` started, or a local one.
         console: shows how far it is; without it stderr does.
 
     Raises:
         UsageError: the run is a language model, or has a network that is not rayrnn's and was not opened with `trust`;
-            or `out` is there already or ends in something else.
+            or nothing can be drawn with it; or `out` is there already or ends in something else.
         DataError: there are no sequences, or one of them cannot be used; or `out` cannot be written.
         RunError: the run has no usable model, or a task failed.
         ClusterError: there is no cluster at `address`.
     """
     model = _answering(run)
     recipe = model.recipe
-    search = search_for(model, beam)
+    search, paths = search_for(model, beam), paths_asked(model, samples, steps)
     destination = open_destination(str(out), suffixes=SUFFIXES, endpoint=recipe.data.endpoint)
     num_columns, names = model.encoding.inputs.num_columns, model.encoding.column_names
     with connect(address, code=recipe.named_code):
@@ -176,7 +181,8 @@ def predict(
             column_names=names,
             say=screen.print,
         )
-        count, skipped = write(answered(sequences, model, search), destination, screen)
+        count, skipped = write(answered(sequences, model, search, paths), destination, screen)
+        count //= 1 if paths is None else paths.samples
         return Written(str(out), count, tuple(skipped), time.monotonic() - started)
 
 

@@ -43,7 +43,7 @@ class Scorer:
         """K."""
         if not isinstance(self.model.encoding.targets, Numbers):
             return 1
-        return self.model.encoding.num_outputs if self.places is None else len(self.places)
+        return self.model.encoding.targets.size if self.places is None else len(self.places)
 
     @property
     def names(self) -> tuple[str, ...]:

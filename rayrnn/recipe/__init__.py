@@ -19,7 +19,7 @@ from rayrnn.recipe.sections import Averaging, Model, SearchSettings, Training
 from rayrnn.recipe.sources import section_named
 from rayrnn.recipe.table_sections import GivenData
 from rayrnn.recipe.written import parse_typed, parse_yaml, write_yaml
-from rayrnn.tasks import Choices, Detectable, Search, Several, Task, load_task
+from rayrnn.tasks import LOSSES, Choices, Detectable, Numeric, Search, Several, Task, load_task
 from rayrnn.user_code import PythonFiles, files_of
 from rayrnn.wording import did_you_mean, line_of, path_of, shortened
 
@@ -132,7 +132,10 @@ def task_of(recipe: Recipe) -> Task:
         task = task_named(recipe.task)
     except ValueError as error:
         raise RecipeError(str(error)) from None
-    return task.several() if choices_of(recipe).several and isinstance(task, Several) else task
+    choices = choices_of(recipe)
+    if isinstance(task, Numeric) and choices.loss != LOSSES[0]:
+        return task.with_loss(choices.loss, choices.quantiles)
+    return task.several() if choices.several and isinstance(task, Several) else task
 
 
 def choices_of(recipe: Recipe) -> Choices:
@@ -146,6 +149,8 @@ def choices_of(recipe: Recipe) -> Choices:
         classes=steps.class_names if steps else None,
         several=steps.several if steps else False,
         stride=_stride(recipe),
+        loss=recipe.training.loss,
+        quantiles=recipe.training.quantiles,
     )
 
 

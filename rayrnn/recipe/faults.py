@@ -8,7 +8,7 @@ from rayrnn.recipe.detect_section import Detect, judges_sequences, score_kind
 from rayrnn.recipe.media_sections import ImageData, MediaData
 from rayrnn.recipe.sections import Model, SearchSettings, Training
 from rayrnn.recipe.text_sections import PairsData, TextData
-from rayrnn.tasks import Choices, Detectable, Searching, Task, Weighable, Weighing, monitors_of
+from rayrnn.tasks import LOSSES, Choices, Detectable, Numeric, Searching, Task, Weighable, Weighing, monitors_of
 from rayrnn.wording import did_you_mean
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def faults_of(recipe: Sections, task: Task, choices: Choices) -> Iterator[str]:
         yield f"training.class_weights is for classes; the task is {recipe.task}"
     if recipe.training.class_weights != "none" and choices.several:
         yield "training.class_weights is for one class a sequence; with data.several leave it out"
+    yield from _faults_of_loss(recipe, task)
     yield from _faults_of_monitor(recipe, task)
     yield from _faults_of_convolutions(recipe, task, needs)
     yield from _faults_of_detection(recipe, task, choices)
@@ -70,6 +71,17 @@ def faults_of(recipe: Sections, task: Task, choices: Choices) -> Iterator[str]:
     if isinstance(recipe.data, PairsData) and not needs.takes_sequences:
         yield f"data.source pairs is of texts and their answers, for transduction and ctc; the task is {recipe.task}"
     yield from _faults_of_answers(recipe, task, choices, needs)
+
+
+def _faults_of_loss(recipe: Sections, task: Task) -> Iterator[str]:
+    loss, levels = recipe.training.loss, recipe.training.quantiles
+    if loss != LOSSES[0] and not isinstance(task, Numeric):
+        yield f"training.loss {loss} is for numbers (regression); the task is {recipe.task}: leave it out"
+    elif levels is not None and loss in LOSSES[:2]:
+        yield (
+            f"training.quantiles are those of training.loss {', '.join(LOSSES[2:])}; it is {loss}, whose answers have "
+            "no spread"
+        )
 
 
 def _faults_of_columns(recipe: Sections, task: Task, choices: Choices) -> Iterator[str]:

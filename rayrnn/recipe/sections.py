@@ -1,20 +1,23 @@
 """The recipe's sections on the network, on what a worker does alone, and on what the workers do together."""
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import pydantic
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from rayrnn.averaging.outer import RULES
 from rayrnn.models import CELLS
 from rayrnn.recipe.data_sections import Fraction, Section, spelled
+from rayrnn.tasks import LOSSES
 
 if TYPE_CHECKING:
     CellName: TypeAlias = str
     OuterName: TypeAlias = str
+    LossName: TypeAlias = str
 else:
-    CellName, OuterName = Literal[tuple(CELLS)], Literal[tuple(RULES)]
+    CellName, OuterName, LossName = Literal[tuple(CELLS)], Literal[tuple(RULES)], Literal[LOSSES]
 
 
 #: of rounds, steps and the like: sums of some stay whole numbers wherever they go
@@ -150,6 +153,16 @@ class Model(Section):
         return [key for key in cls.model_fields if key not in ("network", "options")]
 
 
+#: of a quantile
+Level = Annotated[float, Field(gt=0, lt=1)]
+
+
+def _ascending(levels: tuple[float, ...]) -> tuple[float, ...]:
+    if any(first >= second for first, second in pairwise(levels)):
+        raise ValueError("quantiles ascend, each of them once, such as [0.1, 0.5, 0.9]")
+    return levels
+
+
 class Training(Section):
     """What one worker does alone."""
 
@@ -178,6 +191,14 @@ class Training(Section):
     clip_by: Literal["norm", "value", "layer_norm"] = "norm"
     #: `balanced` gives rare classes more weight (classification, tagging)
     class_weights: Literal["none", "balanced"] = "none"
+    #: what regression minimizes: the `squared` or `absolute` error of an answer; the pinball loss of its `quantiles`;
+    #: or -ln of the probability of the truth, of a distribution whose parameters are answered: `normal`, `student_t`
+    #: (for outliers), or `negative_binomial` (for counts)
+    loss: LossName = "squared"
+    #: the quantiles that are answered with the loss `quantile`, or of a distribution; without a word .1, .5 and .9
+    quantiles: Annotated[tuple[Level, ...], Field(min_length=1, max_length=100), AfterValidator(_ascending)] | None = (
+        None
+    )
     #: `bf16` computes in bfloat16 where that is safe, and the parameters stay in float32; `auto` does so where the
     #: processor or the GPU has instructions for it, and is `fp32` elsewhere
     precision: Literal["fp32", "bf16", "auto"] = "fp32"

@@ -10,6 +10,7 @@ from itertools import islice
 
 import numpy as np
 import pyarrow as pa
+import torch
 
 from rayrnn.data.encoding import Classes
 from rayrnn.data.encoding import Numbers as NumberTargets
@@ -26,7 +27,7 @@ from rayrnn.runs.directory import Run
 from rayrnn.runs.layout import DETECT
 from rayrnn.runs.model import Trained, answer, trained
 from rayrnn.runs.schema import StoredDetectors, read_stored
-from rayrnn.tasks import Searching
+from rayrnn.tasks import Numeric, Searching
 from rayrnn.tasks.losses import counted_numbers
 from rayrnn.tasks.metrics import on_cpu
 
@@ -125,36 +126,43 @@ def _examples(answers: pa.Table) -> list[Example]:
 
 @dataclass(frozen=True)
 class _Pairs:
-    """Outputs and targets that a task has found in its share: [N, V] each, as the network has them."""
+    """Numbers and true ones that a task has found in its share: [N, V] each, in the data's own units."""
 
-    outputs: np.ndarray
-    targets: np.ndarray
+    answers: np.ndarray
+    truths: np.ndarray
     total: int
 
 
 def _numbers(model: Trained, part: Part, targets: NumberTargets) -> Numbers:
     shares: list[_Pairs] = shared_out_to_tasks(_pairs, model, part, MOST_ANSWERS)
-    outputs_NV = np.concatenate([share.outputs for share in shares])
-    truths_NV = np.concatenate([share.targets for share in shares])
-    own = targets.in_own_units
-    total = sum(share.total for share in shares)
-    return Numbers(own(outputs_NV).astype(np.float64), own(truths_NV).astype(np.float64), total, targets.names)
+    answers_NV = np.concatenate([share.answers for share in shares])
+    truths_NV = np.concatenate([share.truths for share in shares])
+    return Numbers(answers_NV, truths_NV, sum(share.total for share in shares), targets.names)
 
 
 def _pairs(model: Trained, part: Part, rank: int, size: int, most: int) -> _Pairs:
     """Of the answers in a share, evenly chosen ones: of every so many one, more of them left out the more there are."""
-    outputs, targets, total, every = list[np.ndarray](), list[np.ndarray](), 0, 1
+    answers, truths, total, every = list[np.ndarray](), list[np.ndarray](), 0, 1
     for outputs_NV, targets_NV in _answered(model, part, rank, size):
         chosen = np.arange(-total % every, len(outputs_NV), every)
-        outputs.append(outputs_NV[chosen])
-        targets.append(targets_NV[chosen])
+        answers_NV, truths_NV = _in_own_units(model, outputs_NV[chosen], targets_NV[chosen])
+        answers.append(answers_NV)
+        truths.append(truths_NV)
         total += len(outputs_NV)
-        while sum(map(len, outputs)) > most // size:
-            joint = np.concatenate(outputs)[::2], np.concatenate(targets)[::2]
-            outputs, targets, every = [joint[0]], [joint[1]], 2 * every
-    width = model.encoding.num_outputs
-    nothing = np.zeros((0, width), np.float32)
-    return _Pairs(np.concatenate([nothing, *outputs]), np.concatenate([nothing, *targets]), total)
+        while sum(map(len, answers)) > most // size:
+            joint = np.concatenate(answers)[::2], np.concatenate(truths)[::2]
+            answers, truths, every = [joint[0]], [joint[1]], 2 * every
+    nothing = np.zeros((0, model.encoding.targets.size))
+    return _Pairs(np.concatenate([nothing, *answers]), np.concatenate([nothing, *truths]), total)
+
+
+def _in_own_units(model: Trained, outputs_NV: np.ndarray, targets_NV: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """float64 [N, numbers] each; of a network's outputs the numbers that they answer."""
+    task, targets = task_of(model.recipe), model.encoding.targets
+    if isinstance(task, Numeric):
+        return task.numbers(torch.from_numpy(outputs_NV), torch.from_numpy(targets_NV), model.encoding)
+    assert isinstance(targets, NumberTargets)
+    return tuple(targets.in_own_units(numbers).astype(np.float64) for numbers in (outputs_NV, targets_NV))  # type: ignore[return-value]
 
 
 def _set_counts(model: Trained, part: Part) -> SetCounts:

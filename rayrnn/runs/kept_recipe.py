@@ -16,6 +16,7 @@ LATER = {
     *("data.targets", "data.held_out_targets", "data.where", "data.held_out_where"),
     *("data.forecast", "data.known_ahead", "data.static", "data.weight"),
     *("data.target_units", "data.target_pieces", "data.target_rare"),
+    *("training.loss", "training.quantiles"),
     *("training.monitor", "training.max_minutes", "training.start_from", "averaging.minutes", "track"),
     *("model.decoder", "averaging.scaling", "averaging.overlap", "search", "detect"),
     *("model.front", "model.front_channels", "model.front_width", "model.front_stride"),

@@ -32,7 +32,7 @@ from rayrnn.runs.directory import Run
 from rayrnn.runs.kept_recipe import check_trust
 from rayrnn.runs.layout import ENCODING, MODEL, RECIPE
 from rayrnn.runs.signed_tensors import bytes_to_tensors
-from rayrnn.tasks import Hypothesis, Search, Searching, Task
+from rayrnn.tasks import Hypothesis, Numeric, Search, Searching, Task
 from rayrnn.wording import size
 
 #: numbers that one layer of the network computes at once, about: 64 MiB
@@ -266,8 +266,9 @@ def check_encoding(recipe: Recipe, encoding: Encoding, *, where: Path) -> None:
     per_step = one_answer.get(needs.label, encoding.per_step)
     of_symbols = needs.takes_sequences or "values" not in needs.contents
     kind = Classes if needs.of_classes else Symbols if of_symbols else Numbers
-    ahead = needs.ahead if kind is Numbers else 0
+    ahead, task = needs.ahead if kind is Numbers else 0, task_of(recipe)
     fits = isinstance(encoding.targets, kind) and (encoding.per_step, encoding.ahead) == (per_step, ahead)
+    fits = fits and encoding.parameters == (task.parameters if isinstance(task, Numeric) else 1)
     foretold, horizons = encoding.foretold, choices_of(recipe).horizons
     fits = fits and (foretold is None or foretold.horizons == horizons)
     if isinstance(encoding.targets, Classes):

@@ -184,6 +184,7 @@ class StoredEncoding(Stored):
     per_step: bool
     ahead: Annotated[int, Field(ge=0, le=2**31)]
     stride: Annotated[int, Field(ge=1, le=2**31)] = 1
+    parameters: Annotated[int, Field(ge=1, le=MOST_NAMES)] = 1
     forecast: StoredForecast | None = None
 
     @pydantic.model_validator(mode="after")

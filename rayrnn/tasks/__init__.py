@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 from rayrnn.errors import UsageError
 from rayrnn.user_code import make
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from rayrnn.data.symbols import Symbols
     from rayrnn.tasks.metrics import Metrics, Results
 
+#: what the answers of a task of numbers can cost (`training.loss`), the usual first; see rayrnn/tasks/number_losses.py
+LOSSES = ("squared", "absolute", "quantile", "normal", "student_t", "negative_binomial")
+#: that are answered where a recipe names no others
+QUANTILES = (0.1, 0.5, 0.9)
 #: the entry points of plugins: the name is that of the task, the object its class
 GROUP = "rayrnn.tasks"
 
@@ -48,6 +52,9 @@ class Choices:
     several: bool = False
     #: steps of a sequence for each that the network's recurrent layers see
     stride: int = 1
+    #: what an answer that is numbers costs, and the quantiles that are answered; None: the usual ones
+    loss: str = LOSSES[0]
+    quantiles: tuple[float, ...] | None = None
 
 
 class Task(Protocol):
@@ -171,6 +178,47 @@ class Weighable(Protocol):
 
     def balanced(self, encoding: "Encoding", device: "torch.device") -> Task:
         """The same task, the losses of every class weighed by the inverse of its count."""
+
+
+@runtime_checkable
+class Numeric(Protocol):
+    """A task that answers with O numbers, whose loss can be chosen (`training.loss`); some have a spread, too."""
+
+    #: outputs for each number
+    parameters: int
+    #: the quantiles that it answers, and those by which its spread is measured; none without a spread
+    levels: tuple[float, ...]
+    grid: tuple[float, ...]
+    #: whether its outputs are distributions, from which numbers can be drawn
+    draws: bool
+
+    def with_loss(self, name: str, quantiles: tuple[float, ...] | None) -> Task:
+        """The task that minimizes this."""
+
+    def meaning(self) -> dict[str, Any]:
+        """What the outputs for a number are, where they are not the number; in words and plain values."""
+
+    def numbers(
+        self, outputs: "torch.Tensor", targets: "torch.Tensor", encoding: "Encoding"
+    ) -> "tuple[np.ndarray, np.ndarray]":
+        """The numbers that outputs [..., V] answer and the true ones [..., O], float64 in the data's own units."""
+
+    def quantiles(self, outputs: "torch.Tensor", levels: Sequence[float], encoding: "Encoding") -> "np.ndarray":
+        """The quantiles of outputs [..., V] at levels of `grid` or `levels`: float64 [levels, ..., O], own units."""
+
+    def draw(self, outputs: "torch.Tensor", encoding: "Encoding") -> "np.ndarray":
+        """Numbers drawn from outputs [..., V], by torch's own chance: float64 [..., O], own units."""
+
+    def as_answers(self, numbers: "np.ndarray", encoding: "Encoding") -> "pa.Array":
+        """Numbers [N, O] in own units as `rayrnn predict` writes them."""
+
+
+@runtime_checkable
+class Refusing(Protocol):
+    """A task that cannot learn some targets, whatever the network."""
+
+    def faults_of(self, rows: "pa.Table", encoding: "Encoding") -> list[str]:
+        """Why canonical rows cannot be learned; names the sequences."""
 
 
 @runtime_checkable

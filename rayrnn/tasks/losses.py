@@ -3,6 +3,8 @@
 B batch, T time, V symbols or classes, O numbers of an answer.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch.nn import functional
 
@@ -67,17 +69,19 @@ def balanced_weights(encoding: Encoding, device: torch.device) -> torch.Tensor:
     return (counts.sum() / (len(counts) * counts)).to(device)
 
 
-def squared_errors(
+def numbers_added_up(
+    losses_of: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
     outputs: torch.Tensor,
     targets: torch.Tensor,
     target_mask: torch.Tensor,
     weights: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Add up the squared errors of all numbers that count.
+    """Add up any losses of all numbers that count.
 
     Args:
-        outputs: BTO numbers, or BO for one answer a sequence.
-        targets: the same, where NaN stands for "no number here".
+        losses_of: outputs and targets without NaN -> the loss of every number, BTO or BO.
+        outputs: BTOP or BOP, P outputs for each number.
+        targets: BTO or BO, where NaN stands for "no number here".
         target_mask: BT (B), True where a target counts.
         weights: see `added_up`.
 
@@ -85,9 +89,9 @@ def squared_errors(
         The sum, and the number of numbers that count.
     """
     counted = counted_numbers(targets, target_mask)
-    # the difference is masked before it is squared: NaN times zero would be a NaN gradient
-    errors = (outputs.float() - targets).masked_fill(~counted, 0.0)
-    return added_up(errors.square(), counted, weights)
+    # what does not count is a number that any loss takes: NaN times zero would be a NaN gradient
+    losses = losses_of(outputs, targets.masked_fill(~counted, 0.0))
+    return added_up(losses.masked_fill(~counted, 0.0), counted, weights)
 
 
 def counted_numbers(targets: torch.Tensor, target_mask: torch.Tensor) -> torch.Tensor:

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from rayrnn.errors import DataError, RunError, UsageError
 from rayrnn.exports.export import check_libraries, export
+from rayrnn.recipe import task_of
 from rayrnn.runs.directory import Run, create_run, open_run
 from rayrnn.runs.model import load_network
 from tests.exports.test_graphs import InALoop
@@ -97,6 +98,35 @@ def test_a_forecast_says_how_far_ahead_and_in_which_units(tmp_path: Path) -> Non
     assert answers["columns"][0]["multiply_by"] == meaning["inputs"][0]["columns"][0]["divide_by"]
     found = module(inputs=torch.zeros(1, 1, 2), state_0_hidden=torch.zeros(1, 8))
     assert found["answers"].shape == (1, 1, 2)
+
+
+@pytest.mark.parametrize("loss", ["quantile", "student_t", "negative_binomial"])
+def test_a_forecast_with_a_spread_says_what_its_outputs_are(loss: str, tmp_path: Path) -> None:
+    data = write_files(tmp_path / "series", lambda number, step: [(number + step) % 5])
+    section = {"source": "csv", "path": str(data), "horizon": 1, "normalize": "standardize"}
+    run = make_run(tmp_path / "run", "regression", section, loss=loss)
+    assert export(run, str(tmp_path / "model.pt2"), check=True).parity is not None
+    extra = {"rayrnn.json": ""}
+    module = torch.export.load(tmp_path / "model.pt2", extra_files=extra).module()
+    answers = json.loads(extra["rayrnn.json"])["outputs"][0]
+    outputs = module(inputs=torch.zeros(1, 1, 1), state_0_hidden=torch.zeros(1, 8))["answers"]
+    assert outputs.shape == (1, 1, len(answers["parameters"]))
+    column = answers["columns"][0]
+    if loss == "quantile":
+        assert answers["parameters"] == ["quantile 0.1", "quantile 0.5", "quantile 0.9"]
+        assert answers["of_each_number"] == "sorted"
+        said = {0.1: outputs[0, 0].sort().values[0].item()}
+    else:
+        assert answers["distribution"] == loss
+        assert (column["multiply_by"] == 1) == (loss == "negative_binomial")
+        said = {}
+    export(run, str(tmp_path / "weights.safetensors"))
+    with safe_open(tmp_path / "weights.safetensors", "pt") as file:
+        assert json.loads(file.metadata()["rayrnn"])["spread"]["parameters"] == answers["parameters"]
+    due = task_of(run.recipe).answers(outputs[0].detach().numpy(), run.encoding)
+    for level, number in said.items():
+        own = number * column["multiply_by"] + column["add"]
+        assert due[f"prediction_q{level}"].to_pylist() == [pytest.approx(own, rel=1e-5)]
 
 
 def test_an_encoder_and_a_decoder_answer_from_two_files(tmp_path: Path) -> None:

@@ -80,6 +80,19 @@ def test_answers_a_step_are_those_of_the_whole_sequence(waves: Path, tmp_path: P
         assert answer["probabilities"] == pytest.approx(chances, abs=1e-5)
 
 
+@pytest.mark.parametrize("loss", ["quantile", "normal", "negative_binomial"])
+def test_intervals_a_step_are_those_of_the_whole_sequence(loss: str, tmp_path: Path) -> None:
+    series = write_files(tmp_path / "series", lambda number, step: [(number * step) % 6])
+    section = {"source": "csv", "path": str(series), "horizon": 1, "normalize": "standardize"}
+    run = make_run(tmp_path / "run", "regression", section, loss=loss)
+    predict(run, series, tmp_path / "whole.jsonl", console=Console(quiet=True))
+    whole = {row["key"]: row for row in map(json.loads, (tmp_path / "whole.jsonl").read_text().splitlines())}
+    values = [[float(line)] for line in (series / "17.csv").read_text().split()]
+    told = Followed(run).read(values, [1, len(values) - 2, 1])
+    for name in ("prediction", "prediction_q0.1", "prediction_q0.5", "prediction_q0.9"):
+        assert [answer[name] for answer in told] == pytest.approx(whole["17.csv"][name], rel=1e-4, abs=1e-5)
+
+
 def test_a_class_of_the_whole_is_told_as_if_the_sequence_ended_here(waves: Path, tmp_path: Path) -> None:
     data = {"source": "csv", "path": str(waves), "label_column": 2}
     run = make_run(tmp_path / "run", "classification", data, {"pooling": "last"})

@@ -12,7 +12,8 @@ from rayrnn.data.encoding import Classes, Encoding, Numbers, Scaling
 from rayrnn.errors import DataError
 from rayrnn.recipe import TASKS, task_named
 from rayrnn.tasks import Searching
-from rayrnn.tasks.losses import cross_entropy, squared_errors
+from rayrnn.tasks.losses import cross_entropy, numbers_added_up
+from rayrnn.tasks.number_losses import SQUARED
 from tests.tasks.segments import ONE_TO_THREE, segment
 
 #: those with answers of one place: a sequence's, or a step's
@@ -61,7 +62,7 @@ def test_nothing_that_counts_is_a_loss_of_zero_without_a_gradient(task: str, tar
 def test_losses_are_computed_in_fp32_from_bf16_outputs() -> None:
     outputs, mask = torch.randn(2, 3, dtype=torch.bfloat16), torch.tensor([True, True])
     assert cross_entropy(outputs, torch.tensor([0, 2]), mask)[0].dtype == torch.float32
-    assert squared_errors(outputs, torch.zeros(2, 3), mask)[0].dtype == torch.float32
+    assert numbers_added_up(SQUARED.losses, outputs.unsqueeze(-1), torch.zeros(2, 3), mask)[0].dtype == torch.float32
 
 
 @settings(max_examples=20, deadline=None)

@@ -22,8 +22,9 @@ from rayrnn.prediction.predict import predict
 from rayrnn.recipe import Recipe, load_recipe, validate_recipe
 from rayrnn.runs.directory import Run
 from rayrnn.tasks import Choices
-from rayrnn.tasks.losses import squared_errors
+from rayrnn.tasks.losses import numbers_added_up
 from rayrnn.tasks.metrics import Metrics, Results, on_cpu
+from rayrnn.tasks.number_losses import SQUARED
 from rayrnn.training.driver import train
 from tests.untrained import lengths, wave, write_files
 
@@ -57,7 +58,7 @@ class StepsSoFar:
         return counts_BT1, state
 
     def loss(self, outputs: torch.Tensor, segment: Minibatch) -> tuple[torch.Tensor, torch.Tensor]:
-        return squared_errors(outputs, segment.targets, segment.target_mask)
+        return numbers_added_up(SQUARED.losses, outputs.unsqueeze(-1), segment.targets, segment.target_mask)
 
     def describe_loss(self, loss: float) -> str:
         return f"{10 * math.sqrt(loss):.1f} steps off"
