@@ -61,7 +61,7 @@ def told(
         ("model.cell=lstmm", "recipe key \"model.cell\" is 'lstmm'"),
         (
             "data.source=cvs",
-            "data.source 'cvs' is unknown; the sources here are audio, csv, images, pairs",
+            "data.source 'cvs' is unknown; the sources here are audio, avro, csv, delta",
         ),
         ("model.bidirectional=sum", "a language model must not see the symbol it predicts"),
         ("task=tagging", "data.source text has no labels for tagging"),

@@ -113,7 +113,7 @@ RECIPES: list[tuple[dict[str, Any], str, dict[str, Any]]] = [
     ({"data": CSV | {"lable_column": "y"}}, 'did you mean "label_column"', {"data.lable_column": None}),
     (
         {"data": {"source": "cvs", "path": "x"}},
-        "the sources here are audio, csv, images, pairs, parquet, spark, text",
+        "the sources here are audio, avro, csv, delta, given, iceberg, images, orc, pairs, parquet, spark, sql, text",
         {"data.source": "csv"},
     ),
     ({"data": CSV, "task": "clasification"}, 'did you mean "classification"', {"task": "classification"}),
