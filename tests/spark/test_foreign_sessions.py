@@ -27,19 +27,25 @@ def spark4_python() -> Path:
     return SPARK4 / "bin" / "python"
 
 
-def check(python: str | Path, session: str, folder: Path) -> None:
-    """Run foreign_checks.py against a session, in a process of its own."""
+def check(python: str | Path, session: str, folder: Path, *, only: str = "") -> None:
+    """Run foreign_checks.py against a session, in a process of its own; or those of its tests that match."""
     java = find_java()
     settings = {"SESSION": session, "WAREHOUSE": str(folder / "warehouse"), "JAVA_HOME": str(java)}
     own = os.environ | settings | {"PYSPARK_PYTHON": str(python), "JDK_JAVA_OPTIONS": java_options()}
     own.pop("SPARK_REMOTE", None)
     command = [python, "-m", "pytest", "-q", "-W", "ignore", "-p", "no:cacheprovider", "--rootdir", ROOT]
     command += ["-c", ROOT / "pyproject.toml", f"--basetemp={folder / 'tests'}", ROOT / "tests/spark/foreign_checks.py"]
+    command += ["-k", only] if only else []
     ended = subprocess.run(command, cwd=folder, env=own, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stdout[-6000:] + ended.stderr[-2000:]
 
 
 def test_a_standalone_session_that_rayrnn_did_not_start(tmp_path: Path) -> None:
+    check(sys.executable, "local-cluster[2,1,640]", tmp_path, only="however or one_row or dies")
+
+
+@pytest.mark.slow
+def test_all_that_a_standalone_session_must_give(tmp_path: Path) -> None:
     check(sys.executable, "local-cluster[2,1,640]", tmp_path)
 
 
