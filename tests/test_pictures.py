@@ -170,7 +170,7 @@ def test_what_does_not_fit_is_told(
         ([run.path, "--to", sheet, "--length", 3], 2, "--length is 3: an image has as many symbols as it has pixels"),
         ([run.path, "--to", tmp_path / "sheet.jpg"], 2, "its name must end in .png"),
         ([run.path, "--to", tmp_path / "there.png"], 2, "is there already: remove it, or choose another --to"),
-        ([run.path, "--to", sheet, "--samples", 0], 2, "--samples 0"),
+        ([run.path, "--to", sheet, "--samples", 0], 2, "samples 0"),
         ([run.path, "--to", sheet, "--prime", "nowhere.png"], 3, "there is no nowhere.png"),
         ([run.path, "--to", sheet, "--prime", folder], 2, "which is 6 files: give one image"),
         ([run.path, "--to", sheet, "--prime", tmp_path / "no image.png"], 3, "is no image that can be read"),
