@@ -149,7 +149,7 @@ def test_every_mistake_is_named_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"name": "x"}, 'key "data" is missing'),
+        ({}, 'key "name" is missing'),
         ({"name": "x", "data": {}}, "data.path or data.text"),
         ({"name": "x", "data": {"path": "a", "text": "b"}}, "data.path or data.text"),
         ({"name": "x", "data": {"source": "exel", "path": "a"}}, "data.source 'exel' is unknown"),

@@ -136,9 +136,9 @@ def test_what_a_program_handed_over_is_not_looked_for_at_the_recipes_path(learne
     dataset = ray.data.from_arrow(table)
     summary = train(recipe, data=dataset, out=run)
     assert summary.run.stored_data is not None
-    with pytest.raises(UsageError, match=r"a dataset that a program handed over, not from what .*--data PATH"):
+    with pytest.raises(UsageError, match=r"what a program handed over, which nobody else has; .*--data PATH"):
         evaluate(open_run(run))
-    with pytest.raises(UsageError, match=r"a dataset that a program handed over, .*resume=True"):
+    with pytest.raises(UsageError, match=r"what a program handed over, .*resume=True"):
         train(recipe_of(learned / "files", rounds=3), out=run, resume=True)
     assert evaluate(open_run(run), data=dataset).num_sequences == 8
     longer = recipe_of(learned / "files", rounds=3)
