@@ -198,6 +198,7 @@ CELLS = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_notebook_shows_a_curve_that_changes_in_its_place(tmp_path: Path) -> None:
     place = str(tmp_path / "run")

@@ -235,6 +235,7 @@ def test_without_its_library_the_command_says_what_to_install(served_runs: dict[
     assert "pip install 'rayrnn[serve]'" in ended.stderr
 
 
+@pytest.mark.slow
 def test_a_person_is_told_where_the_page_is(served_runs: dict[str, Run], tmp_path: Path) -> None:
     arguments = [*command(served_runs["text"].name, "--port", "0", "--address", "local")]
     environment = os.environ | {"HOME": str(tmp_path), "COLUMNS": "100"}
