@@ -54,7 +54,7 @@ def from_run(run: Run | Path | str, **sections: dict[str, Any]) -> Recipe:
     return small(training=training, **sections)
 
 
-@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("workers", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_fine_tuning_begins_at_the_loss_that_was_reached(learned: Run, tmp_path: Path, workers: int) -> None:
     before = evaluate(learned).to_json()["loss"]
     recipe = from_run(learned, training=STILL, averaging=ONE_ROUND | {"workers": workers})

@@ -178,15 +178,17 @@ def test_more_replicas_answer_as_one(served_runs: dict[str, Run], tmp_path: Path
         (["nosuch"], "nosuch"),
         (["{empty}"], "not there"),
         (["{text}", "--port", "{used}"], "Address already in use"),
-        (["{text}", "--port", "70000"], "--port is 70000"),
-        (["{text}", "--replicas", "0"], "--replicas is 0:0"),
+        pytest.param(["{text}", "--port", "70000"], "--port is 70000", marks=pytest.mark.slow),
+        pytest.param(["{text}", "--replicas", "0"], "--replicas is 0:0", marks=pytest.mark.slow),
         (["{text}", "--replicas", "3:2"], "--replicas is 3:2"),
         (["{text}", "--replicas", "5000", "--address", "local"], "5000 replicas take a CPU each"),
-        (["{text}", "--replicas", "many"], "--replicas is 'many'"),
-        (["{text}", "--max-body", "0"], "must be above 0"),
-        (["{text}", "--token-file", "nosuch"], "--token-file nosuch cannot be read"),
+        pytest.param(["{text}", "--replicas", "many"], "--replicas is 'many'", marks=pytest.mark.slow),
+        pytest.param(["{text}", "--max-body", "0"], "must be above 0", marks=pytest.mark.slow),
+        pytest.param(
+            ["{text}", "--token-file", "nosuch"], "--token-file nosuch cannot be read", marks=pytest.mark.slow
+        ),
         (["{text}", "--token-file", "{blank}"], "first line must be a token"),
-        (["{text}", "--token-file", "{blank}", "--no-token"], "contradict"),
+        pytest.param(["{text}", "--token-file", "{blank}", "--no-token"], "contradict", marks=pytest.mark.slow),
     ],
 )
 def test_what_cannot_be_served_is_refused_at_once(
