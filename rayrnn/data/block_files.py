@@ -11,6 +11,7 @@ import mmap
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -70,6 +71,18 @@ class BlockFiles:
     def __del__(self) -> None:
         with suppress(Exception):  # a process that ends has half of its modules
             self.close()
+
+
+def take_away(name: str, *, patience: float = 10.0) -> None:
+    """See that a dataset's directory on this host goes with the processes that are ending now.
+
+    Args:
+        patience: seconds; what is still used then goes with whoever uses it.
+    """
+    folder, give_up = _home() / name, time.monotonic() + patience
+    while folder.exists() and time.monotonic() < give_up:
+        _remove_unheld(folder)
+        time.sleep(0.05)
 
 
 def sweep(home: Path) -> None:

@@ -17,7 +17,7 @@ from pyarrow import fs
 from ray.data import DataContext, Dataset
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from rayrnn.data.block_files import BlockFiles
+from rayrnn.data.block_files import BlockFiles, take_away
 from rayrnn.data.checksum import checksum_of
 from rayrnn.data.narrowing import lost_of_rows
 from rayrnn.data.rows import (
@@ -114,6 +114,18 @@ class Blocks:
 
     def __reduce__(self) -> tuple[type["Blocks"], tuple[int, str]]:
         return Blocks, (self._kept_bytes, self._on_disk)
+
+    def close(self) -> None:
+        """Have what is on this host's disk go, with the processes that are ending now."""
+        if not self._on_disk:
+            return
+        with self._lock:
+            self._tables.clear()
+            self._bytes = 0
+            if self._files is not None:
+                self._files.close()
+                self._files = None
+        take_away(self._on_disk)
 
     @property
     def num_bytes(self) -> int:

@@ -1,7 +1,7 @@
 """From a recipe to a trained run: source -> sequences -> workers -> run directory."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +90,7 @@ def train(
         with (
             tracked(recipe, run, screen.warn) as tracking,
             connect(address, log_file=run.log, say=screen.say, code=recipe.named_code),
+            ExitStack() as afterwards,  # when the workers are gone
             _staff(recipe) as (num_workers, inbox, pool),
         ):
             if data is None and recipe.data.source in OWN:  # others may start processes of their own on the cluster
@@ -101,6 +102,8 @@ def train(
                 check_encoding(recipe, encoding, where=run.path)
             begins = not resume or newest_round(run.checkpoints) < 0
             prepared = prepare(recipe, data, encoding=encoding, begins=begins, versions=versions_of(run))
+            for part in (prepared.training, prepared.held_out):
+                afterwards.callback(part.sequences.fetched.close)
             if resume:
                 for note in check_data(run, prepared, advice=RESUME_ADVICE):
                     screen.warn(note)

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from rayrnn.data.block_files import BlockFiles
+from rayrnn.data.block_files import BlockFiles, take_away
 from rayrnn.errors import DataError
 
 
@@ -102,3 +102,12 @@ def test_a_directory_of_another_kind_is_refused(tmp_path: Path) -> None:
     own.symlink_to(elsewhere)
     with pytest.raises(DataError, match="is another user's"):
         BlockFiles("data")
+
+
+def test_what_is_used_stays_and_what_is_left_is_taken_away(tmp_path: Path) -> None:
+    files = BlockFiles("data")
+    take_away("data", patience=0.2)
+    assert len(home(tmp_path)) == 1
+    files.close()
+    assert home(tmp_path) == []
+    take_away("data", patience=0.2)
