@@ -1,6 +1,7 @@
 """A run goes on with, and is measured on, the data that it began with: anything else would be held out that was not."""
 
 import hashlib
+from collections.abc import Iterable
 
 from rayrnn.data.prepare import Prepared
 from rayrnn.data.sequences import Sequences
@@ -21,16 +22,13 @@ RESUME_ADVICE = (
 def data_of(prepared: Prepared) -> StoredData:
     """What is remembered of a run's data."""
     parts = {id(part.sequences): part.sequences for part in (prepared.training, prepared.held_out)}.values()
-    content, order = hashlib.sha256(), hashlib.sha256()
-    for sequences in parts:
-        content.update(f"{len(sequences)} {sequences.content} ".encode())
-        order.update(sequences.steps.tobytes())
+    content, order = _marks(parts)
     return StoredData(
         handed_over=prepared.handed_over,
         training=len(prepared.training),
         held_out=len(prepared.held_out),
-        content=content.hexdigest(),
-        order=order.hexdigest(),
+        content=content,
+        order=order,
         versions=dict(prepared.versions),
     )
 
@@ -38,10 +36,16 @@ def data_of(prepared: Prepared) -> StoredData:
 def was_handed_over(run: Run, sequences: Sequences) -> bool:
     """Whether these are all the sequences that a program handed over to a run, in the order in which it did."""
     then = run.stored_data
-    if then is None or not then.handed_over:
-        return False
-    content = hashlib.sha256(f"{len(sequences)} {sequences.content} ".encode()).hexdigest()
-    return (content, hashlib.sha256(sequences.steps.tobytes()).hexdigest()) == (then.content, then.order)
+    return then is not None and then.handed_over and _marks([sequences]) == (then.content, then.order)
+
+
+def _marks(parts: Iterable[Sequences]) -> tuple[str, str]:
+    """By what all that some sequences hold is known again, and by what their order is."""
+    content, order = hashlib.sha256(), hashlib.sha256()
+    for sequences in parts:
+        content.update(f"{len(sequences)} {sequences.content} ".encode())
+        order.update(sequences.steps.tobytes())
+    return content.hexdigest(), order.hexdigest()
 
 
 def versions_of(run: Run) -> dict[str, int]:
