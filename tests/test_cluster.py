@@ -217,6 +217,7 @@ def test_a_worker_that_cannot_start_ends_the_command_with_what_it_said(tmp_path:
     assert "Traceback" not in ended.stderr
 
 
+@pytest.mark.slow
 def test_without_up_a_program_gets_a_ray_of_its_own_that_ends_with_it(tmp_path: Path) -> None:
     seen = join(tmp_path)
     assert (seen["origin"], seen["embedded"], seen["python"]) == ("this process", True, sys.executable)
@@ -254,6 +255,7 @@ def test_down_ends_what_up_started_and_no_other_ray(
     assert "nothing to end" in again.stderr
 
 
+@pytest.mark.slow
 def test_a_head_that_died_is_reported_and_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run_rayrnn("up", "--cpus", "1", home=tmp_path).returncode == 0
     folder = folder_of(tmp_path, monkeypatch)

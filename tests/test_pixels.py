@@ -43,6 +43,7 @@ def nats_of_an_image(report: Report) -> float:
     return loss * report.steps / report.num_sequences
 
 
+@pytest.mark.slow
 def test_digits_are_learned_from_files_and_drawn(digits: Path, tmp_path: Path) -> None:
     """All the way with a small network: what is drawn has as much ink as digits have."""
     few = [f"data.path={digits}/[17]_???[05].png", "model.hidden=32", "model.layers=1", "training.batch_size=32"]

@@ -39,6 +39,7 @@ def address(s3_environment: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.slow
 def test_a_run_goes_on_at_another_machine_as_if_nothing_had_been(
     address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

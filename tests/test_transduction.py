@@ -191,6 +191,7 @@ def test_clips_that_are_too_short_for_what_is_said_are_left_out_where_the_recipe
     assert report["loss"] < 100
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_to_the_same_bits(run: Path, tmp_path: Path) -> None:
     training = {"checkpoint_every": 2, "batch_size": 8}
 

@@ -66,6 +66,7 @@ def minibatches(dataset: ray.data.Dataset) -> list[Minibatch]:
     ]
 
 
+@pytest.mark.slow
 def test_four_sources_give_the_same_minibatches(vowels: list[Labelled], spark: Any, tmp_path: Path) -> None:
     write_csv(vowels, tmp_path / "csv")
     rows, steps = str(tmp_path / "rows.parquet"), str(tmp_path / "steps.parquet")

@@ -44,6 +44,7 @@ def test_killed_before_any_step_it_goes_on_bit_for_bit(sensors: Run, tmp_path: P
     assert {len(one["left"]) for one in killed} >= {0, 1}
 
 
+@pytest.mark.slow
 def test_the_command_is_killed_stopped_and_begun_again(sensors: Run, tmp_path: Path) -> None:
     folder, out = tmp_path / "in", tmp_path / "out"
     followed(sensors, write_minutes(tmp_path / "all", 5), tmp_path / "due")

@@ -69,6 +69,7 @@ def test_a_resumed_run_with_hidden_runs_equals_the_uninterrupted_one_bit_for_bit
 
 
 @pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.slow
 def test_two_workers_averaging_each_update_are_one_worker_on_the_joined_minibatch(
     series: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -182,6 +182,7 @@ def test_a_run_of_minutes_ends_by_its_clock_and_its_schedule_with_it(tmp_path: P
 
 
 @pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.slow
 def test_a_command_whose_minutes_are_over_ends_in_order_and_the_next_one_goes_on(tmp_path: Path) -> None:
     screen = io.StringIO()
     recipe = small(training={"max_minutes": 0.03}, averaging={"rounds": 100_000})

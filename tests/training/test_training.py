@@ -42,6 +42,7 @@ def test_a_run_directory_has_everything_and_no_pickle(finished: tuple[Summary, s
     assert not suffixes & {".pkl", ".pt", ".pth", ".bin"}
 
 
+@pytest.mark.slow
 def test_auto_takes_as_many_workers_as_find_room_and_says_so(tmp_path: Path) -> None:
     screen = io.StringIO()
     recipe = small(averaging={"workers": "auto", "rounds": 2}, training={"batch_size": 8})
@@ -200,6 +201,7 @@ def test_more_workers_than_sequences_train_to_the_end(tmp_path: Path) -> None:
     assert all(worker["steps"] > 0 for line in outcome.run.metrics() for worker in line["workers"])
 
 
+@pytest.mark.slow
 def test_training_stops_early_when_the_held_out_loss_gets_no_better(tmp_path: Path) -> None:
     recipe = small(
         training={"learning_rate": 1e-30, "early_stopping": 2, "evaluate_every": 1}, averaging={"rounds": 50}

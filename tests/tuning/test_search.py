@@ -147,6 +147,7 @@ def test_data_that_cannot_be_read_ends_the_search_at_once(recipe: Path) -> None:
 
 
 @pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.slow
 def test_ctrl_c_and_minutes_that_are_over_end_a_search_in_order_and_it_goes_on(recipe: Path) -> None:
     rounds = ("averaging.rounds=100000", "training.evaluate_every=50")
     asked = wanted(recipe, "model.hidden=8..64", at_once=1, overrides=rounds, trials=3)
