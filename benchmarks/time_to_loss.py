@@ -97,8 +97,9 @@ class Plain(nn.Module):
         super().__init__()
         model = recipe.model
         self.embedding = nn.Embedding(num_symbols, model.embedding)
-        self.lstm = nn.LSTM(model.embedding, model.hidden, model.layers, batch_first=True)
-        self.projection = nn.Linear(model.hidden, num_symbols)
+        size = model.sizes[0]
+        self.lstm = nn.LSTM(model.embedding, size, model.layers, batch_first=True)
+        self.projection = nn.Linear(size, num_symbols)
 
     def forward(self, inputs_BT: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]:
         """Logits_BTV and the state."""

@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from rayrnn.dl4j.importing import import_dl4j
     from rayrnn.generation import Drawing, generate
     from rayrnn.given_data import sequences
     from rayrnn.pictures import Begun, draw_images
@@ -31,6 +32,7 @@ _HOMES = {
     "evaluate_forecasts": "rayrnn.prediction.rolling",
     "follow": "rayrnn.streaming.following",
     "generate": "rayrnn.generation",
+    "import_dl4j": "rayrnn.dl4j.importing",
     "load_recipe": "rayrnn.recipe",
     "open_run": "rayrnn.runs.directory",
     "predict": "rayrnn.prediction.predict",
@@ -49,6 +51,7 @@ __all__ = [
     "evaluate_forecasts",
     "follow",
     "generate",
+    "import_dl4j",
     "load_recipe",
     "open_run",
     "predict",

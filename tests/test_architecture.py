@@ -46,6 +46,10 @@ FLOOR_PLAN = """
     rayrnn.recipe.media_sections rayrnn.recipe.table_sections rayrnn.recipe.text_sections
     rayrnn.recipe.detect_section rayrnn.recipe.sections rayrnn.recipe.sources rayrnn.recipe.written
     rayrnn.recipe.faults
+    rayrnn.dl4j rayrnn.dl4j.description
+    rayrnn.dl4j.arrays rayrnn.dl4j.layers rayrnn.dl4j.parameters
+    rayrnn.dl4j.configuration rayrnn.dl4j.updates
+    rayrnn.dl4j.written_configuration rayrnn.dl4j.zip_file
     rayrnn.recipe rayrnn.anomalies.detector rayrnn.anomalies.measures
     rayrnn.data.block_files rayrnn.data.contents rayrnn.data.frames rayrnn.data.spectrogram
     rayrnn.data.rasters rayrnn.data.waveforms
@@ -89,6 +93,7 @@ FLOOR_PLAN = """
     rayrnn.runs.beginning rayrnn.runs.copies rayrnn.runs.detectors
     rayrnn.training rayrnn.training.messages rayrnn.training.placement
     rayrnn.training.muon rayrnn.training.progress rayrnn.training.scaling
+    rayrnn.dl4j.exporting rayrnn.dl4j.importing
     rayrnn.training.layer_norms rayrnn.training.loop
     rayrnn.training.train_actor
     rayrnn.training.channel rayrnn.training.coordinator rayrnn.training.gloo rayrnn.training.notes
@@ -135,7 +140,7 @@ FLOOR_PLAN = """
     rayrnn.remote.serve_there
     rayrnn.cli.completion rayrnn.cli.talk
     rayrnn.cli.runs rayrnn.cli.tuning_command
-    rayrnn.cli.clusters rayrnn.cli.models rayrnn.cli.reports rayrnn.cli.servers
+    rayrnn.cli.clusters rayrnn.cli.exchange rayrnn.cli.models rayrnn.cli.reports rayrnn.cli.servers
     rayrnn.cli.evaluations rayrnn.cli.predictions
     rayrnn.cli
     rayrnn.cli.__main__

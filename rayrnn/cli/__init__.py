@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from rayrnn.background import deaths_told
-from rayrnn.cli import clusters, evaluations, models, predictions, reports, runs, servers, tuning_command
+from rayrnn.cli import clusters, evaluations, exchange, models, predictions, reports, runs, servers, tuning_command
 from rayrnn.cli.talk import say, say_error
 from rayrnn.errors import Interrupted, RayrnnError, UsageError
 from rayrnn.streams import secure_streams
@@ -130,7 +130,8 @@ COMMANDS = (
     evaluations.detect,
     reports.report,
     servers.serve,
-    models.export,
+    exchange.export,
+    exchange.import_,
     clusters.up,
     clusters.down,
     clusters.status,
@@ -139,4 +140,4 @@ COMMANDS = (
     runs.logs,
 )
 for command in COMMANDS:
-    app.command()(command)
+    app.command(command.__name__.strip("_"))(command)

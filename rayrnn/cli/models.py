@@ -219,34 +219,6 @@ def _draw_sheet(
         console().print(f"{counted(samples, 'image')} in {to}, {rows} x {columns}")
 
 
-def export(
-    run: Annotated[str, typer.Argument(help="The run directory.", autocompletion=complete_run)],
-    to: Annotated[
-        str,
-        typer.Option(metavar="FILE", help="A new file: .onnx, .pt2 (torch.export) or .safetensors (torch.nn's names)."),
-    ],
-    check: Annotated[
-        bool, typer.Option("--check", help="Compare it with the run on random sequences; print the largest difference.")
-    ] = False,
-    trust: Trust = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print what was written as one JSON object.")] = False,
-) -> None:
-    """Write a run's best model to one file that other programs read, with all that its numbers mean."""
-    from rayrnn.exports.export import export as write
-    from rayrnn.exports.parity import TOLERANCE
-    from rayrnn.runs.directory import open_run
-
-    with console().status("exporting ..."):
-        written = write(open_run(run, trust=trust), to, check=check)
-    for path, told in zip(written.paths, written.told, strict=True):
-        console().print(f"{path}: {told}", soft_wrap=True, markup=False, highlight=False)
-    if as_json:
-        give_json({"run": run} | written.to_json())
-    elif written.parity is not None:
-        parity = written.parity
-        give(f"largest difference {parity.difference:.1e} ({parity.output}); {TOLERANCE:.0e} is allowed")
-
-
 def answer_text(
     opened: "Run",
     run: str,

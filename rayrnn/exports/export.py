@@ -1,4 +1,4 @@
-"""A run -> one file that needs no rayrnn: ONNX, torch.export, or the weights of torch.nn's own layer."""
+"""A run -> one file that needs no rayrnn: ONNX, torch.export, the weights of torch.nn's own layer, a zip of DL4J's."""
 
 import json
 from collections.abc import Callable
@@ -11,11 +11,12 @@ from typing import Any, cast
 from torch import nn
 
 from rayrnn.data.encoding import Encoding
+from rayrnn.dl4j.exporting import zip_of
 from rayrnn.errors import RunError, UsageError
 from rayrnn.exports.graph import Graph, Port, graph_of, graphs_of_pair
 from rayrnn.exports.graph_files import META, onnx_file, onnx_function, torch_file, torch_function
 from rayrnn.exports.meaning import meaning_of, meaning_of_graph
-from rayrnn.exports.parity import TOLERANCE, Parity, parity_of, parity_of_plain
+from rayrnn.exports.parity import TOLERANCE, Parity, parity_of, parity_of_plain, parity_of_zip
 from rayrnn.models.decoder import EncoderDecoder
 from rayrnn.models.network import Network
 from rayrnn.models.plain_names import plain_layer, plain_names
@@ -26,8 +27,8 @@ from rayrnn.runs.model import form_of, load_network
 from rayrnn.runs.signed_tensors import tensors_to_bytes
 from rayrnn.tasks import Searching
 
-ONNX, TORCH, WEIGHTS = ".onnx", ".pt2", ".safetensors"
-SUFFIXES = (ONNX, TORCH, WEIGHTS)
+ONNX, TORCH, WEIGHTS, DL4J = ".onnx", ".pt2", ".safetensors", ".zip"
+SUFFIXES = (ONNX, TORCH, WEIGHTS, DL4J)
 #: what writing an ONNX file needs beside torch, and what reading one needs
 _LIBRARIES = ("onnx", "onnxscript", "onnxruntime")
 
@@ -64,8 +65,8 @@ def export(run: Run, to: str, *, check: bool = False) -> Exported:
     """Write a run's best model to a new file, whole or not at all; the name's end says of which kind.
 
     Args:
-        to: model.onnx, model.pt2 or weights.safetensors, here or in a store. A network that has an encoder and a
-            decoder becomes two files, model.encoder.onnx and model.decoder.onnx.
+        to: model.onnx, model.pt2, weights.safetensors or (DL4J) model.zip, here or in a store. A network that has an
+            encoder and a decoder becomes two files, model.encoder.onnx and model.decoder.onnx.
         check: compare what the file computes with what the run's network does; a file that differs is not written.
 
     Raises:
@@ -80,6 +81,8 @@ def export(run: Run, to: str, *, check: bool = False) -> Exported:
     recipe, network, encoding = run.recipe, load_network(run), run.encoding
     if suffix == WEIGHTS:
         made = [_weights(run, network, encoding)]
+    elif suffix == DL4J:
+        made = [_zip(run, network, encoding)]
     else:
         made = [_graph_file(suffix, recipe, encoding, graph) for graph in _graphs(run, network, encoding)]
     places = [_destination(to, one.part) for one in made]
@@ -154,6 +157,13 @@ def _weights(run: Run, network: nn.Module, encoding: Encoding) -> _Made:
     said += ", bidirectional=True)" if asked["bidirectional"] else ")"
     form = form_of(encoding)
     return _Made(content, lambda: parity_of_plain(own, tensors, form), f"{said}: {', '.join(sorted(tensors))}")
+
+
+def _zip(run: Run, network: nn.Module, encoding: Encoding) -> _Made:
+    content, told = zip_of(run, network, encoding)
+    form = form_of(encoding)
+    said = "; ".join(["a MultiLayerNetwork of DL4J 1.0.0", *told])
+    return _Made(content, lambda: parity_of_zip(cast(Network, network), content, form), said)
 
 
 def _told(graph: Graph) -> str:

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import cast
 
 import torch
 from torch import nn
 
+from rayrnn.dl4j.zip_file import network_of, read_zip
 from rayrnn.exports.graph import BATCH, MASK, NEXT, STEPS, TIME, Graph, Port, Tensors
 from rayrnn.exports.graph_files import Function
 from rayrnn.models.contract import Form
@@ -96,6 +98,20 @@ def parity_of_plain(network: Network, weights: Tensors, form: Form) -> Parity:
         with torch.no_grad():
             expected, _ = network(inputs)
             found = _by_torch(layer, weights, inputs, network)
+        parity = parity.and_of("answers", expected, found)
+    return parity
+
+
+def parity_of_zip(network: Network, content: bytes, form: Form) -> Parity:
+    """Compare a network with what a zip of DL4J's is read as."""
+    read, parity = network_of(read_zip(Path("the zip"), content)), Parity()
+    for seed, (batch, steps) in enumerate(CASES):
+        inputs = _drawn(form, batch, steps, seed)
+        with torch.no_grad():
+            expected, _ = network(inputs)
+            found, _ = read(
+                inputs if inputs.is_floating_point() else nn.functional.one_hot(inputs, form.num_inputs).float()
+            )
         parity = parity.and_of("answers", expected, found)
     return parity
 

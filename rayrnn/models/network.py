@@ -4,6 +4,7 @@ Shapes: B batch, T time, F features, V symbols, classes or numbers of the answer
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -75,8 +76,10 @@ class Network(nn.Module):
             outputs themselves, pooled where the network pools.
         symbols: whether a step is a symbol (an integer) or `num_inputs` numbers.
         cell: `rnn`, `lstm`, `gru` or `graves_lstm`.
+        hidden_size: of all layers, or of each of them.
         embedding_size: length of a symbol's learned vector; 0 feeds symbols one-hot.
-        dropout: the share of activations dropped between layers while training.
+        dropout: the share of activations dropped while training.
+        dropout_at: where: of what the `first` layer reads, `between` layers, and of what the projection reads, `last`.
         bidirectional: `none`, or how two directions become one: `sum` or `concat`.
         pooling: None for an answer at every step; `last`, `mean` or `max` for one answer a sequence.
         front: convolutions before the layers, over steps, or over images with `step_shape`.
@@ -98,10 +101,11 @@ class Network(nn.Module):
         num_outputs: int,
         symbols: bool,
         cell: str,
-        hidden_size: int,
+        hidden_size: int | Sequence[int],
         num_layers: int,
         embedding_size: int = 0,
         dropout: float = 0.0,
+        dropout_at: Sequence[str] = ("between",),
         bidirectional: str = "none",
         pooling: str | None = None,
         front: Stack | None = None,
@@ -123,19 +127,26 @@ class Network(nn.Module):
             raise ValueError("convolutions read numbers, and the inputs are symbols: give them an embedding")
         if parallel and pooling is None:
             raise ValueError("parallel convolutions answer a sequence, and there is an answer at every step")
+        self._num_inputs = num_inputs
         self.bidirectional = bidirectional
         self.pooling = pooling
         self.mask_steps, self.mask_features = mask_steps, mask_features
         self.embedding = nn.Embedding(num_inputs, embedding_size) if embedding_size else None
         self.front = _front(embedding_size or num_inputs, front, step_shape)
         read = embedding_size or num_inputs if self.front is None else self.front.num_outputs
+        hidden = [hidden_size] * num_layers if isinstance(hidden_size, int) else list(hidden_size)
+        if len(hidden) != num_layers:
+            raise ValueError(f"there are {len(hidden)} sizes for {num_layers} layers")
+        widths = [2 * size if bidirectional == "concat" else size for size in hidden]
         #: numbers in an output of the last layer
-        self.width = width = 2 * hidden_size if bidirectional == "concat" else hidden_size
-        sizes = [read] + [width] * (num_layers - 1)
+        self.width = width = widths[-1]
         layer = make_cell if bidirectional == "none" else BothDirections
-        self.layers = nn.ModuleList(layer(cell, size, hidden_size) for size in sizes)
+        sizes = zip([read, *widths[:-1]], hidden, strict=True)
+        self.layers = nn.ModuleList(layer(cell, reads, size) for reads, size in sizes)
         self.parallel = StepConvolutions(read, parallel, each_channel=True) if parallel else None
         self.dropout = nn.Dropout(dropout)
+        self._drops_first, self._drops_last = "first" in dropout_at, "last" in dropout_at
+        self._drops_between = "between" in dropout_at
         width += 0 if self.parallel is None else 2 * self.parallel.num_outputs
         self.projection = nn.Linear(width, num_outputs) if num_outputs else nn.Identity()
 
@@ -171,6 +182,8 @@ class Network(nn.Module):
             inputs = self.embedding(inputs)
         if self.front is not None:
             inputs, mask = self.front(inputs, mask), self.mask_after(mask)
+        if self._drops_first and self.training:
+            inputs = self.dropout(inputs if inputs.is_floating_point() else self._one_hot(inputs))
         if self.bidirectional == "none":
             directions, after = self._one_way(inputs, state)
         else:
@@ -180,6 +193,8 @@ class Network(nn.Module):
             answers, there = self.parallel(inputs, mask), self.parallel.mask_after(mask)
             beside = torch.cat([pool(answers, there, "mean"), pool(answers, there, "max")], dim=-1)
             hidden = torch.cat([self.dropout(hidden), beside.to(hidden.dtype)], dim=-1)
+        if self._drops_last:
+            hidden = self.dropout(hidden)
         return self.projection(hidden), None if self.needs_whole_sequences else after
 
     @property
@@ -192,20 +207,29 @@ class Network(nn.Module):
         """Where the steps exist that the recurrent layers see, for a mask BT of the inputs."""
         return mask if self.front is None else self.front.mask_after(mask)
 
+    def _one_hot(self, symbols: torch.Tensor) -> torch.Tensor:
+        """The vectors that a layer takes symbols for, each of which is dropped by itself."""
+        like = next(self.layers.parameters())
+        vectors = like.new_zeros(*symbols.shape, self._num_inputs)
+        return vectors.scatter_(-1, symbols.unsqueeze(-1), 1.0)
+
     def _one_way(self, hidden: torch.Tensor, state: list[State] | None) -> tuple[list[torch.Tensor], list[State]]:
         before = state if state is not None else [None] * len(self.layers)
         after = []
         for number, (layer, layer_state) in enumerate(zip(self.layers, before, strict=True)):
-            hidden, layer_state = layer(self.dropout(hidden) if number else hidden, layer_state)
+            hidden, layer_state = layer(self._dropped(hidden) if number else hidden, layer_state)
             after.append(layer_state)
         return [hidden], after
 
     def _both_ways(self, hidden: torch.Tensor, mask: torch.Tensor | None) -> list[torch.Tensor]:
         directions: list[torch.Tensor] = []
         for number, layer in enumerate(self.layers):
-            hidden = self.dropout(merge(directions, self.bidirectional)) if number else hidden
+            hidden = self._dropped(merge(directions, self.bidirectional)) if number else hidden
             directions = layer(hidden, mask)
         return directions
+
+    def _dropped(self, hidden: torch.Tensor) -> torch.Tensor:
+        return self.dropout(hidden) if self._drops_between else hidden
 
     def _pool(self, directions: list[torch.Tensor], mask: torch.Tensor | None) -> torch.Tensor:
         return merge(

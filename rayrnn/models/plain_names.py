@@ -55,4 +55,6 @@ def _more_than_one(network: nn.Module) -> str | None:
     layer = network.layers[0]
     if not isinstance(layer.forwards if isinstance(layer, BothDirections) else layer, TorchCell):
         return "its cell has peepholes, which no layer of torch.nn has"
+    if len({value.shape for name, value in network.layers.named_parameters() if "bias" in name}) > 1:
+        return "its layers are of different sizes (model.hidden is a list), and those of torch.nn's layer are of one"
     return None

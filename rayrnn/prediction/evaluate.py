@@ -22,6 +22,7 @@ from rayrnn.data.sequences import Part, Sequences, gather, results, take
 from rayrnn.data.sources import Wanted, read
 from rayrnn.data.sources.given import sequences_given
 from rayrnn.data.symbols import Symbols
+from rayrnn.dl4j.updates import added_up_as_dl4j, penalties_of
 from rayrnn.errors import DataError, UsageError
 from rayrnn.prediction.destination import open_destination
 from rayrnn.prediction.output import SUFFIXES, texts_of, write_table
@@ -41,6 +42,7 @@ LARGEST_ERRORS = 20
 #: of metrics that are not called by their names
 _TITLES = {
     **{"bits_per_symbol": "bits a symbol", "macro_f1": "macro F1", "micro_f1": "micro F1"},
+    **{"dl4j_score": "DL4J's score"},
     **{"rmse": "RMSE", "mae": "MAE", "r2": "R2", "bleu": "BLEU", "chrf": "chrF"},
     **{"mean_average_precision": "mAP", "hit_at_1": "hit@1"},
     **{"word_error_rate": "word errors", "character_error_rate": "char. errors", "symbol_accuracy": "symbol acc."},
@@ -344,7 +346,7 @@ def measure(model: Trained, part: Part, name: str, search: Search) -> tuple[Repo
         num_left_out=sequences.num_dropped + len(sequences.skipped) if len(part) == len(sequences) else 0,
         steps=part.num_steps,
         padding_share=1 - part.num_steps / sum(one.computed for one in counts),
-        metrics=task.results(metrics),
+        metrics=task.results(metrics) | _as_dl4j(model, math.fsum(one.dl4j for one in counts), len(part)),
         unit=task.unit,
         classes=targets.names if isinstance(targets, Classes) else (),
     )
@@ -360,23 +362,38 @@ class _Counted:
     computed: int
     #: see `compared`, and the sequences' numbers
     answers: pa.Table
+    #: the losses as DL4J adds them up, where the run follows its rules
+    dl4j: float
+
+
+def _as_dl4j(model: Trained, losses: float, num_sequences: int) -> Results:
+    """DL4J's score, where the run follows its rules: the losses a sequence, and the penalties on the weights."""
+    training = model.recipe.training
+    if training.dl4j is None:
+        return {}
+    penalties = penalties_of(model.network(), training)
+    divided = num_sequences if training.dl4j.version == "0.9.1" else 1
+    return {"dl4j_score": losses / num_sequences + penalties / divided}
 
 
 def _count(model: Trained, part: Part, rank: int, size: int, search: Search) -> _Counted:
     network, encoding, task = model.network(), model.encoding, task_of(model.recipe)
     metrics = task.metrics(encoding)
     own = part.indices[rank::size]
-    computed, answers = 0, [_NO_ANSWERS]
+    computed, answers, dl4j = 0, [_NO_ANSWERS], 0.0
     for numbers, rows in minibatches_of(model, part.sequences, own):
         minibatch = task.minibatch(rows, encoding)
         computed += minibatch.mask.numel()
         for segment, outputs in answer(network, minibatch, task=task, truncate=model.recipe.training.truncate):
             task.measure(metrics, outputs, segment, encoding)
+            if model.recipe.training.dl4j is not None:
+                total, _ = task.loss(outputs, segment)
+                dl4j += float(added_up_as_dl4j(total, task, outputs, segment.targets))
         if isinstance(task, Searching):
             found = compared(rows, found_in(rows, model, network, task, search), encoding)
             task.count_answers(metrics, found["answer"].to_pylist(), found["truth"].to_pylist())
             answers.append(found.append_column("number", pa.array(numbers, pa.int64())))
-    return _Counted(metrics, computed, pa.concat_tables(answers, promote_options="default"))
+    return _Counted(metrics, computed, pa.concat_tables(answers, promote_options="default"), dl4j)
 
 
 def minibatches_of(model: Trained, sequences: Sequences, own: np.ndarray) -> Iterator[tuple[np.ndarray, pa.Table]]:

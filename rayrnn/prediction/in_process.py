@@ -157,7 +157,7 @@ def rows_of_frame(table: pa.Table, model: Trained) -> pa.Table:
     if isinstance(data, TableData) and data.order_by is not None:
         if data.order_by in columns or data.key in columns:
             return _grouped(table, data, model)
-    elif isinstance(data, TableData) and set(data.columns(labelled=False)) <= columns:
+    elif isinstance(data, TableData) and data.names_columns and set(data.columns(labelled=False)) <= columns:
         rows = rows_of_sequences(table, data.names(labelled=False), data.categorical_lists, data.no_value)
         return with_keys(with_features_beside(rows, table, data))
     if names and set(names) <= columns and _are_by_names(table, names):
@@ -253,7 +253,7 @@ def _renamed(row: dict[str, Any], model: Trained) -> dict[str, Any]:
     """A row as the run's own table has it, by the names of the row schema."""
     data = model.recipe.data
     beside = isinstance(data, TableData) and (data.categorical or data.known_ahead or data.static)
-    if not isinstance(data, TableData) or data.order_by is not None or beside:
+    if not isinstance(data, TableData) or not data.names_columns or data.order_by is not None or beside:
         return row
     names = data.names(labelled=False)
     if not set(names.values()) - {data.key} <= set(row):

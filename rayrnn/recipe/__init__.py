@@ -24,7 +24,7 @@ from rayrnn.user_code import PythonFiles, files_of
 from rayrnn.wording import did_you_mean, line_of, path_of, shortened
 
 if TYPE_CHECKING:
-    from rayrnn.data.rows import Needs
+    from rayrnn.data.rows import Label, Needs
 
 #: bytes of a recipe; a text may stand in it
 MOST_RECIPE = 64 * 2**20
@@ -120,6 +120,12 @@ def task_named(name: str, *, trusted: bool = True) -> Task:
         UsageError: it is code that is not installed as a plugin, and is not trusted.
     """
     return load_task(name, TASKS, trusted=trusted)
+
+
+def task_that_learns(label: "Label", *, several: bool = False) -> str:
+    """The name of rayrnn's own task whose rows have such a label."""
+    choices = Choices(several=several)
+    return next(name for name in TASKS if task_named(name).needs(choices).label is label)
 
 
 def task_of(recipe: Recipe) -> Task:

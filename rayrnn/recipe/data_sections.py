@@ -375,6 +375,11 @@ class TableData(TextUnits, TargetUnits, StepData):
         return self
 
     @property
+    def names_columns(self) -> bool:
+        """Whether it says what the columns are for."""
+        return True
+
+    @property
     def categorical_lists(self) -> tuple[str, ...]:
         """One row a sequence: the columns of lists with a word for each step."""
         return tuple(name for name in self.categorical if name not in self.static)

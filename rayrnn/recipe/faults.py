@@ -3,12 +3,23 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Protocol
 
-from rayrnn.recipe.data_sections import CsvData, Data, TableData, TextUnits
+from rayrnn.recipe.data_sections import CsvData, Data, StepData, TableData, TextUnits
 from rayrnn.recipe.detect_section import Detect, judges_sequences, score_kind
 from rayrnn.recipe.media_sections import ImageData, MediaData
 from rayrnn.recipe.sections import Model, SearchSettings, Training
 from rayrnn.recipe.text_sections import PairsData, TextData
-from rayrnn.tasks import LOSSES, Choices, Detectable, Numeric, Searching, Task, Weighable, Weighing, monitors_of
+from rayrnn.tasks import (
+    LOSSES,
+    POINT_LOSSES,
+    Choices,
+    Detectable,
+    Numeric,
+    Searching,
+    Task,
+    Weighable,
+    Weighing,
+    monitors_of,
+)
 from rayrnn.wording import did_you_mean
 
 if TYPE_CHECKING:
@@ -54,6 +65,7 @@ def faults_of(recipe: Sections, task: Task, choices: Choices) -> Iterator[str]:
     if recipe.training.class_weights != "none" and choices.several:
         yield "training.class_weights is for one class a sequence; with data.several leave it out"
     yield from _faults_of_loss(recipe, task)
+    yield from _faults_of_dl4j(recipe, task)
     yield from _faults_of_monitor(recipe, task)
     yield from _faults_of_convolutions(recipe, task, needs)
     yield from _faults_of_detection(recipe, task, choices)
@@ -77,11 +89,33 @@ def _faults_of_loss(recipe: Sections, task: Task) -> Iterator[str]:
     loss, levels = recipe.training.loss, recipe.training.quantiles
     if loss != LOSSES[0] and not isinstance(task, Numeric):
         yield f"training.loss {loss} is for numbers (regression); the task is {recipe.task}: leave it out"
-    elif levels is not None and loss in LOSSES[:2]:
+    elif levels is not None and loss in POINT_LOSSES:
+        with_spread = [name for name in LOSSES if name not in POINT_LOSSES]
         yield (
-            f"training.quantiles are those of training.loss {', '.join(LOSSES[2:])}; it is {loss}, whose answers have "
+            f"training.quantiles are those of training.loss {', '.join(with_spread)}; it is {loss}, whose answers have "
             "no spread"
         )
+    data = recipe.data
+    if loss == "bernoulli" and isinstance(data, StepData) and data.horizons and data.normalize != "none":
+        yield f"training.loss {loss} is for numbers from 0 to 1: with data.horizon leave data.normalize out"
+
+
+def _faults_of_dl4j(recipe: Sections, task: Task) -> Iterator[str]:
+    """What DL4J's rules are not for."""
+    training = recipe.training
+    if training.dl4j is None:
+        return
+    if training.optimizer not in ("sgd", "rmsprop", "adam"):
+        yield f"training.dl4j is for sgd, rmsprop and adam; training.optimizer is {training.optimizer}"
+    if training.dl4j.momentum and training.optimizer != "sgd":
+        yield f"training.dl4j.momentum is for sgd; training.optimizer is {training.optimizer}"
+    if training.clip and training.clip_by == "norm":
+        yield (
+            "training.clip_by is norm, and DL4J bounds each value, or the norm of each layer or parameter: set "
+            "training.clip_by to value, layer_norm or parameter_norm, or training.clip to 0"
+        )
+    if training.loss not in ("squared", "bernoulli") or isinstance(task, Searching) or training.class_weights != "none":
+        yield "training.dl4j is for cross-entropies and squared errors of one answer a step or a sequence"
 
 
 def _faults_of_columns(recipe: Sections, task: Task, choices: Choices) -> Iterator[str]:
@@ -114,6 +148,8 @@ def _faults_of_answers(recipe: Sections, task: Task, choices: Choices, needs: "N
         yield f"data.several is for classification; the task is {recipe.task}"
     if recipe.search is not None and not searches:
         yield f"search is for answers with a length of their own; the task is {recipe.task}"
+    if isinstance(task, Searching) and task.decodes and not isinstance(recipe.model.hidden, int):
+        yield f"model.hidden is one number for {recipe.task}, whose decoder's layers are as large"
     if recipe.model.decoder is not None and not (isinstance(task, Searching) and task.decodes):
         yield f"model.decoder is for transduction; the task is {recipe.task}"
     if recipe.model.network and getattr(recipe.data, "vectors", None):

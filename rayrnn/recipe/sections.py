@@ -61,19 +61,26 @@ _Layers = Annotated[tuple[Annotated[int, Field(gt=0, le=100_000)], ...], Field(m
 _Widths = Annotated[tuple[Annotated[int, Field(gt=0, le=1000)], ...], Field(min_length=1), BeforeValidator(_in_a_list)]
 
 
+#: of a state
+_Size = Annotated[int, Field(gt=0, le=100_000)]
+
+
 class Model(Section):
     """The network: embed -> convolutions -> layers of one cell -> project; or, with `network`, one of your own."""
 
     #: the recurrent cell; `graves_lstm` is DL4J's GravesLSTM, with peepholes
     cell: CellName = "lstm"
-    #: size of each layer's state (of each direction's, with bidirectional)
-    hidden: int = Field(256, gt=0, le=100_000)
+    #: size of each layer's state (of each direction's, with bidirectional); one number, or a list of one a layer
+    hidden: _Size | tuple[_Size, ...] = 256
     #: layers of cells, one above the other
     layers: int = Field(2, gt=0, le=1000)
     #: size of the symbols' embedding; 0 feeds them one-hot
     embedding: int = Field(0, ge=0, le=100_000)
     #: the share of activations that is dropped between layers while training, and behind the last with `parallel`
     dropout: Fraction = 0.0
+    #: where it is dropped: `between` layers, of what the `first` layer reads, of what is answered from (`last`); DL4J
+    #: drops at all three
+    dropout_at: tuple[Literal["first", "between", "last"], ...] = ("between",)
     #: whether a second direction reads from the end, and how the two become one; needs `truncate: 0`
     bidirectional: Literal["none", "sum", "concat"] = "none"
     #: how a sequence's steps become one answer (tasks with one label a sequence)
@@ -114,7 +121,22 @@ class Model(Section):
             return self.network
         front = f"conv {'-'.join(map(str, self.front_channels))}, " if self.front == "conv" else ""
         beside = f" beside conv {'-'.join(map(str, self.parallel_channels))}" if self.parallel == "conv" else ""
-        return f"{front}{self.layers} x {self.hidden} {self.cell}{beside}"
+        size = self.hidden if isinstance(self.hidden, int) else None
+        layers = "-".join(map(str, self.sizes)) if size is None else f"{self.layers} x {size}"
+        return f"{front}{layers} {self.cell}{beside}"
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Of the state of each layer."""
+        return (self.hidden,) * self.layers if isinstance(self.hidden, int) else self.hidden
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _as_many_layers(cls, values: Any) -> Any:
+        """Sizes of layers say how many there are."""
+        if isinstance(values, Mapping) and isinstance(sizes := values.get("hidden"), list | tuple):
+            return {"layers": len(sizes), **values}
+        return values
 
     @pydantic.model_validator(mode="after")
     def _one_for_each_layer(self) -> "Model":
@@ -125,6 +147,14 @@ class Model(Section):
                     f"model.{key} has {len(given)} numbers and model.{layers}_channels {count}: give one number, or "
                     "one for each layer"
                 )
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _one_size_for_each_layer(self) -> "Model":
+        if len(self.sizes) != self.layers:
+            raise ValueError(f"model.hidden has {len(self.sizes)} sizes, and model.layers is {self.layers}")
+        if not isinstance(self.hidden, int) and self.decoder is not None:
+            raise ValueError("model.hidden is one number where there is a model.decoder, whose layers are as large")
         return self
 
     @pydantic.model_validator(mode="after")
@@ -163,6 +193,38 @@ def _ascending(levels: tuple[float, ...]) -> tuple[float, ...]:
     return levels
 
 
+class Dl4jSchedule(Section):
+    """How the learning rate falls from update to update (org.nd4j.linalg.schedule)."""
+
+    #: `step`, `exponential`, `inverse`, `poly` or `sigmoid`
+    kind: Literal["step", "exponential", "inverse", "poly", "sigmoid"]
+    #: what the rate is multiplied by (step, exponential), or gamma (inverse, sigmoid)
+    decay: float = Field(1.0, gt=0)
+    #: updates of one step; in all (poly); or to the middle (sigmoid)
+    every: float = Field(1.0, gt=0)
+    #: the exponent (inverse, poly)
+    power: float = Field(1.0, gt=0)
+
+
+class Dl4jRules(Section):
+    """Updates as DL4J makes them, to go on with what it began: docs/from-dl4j.md says how they differ."""
+
+    #: whose rules: those of 1.0.0, or of 0.9.1
+    version: Literal["1.0.0", "0.9.1"] = "1.0.0"
+    #: the penalty on the sum of the weights' absolute values; `training.l2` is the other; neither is for biases
+    l1: float = Field(0.0, ge=0)
+    #: with optimizer `sgd`, Nesterov's momentum
+    momentum: Fraction = 0.0
+    #: with optimizer `adam`, the decay of the gradient's running mean
+    beta1: Fraction = 0.9
+    #: and of its square's
+    beta2: Fraction = 0.999
+    #: with `rmsprop` and `adam`
+    epsilon: float = Field(1e-8, gt=0)
+    #: of the learning rate; it begins with the updates that DL4J has made
+    schedule: Dl4jSchedule | None = None
+
+
 class Training(Section):
     """What one worker does alone."""
 
@@ -187,13 +249,13 @@ class Training(Section):
     truncate: int = Field(0, ge=0, le=10**9)
     #: the bound on the gradient; 0 = no clipping
     clip: float = Field(5.0, ge=0)
-    #: what is bounded: the norm of the whole gradient, each of its values, or the norm of each layer's
-    clip_by: Literal["norm", "value", "layer_norm"] = "norm"
+    #: what is bounded: the norm of the whole gradient, each of its values, or the norm of each layer's or parameter's
+    clip_by: Literal["norm", "value", "layer_norm", "parameter_norm"] = "norm"
     #: `balanced` gives rare classes more weight (classification, tagging)
     class_weights: Literal["none", "balanced"] = "none"
     #: what regression minimizes: the `squared` or `absolute` error of an answer; the pinball loss of its `quantiles`;
-    #: or -ln of the probability of the truth, of a distribution whose parameters are answered: `normal`, `student_t`
-    #: (for outliers), or `negative_binomial` (for counts)
+    #: or -ln of the probability of the truth, of a distribution whose parameters are answered: `bernoulli` (for 0 and
+    #: 1; the answer is the probability of 1), `normal`, `student_t` (for outliers), or `negative_binomial` (for counts)
     loss: LossName = "squared"
     #: the quantiles that are answered with the loss `quantile`, or of a distribution; without a word .1, .5 and .9
     quantiles: Annotated[tuple[Level, ...], Field(min_length=1, max_length=100), AfterValidator(_ascending)] | None = (
@@ -215,6 +277,8 @@ class Training(Section):
     early_stopping: int = Field(0, ge=0, le=10**9)
     #: a run directory, here or in a store, or a file weights.safetensors, whose values the network begins with
     start_from: str | None = None
+    #: updates by the rules of DL4J; `rayrnn import` sets it
+    dl4j: Dl4jRules | None = None
     #: minutes after which a command that learns ends, in order and with a checkpoint; `--resume` learns for as long
     #: again. It does not change the schedule; see `averaging.minutes`
     max_minutes: Minutes | None = None

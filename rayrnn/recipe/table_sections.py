@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated, ClassVar, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 import pydantic
 from pydantic import BeforeValidator, Field
@@ -187,7 +187,7 @@ class GivenData(TableData):
 
     @property
     def names_columns(self) -> bool:
-        """Whether it says what the columns are for."""
+        """Whether it says what the columns are for; else they are the row schema's."""
         return self.order_by is not None or bool(self.columns(labelled=True))
 
     @pydantic.model_validator(mode="after")
@@ -197,6 +197,13 @@ class GivenData(TableData):
         if self.names_columns:
             super()._one_shape()  # type: ignore[operator]
         return self
+
+    @pydantic.model_serializer(mode="wrap")
+    def _without_defaults(self, dump: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What is said of no columns is not written: a recipe whose data is named later begins with little."""
+        written, fields = dump(self), type(self).model_fields
+        unsaid = {name for name, field in fields.items() if getattr(self, name) == field.default}
+        return {name: value for name, value in written.items() if name in ("source", "held_out") or name not in unsaid}
 
     def describe(self) -> str:
         return "what a program hands over"

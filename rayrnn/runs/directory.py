@@ -20,6 +20,7 @@ from rayrnn.durable import make_folder, replace_durably
 from rayrnn.errors import RayrnnError, RunError, UsageError
 from rayrnn.foreign import open_inside
 from rayrnn.recipe import Recipe, code_named_in, parse_recipe
+from rayrnn.recipe.table_sections import GivenData
 from rayrnn.reporting.markup import figure_alone, paragraph
 from rayrnn.reporting.overview import overview, told_of
 from rayrnn.runs.asked import Asked
@@ -364,6 +365,8 @@ def resumable(path: Path, recipe: Recipe, *, address: str | None = None) -> Run:
     run = open_run(path, trust=code_named_in(parse_recipe(*stored_recipe(path))) == recipe.named_code)
     stored = run.recipe
     changed = [section for section in FIXED if getattr(stored, section) != getattr(recipe, section)]
+    if changed == ["data"] and isinstance(stored.data, GivenData) and run.stored_data is None:
+        changed = []  # it was imported, and has no data yet: the recipe says where that is
     if changed:
         raise UsageError(
             f"{address or path} was trained with another recipe: {', '.join(changed)} differ; resume it with its own, "

@@ -17,10 +17,12 @@ LATER = {
     *("data.forecast", "data.known_ahead", "data.static", "data.weight"),
     *("data.target_units", "data.target_pieces", "data.target_rare"),
     *("training.loss", "training.quantiles"),
-    *("training.monitor", "training.max_minutes", "training.start_from", "averaging.minutes", "track"),
+    *("training.monitor", "training.max_minutes", "training.start_from", "training.dl4j"),
+    *("averaging.minutes", "track"),
     *("model.decoder", "averaging.scaling", "averaging.overlap", "search", "detect"),
     *("model.front", "model.front_channels", "model.front_width", "model.front_stride"),
     *("model.parallel", "model.parallel_channels", "model.parallel_widths", "model.mask_steps", "model.mask_features"),
+    "model.dropout_at",
 }
 
 

@@ -82,13 +82,14 @@ def build_network(recipe: Recipe, encoding: Encoding, own: OwnNetwork | None = N
     if not task.decodes:
         return _network(recipe, encoding, num_outputs=encoding.num_outputs, pooling=None)
     assert isinstance(encoding.targets, Symbols), "what is written is symbols"
-    decoder = recipe.model.decoder or Decoder()
+    decoder, hidden = recipe.model.decoder or Decoder(), recipe.model.hidden
+    assert isinstance(hidden, int), "a recipe's validation has seen to it"
     return EncoderDecoder(
         _network(recipe, encoding, num_outputs=0, pooling=None),
         num_outputs=encoding.num_outputs,
         end=encoding.targets.vocabulary.end,
         cell=recipe.model.cell,
-        hidden_size=recipe.model.hidden,
+        hidden_size=hidden,
         num_layers=decoder.layers,
         embedding_size=decoder.embedding,
         attention=decoder.attention,
@@ -107,6 +108,7 @@ def _network(recipe: Recipe, encoding: Encoding, *, num_outputs: int, pooling: s
         num_layers=recipe.model.layers,
         embedding_size=recipe.model.embedding,
         dropout=recipe.model.dropout,
+        dropout_at=recipe.model.dropout_at,
         bidirectional=recipe.model.bidirectional,
         pooling=pooling,
         front=_front(recipe),

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from rayrnn.tasks.metrics import Metrics, Results
 
 #: what the answers of a task of numbers can cost (`training.loss`), the usual first; see rayrnn/tasks/number_losses.py
-LOSSES = ("squared", "absolute", "quantile", "normal", "student_t", "negative_binomial")
+LOSSES = ("squared", "absolute", "bernoulli", "quantile", "normal", "student_t", "negative_binomial")
+#: those of them whose answer is one number without a spread
+POINT_LOSSES = LOSSES[:3]
 #: that are answered where a recipe names no others
 QUANTILES = (0.1, 0.5, 0.9)
 #: the entry points of plugins: the name is that of the task, the object its class
@@ -191,6 +193,8 @@ class Numeric(Protocol):
     grid: tuple[float, ...]
     #: whether its outputs are distributions, from which numbers can be drawn
     draws: bool
+    #: of LOSSES
+    loss_name: str
 
     def with_loss(self, name: str, quantiles: tuple[float, ...] | None) -> Task:
         """The task that minimizes this."""

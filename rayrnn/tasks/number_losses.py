@@ -13,10 +13,10 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import distributions
-from torch.nn.functional import softplus
+from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 
 from rayrnn.errors import UsageError
-from rayrnn.tasks import LOSSES, QUANTILES
+from rayrnn.tasks import LOSSES, POINT_LOSSES, QUANTILES
 
 #: levels at which a distribution is compared with a number for its CRPS
 GRID = tuple((step + 0.5) / 50 for step in range(50))
@@ -110,6 +110,40 @@ class Errors:
 
 SQUARED = Errors("squared", 2, "(mean squared error)")
 ABSOLUTE = Errors("absolute", 1, "(mean absolute error)")
+
+
+@dataclass(frozen=True)
+class Chances:
+    """-ln of the probability that is answered for a number that is 1, or not 1; one between is both in that share.
+
+    The output is a logit; the answer its probability.
+    """
+
+    name: str = "bernoulli"
+    unit: str = "nats a number"
+    parameters: int = 1
+    levels: tuple[float, ...] = ()
+    grid: tuple[float, ...] = ()
+    counts: bool = False
+
+    def losses(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return binary_cross_entropy_with_logits(outputs.squeeze(-1).float(), targets, reduction="none")
+
+    def rescaled(self, losses: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        return losses
+
+    def points(self, outputs: torch.Tensor) -> torch.Tensor:
+        return outputs.squeeze(-1).sigmoid()
+
+    def quantiles(self, outputs: torch.Tensor, levels: Sequence[float]) -> torch.Tensor:
+        assert not levels, "a probability knows no spread"
+        return outputs[..., :0]
+
+    def describe(self, loss: float) -> str:
+        return f"{loss:.4f} nats a number"
+
+    def meaning(self) -> dict[str, Any]:
+        return {"distribution": self.name, "parameters": ["probability of 1 = sigmoid"]}
 
 
 @dataclass(frozen=True)
@@ -228,7 +262,8 @@ def loss_named(name: str, quantiles: tuple[float, ...] | None) -> NumberLoss:
         return Quantiles(levels)
     if name in _LIKELIHOODS:
         return Likelihood(name, levels, *_LIKELIHOODS[name], counts=name == "negative_binomial")
-    return {"squared": SQUARED, "absolute": ABSOLUTE}[name]
+    points: dict[str, NumberLoss] = {one.name: one for one in (SQUARED, ABSOLUTE, Chances())}
+    return points[name]
 
 
 def check_loss(name: str) -> None:
@@ -291,4 +326,4 @@ _LIKELIHOODS: dict[str, tuple[tuple[str, ...], Callable[..., Any], Callable[...,
         _negative_binomial_at,
     ),
 }
-assert set(LOSSES) == {"squared", "absolute", "quantile", *_LIKELIHOODS}
+assert set(LOSSES) == {*POINT_LOSSES, "quantile", *_LIKELIHOODS}

@@ -25,7 +25,7 @@ from rayrnn.errors import DataError
 from rayrnn.tasks import Choices
 from rayrnn.tasks.losses import counted_numbers, numbers_added_up
 from rayrnn.tasks.metrics import Metrics, Results, on_cpu
-from rayrnn.tasks.number_losses import SQUARED, Likelihood, NumberLoss, check_loss, loss_named
+from rayrnn.tasks.number_losses import SQUARED, Chances, Likelihood, NumberLoss, check_loss, loss_named
 
 
 class Regression:
@@ -38,13 +38,15 @@ class Regression:
 
     def __init__(self, loss: NumberLoss = SQUARED) -> None:
         self._loss = loss
+        self.loss_name = loss.name
         self.unit = loss.unit
         self.parameters, self.levels, self.grid = loss.parameters, loss.levels, loss.grid
         self.draws = isinstance(loss, Likelihood)
 
     def with_loss(self, name: str, quantiles: tuple[float, ...] | None) -> "Regression":
         loss = loss_named(name, quantiles)
-        return Counting(loss) if loss.counts else Regression(loss)
+        kind = Counting if loss.counts else Judging if isinstance(loss, Chances) else Regression
+        return kind(loss)
 
     def meaning(self) -> dict[str, Any]:
         return self._loss.meaning()
@@ -204,6 +206,23 @@ class Counting(Regression):
                 faults.append(
                     f"sequence {scaled.keys[0]!r} is to answer {number:g}, and training.loss {self._loss.name} is for "
                     "counts, whole numbers from 0 on: give counts, or take another training.loss, such as student_t"
+                )
+        return faults
+
+
+class Judging(Regression):
+    """Whether something is so: 0 or 1, or a share between."""
+
+    def faults_of(self, rows: pa.Table, encoding: Encoding) -> list[str]:
+        faults = []
+        for row in range(len(rows)):
+            own = self.minibatch(rows.slice(row, 1), encoding)
+            counted = counted_numbers(own.targets, own.target_mask)
+            wrong = counted & ((own.targets < 0) | (own.targets > 1))
+            if wrong.any():
+                faults.append(
+                    f"sequence {own.keys[0]!r} is to answer {float(own.targets[wrong][0]):g}, and training.loss "
+                    f"{self._loss.name} is for numbers from 0 to 1: give such, or take another training.loss"
                 )
         return faults
 

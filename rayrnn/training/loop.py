@@ -11,6 +11,7 @@ import torch
 from rayrnn.data.batches import Minibatch
 from rayrnn.data.encoding import Encoding
 from rayrnn.data.symbols import Symbols
+from rayrnn.dl4j.updates import Dl4jUpdates
 from rayrnn.models.state import detached
 from rayrnn.recipe import Recipe, task_of
 from rayrnn.recipe.sections import Training
@@ -40,7 +41,8 @@ class LearningSettings:
         training = recipe.training
         parts = parts_of_minibatch(recipe, workers=workers, device=device.type)
         bf16 = computes_in_bf16(training.precision, device)
-        return cls(training.truncate, training.clip, training.clip_by, bf16, parts)
+        bound = 0.0 if training.dl4j else training.clip  # DL4J's rules clip on their own
+        return cls(training.truncate, bound, training.clip_by, bf16, parts)
 
 
 @dataclass(frozen=True)
@@ -154,8 +156,10 @@ def _update(
     outputs, state = _answers(model, segment, state, task=task, settings=settings)
     total, targets = task.loss(outputs, segment)
     optimizer.zero_grad()
-    # where nothing counts the loss is 0; weights may add up to less than 1
-    loss: torch.Tensor = total / torch.where(targets > 0, targets, torch.ones_like(targets))
+    if isinstance(optimizer, Dl4jUpdates):
+        loss = optimizer.loss(total, task, outputs, segment.targets)
+    else:  # where nothing counts the loss is 0; weights may add up to less than 1
+        loss = total / torch.where(targets > 0, targets, torch.ones_like(targets))
     loss.backward()  # type: ignore[no-untyped-call]
     clip_gradients(model, settings.clip, settings.clip_by)
     optimizer.step()
@@ -238,6 +242,8 @@ def make_optimizer(model: torch.nn.Module, training: Training) -> torch.optim.Op
     Raises:
         RecipeError: it is not for this network.
     """
+    if training.dl4j is not None:
+        return Dl4jUpdates(model, training)
     parameters, rate, l2 = list(model.parameters()), training.learning_rate, training.l2
     if training.optimizer == "muon":
         bf16 = computes_in_bf16(training.precision, parameters[0].device)
@@ -281,7 +287,7 @@ def learning_rate(
 
 
 def clip_gradients(model: torch.nn.Module, bound: float, by: str) -> None:
-    """Bound the gradients in place: by their `norm` over all parameters, each `value`, or each layer's norm."""
+    """Bound the gradients in place: their `norm` over all parameters, each `value`, each layer's or tensor's norm."""
     if bound == 0:
         return
     if by == "norm":
@@ -289,7 +295,8 @@ def clip_gradients(model: torch.nn.Module, bound: float, by: str) -> None:
     elif by == "value":
         torch.nn.utils.clip_grad_value_(model.parameters(), bound)
     else:
-        for parameters in layers(model):
+        together = layers(model) if by == "layer_norm" else [[parameter] for parameter in model.parameters()]
+        for parameters in together:
             torch.nn.utils.clip_grad_norm_(parameters, bound)
 
 

@@ -1,25 +1,31 @@
 """Sequences that a program hands over: data frames, Arrow tables, lists, datasets of Ray's."""
 
 from collections.abc import Sequence
+from pathlib import PurePosixPath
 from typing import Any
 
 import pyarrow as pa
 import ray.data
 
+from rayrnn.data.files import list_files
 from rayrnn.data.frames import is_frame, library_of, table_of_frame, table_of_list, with_keys
 from rayrnn.data.rows import CONTENTS
 from rayrnn.data.sequences import settle
 from rayrnn.data.sources.any_table import TASK_BYTES, sequences_of_dataset
+from rayrnn.data.sources.csv import Csv
 from rayrnn.data.sources.parquet import Parquet, columns_of
 from rayrnn.data.sources.source import Wanted
+from rayrnn.data.sources.text import Text
 from rayrnn.errors import DataError, UsageError
-from rayrnn.recipe.data_sections import Data, ParquetData, TableData
+from rayrnn.recipe.data_sections import CsvData, Data, ParquetData, TableData
 from rayrnn.recipe.table_sections import GivenData
+from rayrnn.recipe.text_sections import TextData
 from rayrnn.wording import listed
 
 
 class Given:
-    """A recipe of it has no data of its own; other sequences of the kind are read from Parquet files."""
+    """A recipe of it has no data of its own; other sequences of the kind are read from files: Parquet, where the recipe
+    names no columns also CSV, and text."""
 
     section = GivenData
 
@@ -34,7 +40,22 @@ class Given:
                 "the recipe names no data, for a program hands it over: rayrnn.train(recipe, data=...); or say in the "
                 "recipe where it is, data: {source: ..., path: ...}"
             )
+        kind = "parquet" if data.names_columns else _kind_of_files(data, wanted)
+        if kind == "csv":
+            return Csv().read(CsvData(path=wanted.where, missing=data.missing), wanted)
+        if kind == "text":
+            return Text().read(TextData(path=wanted.where, units=data.units), wanted)
         return Parquet().read(_as_parquet(data, wanted), wanted)
+
+
+def _kind_of_files(data: GivenData, wanted: Wanted) -> str:
+    """By the end of the first one's name; what has none that is known is a text, where texts are learned."""
+    assert wanted.where is not None, "there are files"
+    endings = PurePosixPath(list_files(wanted.where, endpoint=data.endpoint).names[0].lower()).suffixes
+    if ".csv" in endings:
+        return "csv"
+    takes_texts = "text" in wanted.needs.contents and not wanted.needs.is_labelled
+    return "text" if takes_texts and ".parquet" not in endings else "parquet"
 
 
 def _as_parquet(data: GivenData, wanted: Wanted) -> ParquetData:
@@ -76,7 +97,7 @@ def sequences_given(given: Any, data: Data, wanted: Wanted) -> ray.data.Dataset:
         return _blocks(with_keys(table_of_list(list_of(given))))
     table = table_of_frame(given)
     names = table.column_names
-    if not isinstance(data, TableData) or _are_rows(names, data, wanted) or not _names_columns(data):
+    if not isinstance(data, TableData) or _are_rows(names, data, wanted) or not data.names_columns:
         if not set(names) & set(CONTENTS):
             raise DataError(
                 f"the data frame has the columns {listed(names)}, and none of the row schema's, {listed(CONTENTS)}: "
@@ -104,10 +125,6 @@ def _blocks(table: pa.Table) -> ray.data.Dataset:
     """In blocks of a size that one task can have, cut by the rows alone."""
     size = max(1, len(table) * TASK_BYTES // max(1, table.nbytes))
     return ray.data.from_arrow([table.slice(start, size) for start in range(0, len(table), size)])
-
-
-def _names_columns(data: TableData) -> bool:
-    return not isinstance(data, GivenData) or data.names_columns
 
 
 def _are_rows(names: Sequence[str], data: TableData, wanted: Wanted) -> bool:

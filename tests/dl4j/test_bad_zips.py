@@ -1,0 +1,227 @@
+"""What is no zip of a network that rayrnn has is refused, by name, and nothing is written."""
+
+import json
+import struct
+import zipfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rayrnn.dl4j.arrays import write_array
+from rayrnn.dl4j.description import Updater
+from rayrnn.dl4j.importing import import_dl4j, read_symbols
+from rayrnn.dl4j.zip_file import count_parameters, read_zip
+from rayrnn.errors import DataError, UsageError
+from tests.dl4j.zips import CHARACTERS, changed, entries_of, write
+
+COUNT = count_parameters(CHARACTERS)
+ENTRIES = entries_of(CHARACTERS)
+
+
+def refused(path: Path, *told: str, **options: Any) -> None:
+    out = path.parent / "run"
+    with pytest.raises(DataError) as error:
+        import_dl4j(path, out=out, **options)
+    for words in told:
+        assert words in str(error.value)
+    assert not out.exists()
+
+
+def layer(number: int, **values: Any) -> Callable[[Any], None]:
+    """Change a layer's settings."""
+
+    def change(configuration: Any) -> None:
+        configuration["confs"][number]["layer"] |= values
+
+    return change
+
+
+@pytest.mark.parametrize("missing", ["configuration.json", "coefficients.bin"])
+def test_an_entry_that_is_not_there(missing: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "a.zip", {name: value for name, value in ENTRIES.items() if name != missing})
+    refused(path, f"has no {missing}", "ModelSerializer")
+
+
+def test_what_is_no_zip(tmp_path: Path) -> None:
+    (tmp_path / "a.zip").write_bytes(b"PK\x03\x04 cut")
+    refused(tmp_path / "a.zip", "is no zip")
+    (tmp_path / "model.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
+    refused(tmp_path / "model.h5", "Keras", "HDF5")
+    refused(tmp_path / "nothing.zip", "No such file")
+    write(tmp_path / "b.zip", ENTRIES)
+    (tmp_path / "c.zip").write_bytes((tmp_path / "b.zip").read_bytes()[:-300])
+    refused(tmp_path / "c.zip", "is no zip")
+
+
+def test_other_kinds_of_models_are_named(tmp_path: Path) -> None:
+    graph = {"networkInputs": ["in"], "networkOutputs": ["out"], "vertices": {}}
+    refused(
+        write(tmp_path / "a.zip", {**ENTRIES, "configuration.json": json.dumps(graph).encode()}), "ComputationGraph"
+    )
+    keras = {"class_name": "Sequential", "config": []}
+    refused(write(tmp_path / "b.zip", {**ENTRIES, "configuration.json": json.dumps(keras).encode()}), "Keras")
+    refused(write(tmp_path / "c.zip", {**ENTRIES, "configuration.json": b"{"}), "is no JSON")
+    refused(write(tmp_path / "d.zip", {**ENTRIES, "configuration.json": b"[" * 100_000}), "is no JSON")
+    refused(write(tmp_path / "e.zip", {**ENTRIES, "configuration.json": b"{}"}), "no list of layers")
+    refused(write(tmp_path / "f.zip", {**ENTRIES, "noParams.marker": b""}), "without parameters")
+
+
+@pytest.mark.parametrize("count", [COUNT - 1, COUNT + 1, 1])
+@pytest.mark.parametrize("name", ["coefficients.bin", "updaterState.bin"])
+def test_too_few_or_too_many_parameters(name: str, count: int, tmp_path: Path) -> None:
+    path = write(tmp_path / "a.zip", {**ENTRIES, name: write_array(np.zeros(count, np.float32))})
+    refused(path, f"{name} has {count:,} number", f"{COUNT:,}")
+
+
+def test_a_length_that_lies(tmp_path: Path) -> None:
+    """Nothing is made of a size before it is compared with what is there."""
+    right = ENTRIES["coefficients.bin"]
+    lies = [2**62, 2**31, COUNT + 1, COUNT - 1, 0, -1]
+    place = right.index(struct.pack(">q", COUNT) + b"\x00\x05FLOAT")
+    for number, length in enumerate(lies):
+        content = right[:place] + struct.pack(">q", length) + right[place + 8 :]
+        refused(write(tmp_path / f"{number}.zip", {**ENTRIES, "coefficients.bin": content}), "coefficients.bin", "byte")
+    for number, cut in enumerate((0, 1, 10, 60, len(right) - 1)):
+        refused(write(tmp_path / f"cut{number}.zip", {**ENTRIES, "coefficients.bin": right[:cut]}), "coefficients.bin")
+    refused(write(tmp_path / "more.zip", {**ENTRIES, "coefficients.bin": right + b"\0"}), "1 byte more")
+
+
+def test_an_entry_that_expands_a_thousand_times(tmp_path: Path) -> None:
+    """It is read to the most that it can have, and no further."""
+    path = write(tmp_path / "a.zip", {**ENTRIES, "coefficients.bin": bytes(200 * 2**20)})
+    assert path.stat().st_size < 2**20
+    refused(path, "coefficients.bin has 210 MB", "the most that it can have")
+    refused(
+        write(tmp_path / "b.zip", {**ENTRIES, "configuration.json": b" " * (64 * 2**20)}), "configuration.json has 67"
+    )
+
+
+@pytest.mark.parametrize("name", ["../coefficients.bin", "/etc/passwd", "a/../../b", "..\\b"])
+def test_an_entry_that_leads_out_of_the_zip(name: str, tmp_path: Path) -> None:
+    refused(write(tmp_path / "a.zip", {**ENTRIES, name: b"x"}), "leads out of the zip")
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_an_entry_that_is_there_twice(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.zip", ENTRIES)
+    with zipfile.ZipFile(path, "a") as file:
+        file.writestr("coefficients.bin", ENTRIES["coefficients.bin"])
+    refused(path, "two entries coefficients.bin")
+
+
+@pytest.mark.parametrize(("kind", "form"), [("DOUBLE", ">f8"), ("HALF", ">f2")])
+def test_double_and_half_precision_become_single(kind: str, form: str, tmp_path: Path) -> None:
+    numbers = read_zip(write(tmp_path / "a.zip", ENTRIES)).parameters
+    right = ENTRIES["coefficients.bin"]
+    head = right[: right.index(b"\x00\x05FLOAT")]
+    content = head + struct.pack(">H", len(kind)) + kind.encode() + numbers.astype(form).tobytes()
+    read = read_zip(write(tmp_path / "b.zip", {**ENTRIES, "coefficients.bin": content}))
+    np.testing.assert_array_equal(read.parameters, numbers.astype(form).astype(np.float32))
+    assert bool(read.notes) == (kind == "DOUBLE")
+
+
+def test_an_array_of_0_9_1_and_one_with_two_axes(tmp_path: Path) -> None:
+    """Lengths of 32 bits, shapes of ints, [1, n]: as DL4J 0.9.1 writes them, big-endian."""
+    numbers = read_zip(write(tmp_path / "a.zip", ENTRIES)).parameters
+    word = lambda text: struct.pack(">H", len(text)) + text.encode()  # noqa: E731
+    told = struct.pack(">8i", 2, 1, COUNT, 1, 1, 0, 1, ord("c"))
+    old = word("JAVACPP") + struct.pack(">i", 8) + word("INT") + told
+    old += word("JAVACPP") + struct.pack(">i", COUNT) + word("FLOAT") + numbers.astype(">f4").tobytes()
+    for number, content in enumerate((old, write_array(numbers, rank=2))):
+        read = read_zip(write(tmp_path / f"{number}.zip", {**ENTRIES, "coefficients.bin": content}))
+        np.testing.assert_array_equal(read.parameters, numbers)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_no_numbers(value: float, tmp_path: Path) -> None:
+    numbers = np.zeros(COUNT, np.float32)
+    numbers[3] = value
+    path = write(tmp_path / "a.zip", {**ENTRIES, "coefficients.bin": write_array(numbers)})
+    refused(path, "value 3 of", str(value))
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (layer(0, **{"@class": "org.deeplearning4j.nn.conf.layers.ConvolutionLayer"}), "layer 0 (ConvolutionLayer)"),
+        (layer(1, **{"@class": "org.deeplearning4j.nn.conf.layers.DenseLayer"}), "layer 1 (DenseLayer)"),
+        (layer(1, **{"@class": "org.deeplearning4j.nn.conf.layers.LSTM"}), "of another kind"),
+        (layer(0, activationFn={"@class": "org.nd4j.linalg.activations.impl.ActivationReLU"}), "activation is ReLU"),
+        (layer(0, gateActivationFn={"@class": "a.ActivationHardSigmoid"}), "HardSigmoid"),
+        (layer(2, lossFn={"@class": "org.nd4j.linalg.lossfunctions.impl.LossMAE"}), "loss MAE"),
+        (layer(2, lossFn={"@class": "a.LossMCXENT", "weights": [1, 2, 3, 4]}), "weights of its own"),
+        (layer(2, hasBias=False), "no bias"),
+        (layer(2, **{"@class": "org.deeplearning4j.nn.conf.layers.RnnLossLayer"}), "layer 2 (RnnLossLayer)"),
+        (layer(2, **{"@class": "org.deeplearning4j.nn.conf.layers.OutputLayer"}), "RnnOutputLayer is due"),
+        (layer(0, iupdater={"@class": "a.AdaMax", "learningRate": 0.1}), "updater is AdaMax"),
+        (layer(0, iupdater={"@class": "a.Sgd", "learningRate": 0.1}), "layer 0 (GravesLSTM) is trained by Sgd"),
+        (layer(0, constraints=[{"@class": "a.MaxNormConstraint"}]), "constraints"),
+        (layer(0, idropout={"@class": "a.GaussianDropout", "rate": 0.1}), "GaussianDropout"),
+        (layer(0, regularization=[{"@class": "a.WeightDecay", "coeff": 0.1}]), "WeightDecay"),
+        (layer(0, gradientNormalization="RenormalizeL2PerLayer"), "RenormalizeL2PerLayer"),
+        (layer(0, nout=7), "layer 0 answers 7 numbers a step, and the layer behind it reads 6"),
+        (layer(0, nin=-1), "nin is -1"),
+        (layer(0, nout=10**9), "nout is 1000000000"),
+        (lambda values: values.update(tbpttBackLength=3), "tbpttBackLength 3"),
+        (lambda values: values["confs"].pop(), "is the last"),
+        (lambda values: values["confs"][0].update(miniBatch=False), "miniBatch is False"),
+        (lambda values: values["confs"].insert(0, values["confs"][2]), "recurrent layers behind it"),
+    ],
+)
+def test_what_has_no_counterpart_is_named_layer_by_layer(
+    change: Callable[[Any], None], told: str, tmp_path: Path
+) -> None:
+    refused(write(tmp_path / "a.zip", changed(ENTRIES, change)), told)
+
+
+def test_all_of_it_is_named_at_once(tmp_path: Path) -> None:
+    def change(values: Any) -> None:
+        for number, name in enumerate(("SelfAttentionLayer", "BatchNormalization")):
+            values["confs"][number]["layer"]["@class"] = f"org.deeplearning4j.nn.conf.layers.{name}"
+
+    refused(
+        write(tmp_path / "a.zip", changed(ENTRIES, change)), "layer 0 (SelfAttention", "layer 1 (BatchNormalization"
+    )
+
+
+def test_names_of_another_number(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.zip", ENTRIES)
+    (tmp_path / "symbols.txt").write_text("a\nb\nc\n")
+    refused(path, "reads 4, and there are 3 symbols", symbols=tmp_path / "symbols.txt")
+    refused(path, "answers with 4, and there is 1 class", classes=["a"])
+    refused(path, "'a' is there twice", classes=["a", "b", "a", "c"])
+    (tmp_path / "symbols.txt").write_text("a\n\nc\nd\n")
+    refused(path, "symbols.txt:2 is empty", symbols=tmp_path / "symbols.txt")
+
+
+def test_symbols_of_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "symbols.txt"
+    path.write_text(' \n\\n\n"\n\\\\\n\\u00e9\nü\r\n', encoding="utf-8")
+    assert read_symbols(path) == (" ", "\n", '"', "\\", "é", "ü")
+    (tmp_path / "a.json").write_text('{"b": 1, "a": 0}')
+    assert read_symbols(tmp_path / "a.json") == ("a", "b")
+    (tmp_path / "a.json").write_text('["\\n", "x"]')
+    assert read_symbols(tmp_path / "a.json") == ("\n", "x")
+
+
+def test_a_directory_with_a_run_is_left_alone(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.zip", ENTRIES)
+    import_dl4j(path, out=tmp_path / "run")
+    before = {file: file.read_bytes() for file in (tmp_path / "run").rglob("*") if file.is_file()}
+    with pytest.raises(UsageError, match="holds a run already"):
+        import_dl4j(path, out=tmp_path / "run")
+    assert all(file.read_bytes() == content for file, content in before.items())
+
+
+@pytest.mark.parametrize(
+    "updater", [Updater("Sgd", 0.1), Updater("Nesterovs", 0.1, momentum=0.9), Updater("Adam", 0.1)]
+)
+def test_a_zip_without_its_updaters_state_begins_anew(updater: Updater, tmp_path: Path) -> None:
+    entries = entries_of(replace(CHARACTERS, updater=updater))
+    entries.pop("updaterState.bin", None)
+    imported = import_dl4j(write(tmp_path / "a.zip", entries), out=tmp_path / "run")
+    assert any("no state of its" in note for note in imported.notes) == (updater.name != "Sgd")
