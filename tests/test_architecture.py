@@ -41,7 +41,7 @@ FLOOR_PLAN = """
     rayrnn.tasks.beam_search rayrnn.tasks.prefix_search rayrnn.tasks.target_sequences
     rayrnn.tasks.classification rayrnn.tasks.ctc rayrnn.tasks.language_model rayrnn.tasks.regression
     rayrnn.tasks.tagging rayrnn.tasks.transduction
-    rayrnn.recipe.row_conditions
+    rayrnn.recipe.row_conditions rayrnn.recipe.section
     rayrnn.recipe.data_sections
     rayrnn.recipe.media_sections rayrnn.recipe.table_sections rayrnn.recipe.text_sections
     rayrnn.recipe.detect_section rayrnn.recipe.sections rayrnn.recipe.sources rayrnn.recipe.written

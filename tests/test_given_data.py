@@ -167,3 +167,35 @@ def test_a_recipe_without_data_needs_a_program(tmp_path: Path) -> None:
         rayrnn.train(recipe(), data=steps(), out=tmp_path / "run2")
     with pytest.raises(RecipeError, match=r"data\.held_out is a path"):
         recipe(source="given", held_out="elsewhere")
+
+
+def test_a_run_whose_data_a_program_had_answers_rows_and_frames_of_the_row_schema(tmp_path: Path) -> None:
+    """Whose label is a probability, and which refuses what is none."""
+    chance = np.random.default_rng(1)
+    rows = [
+        {"key": str(n), "values": (x := chance.normal(size=(6, 2))).tolist(), "label": (x[:, :1] > 0).tolist()}
+        for n in range(20)
+    ]
+    for row in rows:
+        row["label"] = [[float(one) for one in step] for step in row["label"]]
+    values: dict[str, Any] = {
+        "name": "judges",
+        "task": "regression",
+        "data": {"held_out": 0.2},
+        "model": {"hidden": 8, "layers": 1},
+        "training": {"batch_size": 8, "learning_rate": 0.05, "loss": "bernoulli"},
+        "averaging": {"workers": 1, "rounds": 20},
+    }
+    rayrnn.train(validate_recipe(values), data=rows, out=tmp_path / "run")
+    run = rayrnn.open_run(tmp_path / "run")
+    given = [{"key": "a", "values": [[3.0, 0.0], [-3.0, 0.0]]}]
+    (answer,) = run.predict(given)
+    high, low = np.ravel(answer["prediction"])
+    assert 0 <= low < 0.3 < 0.7 < high <= 1
+    (framed,) = run.predict(pd.DataFrame(given)).to_dict("records")
+    np.testing.assert_allclose(np.ravel(list(framed["prediction"])).astype(float), [high, low])
+    rows[3]["label"] = [[2.0]] * 6
+    with pytest.raises(DataError, match=r"sequence '3' is to answer 2, and training\.loss bernoulli"):
+        rayrnn.train(validate_recipe(values), data=rows, out=tmp_path / "other")
+    with pytest.raises(DataError, match=r"rayrnn.sequences\(frame, key=..., order_by=...\)"):
+        run.predict(steps())

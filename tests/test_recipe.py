@@ -11,7 +11,7 @@ from rayrnn.averaging.outer import RULES
 from rayrnn.errors import RecipeError
 from rayrnn.models import CELLS
 from rayrnn.recipe import Recipe, load_recipe, shipped_recipes, validate_recipe
-from rayrnn.recipe.data_sections import Section
+from rayrnn.recipe.section import Section
 
 MINIMAL = "name: small\ndata: {text: abcabc, length: 3}\n"
 
@@ -151,6 +151,7 @@ def test_every_mistake_is_named_at_once(tmp_path: Path) -> None:
     [
         ({}, 'key "name" is missing'),
         ({"name": "x", "data": {}}, "data.path or data.text"),
+        ({"name": "x", "data": {"length": 100}}, "data.path or data.text"),
         ({"name": "x", "data": {"path": "a", "text": "b"}}, "data.path or data.text"),
         ({"name": "x", "data": {"source": "exel", "path": "a"}}, "data.source 'exel' is unknown"),
         ({"name": "x", "data": {"text": "a", "held_out": 1.5}}, "held_out"),
@@ -280,3 +281,20 @@ def test_what_a_recipe_can_choose_from_are_the_cells_and_outer_rules_that_there_
     sections = Recipe.model_json_schema()["$defs"]
     assert sections["Model"]["properties"]["cell"]["enum"] == list(CELLS)
     assert sections["Averaging"]["properties"]["outer"]["enum"] == list(RULES)
+
+
+def test_what_is_said_of_data_without_a_place_is_of_a_programs_own() -> None:
+    recipe = validate_recipe({"name": "x", "task": "tagging", "data": {"held_out": 0.3, "normalize": "standardize"}})
+    assert (recipe.data.source, recipe.data.held_out) == ("given", 0.3)
+    assert "dl4j" not in recipe.to_yaml()
+
+
+def test_null_is_a_default_where_it_is_no_value_of_its_own() -> None:
+    values = {
+        "name": "x",
+        "data": {"source": "csv", "path": "a", "known_ahead": None, "label_column": None},
+        "seed": None,
+    }
+    recipe = validate_recipe(values | {"task": "tagging", "training": None, "model": {"hidden": None}})
+    assert recipe.data.known_ahead == ()
+    assert (recipe.seed, recipe.model.hidden, recipe.training.learning_rate) == (12345, 256, 0.002)

@@ -96,7 +96,8 @@ def train(
     # what the user wrote may name any code; what a run has kept may be a stranger's
     stored = is_stored(recipe)
     loaded = load_recipe(recipe, overrides or [], trusted=trust or not stored)
-    check_trust(loaded, trusted=trust or not (stored or resume), where=out if out and resume else recipe)
+    kept = out or f"runs/{loaded.name}"
+    check_trust(loaded, trusted=trust or not (stored or resume), where=kept if resume else recipe)
     if take_over and (cluster is not None or not resume):
         raise UsageError("--take-over goes with --resume, for a run in a store; a cluster's runs are in none")
     if cluster is not None:

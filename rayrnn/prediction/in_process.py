@@ -140,6 +140,8 @@ def _columns_read(model: Trained, names: Sequence[str]) -> set[str]:
     """Of a frame's columns; all where one is missing, so that it can be told what there is."""
     data = model.recipe.data
     own = data.named_columns(labelled=False) if isinstance(data, TableData) else set()
+    if isinstance(data, TableData) and not data.names_columns:
+        return set(names)
     return {"key", *CONTENTS, "future", *step_names(model), *own} if own <= set(names) else set(names)
 
 
@@ -224,7 +226,10 @@ def _not_there(table: pa.Table, names: Sequence[str], width: int) -> DataError:
     due += f", or as many as were learned, {width}" if width else ""
     index = index_columns(table.schema)
     shown = [name for name in table.column_names if name not in index]
-    return DataError(f"the data frame has the columns {listed(shown)}; due is {due}")
+    return DataError(
+        f"the data frame has the columns {listed(shown)}; due is {due}; or say what the columns are for, with "
+        "rayrnn.predictions(run, rayrnn.sequences(frame, key=..., order_by=...))"
+    )
 
 
 def _as_row(one: Any, model: Trained) -> Any:

@@ -19,6 +19,7 @@ from rayrnn.errors import RunError, UsageError
 from rayrnn.recipe import task_of
 from rayrnn.runs.model import Trained
 from rayrnn.tasks import Numeric
+from rayrnn.wording import listed
 
 #: numbers of one sequence's paths
 MOST = 10**8
@@ -57,10 +58,25 @@ def _why_not(model: Trained) -> str | None:
     if not (isinstance(task, Numeric) and task.draws):
         return f"training.loss is {loss}, which is no distribution (normal, student_t, negative_binomial)"
     if encoding.foretold.horizons != (1,):
-        return f"each step is drawn after the one before it, and this run forecasts {encoding.foretold.describe()}"
+        return (
+            f"each step is drawn after the one before it, and this run forecasts {encoding.foretold.describe()}: train "
+            "one with data.horizon: 1"
+        )
     if encoding.forecast is not None or encoding.num_inputs != encoding.targets.size:
-        return "the next step is drawn and read again, and this run reads columns that it does not forecast"
+        return (
+            f"the next step is drawn and read again, and this run reads {_read_alone(model)}, which it does not "
+            "forecast: train one that reads nothing but what it forecasts"
+        )
     return None
+
+
+def _read_alone(model: Trained) -> str:
+    """The columns that are read and not forecast."""
+    encoding = model.encoding
+    assert encoding.foretold is not None, "something is forecast"
+    names = encoding.column_names
+    others = [place for place in range(len(names)) if place not in encoding.foretold.columns]
+    return listed([names[place] for place in others]) or "other columns"
 
 
 def no_paths(model: Trained) -> pa.Table:

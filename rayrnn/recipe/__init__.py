@@ -12,9 +12,10 @@ from pydantic import Field
 
 from rayrnn.errors import RecipeError, UsageError
 from rayrnn.foreign import check_yaml, read_plain
-from rayrnn.recipe.data_sections import Data, Section, StepData, spelled
+from rayrnn.recipe.data_sections import Data, StepData, spelled
 from rayrnn.recipe.detect_section import Detect
 from rayrnn.recipe.faults import faults_of
+from rayrnn.recipe.section import Section
 from rayrnn.recipe.sections import Averaging, Model, SearchSettings, Training
 from rayrnn.recipe.sources import section_named
 from rayrnn.recipe.table_sections import GivenData
@@ -46,7 +47,10 @@ def _parse_data(value: object, asked: pydantic.ValidationInfo) -> object:
     if not isinstance(value, Mapping):
         return value
     trusted = asked.context is None or bool(asked.context["trusted"])
-    return section_named(str(value.get("source", "text")), trusted=trusted).model_validate(dict(value))
+    # what is said of data without saying where it is, a program hands over
+    handed_over = bool(value) and set(value) <= set(GivenData.model_fields) - {"source", "text"}
+    source = GivenData().source if handed_over else str(value.get("source", "text"))
+    return section_named(source, trusted=trusted).model_validate(dict(value))
 
 
 def _check_task(name: str, asked: pydantic.ValidationInfo) -> str:

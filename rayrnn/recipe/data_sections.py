@@ -1,14 +1,15 @@
 """The recipe's `data` section: what every source of sequences can be told."""
 
 import re
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias, get_args
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, TypeAlias
 
 import pydantic
 from pydantic import BeforeValidator, Field
 
 from rayrnn.data import UNITS
 from rayrnn.recipe.row_conditions import Condition, Conditions
+from rayrnn.recipe.section import Section
 
 if TYPE_CHECKING:
     UnitsName: TypeAlias = str
@@ -92,34 +93,6 @@ def _with_nulls(value: object) -> object:
     if not isinstance(value, list | tuple):
         return value
     return [word for part in value for word in (("null", "Null", "NULL") if part is None else (part,))]
-
-
-def _types_in(annotation: Any) -> Iterator[Any]:
-    yield annotation
-    is_named_tuple = isinstance(annotation, type) and issubclass(annotation, tuple)
-    for part in get_args(annotation) or (annotation.__annotations__.values() if is_named_tuple else ()):
-        yield from _types_in(part)
-
-
-def _with_words(value: object) -> object:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return [_with_words(part) for part in value] if isinstance(value, list | tuple) else value
-
-
-class Section(pydantic.BaseModel):
-    """A part of the recipe: frozen, no unknown keys."""
-
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True, allow_inf_nan=False)
-
-    @pydantic.field_validator("*", mode="before")
-    @classmethod
-    def _words(cls, value: object, asked: pydantic.ValidationInfo) -> object:
-        """Where a key takes no boolean, `true` and `false` are words, such as the names of classes."""
-        taken = list(_types_in(cls.model_fields[str(asked.field_name)].annotation))
-        if bool in taken and str not in taken and isinstance(value, str) and value not in ("true", "false"):
-            raise ValueError("the booleans are true and false")
-        return value if bool in taken or Any in taken else _with_words(value)
 
 
 class Place(Section):

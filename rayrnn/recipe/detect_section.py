@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 import pydantic
 from pydantic import Field
 
-from rayrnn.recipe.data_sections import Column, Section
+from rayrnn.recipe.data_sections import Column
+from rayrnn.recipe.section import Section
 
 #: of steps
 Steps = Annotated[int, Field(ge=0, le=10**9)]

@@ -9,7 +9,8 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from rayrnn.averaging.outer import RULES
 from rayrnn.models import CELLS
-from rayrnn.recipe.data_sections import Fraction, Section, spelled
+from rayrnn.recipe.data_sections import Fraction, spelled
+from rayrnn.recipe.section import Section
 from rayrnn.tasks import LOSSES
 
 if TYPE_CHECKING:
@@ -174,6 +175,7 @@ class Model(Section):
     def _without_what_is_not_used(self, dump: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
         ours = set(self._ours())
         unused = tuple(f"{key}_" for key in ("front", "parallel") if getattr(self, key) == "none")
+        unused += ("dropout_at",) if self.dropout_at == ("between",) else ()
         written = {key: value for key, value in dump(self).items() if not (unused and key.startswith(unused))}
         return {key: value for key, value in written.items() if (key in ours) != bool(self.network)}
 
@@ -282,6 +284,10 @@ class Training(Section):
     #: minutes after which a command that learns ends, in order and with a checkpoint; `--resume` learns for as long
     #: again. It does not change the schedule; see `averaging.minutes`
     max_minutes: Minutes | None = None
+
+    @pydantic.model_serializer(mode="wrap")
+    def _without_rules_of_others(self, dump: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in dump(self).items() if key != "dl4j" or value is not None}
 
 
 MOST_WORKERS = 100_000

@@ -359,7 +359,9 @@ def next_command(recipe: Recipe, summary: Summary) -> str:
         images = " --to images.png" if recipe.data.begin_every else ""
         return command_line("rayrnn", "generate", summary.run.name) + images + trust
     data = summary.run.stored_data
-    again = recipe.data.held_out and not (data and data.handed_over)
+    if data and data.handed_over:
+        return f'rayrnn.evaluate(rayrnn.open_run("{summary.run.name}"), data=...)'
+    again = recipe.data.held_out
     command = command_line("rayrnn", "evaluate", summary.run.name)
     return command + ("" if again else " --data PATH") + trust
 
