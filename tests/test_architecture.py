@@ -61,6 +61,7 @@ FLOOR_PLAN = """
     rayrnn.data.sources.pairs rayrnn.data.sources.step_order rayrnn.data.sources.tables
     rayrnn.data.sources.conditions rayrnn.data.sources.csv_columns rayrnn.data.sources.grouping
     rayrnn.data.sources.beside_values rayrnn.data.sources.csv_labels rayrnn.data.sources.csv_parsing
+    rayrnn.data.sources.table_parts
     rayrnn.data.sources.any_table
     rayrnn.data.sources.csv rayrnn.data.sources.delta rayrnn.data.sources.iceberg rayrnn.data.sources.media_files
     rayrnn.data.sources.sql rayrnn.data.sources.table_files

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 #: among which RayDP splits the steps, however few they are; a number of its own would make every machine learn another
 #: order of the same sequences
 _FEWEST_PARTITIONS = 8
+_OTHER_TEXTS = ("FloatType", "DoubleType", "DecimalType", "DateType", "TimestampType", "TimestampNTZType")
 
 
 class Frame:
@@ -49,18 +50,19 @@ class Frame:
         Where the rows are written and read, sequences are in the order of their keys over all partitions, however many
         Spark makes of them: the same rows are learned in the same order from every Spark.
         """
-        functions = self._functions
+        functions, key = self._functions, self._column(grouping.key)
         nowhere = functions.raise_error(functions.lit(f"column {grouping.key!r} (data.key) is empty in a row"))
-        name = functions.regexp_replace(self._column(grouping.key).cast("string"), r"(?U)^\s+|\s+$", "")
+        name = self._name(grouping.key)
         nameless = name.isNull() | name.isin("", *grouping.roles.target.missing)
-        keyed = functions.when(nameless, nowhere).otherwise(name)
+        # of these Spark writes another text than is written for tables of all other kinds
+        keyed = functions.when(nameless, nowhere).otherwise(key if self._kind(grouping.key) in _OTHER_TEXTS else name)
         chosen = [(keyed if n == grouping.key else self._column(n)).alias(n) for n in grouping.columns]
-        steps, key = self._frame.select(*chosen), self._column(grouping.key)
+        steps = self._frame.select(*chosen)
         if self.is_on_ray:
-            together = steps.repartition(max(_FEWEST_PARTITIONS, self._frame.rdd.getNumPartitions()), key)
+            together = steps.repartition(max(_FEWEST_PARTITIONS, self._frame.rdd.getNumPartitions()), name)
         else:
-            together = steps.repartitionByRange(key)
-        return together.sortWithinPartitions(key, self._column(grouping.order_by))
+            together = steps.repartitionByRange(name)
+        return together.sortWithinPartitions(name, self._column(grouping.order_by))
 
     def numbered(self, key: str | None, columns: Sequence[str]) -> "DataFrame":
         """Rows that are sequences, with a key: where no column has it, their partition's number and their own in it."""
@@ -70,6 +72,18 @@ class Frame:
             number = functions.monotonically_increasing_id().bitwiseAND(2**33 - 1)
             return rows.withColumn("key", functions.concat_ws(":", functions.spark_partition_id(), number))
         return rows if self.is_on_ray else rows.repartitionByRange(self._column(key))
+
+    def _kind(self, column: str) -> str:
+        return type(self._frame.schema[column].dataType).__name__
+
+    def _name(self, column: str) -> Any:
+        """The names of sequences as text that is in the same order as those that rayrnn.data.words makes."""
+        functions, key = self._functions, self._column(column)
+        if self._kind(column) in ("FloatType", "DoubleType"):
+            number = key.cast("double")
+            is_whole = (number == functions.rint(number)) & (functions.abs(number) < 2.0**63)
+            return functions.when(is_whole, number.cast("bigint").cast("string")).otherwise(number.cast("string"))
+        return functions.regexp_replace(key.cast("string"), r"(?U)^\s+|\s+$", "")
 
     def _column(self, name: str) -> Any:
         """A column by its whole name, dots and all."""

@@ -12,9 +12,11 @@ import pyarrow.types as kinds
 
 
 def flat(cells: pa.Array | pa.ChunkedArray) -> pa.Array:
-    """The cells in one piece; tensors (of Ray Data) become lists, views the text that they show."""
+    """The cells in one piece; tensors (of Ray Data) become lists, views and UUIDs the text that they show."""
     if isinstance(cells, pa.ChunkedArray):
         cells = cells.combine_chunks() if cells.num_chunks != 1 else cells.chunk(0)
+    if isinstance(cells.type, pa.UuidType):
+        return _texts_of_uuids(cells.storage)
     if isinstance(cells.type, pa.ExtensionType):
         return _lists_of_tensors(cells)
     plain = without_views(cells.type)
@@ -90,6 +92,14 @@ def are_flags(sizes: np.ndarray, items: pa.Array) -> bool:
 def matrix(items: pa.Array) -> np.ndarray:
     """fixed_size_list<float64, W> [S], without nulls -> float64 [S, W]."""
     return numbers(items.flatten()).reshape(len(items), items.type.list_size)
+
+
+def _texts_of_uuids(cells: pa.FixedSizeBinaryArray) -> pa.Array:
+    """As RFC 9562 writes them, 36 characters each."""
+    digits = np.frombuffer(b"".join(cells.fill_null(bytes(16)).to_pylist()).hex().encode(), np.uint8).reshape(-1, 32)
+    texts = np.insert(digits, (8, 12, 16, 20), ord("-"), axis=1)
+    whole = pa.FixedSizeBinaryArray.from_buffers(pa.binary(36), len(cells), [None, pa.py_buffer(texts.tobytes())])
+    return pc.if_else(cells.is_valid(), whole.cast(pa.string()), pa.scalar(None, pa.string()))
 
 
 def _lists_of_tensors(cells: pa.ExtensionArray) -> pa.Array:

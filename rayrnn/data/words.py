@@ -6,13 +6,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as kinds
 
-from rayrnn.data.arrow_lists import depth, unwrap, wrap
+from rayrnn.data.arrow_lists import depth, flat, unwrap, wrap
+
+#: of a whole number that a decimal of Arrow's has room for
+_MOST_DIGITS = 38
 
 
 def words(cells: pa.Array, missing: Sequence[str] = ()) -> pa.Array:
     """Cells of any type -> strings. Null, NaN, nothing but blanks, and the words `missing` are null.
 
-    Whole numbers are their digits, also where a table keeps them as 1.0.
+    Whole numbers are their digits, also where a table keeps them as 1.0 or 1.00.
 
     Raises:
         pa.ArrowInvalid: they cannot be words.
@@ -26,11 +29,28 @@ def texts_of(cells: pa.Array) -> pa.Array:
     """Cells of any type -> strings with their blanks; null, NaN and the empty text are null."""
     if kinds.is_dictionary(cells.type):
         cells = cells.cast(cells.type.value_type)
-    if kinds.is_floating(cells.type):
-        cells = pc.if_else(pc.is_nan(cells), pa.scalar(None, cells.type), cells)
-        return pc.replace_substring_regex(cells.cast(pa.float64()).cast(pa.string()), r"\.0$", "")
+    if isinstance(cells.type, pa.UuidType):
+        cells = flat(cells)
+    if kinds.is_floating(cells.type) or kinds.is_decimal(cells.type):
+        return _texts_of_numbers(cells)
     texts = cells.cast(pa.string())
     return pc.if_else(pc.equal(texts, ""), pa.scalar(None, pa.string()), texts)
+
+
+def _texts_of_numbers(cells: pa.Array) -> pa.Array:
+    """One spelling of a number, in whatever type it is kept: digits where it is whole."""
+    if kinds.is_floating(cells.type):
+        cells = cells.cast(pa.float64())
+        cells = pc.if_else(pc.is_nan(cells), pa.scalar(None, cells.type), cells)
+        digits, texts = pa.decimal128(_MOST_DIGITS, 0), cells.cast(pa.string())
+        is_whole = pc.and_(pc.equal(pc.trunc(cells), cells), pc.less(pc.abs(cells), 10.0**_MOST_DIGITS))
+    else:
+        digits = pa.decimal256(2 * _MOST_DIGITS, 0)
+        cells = cells.cast(pa.decimal256(2 * _MOST_DIGITS, max(0, cells.type.scale)))
+        texts = pc.replace_substring_regex(cells.cast(pa.string()), r"(\.\d*[1-9])0+$", r"\1")
+        is_whole = pc.equal(pc.trunc(cells), cells)
+    whole = pc.if_else(is_whole, cells, pa.scalar(None, cells.type)).cast(digits)
+    return pc.coalesce(whole.cast(pa.string()), texts)
 
 
 def can_be_words(kind: pa.DataType) -> bool:

@@ -90,6 +90,13 @@ def test_the_order_is_the_same_however_spark_splits_the_rows(spark: Any, staging
         orders.append([row["key"] for row in rows_of(sequences(frame, key="key", order_by="id", label="class"))])
     assert orders[0] == orders[1] == sorted(orders[0])
     assert len(orders[0]) == 200
+    whole = "select 1e9 * (id % 30) key, id, id x, 'a' class from range(300)"
+    orders = []
+    for partitions in ("2", "7"):
+        spark.conf.set("spark.sql.shuffle.partitions", partitions)
+        frame = spark.sql(whole)
+        orders.append([row["key"] for row in rows_of(sequences(frame, key="key", order_by="id", label="class"))])
+    assert orders[0] == orders[1] == sorted(str(number * 10**9) for number in range(30))
 
 
 def test_one_row_a_sequence_is_taken_as_it_is(spark: Any, staging: str) -> None:

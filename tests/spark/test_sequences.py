@@ -17,7 +17,9 @@ from rayrnn_spark.spark_errors import translated
 from rayrnn.data.beside_steps import ColumnRoles, roles_of
 from rayrnn.data.rows import feature_names
 from rayrnn.data.sequences import gather, take
+from rayrnn.data.sources import read
 from rayrnn.errors import ClusterError, DataError, RecipeError
+from rayrnn.recipe.data_sections import ParquetData
 from tests.asked import needs
 
 STEPS = """
@@ -45,6 +47,22 @@ def test_steps_become_sequences_grouped_by_key_and_in_order(spark: Any) -> None:
         assert row["values"] == [[0.5 * moment, moment, 2 * moment] for moment in moments]
         assert row["categories"] == [[f"w{moment % 3}"] for moment in moments]
         assert row["label"] == f"class {number}"
+
+
+@pytest.mark.parametrize("kind", ["double", "float", "decimal(20, 2)", "date", "timestamp_ntz"])
+def test_sequences_are_called_as_those_of_the_same_table_in_parquet(spark: Any, tmp_path: Path, kind: str) -> None:
+    key = f"cast(id % 5 as {kind})"
+    if kind in ("date", "timestamp_ntz"):
+        key = f"cast(date_add(date'2024-01-05', cast(id % 5 as int)) as {kind})"
+    elif kind == "double":
+        key = "12345678901234D + id % 5"
+    frame = spark.sql(f"select {key} series, id moment, id * 0.5D as first, 'a' class from range(20)")
+    taken = rows_of(sequences(frame, key="series", order_by="moment", label="class"))
+    frame.write.parquet(str(tmp_path / "table"))
+    stored = ParquetData(path=str(tmp_path / "table"), key="series", order_by="moment", label="class")
+    assert taken == rows_of(read(stored, needs("classification")))
+    assert len(taken) == 5
+    assert kind != "double" or taken[0]["key"] == "12345678901234"
 
 
 def test_only_the_named_features_are_learned(spark: Any) -> None:

@@ -20,9 +20,19 @@ import ray.data
 from rayrnn.data.arrow_lists import depth, flat, unwrap, without_views
 from rayrnn.data.sequences import results, settle
 from rayrnn.data.sources.beside_values import with_features_beside
-from rayrnn.data.sources.grouping import Grouping, group, grouping_of, into_buckets, is_number
+from rayrnn.data.sources.grouping import Grouping, group, grouping_of, into_buckets
 from rayrnn.data.sources.source import Wanted
-from rayrnn.data.sources.tables import check_columns, joined, rows_of_sequences
+from rayrnn.data.sources.table_parts import (
+    Common,
+    Parts,
+    check_alike,
+    check_named,
+    common_types,
+    in_common,
+    known_schema,
+    say_unread,
+)
+from rayrnn.data.sources.tables import joined, rows_of_sequences
 from rayrnn.errors import DataError
 from rayrnn.recipe.data_sections import TableData
 
@@ -74,13 +84,18 @@ def sequences_of_table(table: Table, data: TableData, wanted: Wanted) -> ray.dat
     Raises:
         DataError: a column is missing, holds what cannot be learned, or is not the same in all parts.
     """
-    schema = _known(table.schemas)
+    parts, asked = (
+        Parts(table.names, table.schemas, table.parted),
+        {"labelled": wanted.labelled, "weighed": wanted.weighed},
+    )
+    check_named(parts, sorted(data.named_columns(**asked)))
     if data.order_by is not None:
-        grouping = grouping_of(data, wanted, schema)
-        _check(table, grouping.columns, grouping.roles.numbers)
-        return ray.data.from_arrow_refs(_brought_together(table, grouping))
-    asked = {"labelled": wanted.labelled, "weighed": wanted.weighed}
-    _check(table, data.columns(**asked))
+        if data.features is None and not wanted.column_names:
+            say_unread(parts, [*data.named_columns(labelled=True, weighed=True), *data.ignore], wanted.say)
+        grouping = grouping_of(data, wanted, known_schema(parts))
+        check_alike(parts, grouping.columns, grouping.roles.numbers)
+        return ray.data.from_arrow_refs(_brought_together(table, grouping, common_types(parts, grouping)))
+    check_alike(parts, data.columns(**asked))
     rename = functools.partial(_renamed, table.read, table.parts, data, asked)
     numbers = ray.data.from_arrow([pa.table({"part": [number]}) for number in range(len(table.parts))])
     return numbers.map_batches(rename, batch_size=None, batch_format="pyarrow", **table.options)
@@ -116,59 +131,20 @@ def neighbours(sizes: np.ndarray, *, fewest: int = 1) -> list[np.ndarray]:
 
 def plain_schema(schema: pa.Schema) -> pa.Schema:
     """The types of what is read of columns of these types."""
-    return pa.schema([field.with_type(without_views(field.type)) for field in schema], schema.metadata)
+    return pa.schema([field.with_type(_plain_kind(field.type)) for field in schema], schema.metadata)
 
 
 def plain(rows: pa.Table) -> pa.Table:
-    """The same rows without views, and with lists in the place of Ray's tensors."""
+    """The same rows without views, and with text and lists in the place of UUIDs and of Ray's tensors."""
     for place, cells in enumerate(rows.columns):
-        if isinstance(cells.type, pa.ExtensionType):
+        if isinstance(cells.type, pa.ExtensionType | pa.UuidType):
             rows = rows.set_column(place, rows.column_names[place], flat(cells))
     schema = plain_schema(rows.schema)
     return rows if schema == rows.schema else rows.cast(schema)
 
 
-def _known(schemas: Sequence[pa.Schema]) -> pa.Schema:
-    """The first schema; of a column that is empty there the type that it has elsewhere."""
-    first = schemas[0]
-    for place, column in enumerate(first):
-        if kinds.is_null(column.type) and first.names.count(column.name) == 1:
-            others = (other.field(column.name).type for other in schemas if other.names.count(column.name) == 1)
-            kind = next((other for other in others if not kinds.is_null(other)), column.type)
-            first = first.set(place, column.with_type(kind))
-    return first
-
-
-def _check(table: Table, columns: Sequence[str], numbers: Sequence[str] = ()) -> None:
-    """Raise a DataError where a part lacks a column, or holds something else in it than the first.
-
-    Args:
-        numbers: columns of which any kind of number is the same.
-    """
-    for origin, schema in zip(table.names, table.schemas, strict=True):
-        try:
-            check_columns(schema, columns)
-        except DataError as error:
-            raise DataError(f"{origin}: {error}") from None
-        for name in columns:
-            here, first = schema.field(name).type, table.schemas[0].field(name).type
-            natures = {_nature(kind, is_feature=name in numbers) for kind in (here, first) if not kinds.is_null(kind)}
-            if len(natures) > 1:
-                raise DataError(
-                    f"{origin}: column {name!r} holds {here}, in {table.names[0]} it holds {first}: all {table.parted} "
-                    "must be alike"
-                )
-
-
-def _nature(kind: pa.DataType, *, is_feature: bool) -> tuple[int, str]:
-    """What files may not differ in: how lists are nested, and what the innermost values are."""
-    levels = depth(kind)
-    for _ in range(levels):
-        kind = kind.value_type
-    if is_number(kind):
-        return levels, "boolean" if kinds.is_boolean(kind) and not is_feature else "number"
-    kind = kind.value_type if kinds.is_dictionary(kind) else kind
-    return levels, "string" if kinds.is_large_string(kind) else str(kind)
+def _plain_kind(kind: pa.DataType) -> pa.DataType:
+    return pa.string() if isinstance(kind, pa.UuidType) else without_views(kind)
 
 
 def _renamed(
@@ -184,20 +160,20 @@ def _renamed(
             yield rows
 
 
-def _brought_together(table: Table, grouping: Grouping) -> list[ray.ObjectRef]:
+def _brought_together(table: Table, grouping: Grouping, common: Common) -> list[ray.ObjectRef]:
     """Blocks of rows of sequences; how many depends on the data alone, so that a resumed run has the same."""
     num_buckets = max(FEWEST_BUCKETS, len(table.parts))
     split = ray.remote(num_returns=num_buckets, **table.options)(_split)
     bring_together = ray.remote(num_returns=2)(_group)
-    splits = [split.remote(table.read, part, grouping, num_buckets) for part in table.parts]
+    splits = [split.remote(table.read, part, grouping, common, num_buckets) for part in table.parts]
     blocks = [bring_together.remote(grouping, *bucket) for bucket in zip(*splits, strict=True)]
     if not any(results([count for _, count in blocks])):
         raise DataError(f"no row is left of {table.names[0]}: there is none, or data.where keeps none")
     return [block for block, _ in blocks]
 
 
-def _split(read: ReadPart, part: Any, grouping: Grouping, num_buckets: int) -> list[pa.Table]:
-    tables = [piece.rows for piece in read(part, grouping.columns)]
+def _split(read: ReadPart, part: Any, grouping: Grouping, common: Common, num_buckets: int) -> list[pa.Table]:
+    tables = [in_common(piece.rows, piece.origin, common) for piece in read(part, grouping.columns)]
     return into_buckets(joined(tables, grouping.roles), grouping, num_buckets)
 
 

@@ -186,7 +186,9 @@ def holds_numbers(kind: pa.DataType) -> bool:
 
 def _holds_words(kind: pa.DataType) -> bool:
     plain = kind.value_type if kinds.is_dictionary(kind) else kind
-    return can_be_words(kind) and not (kinds.is_binary(plain) or kinds.is_large_binary(plain))
+    return can_be_words(kind) and not (
+        kinds.is_binary(plain) or kinds.is_large_binary(plain) or kinds.is_fixed_size_binary(plain)
+    )
 
 
 def is_number(kind: pa.DataType) -> bool:
