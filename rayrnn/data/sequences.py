@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import re
 import uuid
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
@@ -30,7 +31,8 @@ from rayrnn.data.rows import (
     raise_faults,
     step_counts,
 )
-from rayrnn.errors import DataError, RayrnnError
+from rayrnn.errors import ClusterError, DataError, RayrnnError
+from rayrnn.recipe.sources import extra_of
 
 #: what one process keeps of the blocks it fetched; those of its own machine are shared memory, not copies
 KEPT_BYTES = 512 * 2**20
@@ -43,13 +45,31 @@ def results(references: Sequence[ray.ObjectRef]) -> list[Any]:
 
     Raises:
         RayrnnError: what the first task to fail raised, without Ray's wrapping around it.
+        ClusterError: its host lacks what it reads with.
     """
     try:
         return list(ray.get(list(references)))
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, RayrnnError):
             raise error.cause from None
+        _check_libraries(error)
         raise
+
+
+def _check_libraries(error: ray.exceptions.RayTaskError) -> None:
+    """
+    Raises:
+        ClusterError: a task has failed because its host lacks a library.
+    """
+    told = str(error)
+    for library in re.findall(r"No module named '(\w+)", told)[-1:]:
+        host = re.findall(r"\bip=([\w.:]+)", told)[-1:] or ["of the cluster"]
+        extra = extra_of(library)
+        raise ClusterError(
+            f"host {host[0]} has no {library}, which reads this data: pip install "
+            + (f"'rayrnn[{extra}]'" if extra else library)
+            + " into the Python that Ray has there, or have `rayrnn up` bring up the cluster, which installs it"
+        ) from None
 
 
 def streamed(blocks: Iterable[ray.ObjectRef]) -> list[ray.ObjectRef]:
@@ -214,8 +234,14 @@ def gather(dataset: ray.data.Dataset, needs: Needs) -> Sequences:
 
     Raises:
         DataError: the rows do not fit the schema or the task, differ from block to block, or none is left.
+        ClusterError: a host lacks what the dataset is read with.
     """
-    return _gathered(settle(dataset).to_arrow_refs(), needs)
+    try:
+        blocks = settle(dataset).to_arrow_refs()
+    except ray.exceptions.RayTaskError as error:
+        _check_libraries(error)
+        raise
+    return _gathered(blocks, needs)
 
 
 def cut_again(sequences: Sequences, needs: Needs) -> Sequences:

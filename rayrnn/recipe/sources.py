@@ -100,6 +100,11 @@ def source_named(name: str, *, trusted: bool) -> Any:
     raise ValueError(f"data.source {name!r} is unknown; the sources here are {', '.join(source_names())}")
 
 
+def extra_of(library: str) -> str | None:
+    """The extra of rayrnn that brings what a source of its own reads with."""
+    return next((own.extra for own in OWN.values() if own.library == library), None)
+
+
 def check_installed(own: Own, needed_for: str) -> None:
     """
     Raises:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 import pydantic
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, PrivateAttr
 
 from rayrnn.errors import RecipeError
 from rayrnn.recipe.data_sections import FilteredTable, TableData, check_has_place
@@ -27,7 +27,7 @@ def _version(value: object) -> object:
     """Digits are a number, whether YAML or the command line gave them."""
     if isinstance(value, int | float) and (isinstance(value, float) or value < 0):
         raise ValueError("a version is a whole number, 0 or more, or text")
-    return int(value) if isinstance(value, str) and value.isdecimal() else value
+    return int(value) if isinstance(value, str) and value.isdecimal() and str(int(value)) == value else value
 
 
 def as_time(text: str) -> datetime | None:
@@ -99,6 +99,24 @@ class IcebergData(VersionedTable):
     #: the catalogue by pyiceberg's own properties (type, uri, warehouse and others), with its name in pyiceberg's own
     #: configuration as `name`; a secret is written as ${NAME}, a variable of the environment
     catalog: dict[str, str] = Field(default_factory=dict)
+
+    _schemas: dict[str, int] = PrivateAttr(default_factory=dict)
+
+    def schema_of(self, where: str | None) -> int | None:
+        """The number of the columns with which what is at `where` is read, where that is known."""
+        key = "schema" if where is None else "held_out_schema" if where == self.held_out else ""
+        return self._schemas.get(key)
+
+    @property
+    def versions(self) -> dict[str, int]:
+        """With the numbers of the columns, which change without a snapshot."""
+        return super().versions | self._schemas
+
+    def at(self, versions: Mapping[str, int]) -> Self:
+        schemas = {key: number for key, number in versions.items() if key.endswith("schema")}
+        found = super().at({key: number for key, number in versions.items() if key not in schemas})
+        found._schemas = self._schemas | schemas
+        return found
 
     @property
     def commands(self) -> tuple[str, ...]:

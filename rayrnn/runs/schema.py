@@ -208,7 +208,7 @@ class StoredEncoding(Stored):
         return version
 
 
-VersionKey = Annotated[str, StringConstraints(pattern=r"^(held_out_)?version$")]
+VersionKey = Annotated[str, StringConstraints(pattern=r"^(held_out_)?(version|schema)$")]
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 

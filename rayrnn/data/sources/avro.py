@@ -25,6 +25,8 @@ _LOGICAL = {
     **{"local-timestamp-millis": pa.timestamp("ms"), "local-timestamp-micros": pa.timestamp("us")},
 }
 
+_BEGINS = b"Obj\x01"
+
 
 class Avro:
     """Avro files, whose records are sequences or steps."""
@@ -52,10 +54,14 @@ class _AvroFiles:
         ArithmeticError,
         AttributeError,
         MemoryError,
+        SystemError,
     )
 
     def look(self, filesystem: fs.FileSystem, path: str) -> Inside:
         with filesystem.open_input_file(path) as file:
+            if file.read(len(_BEGINS)) != _BEGINS:
+                raise ValueError("it does not begin as an Avro file does")
+            file.seek(0)
             schema = _schema_of(fastavro.reader(file))
             # how many records there are is not known before all are read
             return Inside(schema, [Unit(1, file.size())])

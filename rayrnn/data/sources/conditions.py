@@ -1,9 +1,11 @@
 """Conditions of a recipe's `where` -> a filter of Arrow's, with values of the columns' own types."""
 
+import datetime
+import math
 import os
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -11,7 +13,7 @@ import pyarrow.types as kinds
 
 from rayrnn.data.sources.tables import check_columns
 from rayrnn.errors import DataError
-from rayrnn.recipe.row_conditions import Cell, Condition
+from rayrnn.recipe.row_conditions import Cell, Comparison, Condition
 
 _COMPARE = {
     **{"==": pc.equal, "!=": pc.not_equal, "<": pc.less, "<=": pc.less_equal},
@@ -69,44 +71,138 @@ def with_variables(text: str, key: str, *, as_part: Callable[[str], str] | None 
     return re.sub(r"\$\{([^{}]*)\}", value, text)
 
 
-def typed(condition: Condition, kind: pa.DataType) -> list[Any]:
-    """The condition's values, as the column's type has them in Python.
+class Meaning(NamedTuple):
+    """A condition as it is asked of a column of one type."""
+
+    comparison: Comparison
+    #: of the column's type, one or for `in` and `not in` any number of them; None is no value
+    values: list[pa.Scalar] | None
+
+
+def meaning_of(condition: Condition, kind: pa.DataType) -> Meaning:
+    """What a condition asks of a column of this type.
+
+    Of whole numbers it is the nearest whole ones that the type has: no row is lost because a value is none of these.
 
     Raises:
         DataError: it has no such value.
     """
-    values = condition.value if isinstance(condition.value, tuple) else (condition.value,)
-    return [_typed(value, condition, kind).as_py() for value in values if value is not None]
+    comparison, value = condition.comparison, condition.value
+    if value is None:
+        return Meaning(comparison, None)
+    plain = kind.value_type if kinds.is_dictionary(kind) else kind
+    if kinds.is_null(plain):
+        return _NO_ROW
+    if kinds.is_float16(plain):
+        plain = _COMPARED_HALF
+    if not kinds.is_integer(plain):
+        values = value if isinstance(value, tuple) else (value,)
+        return Meaning(comparison, [_typed(one, condition, plain) for one in values])
+    if isinstance(value, tuple):
+        numbers = (_whole(one, condition, plain) for one in value)
+        found = [pa.scalar(int(one), plain) for one in numbers if _is_in(one, plain)]
+        return Meaning(comparison, found)
+    return _of_whole_numbers(comparison, _whole(value, condition, plain), plain)
+
+
+_NO_ROW = Meaning("in", [])
+_EVERY_VALUE = Meaning("!=", None)
+#: as what Arrow compares the halves that it does not
+_COMPARED_HALF = pa.float32()
+
+
+def _whole(value: Cell, condition: Condition, kind: pa.DataType) -> int | float:
+    """The number that a condition compares whole numbers with."""
+    return (
+        value
+        if isinstance(value, int | float) and not isinstance(value, bool)
+        else _typed(value, condition, kind).as_py()
+    )
+
+
+def _range(kind: pa.DataType) -> tuple[int, int]:
+    bits = kind.bit_width
+    return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if kinds.is_signed_integer(kind) else (0, 2**bits - 1)
+
+
+def _is_in(number: int | float, kind: pa.DataType) -> bool:
+    lowest, highest = _range(kind)
+    return lowest <= number <= highest and number == int(number)
+
+
+def _of_whole_numbers(comparison: Comparison, number: int | float, kind: pa.DataType) -> Meaning:
+    if comparison in ("==", "!=") or math.isnan(number):
+        if _is_in(number, kind):
+            return Meaning(comparison, [pa.scalar(int(number), kind)])
+        return _EVERY_VALUE if comparison == "!=" else _NO_ROW
+    if math.isinf(number):
+        return _EVERY_VALUE if (number > 0) == comparison.startswith("<") else _NO_ROW
+    lowest, highest = _range(kind)
+    if comparison.startswith("<"):
+        last = math.ceil(number) - 1 if comparison == "<" else math.floor(number)
+        if last >= highest:
+            return _EVERY_VALUE
+        return _NO_ROW if last < lowest else Meaning("<=", [pa.scalar(last, kind)])
+    first = math.floor(number) + 1 if comparison == ">" else math.ceil(number)
+    if first <= lowest:
+        return _EVERY_VALUE
+    return _NO_ROW if first > highest else Meaning(">=", [pa.scalar(first, kind)])
 
 
 def _holds(condition: Condition, kind: pa.DataType) -> pc.Expression:
-    column, comparison, value = condition
-    cells = pc.field(column)
-    if value is None:
+    cells = pc.field(condition.column)
+    comparison, values = meaning_of(condition, kind)
+    if values is None:
         return cells.is_null() if comparison == "==" else cells.is_valid()
-    if isinstance(value, tuple):
-        one_of = cells.isin(_alike(typed(condition, kind), kind))
+    if kinds.is_float16(kind):
+        cells, kind = cells.cast(_COMPARED_HALF), _COMPARED_HALF
+    if comparison in ("in", "not in"):
+        plain = kind.value_type if kinds.is_dictionary(kind) else kind
+        one_of = cells.isin(pa.array([value.as_py() for value in values], plain))
         return one_of if comparison == "in" else ~one_of & cells.is_valid()
-    return _COMPARE[comparison](cells, _typed(value, condition, kind))
-
-
-def _alike(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
-    plain = kind.value_type if kinds.is_dictionary(kind) else kind
-    try:
-        return pa.array(values, plain)
-    except (pa.ArrowInvalid, pa.ArrowTypeError):
-        return pa.array(values)
+    return _COMPARE[comparison](cells, values[0])
 
 
 def _typed(value: Cell, condition: Condition, kind: pa.DataType) -> pa.Scalar:
-    """The value as one of the column's type; of a number any kind of number."""
-    plain = kind.value_type if kinds.is_dictionary(kind) else kind
-    if not isinstance(value, bool | str) and (kinds.is_integer(plain) or kinds.is_floating(plain)):
-        return pa.scalar(int(value) if kinds.is_integer(plain) and value == int(value) else value)
+    """The value as one of the column's type."""
+    if kinds.is_floating(kind) and isinstance(value, int | float) and not isinstance(value, bool):
+        return pa.scalar(_as_float(value), kind)
     text = str(value).lower() if isinstance(value, bool) else str(value)
+    if kinds.is_time(kind) and isinstance(value, str) and (time := _as_time_of_day(text)) is not None:
+        return time.cast(kind)
     for written in (text, f"{text}Z", f"{text}T00:00:00Z"):
         try:
-            return pa.scalar(written).cast(plain)
+            return pa.scalar(written).cast(kind)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
             continue
-    raise DataError(f"data.where: column {condition.column!r} holds {kind}, and {value!r} is none")
+    raise DataError(f"data.where: column {condition.column!r} holds {kind}, and {value!r} is none: {_due(kind)}")
+
+
+def _as_float(number: int | float) -> float:
+    try:
+        return float(number)
+    except OverflowError:
+        return math.copysign(math.inf, number)
+
+
+def _as_time_of_day(text: str) -> pa.Scalar | None:
+    try:
+        time = datetime.time.fromisoformat(text)
+    except ValueError:
+        return None
+    return None if time.tzinfo else pa.scalar(time, pa.time64("us"))
+
+
+def _due(kind: pa.DataType) -> str:
+    """The end of a sentence about a value that a column of this type cannot have."""
+    if kinds.is_timestamp(kind):
+        zone = "a time" if kind.tz else "a time without a zone"
+        return f"due is {zone}, such as 2024-01-31T09:05:00{'Z' if kind.tz else ''}"
+    if kinds.is_decimal(kind):
+        return f"due is a number with at most {kind.scale} digits behind the point"
+    if kinds.is_integer(kind) or kinds.is_floating(kind):
+        return "due is a number"
+    told = {kinds.is_date: "a day, such as 2024-01-31", kinds.is_boolean: "true or false"}
+    told |= {kinds.is_time: "a time of day in quotes, such as '09:05:00'"}
+    found = next((due for is_such, due in told.items() if is_such(kind)), None)
+    return f"due is {found}" if found else "only == null and != null are asked of such a column"

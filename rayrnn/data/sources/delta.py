@@ -28,7 +28,7 @@ from rayrnn.data.sources.any_table import (
     sequences_of_dataset,
     sequences_of_table,
 )
-from rayrnn.data.sources.conditions import columns_of, filter_of, kept
+from rayrnn.data.sources.conditions import columns_of, filter_of, kept, meaning_of
 from rayrnn.data.sources.source import Wanted
 from rayrnn.errors import DataError
 from rayrnn.recipe.row_conditions import Condition
@@ -37,6 +37,10 @@ from rayrnn.recipe.table_sections import DeltaData, as_time
 #: with these a file's rows or columns are not what they seem, and Arrow cannot read it by itself
 _MAPPED = {"deletionVectors", "columnMapping"}
 _ERRORS = (DeltaError, OSError, ValueError)
+_GONE = (
+    "VACUUM removes the files that the newest version does not have: bring them back, or begin another run with the "
+    "newest version; `rayrnn evaluate RUN --data PATH` measures on the table as it is now"
+)
 
 
 class Delta:
@@ -72,7 +76,10 @@ class Delta:
         except _ERRORS as error:
             raise DataError(f"{address} cannot be read as Delta: {error}") from None
         filter_of(conditions, dataset.schema)  # before anything is read
-        pushed = filter_of([one for one in conditions if one.value is not None], dataset.schema)
+        compared = [
+            one for one in conditions if meaning_of(one, dataset.schema.field(one.column).type).values is not None
+        ]
+        pushed = filter_of(compared, dataset.schema)
         files = sorted(dataset.get_fragments(pushed), key=lambda file: str(file.path))
         if not files:
             none = f": data.where keeps none of version {table.version()}" if conditions else ""
@@ -80,7 +87,7 @@ class Delta:
         fewest = 1 if data.order_by is None else FEWEST_BUCKETS
         runs = neighbours(np.array([sizes.get(file.path, 1) for file in files]), fewest=fewest)
         parts = [[files[number] for number in run] for run in runs]
-        read = functools.partial(_read, address, dataset.schema, pushed, conditions)
+        read = functools.partial(_read, address, table.version(), dataset.schema, pushed, conditions)
         schema = plain_schema(dataset.schema)
         return sequences_of_table(Table([address], [schema], parts, read, beside(filesystem)), data, wanted)
 
@@ -134,6 +141,7 @@ def _sizes(table: DeltaTable) -> dict[str, int]:
 
 def _read(
     address: str,
+    version: int,
     schema: pa.Schema,
     pushed: pc.Expression | None,
     conditions: Sequence[Condition],
@@ -144,6 +152,8 @@ def _read(
     for file in files:
         try:
             rows = file.to_table(schema=schema, columns=used, filter=pushed, use_threads=False)
+        except FileNotFoundError:
+            raise DataError(f"{address} cannot be read at version {version}: {file.path} is gone. {_GONE}") from None
         except (OSError, ValueError, pa.ArrowException) as error:
             raise DataError(f"{address}: {file.path} cannot be read: {error}") from None
         # what Delta promises of a column without a value misleads Arrow, which then keeps rows that have none
@@ -178,6 +188,10 @@ def _scan(
     source: tuple[str, Any, int], columns: list[str] | None, conditions: Sequence[Condition]
 ) -> Iterator[pa.Table]:
     where, options, version = source
-    reader = DeltaTable(where, version=version, storage_options=options).scan(columns)
-    for batch in pa.RecordBatchReader.from_stream(reader):
-        yield kept(plain(pa.Table.from_batches([batch])), conditions)
+    try:
+        reader = DeltaTable(where, version=version, storage_options=options).scan(columns)
+        for batch in pa.RecordBatchReader.from_stream(reader):
+            yield kept(plain(pa.Table.from_batches([batch])), conditions)
+    except (*_ERRORS, pa.ArrowException) as error:
+        gone = f". {_GONE}" if "not found" in str(error).lower() else ""
+        raise DataError(f"{where} cannot be read at version {version}: {error}{gone}") from None

@@ -29,6 +29,8 @@ from pyiceberg.schema import Schema
 from pyiceberg.table import FileScanTask, StaticTable
 from pyiceberg.table import Table as IcebergTable
 from pyiceberg.table.metadata import TableMetadata
+from pyiceberg.table.refs import SnapshotRefType
+from pyiceberg.table.snapshots import Snapshot
 
 from rayrnn.data.files import open_file_system
 from rayrnn.data.sequences import beside
@@ -41,7 +43,7 @@ from rayrnn.data.sources.any_table import (
     plain_schema,
     sequences_of_table,
 )
-from rayrnn.data.sources.conditions import filter_of, typed, with_variables
+from rayrnn.data.sources.conditions import filter_of, meaning_of, with_variables
 from rayrnn.data.sources.source import Wanted
 from rayrnn.errors import DataError
 from rayrnn.recipe.row_conditions import Condition
@@ -61,15 +63,14 @@ class Iceberg:
     section = IcebergData
 
     def pinned(self, data: IcebergData) -> IcebergData:
-        """The same section, whose versions are numbers of snapshots.
+        """The same section, whose versions are numbers of snapshots, each with the columns that it is read with.
 
         Raises:
             DataError: the catalogue does not answer, or there is no table, or no such version.
         """
-        versions = {"version": _snapshot(_open(data, data.table), data.table, data.version)}
+        versions = _pinned(data, None, data.table, "")
         if isinstance(data.held_out, str):
-            held_out = _open(data, data.held_out)
-            versions["held_out_version"] = _snapshot(held_out, data.held_out, data.held_out_version)
+            versions |= _pinned(data, data.held_out, data.held_out, "held_out_")
         return data.at(versions)
 
     def read(self, data: IcebergData, wanted: Wanted) -> ray.data.Dataset:
@@ -82,8 +83,10 @@ class Iceberg:
         name, conditions = wanted.where or data.table, data.conditions(wanted.where)
         table = _open(data, name)
         snapshot = _snapshot(table, name, data.version_of(wanted.where))
-        schema = table.scan(snapshot_id=snapshot).projection()
-        arrow = schema_to_pyarrow(schema, include_field_ids=False)
+        # pyiceberg takes the names in conditions for those of the newest schema
+        table.metadata = _with_schema(table, name, _schema_id(table, data, wanted.where))
+        schema = table.schema()
+        arrow = plain_schema(schema_to_pyarrow(schema, include_field_ids=False))
         condition = _filter(conditions, schema, arrow)
         try:
             scan = table.scan(row_filter=condition, snapshot_id=snapshot)
@@ -97,7 +100,7 @@ class Iceberg:
         runs = neighbours(np.array([task.file.file_size_in_bytes for task in files]), fewest=fewest)
         parts = [[files[number] for number in run] for run in runs]
         read = functools.partial(_read, name, table.metadata, table.io, schema, condition)
-        return sequences_of_table(Table([name], [plain_schema(arrow)], parts, read, _where(table)), data, wanted)
+        return sequences_of_table(Table([name], [arrow], parts, read, _where(table)), data, wanted)
 
 
 def _open(data: IcebergData, name: str) -> IcebergTable:
@@ -121,14 +124,9 @@ def _described(data: IcebergData) -> str:
 
 def _snapshot(table: IcebergTable, name: str, version: int | str | None) -> int:
     """The number of the snapshot that a version is."""
-    if version is None:
-        found = table.current_snapshot()
-        if found is None:
-            raise DataError(f"{name} has no rows: nothing was written into it yet")
-    elif isinstance(version, int):
-        found = table.snapshot_by_id(version)
-    elif (found := table.snapshot_by_name(version)) is None and (time := as_time(version)) is not None:
-        found = table.snapshot_as_of_timestamp(round(time.timestamp() * 1000))
+    found = table.current_snapshot() if version is None else _found(table, version)
+    if found is None and version is None:
+        raise DataError(f"{name} has no rows: nothing was written into it yet")
     if found is None:
         known = [str(one.snapshot_id) for one in table.snapshots()]
         raise DataError(
@@ -136,6 +134,44 @@ def _snapshot(table: IcebergTable, name: str, version: int | str | None) -> int:
             "a time is written as 2024-01-31T09:05:00Z"
         )
     return int(found.snapshot_id)
+
+
+def _found(table: IcebergTable, version: int | str) -> Snapshot | None:
+    """By its number, its name, which may be digits too, or its time."""
+    if isinstance(version, int):
+        return table.snapshot_by_id(version) or table.snapshot_by_name(str(version))
+    if (found := table.snapshot_by_name(version)) is None and (time := as_time(version)) is not None:
+        found = table.snapshot_as_of_timestamp(round(time.timestamp() * 1000))
+    return found
+
+
+def _pinned(data: IcebergData, where: str | None, name: str, prefix: str) -> dict[str, int]:
+    table = _open(data, name)
+    version = _snapshot(table, name, data.version_of(where))
+    return {f"{prefix}version": version, f"{prefix}schema": _schema_id(table, data, where)}
+
+
+def _schema_id(table: IcebergTable, data: IcebergData, where: str | None) -> int:
+    """The columns that a version is read with: the newest table's and a branch's are the table's own, as they are now;
+    those of what it was are those that it had."""
+    known, version = data.schema_of(where), data.version_of(where)
+    if known is not None:
+        return known
+    names = {} if version is None else table.refs()
+    found = None if version is None else _found(table, version)
+    is_branch = str(version) in names and names[str(version)].snapshot_ref_type == SnapshotRefType.BRANCH
+    if found is None or is_branch or found.schema_id is None:
+        return int(table.metadata.current_schema_id)
+    return int(found.schema_id)
+
+
+def _with_schema(table: IcebergTable, name: str, schema_id: int) -> TableMetadata:
+    if schema_id not in table.schemas():
+        raise DataError(
+            f"{name} has no schema {schema_id} any more, with which this version is read: name the version that is to "
+            "be read (data.version), and begin another run"
+        )
+    return table.metadata.model_copy(update={"current_schema_id": schema_id})
 
 
 def _filter(conditions: Sequence[Condition], schema: Schema, arrow: pa.Schema) -> BooleanExpression:
@@ -149,12 +185,13 @@ def _filter(conditions: Sequence[Condition], schema: Schema, arrow: pa.Schema) -
 
 
 def _holds(condition: Condition, arrow: pa.Schema) -> BooleanExpression:
-    column, comparison, value = condition
-    if value is None:
+    column = condition.column
+    comparison, scalars = meaning_of(condition, arrow.field(column).type)
+    if scalars is None:
         return IsNull(column) if comparison == "==" else NotNull(column)
-    values = typed(condition, arrow.field(column).type)
+    values = [scalar.as_py() for scalar in scalars]
     # a row without a value is kept by no comparison, as in SQL
-    return And(NotNull(column), _COMPARE[comparison](column, values if isinstance(value, tuple) else values[0]))
+    return And(NotNull(column), _COMPARE[comparison](column, values if comparison in ("in", "not in") else values[0]))
 
 
 def _where(table: IcebergTable) -> dict[str, object]:

@@ -60,7 +60,10 @@ class _ParquetFiles:
     ) -> pa.Table:
         with filesystem.open_input_file(path) as file:
             parquet = pyarrow.parquet.ParquetFile(file, pre_buffer=True)
-            if (condition := filter_of(conditions, parquet.schema_arrow)) is not None:
+            stored = parquet.schema_arrow
+            # a UUID is compared as its text, of which the footer has none
+            seen = [one for one in conditions if not isinstance(stored.field(one.column).type, pa.UuidType)]
+            if (condition := filter_of(seen, stored)) is not None:
                 # by the least and the largest of each row group, which its footer has
                 fragment = ParquetFileFormat().make_fragment(path, filesystem, row_groups=list(units))
                 units = [group.id for group in fragment.subset(condition).row_groups]

@@ -27,6 +27,7 @@ from rayrnn.data.sources.any_table import (
 from rayrnn.data.sources.conditions import columns_of, filter_of, kept
 from rayrnn.data.sources.csv_labels import below_common
 from rayrnn.data.sources.source import Wanted
+from rayrnn.data.sources.table_parts import Parts, check_named
 from rayrnn.errors import DataError
 from rayrnn.recipe.data_sections import ParquetData
 from rayrnn.recipe.row_conditions import Condition
@@ -80,6 +81,7 @@ def read_files(form: Format, data: ParquetData | OrcData | AvroData, wanted: Wan
         DataError: a file is none of this format, or lacks a column that is named.
     """
     listing = list_files(wanted.where or data.path, endpoint=data.endpoint, say=wanted.say)
+    _check_are_files(listing)
     conditions = data.conditions(wanted.where)
     inside = _look(form, listing)
     schemas = [plain_schema(one.schema) for one in inside]
@@ -88,7 +90,12 @@ def read_files(form: Format, data: ParquetData | OrcData | AvroData, wanted: Wan
     )
     partitions = {name: column for name, column in partition_columns(listing.paths).items() if name in named}
     schemas = [_with_fields(schema, partitions) for schema in schemas]
-    filter_of(conditions, schemas[0])  # before anything is read
+    check_named(Parts(listing.names, schemas, "files"), columns_of(conditions))
+    for name, schema in zip(listing.names, schemas, strict=True):  # before anything is read
+        try:
+            filter_of(conditions, schema)
+        except DataError as error:
+            raise DataError(f"{name}: {error}") from None
     parts = _cut(_pieces(listing, inside, partitions), fewest=1 if data.order_by is None else FEWEST_BUCKETS)
     read = functools.partial(_read, form, listing.filesystem, conditions)
     return sequences_of_table(Table(listing.names, schemas, parts, read, beside(listing.filesystem)), data, wanted)
@@ -114,6 +121,23 @@ def partition_columns(paths: Sequence[str]) -> dict[str, pa.Array]:
     values = [partition_values(path) for path in paths]
     names = [name for name in values[0] if all(name in own for own in values)] if values else []
     return {name: _typed([own[name] for own in values]) for name in names}
+
+
+def _check_are_files(listing: Listing) -> None:
+    """
+    Raises:
+        DataError: they are what a table of another source is made of.
+    """
+    for path, name in zip(listing.paths, listing.names, strict=True):
+        if "_delta_log" in path.removeprefix(listing.base).split("/"):
+            where = name[: name.rindex("_delta_log")].rstrip("/") or "."
+            raise DataError(
+                f"{where} is a Delta table, of whose files not all are part of it now: read it with source: delta"
+            )
+        if path.endswith(".metadata.json"):
+            raise DataError(
+                f"{name} is of an Iceberg table, which is more than its files: read it with source: iceberg"
+            )
 
 
 def _typed(texts: Sequence[str | None]) -> pa.Array:
