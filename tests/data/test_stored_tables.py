@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -156,3 +157,82 @@ def test_only_rows_that_all_conditions_keep_are_read(ray_cluster: None, tmp_path
     assert len(sequences(with_keys(data, where=[["device", "in", [3, 4]], ["x", "!=", None]]))) == 2
     assert "data.where keeps none" in fault(with_keys(data, where=[["at", ">", 1000]]))
     assert "there is no column 'tat'" in fault(with_keys(data, where=[["tat", ">", 1000]]))
+
+
+@pytest.mark.parametrize("source", WRITERS)
+@pytest.mark.parametrize(
+    ("condition", "devices"),
+    [
+        *(
+            (["device", "<", "3"], "012"),
+            (["device", "in", ["1", "2"]], "12"),
+            (["device", "not in", [2, 2.5]], "013456"),
+        ),
+        *((["at", ">=", 0.5], "0123456"), (["device", "<", 2.5], "012"), (["device", ">", 4.5], "56")),
+        *((["device", ">=", 2**63], ""), (["device", "<", 2**70], "0123456"), (["device", "!=", 1.5], "0123456")),
+        *((["device", "==", 1.5], ""), (["device", ">", float("-inf")], "0123456"), (["y", "<=", "1.5"], "01")),
+    ],
+)
+def test_a_number_means_the_same_however_it_is_written(
+    ray_cluster: None, tmp_path: Path, source: str, condition: list[Any], devices: str
+) -> None:
+    data = with_keys(WRITERS[source](steps(14), tmp_path / "table"), where=[condition])
+    if not devices:
+        assert "data.where keeps none" in fault(data)
+        return
+    assert "".join(row["key"] for row in by_key(sequences(data))) == devices
+
+
+ODD = pa.table(
+    {
+        "device": ["a", "a", "b", "b"],
+        "at": [0, 1, 0, 1],
+        "x": [1.0, 2.0, 3.0, 4.0],
+        "state": ["up", "up", "down", "down"],
+        "whole": pa.array([2**64 - 1, 5, 2**63, None], pa.uint64()),
+        "half": pa.array([1.5, 2.5, 3.5, None], pa.float16()),
+        "single": pa.array([0.1, 0.2, 0.3, None], pa.float32()),
+        "clock": pa.array([1, 2, 3, None], pa.time32("s")),
+        "naive": pa.array([1, 2, 3, None], pa.timestamp("us")),
+        "zoned": pa.array([1, 2, 3, None], pa.timestamp("us", "UTC")),
+        "price": pa.array([Decimal("0.10"), Decimal("0.20"), Decimal("0.30"), None], pa.decimal128(9, 2)),
+        "lasts": pa.array([1, 2, 3, None], pa.duration("s")),
+        "none": pa.nulls(4),
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("condition", "due"),
+    [
+        *((["whole", ">", 5], [1, 3]), (["whole", "==", 2**64 - 1], [1]), (["whole", "in", [2**63, 7, -1]], [3])),
+        *((["whole", ">=", "18446744073709551615"], [1]), (["whole", ">", -1], [1, 2, 3])),
+        *((["half", "<", 2.5], [1]), (["half", "in", [2.5, 3.5]], [2, 3]), (["half", "!=", 1.5], [2, 3])),
+        *((["single", "==", 0.1], [1]), (["single", "in", [0.2]], [2]), (["single", "<", 10**400], [1, 2, 3])),
+        *((["clock", ">=", "00:00:02"], [2, 3]), (["clock", "==", "00:00:03"], [3])),
+        *((["naive", "<", "1970-01-01T00:00:00.000002"], [1]), (["zoned", "<", "1970-01-01T00:00:00.000002Z"], [1])),
+        *((["price", "<", 0.2], [1]), (["none", "==", None], [1, 2, 3, 4])),
+    ],
+)
+def test_conditions_on_columns_of_every_type(
+    ray_cluster: None, tmp_path: Path, condition: list[Any], due: list[float]
+) -> None:
+    data = with_keys(write_parquet(ODD, tmp_path / "table"), features=["x"], where=[condition])
+    assert sorted(x for row in sequences(data) for (x,) in row["values"]) == due
+
+
+def test_a_value_that_a_column_cannot_have_is_told(ray_cluster: None, tmp_path: Path) -> None:
+    told = {
+        "whole": ("two", "due is a number"),
+        "clock": (36001, "due is a time of day in quotes, such as '09:05:00'"),
+        "naive": ("1970-01-01T00:00:00Z", "due is a time without a zone, such as 2024-01-31T09:05:00"),
+        "zoned": ("noon", "due is a time, such as 2024-01-31T09:05:00Z"),
+        "price": (0.001, "due is a number with at most 2 digits behind the point"),
+        "lasts": ("00:00:01", "only == null and != null are asked of such a column"),
+    }
+    data = with_keys(write_parquet(ODD, tmp_path / "table"), features=["x"])
+    for column, (value, due) in told.items():
+        says = fault(with_keys(data, where=[[column, "<", value]]))
+        assert f"data.where: column {column!r} holds " in says
+        assert says.endswith(f"and {value!r} is none: {due}")
+    assert "no row is left" in fault(with_keys(data, where=[["none", "==", 1]]))

@@ -113,11 +113,18 @@ _COMPARED_HALF = pa.float32()
 
 def _whole(value: Cell, condition: Condition, kind: pa.DataType) -> int | float:
     """The number that a condition compares whole numbers with."""
-    return (
-        value
-        if isinstance(value, int | float) and not isinstance(value, bool)
-        else _typed(value, condition, kind).as_py()
-    )
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return value
+    try:
+        number: int | float = _typed(value, condition, kind).as_py()
+    except DataError:
+        try:
+            number = pa.scalar(value).cast(pa.float64()).as_py() if isinstance(value, str) else math.nan
+        except pa.ArrowInvalid:
+            number = math.nan
+        if math.isnan(number):
+            raise
+    return number
 
 
 def _range(kind: pa.DataType) -> tuple[int, int]:
@@ -182,7 +189,7 @@ def _as_float(number: int | float) -> float:
     try:
         return float(number)
     except OverflowError:
-        return math.copysign(math.inf, number)
+        return math.inf if number > 0 else -math.inf
 
 
 def _as_time_of_day(text: str) -> pa.Scalar | None:

@@ -31,6 +31,7 @@ from pyiceberg.table import Table as IcebergTable
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.refs import SnapshotRefType
 from pyiceberg.table.snapshots import Snapshot
+from pyiceberg.types import UUIDType
 
 from rayrnn.data.files import open_file_system
 from rayrnn.data.sequences import beside
@@ -43,7 +44,7 @@ from rayrnn.data.sources.any_table import (
     plain_schema,
     sequences_of_table,
 )
-from rayrnn.data.sources.conditions import filter_of, meaning_of, with_variables
+from rayrnn.data.sources.conditions import columns_of, filter_of, kept, meaning_of, with_variables
 from rayrnn.data.sources.source import Wanted
 from rayrnn.errors import DataError
 from rayrnn.recipe.row_conditions import Condition
@@ -99,7 +100,10 @@ class Iceberg:
         fewest = 1 if data.order_by is None else FEWEST_BUCKETS
         runs = neighbours(np.array([task.file.file_size_in_bytes for task in files]), fewest=fewest)
         parts = [[files[number] for number in run] for run in runs]
-        read = functools.partial(_read, name, table.metadata, table.io, schema, condition)
+        # which Arrow does not compare
+        by_text = [one for one in conditions if isinstance(schema.find_type(one.column), UUIDType)]
+        pushed = _filter([one for one in conditions if one not in by_text], schema, arrow)
+        read = functools.partial(_read, name, table.metadata, table.io, schema, pushed, by_text)
         return sequences_of_table(Table([name], [arrow], parts, read, _where(table)), data, wanted)
 
 
@@ -206,13 +210,16 @@ def _read(
     metadata: TableMetadata,
     io: FileIO,
     schema: Schema,
-    condition: BooleanExpression,
+    pushed: BooleanExpression,
+    by_text: Sequence[Condition],
     files: Sequence[FileScanTask],
     columns: Sequence[str],
 ) -> Iterator[Piece]:
+    used = schema.select(*dict.fromkeys([*columns, *columns_of(by_text)]))
     for file in files:
         try:
-            rows = ArrowScan(metadata, io, schema.select(*columns), condition).to_table([file])
+            rows = ArrowScan(metadata, io, used, pushed).to_table([file])
         except Exception as error:  # as above
             raise DataError(f"{name}: {file.file.file_path} cannot be read: {error}") from None
-        yield Piece(plain(rows).select(list(columns)), file.file.file_path.rpartition("/")[2], 0)
+        rows = kept(plain(rows), by_text).select(list(columns))
+        yield Piece(rows, file.file.file_path.rpartition("/")[2], 0)

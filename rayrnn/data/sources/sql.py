@@ -2,10 +2,11 @@
 
 import datetime
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote_plus
+from urllib.parse import quote, quote_plus
 
 import pyarrow as pa
 import ray
@@ -25,6 +26,12 @@ from rayrnn.recipe.table_sections import SqlData
 
 #: of an answer, that travel together
 ROWS = 50_000
+_SQLITE = "sqlite"
+#: SQLite's whole numbers are smaller
+_SQLITE_WHOLE = 2**63
+#: what cannot hold a parameter, and what may be one
+_NO_PARAMETERS = re.compile(r"'[^']*'|\"[^\"]*\"|--[^\n]*|/\*.*?\*/|::", re.DOTALL)
+_PARAMETER = re.compile(r"\?\d*|[:@$]\w+")
 
 
 class Sql:
@@ -40,7 +47,10 @@ class Sql:
             UsageError: there is no driver for this database.
         """
         query = (wanted.where or data.query).strip().rstrip(";")
-        conditions, address = data.conditions(wanted.where), _address(data)
+        address = _address(data)
+        conditions = list(data.conditions(wanted.where))
+        if address.get_backend_name() == _SQLITE:
+            conditions = list(map(_without_booleans, conditions))
         columns = _used(data, wanted, _names(address, query, conditions))
         look = ray.remote(num_returns="streaming", **beside(open_file_system("/")[0]))(_rows)
         in_order = data.order_by is None and data.key is None
@@ -72,22 +82,30 @@ def _address(data: SqlData) -> sqlalchemy.URL:
         raise DataError(
             f"data.connection is {data.connection}, {known}: an address such as sqlite:///plant.db is due"
         ) from None
-    if address.get_backend_name() != "sqlite":
+    if address.get_backend_name() != _SQLITE:
         return address
     place = Path(address.database or "")
     if not place.is_file():
         raise DataError(f"data.connection is {data.connection}, and there is no file {place}")
     # the task that reads has another directory; and SQLite would make a file that is not there
-    return address.set(database=f"file:{place.absolute()}", query={"mode": "ro", "uri": "true"})
+    return address.set(database=f"file:{quote(str(place.absolute()))}", query={"mode": "ro", "uri": "true"})
 
 
 def _names(address: sqlalchemy.URL, query: str, conditions: Sequence[Condition]) -> list[str]:
     """The columns of the answer, of which not a row is asked for."""
     nothing = sqlalchemy.select(sqlalchemy.text("*")).select_from(_subquery(query)).where(sqlalchemy.false())
     with _asked(address) as connection:
-        names = list(_answer(connection, nothing).keys())
+        names = list(_answer(connection, nothing, query).keys())
     if not names:
         raise DataError(f"data.query gives no rows: due is a SELECT, and it is {query}")
+    # inside of another query a database may call two columns of one name otherwise
+    with _asked(address) as connection, _answer(connection, sqlalchemy.text(_literally(query)), query) as answer:
+        times = Counter(answer.keys())
+    for name in (name for name in times if times[name] > 1):
+        raise DataError(
+            f"data.query gives {times[name]} columns {name!r}: name the columns that are to be read, each once (SELECT "
+            f"one.{name}, other.{name} AS other_{name}, ...)"
+        )
     check_columns(pa.schema([(name, pa.null()) for name in names]), columns_of(conditions))
     return names
 
@@ -105,14 +123,17 @@ def _rows(
     address: sqlalchemy.URL, query: str, columns: list[str], conditions: Sequence[Condition], key: str | None
 ) -> Iterator[pa.Table]:
     """The rows of the answer: in the order of `key`, or without one in the query's own."""
+    is_sqlite = address.get_backend_name() == _SQLITE
     if key is None:
         asked: Any = sqlalchemy.text(_literally(query))
     else:
-        asked = sqlalchemy.select(*map(sqlalchemy.column, columns)).select_from(_subquery(query))
-        asked = asked.where(*map(_holds, conditions)).order_by(sqlalchemy.column(key))
+        used = [*columns, *(columns_of(conditions) if is_sqlite else ())]
+        asked = sqlalchemy.select(*map(sqlalchemy.column, dict.fromkeys(used))).select_from(_subquery(query))
+        asked = asked.where(*map(_may_hold if is_sqlite else _holds, conditions)).order_by(sqlalchemy.column(key))
     with _asked(address) as connection:
-        for rows in _parts(_answer(connection, asked)):
-            yield rows if key is not None else kept(rows, conditions).select(columns)
+        for rows in _parts(_answer(connection, asked, query)):
+            if len(found := kept(rows, conditions).select(columns) if key is None or is_sqlite else rows):
+                yield found
 
 
 def _subquery(query: str) -> Any:
@@ -122,6 +143,31 @@ def _subquery(query: str) -> Any:
 def _literally(query: str) -> str:
     """The query, of whose colons none begins a parameter."""
     return query.replace(":", "\\:")
+
+
+def _without_booleans(condition: Condition) -> Condition:
+    """With numbers for true and false, as SQLite has them."""
+    value = condition.value
+    if isinstance(value, tuple):
+        return condition._replace(value=tuple(int(one) if isinstance(one, bool) else one for one in value))
+    return condition._replace(value=int(value)) if isinstance(value, bool) else condition
+
+
+def _may_hold(condition: Condition) -> Any:
+    """What SQLite can say of a condition before it is seen to.
+
+    It takes any text for more than any number, where a column has no type of its own; elsewhere '3' is a number. So it
+    leaves out only cells of the value's own kind.
+    """
+    values = condition.value if isinstance(condition.value, tuple) else (condition.value,)
+    if condition.value is None:
+        return _holds(condition)
+    kind = sqlalchemy.func.typeof(sqlalchemy.column(condition.column))
+    if all(isinstance(value, str) for value in values):
+        return _holds(condition) | kind.not_in(["text", "null"])
+    if all(isinstance(value, int | float) and abs(value) < _SQLITE_WHOLE for value in values):
+        return _holds(condition) | kind.not_in(["integer", "real", "null"])
+    return sqlalchemy.true()
 
 
 def _holds(condition: Condition) -> Any:
@@ -149,11 +195,13 @@ def _asked(address: sqlalchemy.URL) -> sqlalchemy.Connection:
         raise DataError(f"the database {address} does not answer: {_told(error)}") from None
 
 
-def _answer(connection: sqlalchemy.Connection, asked: Any) -> sqlalchemy.CursorResult[Any]:
+def _answer(connection: sqlalchemy.Connection, asked: Any, query: str) -> sqlalchemy.CursorResult[Any]:
     try:
         return connection.execute(asked)
     except (SQLAlchemyError, ValueError) as error:
-        raise DataError(f"the database cannot answer data.query: {_told(error)}") from None
+        found = _PARAMETER.search(_NO_PARAMETERS.sub(" ", query))
+        advice = f"; a query takes no parameters, such as {found[0]} seems to be: write the value" if found else ""
+        raise DataError(f"the database cannot answer data.query: {_told(error).rstrip('.')}{advice}") from None
 
 
 def _parts(answer: sqlalchemy.CursorResult[Any]) -> Iterator[pa.Table]:
