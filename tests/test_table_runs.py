@@ -63,11 +63,14 @@ def test_an_iceberg_table_is_learned_at_the_snapshot_that_the_run_began_with(ray
     others = catalog.create_table("plant.others", steps(0, 1).schema)
     others.append(steps(100, 3))
     snapshots = {"version": snapshot(tmp_path, "sensors"), "held_out_version": snapshot(tmp_path, "others")}
+    snapshots |= {"schema": 0, "held_out_schema": 0}
     data = {"source": "iceberg", "table": "plant.sensors", "catalog": catalog_at(tmp_path / "lake")}
     recipe = recipe_of(2, **{**data, "held_out": "plant.others"})
     train(recipe, out=run)
     assert open_run(run).stored_data.versions == snapshots  # type: ignore[union-attr]
     table.append(steps(8, 4))
+    with table.update_schema() as update:
+        update.rename_column("x", "speed")
     others.append(steps(103, 3))
     with pytest.raises(UsageError, match=r"has data\.catalog for iceberg, by which whoever wrote it"):
         train(recipe, out=run, resume=True)

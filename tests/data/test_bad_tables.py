@@ -153,7 +153,9 @@ def test_versions_of_a_delta_table(ray_cluster: None, tmp_path: Path) -> None:
     assert "has no version 1999-01-01: it was not there yet" in fault(with_keys(data, version="1999-01-01"))
     old = next(file for file in place.glob("*.parquet"))
     old.unlink()
-    assert f"{old.name} cannot be read" in fault(data)
+    told = fault(data)
+    assert f"{place} cannot be read at version 1: {old.name} is gone. VACUUM removes the files" in told
+    assert told.endswith("`rayrnn evaluate RUN --data PATH` measures on the table as it is now")
 
 
 def test_a_delta_table_that_is_none_or_broken_or_empty_is_told(ray_cluster: None, tmp_path: Path) -> None:
@@ -253,6 +255,29 @@ def test_an_iceberg_table_whose_columns_have_changed(ray_cluster: None, tmp_path
     assert len(sequences(metadata)) == 4
 
 
+def test_columns_of_an_iceberg_table_are_those_that_it_has_now(ray_cluster: None, tmp_path: Path) -> None:
+    data = iceberg(table_of(leak=[7.0, 8.0, 9.0]), tmp_path / "lake")
+    table = catalog_of(tmp_path / "lake").load_table("plant.sensors")
+    snapshot, begun = table.current_snapshot().snapshot_id, pinned(data, {}).versions  # type: ignore[attr-defined]
+    table.manage_snapshots().create_tag(snapshot, "2024").create_branch(snapshot, "trial").commit()
+    with table.update_schema() as update:
+        update.delete_column("leak")
+        update.rename_column("x", "speed")
+    now = [{"key": "a", "values": [[1], [2]], "label": "up"}, {"key": "b", "values": [[3]], "label": "down"}]
+    then = [[[1, 7], [2, 8]], [[3, 9]]]
+    assert by_key(sequences(data)) == by_key(sequences(with_keys(data, version="trial"))) == now
+    assert by_key(sequences(with_keys(data, where=[["speed", "<", 1.5]])))[0]["values"] == [[1]]
+    for version in (snapshot, "2024", 2024):
+        assert [row["values"] for row in by_key(sequences(with_keys(data, version=version)))] == then
+    assert len(sequences(with_keys(data, version="2024", where=[["x", ">", 2.5], ["leak", "==", 9]]))) == 1
+    # a run goes on with the columns that it began with, as it does with the rows
+    again = pinned(data, begun)
+    assert again.versions == begun  # type: ignore[attr-defined]
+    assert [row["values"] for row in by_key(sequences(again))] == then
+    assert by_key(sequences(pinned(data, pinned(data, {}).versions))) == now  # type: ignore[attr-defined]
+    assert "has no schema 77 any more" in fault(pinned(data, begun | {"schema": 77}))
+
+
 def test_an_iceberg_table_or_catalogue_that_is_not_there_is_told(ray_cluster: None, tmp_path: Path) -> None:
     catalog = catalog_of(tmp_path / "lake")
     catalog.create_table("plant.empty", table_of().schema)
@@ -316,6 +341,10 @@ def test_avro_records_of_all_types_are_read_or_told(ray_cluster: None, tmp_path:
     assert "no row is left" in fault(write_records(tmp_path / "e.avro", []))
     (tmp_path / "f.avro").write_bytes((tmp_path / "a.avro").read_bytes()[:-20])
     assert "f.avro cannot be read as Avro" in fault(AvroData(path=str(tmp_path / "f.avro"), **STEPS))
+    pq.write_table(table_of(), tmp_path / "h.avro")
+    assert "h.avro cannot be read as Avro: it does not begin as an Avro file" in fault(
+        AvroData(path=str(tmp_path / "h.avro"), **STEPS)
+    )
     (tmp_path / "g.avro").write_text("no table")
     assert "g.avro cannot be read as Avro" in fault(AvroData(path=str(tmp_path / "g.avro"), **STEPS))
 
@@ -343,6 +372,54 @@ def test_a_query_is_answered_or_its_error_told(ray_cluster: None, tmp_path: Path
     with sqlite3.connect(place) as database:
         database.execute("UPDATE sensors SET x = 1, device = NULL WHERE device = 3 AND at = 2")
     assert "column 'device' (data.key) is empty in 1 rows" in fault(data)
+
+
+@pytest.mark.parametrize("name", ["plant#new.db", "100%.db", "50%2520off.db", "a b ü.db"])
+def test_a_database_is_read_whatever_its_file_is_called(ray_cluster: None, tmp_path: Path, name: str) -> None:
+    write_sql(steps(14), tmp_path / "plant")
+    data = write_sql(steps(21), tmp_path / name.replace("%25", "%"))
+    (tmp_path / "plant").rename(tmp_path / name.replace("#", "%").partition("%")[0].removesuffix(".db"))
+    data = with_keys(data, connection=f"sqlite:///{tmp_path}/{name}", query="SELECT * FROM sensors WHERE at = 2")
+    assert len(sequences(data)) == 7
+
+
+def test_two_columns_of_one_name_and_parameters_of_a_query_are_told(ray_cluster: None, tmp_path: Path) -> None:
+    place = tmp_path / "plant.db"
+    write_sql(steps(14), place)
+    joined = "SELECT * FROM sensors one JOIN sensors other ON one.device = other.device AND one.at = other.at"
+    told = fault(sql(place, joined))
+    assert "data.query gives 2 columns 'device': name the columns that are to be read, each once" in told
+    assert len(sequences(sql(place, joined.replace("*", "one.*, other.x AS other_x")))) == 7
+    for parameter in (":most", "?", "@most"):
+        told = fault(sql(place, f"SELECT * FROM sensors WHERE state <> ':run?' AND at < {parameter}"))
+        assert told.endswith(f"a query takes no parameters, such as {parameter} seems to be: write the value")
+    assert "parameters" not in fault(sql(place, "SELECT * FROM nowhere WHERE state <> ':run?' -- why?"))
+
+
+def test_kinds_in_a_column_of_sqlite_are_compared_as_in_other_tables(ray_cluster: None, tmp_path: Path) -> None:
+    place = tmp_path / "plant.db"
+    data = write_sql(steps(14), place)
+    flagged = with_keys(data, query="SELECT *, device > 4 AS late FROM sensors", ignore=["late"])
+    assert [row["key"] for row in by_key(sequences(with_keys(flagged, where=[["late", "==", True]])))] == ["5", "6"]
+    assert "data.where: column 'device' holds int64, and 'late' is none: due is a number" in fault(
+        with_keys(data, where=[["device", "<", "late"]])
+    )
+    named = with_keys(data, query="SELECT 'd' || device AS name, sensors.* FROM sensors", ignore=["name"])
+    assert "data.where keeps none" in fault(with_keys(named, where=[["name", "<", 3]]))
+    with sqlite3.connect(place) as database:
+        database.execute("INSERT INTO sensors VALUES ('many', 0, 1, 1, 'run')")
+    assert "column 'device' of the answer holds int and str: CAST it" in fault(with_keys(data, where=[["at", "<", 9]]))
+
+
+def test_directories_of_other_tables_are_told(ray_cluster: None, tmp_path: Path) -> None:
+    delta(table_of(), tmp_path / "table")
+    iceberg(table_of(), tmp_path / "lake")
+    for kind in (ParquetData, OrcData):
+        told = fault(kind(path=str(tmp_path / "table"), **STEPS))
+        assert f"{tmp_path}/table is a Delta table" in told
+        assert told.endswith("read it with source: delta")
+        assert fault(kind(path=str(tmp_path / "lake"), **STEPS)).endswith("read it with source: iceberg")
+    assert len(sequences(ParquetData(path=f"{tmp_path}/table/*.parquet", **STEPS))) == 2
 
 
 def test_texts_of_a_query_are_sequences_in_the_order_of_their_names(ray_cluster: None, tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rayrnn.data.rows import canonical
-from rayrnn.data.sequences import Blocks, Sequences, gather, split, take
-from rayrnn.errors import DataError
+from rayrnn.data.sequences import Blocks, Sequences, gather, results, split, take
+from rayrnn.errors import ClusterError, DataError
 from tests.asked import needs
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -280,3 +280,19 @@ def test_held_out_sequences_are_drawn_by_the_seed() -> None:
     sequences = gather(numbered_texts(100, 50), needs("language_model"))
     drawn = [split(sequences, 0.2, seed=seed, last=False)[1].tolist() for seed in range(3)]
     assert drawn[0] != drawn[1] != drawn[2]
+
+
+def without_library(name: str) -> None:
+    raise ModuleNotFoundError(f"No module named '{name}'", name=name.partition(".")[0])
+
+
+@pytest.mark.parametrize(
+    ("module", "due"),
+    [("deltalake.table", "no deltalake, .*'rayrnn\\[delta\\]'"), ("plantlib", "no plantlib, .* plantlib ")],
+)
+def test_a_host_without_a_library_is_told(module: str, due: str) -> None:
+    with pytest.raises(ClusterError, match=rf"^host [\w.:]+ has {due}"):
+        results([ray.remote(without_library).remote(module)])
+    rows = ray.data.range(2).map_batches(lambda _: without_library(module))
+    with pytest.raises(ClusterError, match=due):
+        gather(rows, needs("classification"))

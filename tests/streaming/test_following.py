@@ -397,3 +397,16 @@ def test_a_damaged_journal_is_told(sensors: Run, tmp_path: Path) -> None:
     (tmp_path / "out" / ".rayrnn-follow" / "journal.sqlite").write_bytes(b"no database" * 1000)
     with pytest.raises(RunError, match=r"the journal in .*\.rayrnn-follow cannot be used: file is not a database"):
         followed(sensors, tmp_path / "in", tmp_path / "out")
+
+
+@pytest.mark.parametrize("kind", [pa.float64(), pa.decimal128(22, 2)])
+def test_a_sequence_goes_on_whatever_type_its_key_has_in_a_file(tmp_path: Path, kind: pa.DataType) -> None:
+    run = sensor_run(tmp_path)
+    for minute in range(2):
+        table = steps_of([minute])
+        keys = pa.array([10**12 + SENSORS.index(name) for name in table["sensor"].to_pylist()])
+        write(tmp_path / "in" / f"{minute}.parquet", table.set_column(0, "sensor", keys.cast(kind) if minute else keys))
+    assert [file.notes for file in followed(run, tmp_path / "in", tmp_path / "out")] == [(), ()]
+    steps = answers_by_key(tmp_path / "out", "step")
+    assert {key: len(own) for key, own in steps.items()} == {str(10**12 + number): 8 for number in range(3)}
+    assert all(own == sorted(own) for own in steps.values())

@@ -5,6 +5,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -112,19 +113,14 @@ _COMPARED_HALF = pa.float32()
 
 
 def _whole(value: Cell, condition: Condition, kind: pa.DataType) -> int | float:
-    """The number that a condition compares whole numbers with."""
+    """The number that a condition compares whole numbers with, be it written as text."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return value
-    try:
-        number: int | float = _typed(value, condition, kind).as_py()
-    except DataError:
-        try:
-            number = pa.scalar(value).cast(pa.float64()).as_py() if isinstance(value, str) else math.nan
-        except pa.ArrowInvalid:
-            number = math.nan
-        if math.isnan(number):
-            raise
-    return number
+    for one in (kind, pa.float64()):
+        with suppress(pa.ArrowInvalid):
+            number: int | float = pa.scalar(str(value)).cast(one).as_py()
+            return number
+    raise _no_such_value(value, condition, kind)
 
 
 def _range(kind: pa.DataType) -> tuple[int, int]:
@@ -182,7 +178,11 @@ def _typed(value: Cell, condition: Condition, kind: pa.DataType) -> pa.Scalar:
             return pa.scalar(written).cast(kind)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
             continue
-    raise DataError(f"data.where: column {condition.column!r} holds {kind}, and {value!r} is none: {_due(kind)}")
+    raise _no_such_value(value, condition, kind)
+
+
+def _no_such_value(value: Cell, condition: Condition, kind: pa.DataType) -> DataError:
+    return DataError(f"data.where: column {condition.column!r} holds {kind}, and {value!r} is none: {_due(kind)}")
 
 
 def _as_float(number: int | float) -> float:
