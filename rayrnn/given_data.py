@@ -8,12 +8,15 @@ import ray.data
 
 from rayrnn.cluster import stay_connected
 from rayrnn.data.frames import is_frame, library_of
-from rayrnn.data.sources.given import list_of, sequences_of
+from rayrnn.data.sources.given import labels_of, list_of, sequences_of
 from rayrnn.data.sources.source import Wanted
 from rayrnn.errors import RecipeError, UsageError
 from rayrnn.recipe import LABELLED, task_named
 from rayrnn.recipe.table_sections import GivenData, section_of
 from rayrnn.tasks import Choices
+
+#: what says where a table's steps are
+_CONTENTS = ("order_by", "values", "symbols", "text", "categorical")
 
 
 def sequences(
@@ -74,11 +77,10 @@ def sequences(
         DataError: a column is missing or does not fit, or there are no rows.
         UsageError: `data` is nothing of these; or `labels` do not fit it.
     """
-    columns = {
+    columns: dict[str, Any] = {
         **{"key": key, "order_by": order_by, "values": values, "symbols": symbols, "text": text},
-        **{"label": label, "target": target, "categorical": tuple(categorical), "ignore": tuple(ignore)},
-        **{"features": None if features is None else tuple(features), "weight": weight, "static": tuple(static)},
-        **{"forecast": None if forecast is None else tuple(forecast), "known_ahead": tuple(known_ahead)},
+        **{"label": label, "target": target, "categorical": categorical, "ignore": ignore, "features": features},
+        **{"weight": weight, "static": static, "forecast": forecast, "known_ahead": known_ahead},
     }
     if library_of(data) == "pyspark":
         if labels is not None:
@@ -87,15 +89,22 @@ def sequences(
         return taken
     is_list = not (is_frame(data) or isinstance(data, ray.data.Dataset))
     data = list_of(data) if is_list else data
-    if is_list and (given := [name for name, value in columns.items() if value]):
+    if is_list and (given := [name for name, value in columns.items() if _is_given(value)]):
         raise UsageError(f"{', '.join(given)} name columns, and a list has none: leave them out")
-    if labels is not None and not is_list:
-        raise UsageError("labels are of a list of sequences; those of a table are a column: label=...")
+    if labels is not None:
+        if not is_list:
+            raise UsageError("labels are of a list of sequences; those of a table are a column: label=...")
+        labels = labels_of(labels)
     stay_connected()
-    if not is_list and not any(columns[name] for name in ("order_by", "values", "symbols", "text", "categorical")):
+    if not is_list and not any(_is_given(columns[name]) for name in _CONTENTS):
         raise RecipeError(
             "say what the columns are for: key and order_by (one row a step), or values, symbols or text (one row a "
             "sequence)"
         )
-    section = section_of(GivenData, columns | ({"missing": tuple(missing)} if missing else {}))
+    section = section_of(GivenData, columns | {"missing": missing if _is_given(missing) else None})
     return sequences_of(data, section, Wanted(task_named(task).needs(Choices())), labels)
+
+
+def _is_given(value: Any) -> bool:
+    """Whether a keyword says something: neither nothing nor no columns."""
+    return value is not None and not (hasattr(value, "__len__") and len(value) == 0)

@@ -71,6 +71,67 @@ def test_polars_frames_are_read() -> None:
     assert rows == rows_of(rayrnn.sequences(steps(), **COLUMNS))
 
 
+def below(frame: pd.DataFrame, *names: str | None) -> pd.DataFrame:
+    """The steps below an index of levels of these names."""
+    levels = pd.MultiIndex.from_arrays([steps()["device"]] * len(names), names=names)
+    return frame.set_axis(levels)
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        pd.concat({n: own.drop(columns="device") for n, own in steps().groupby("device")}, names=["device"]),
+        steps().groupby("device").apply(lambda own: own[["at", "x", "y", "state"]]),
+        below(steps(), None, None),
+        below(steps().drop(columns="device"), None, "device", None),
+        below(steps(), "device", None),
+    ],
+    ids=["concat", "apply", "nameless", "named", "beside"],
+)
+def test_a_level_of_an_index_without_a_name_is_no_feature(frame: pd.DataFrame) -> None:
+    assert rows_of(rayrnn.sequences(frame, **COLUMNS)) == rows_of(rayrnn.sequences(steps(), **COLUMNS))
+
+
+def with_intervals(cut: bool) -> pd.DataFrame:
+    frame = steps()
+    between = pd.cut(frame["x"], 3) if cut else pd.arrays.IntervalArray.from_arrays(frame["at"], frame["at"] + 1)
+    return frame.assign(between=between)
+
+
+@pytest.mark.parametrize("cut", [True, False])
+def test_what_no_sequence_can_hold_does_not_matter_where_it_is_not_read(cut: bool) -> None:
+    plain = rows_of(rayrnn.sequences(steps(), features=["x"], **COLUMNS))
+    frame = with_intervals(cut).assign(things=[object()] * len(steps()))
+    assert rows_of(rayrnn.sequences(frame, features=["x"], **COLUMNS)) == plain
+    table = pa.Table.from_pandas(frame.drop(columns="things"), preserve_index=False)
+    assert rows_of(rayrnn.sequences(table, features=["x"], **COLUMNS)) == plain
+    assert rows_of(rayrnn.sequences(frame, ignore={"y", "between", "things"}, **COLUMNS)) == plain
+    objects = polars.from_pandas(steps()).with_columns(o=polars.Series([object()] * len(frame), dtype=polars.Object))
+    assert rows_of(rayrnn.sequences(objects, features=["x"], **COLUMNS)) == plain
+    with pytest.raises(DataError, match=r"column 'between' holds struct<left: .*, right: .*>, no numbers"):
+        rayrnn.sequences(with_intervals(cut), **COLUMNS)
+    with pytest.raises(DataError, match=r"'between' \(data\.categorical\) holds struct"):
+        rayrnn.sequences(with_intervals(cut), categorical=["between"], **COLUMNS)
+
+
+def test_a_dataset_whose_blocks_arrow_does_not_give_back_is_told() -> None:
+    with pytest.raises(DataError, match=r"holds what Arrow does not give back.* \(dataset\.drop_columns\)"):
+        rayrnn.sequences(ray.data.from_pandas(with_intervals(cut=True)), features=["x"], **COLUMNS)
+
+
+def test_categories_of_polars_are_words_and_an_order() -> None:
+    frame = polars.from_pandas(steps())
+    label = frame.with_columns(polars.col("state").cast(polars.Categorical))
+    assert rows_of(rayrnn.sequences(label, **COLUMNS)) == rows_of(rayrnn.sequences(steps(), **COLUMNS))
+    as_feature = frame.with_columns(kind=polars.col("state").cast(polars.Categorical))
+    (first, *_) = rows_of(rayrnn.sequences(as_feature, categorical=["kind"], **COLUMNS))
+    assert first["categories"] == [[first["label"]]] * 8
+    names = ["lo", "mid", "hi", "top", "e", "d", "c", "b"]
+    at = polars.Series([names[place] for place in frame["at"]], dtype=polars.Enum(names))
+    ordered = rayrnn.sequences(frame.with_columns(at=at), **COLUMNS)
+    assert rows_of(ordered) == rows_of(rayrnn.sequences(steps(), **COLUMNS))
+
+
 @pytest.mark.parametrize(
     ("held", "task", "expected"),
     [
@@ -109,6 +170,18 @@ def test_mappings_are_rows() -> None:
         ([[1.0]], {"key": "a"}, UsageError, "a list has none"),
         (5, COLUMNS, UsageError, "the data is int"),
         ("abc", COLUMNS, UsageError, "the data is str"),
+        (np.array(5.0), {}, UsageError, "the data is ndarray"),
+        ({"a": [1.0], "b": [2.0]}, {}, UsageError, r"the data is dict.* a table by pa\.table\(data\) or pd\.DataFrame"),
+        ({"device": [1], "at": [0], "x": [1.0]}, COLUMNS, UsageError, r"the data is dict.* a table by"),
+        ([[1.0], [2.0]], {"labels": {"a", "b"}}, UsageError, "labels is set; due is a list"),
+        ([[1.0], [2.0]], {"labels": {"a": 1, "b": 2}}, UsageError, "labels is dict; due is a list"),
+        ([[1.0], [2.0]], {"labels": (label for label in "ab")}, UsageError, "labels is generator; due is a list"),
+        ([[1.0], [2.0]], {"labels": "ab"}, UsageError, "labels is str; due is a list"),
+        ([[1.0], [2.0]], {"labels": pd.DataFrame({"y": [1, 2]})}, UsageError, "labels is DataFrame; due is a list"),
+        ([[1.0], [2.0]], {"labels": 2}, UsageError, "labels is int; due is a list"),
+        (steps(), COLUMNS | {"features": {"x", "y"}}, UsageError, r"features is \{.*such as features=\['x'\]"),
+        (steps(), COLUMNS | {"features": "x"}, UsageError, r"features is 'x'; due is a list, such as features=\['x'\]"),
+        (steps(), COLUMNS | {"ignore": "x"}, UsageError, r"ignore is 'x'; due is a list, such as ignore=\['x'\]"),
         ([np.array(["2020-01-01"], "datetime64[D]")], {}, DataError, "an array holds times"),
         (pa.table({"device": [{"a": 1}], "at": [1], "x": [1.0], "state": ["a"]}), COLUMNS, DataError, "it takes text"),
     ],
@@ -116,6 +189,17 @@ def test_mappings_are_rows() -> None:
 def test_what_cannot_be_learned_is_told(held: Any, how: dict[str, Any], kind: type[Exception], told: str) -> None:
     with pytest.raises(kind, match=told):
         rows_of(rayrnn.sequences(held, **how))
+
+
+def test_columns_are_named_by_all_that_has_an_order() -> None:
+    plain = rows_of(rayrnn.sequences(steps(), features=["x"], **COLUMNS))
+    for named_by in (steps().columns[2:3], np.array(["x"]), (name for name in ["x"])):
+        assert rows_of(rayrnn.sequences(steps(), features=named_by, **COLUMNS)) == plain  # type: ignore[arg-type]
+
+
+def test_a_dict_is_not_learned_from_by_its_keys(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"the data is dict.* a table by pa\.table\(data\)"):
+        rayrnn.train(recipe(), data={"values": [[1.0]], "label": ["a"]}, out=tmp_path / "run")
 
 
 def test_a_run_is_trained_without_a_path_and_measured_on_what_was_held_out(tmp_path: Path) -> None:

@@ -120,15 +120,15 @@ def sequences(
 
     Raises:
         RecipeError: the columns contradict each other.
+        UsageError: several columns are given as one text, or without an order.
         DataError: a column is missing or does not fit, Spark could not compute the DataFrame or write it, or what it
             wrote is not to be found here.
         ClusterError: Spark does not answer.
     """
     columns = {
         **{"key": key, "order_by": order_by, "values": values, "symbols": symbols, "text": text, "label": label},
-        **{"target": target, "categorical": tuple(categorical), "ignore": tuple(ignore), "missing": tuple(missing)},
-        **{"features": None if features is None else tuple(features), "weight": weight, "static": tuple(static)},
-        **{"forecast": None if forecast is None else tuple(forecast), "known_ahead": tuple(known_ahead)},
+        **{"target": target, "categorical": categorical, "ignore": ignore, "missing": missing, "features": features},
+        **{"weight": weight, "static": static, "forecast": forecast, "known_ahead": known_ahead},
     }
     section = section_of(TableData, {"source": "spark", **columns})
     return sequences_of(frame, section, Wanted(task_named(task).needs(Choices())), staging)

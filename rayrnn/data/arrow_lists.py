@@ -12,15 +12,25 @@ import pyarrow.types as kinds
 
 
 def flat(cells: pa.Array | pa.ChunkedArray) -> pa.Array:
-    """The cells in one piece; tensors (of Ray Data) become lists, views and UUIDs the text that they show."""
+    """The cells in one piece; tensors (of Ray Data) become lists, views and UUIDs the text that they show.
+
+    Cells of other types that are none of Arrow's own, such as pandas' intervals, become what these are stored as.
+    """
     if isinstance(cells, pa.ChunkedArray):
         cells = cells.combine_chunks() if cells.num_chunks != 1 else cells.chunk(0)
     if isinstance(cells.type, pa.UuidType):
         return _texts_of_uuids(cells.storage)
     if isinstance(cells.type, pa.ExtensionType):
         return _lists_of_tensors(cells)
+    if kinds.is_dictionary(cells.type) and is_extended(cells.type):
+        return _lists_of_tensors(cells.dictionary).take(cells.indices)
     plain = without_views(cells.type)
     return cells if plain == cells.type else cells.cast(plain)
+
+
+def is_extended(kind: pa.DataType) -> bool:
+    """Whether cells of this type, or the words of its dictionary, are of a type that is none of Arrow's own."""
+    return isinstance(kind.value_type if kinds.is_dictionary(kind) else kind, pa.ExtensionType)
 
 
 def without_views(kind: pa.DataType) -> pa.DataType:
@@ -29,6 +39,8 @@ def without_views(kind: pa.DataType) -> pa.DataType:
         return pa.large_string()
     if kinds.is_binary_view(kind):
         return pa.large_binary()
+    if kinds.is_dictionary(kind):
+        return pa.dictionary(kind.index_type, without_views(kind.value_type), kind.ordered)
     if not is_list(kind) or (items := without_views(kind.value_type)) == kind.value_type:
         return kind
     if kinds.is_fixed_size_list(kind):
@@ -104,10 +116,10 @@ def _texts_of_uuids(cells: pa.FixedSizeBinaryArray) -> pa.Array:
 
 def _lists_of_tensors(cells: pa.ExtensionArray) -> pa.Array:
     storage = cells.storage
-    if kinds.is_struct(storage.type):
+    if kinds.is_struct(storage.type) and {"data", "shape"} <= {child.name for child in storage.type}:
         shapes = np.asarray(storage.field("shape").to_pylist(), np.int64).reshape(len(cells), -1)
         values = pc.list_flatten(storage.field("data"))
-    elif is_list(storage.type):
+    elif is_list(storage.type) and hasattr(cells.type, "shape"):
         shapes = np.tile(np.asarray(cells.type.shape, np.int64), (len(cells), 1))
         values = pc.list_flatten(storage)
     else:

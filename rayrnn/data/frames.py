@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.types as kinds
 
-from rayrnn.data.arrow_lists import without_views
+from rayrnn.data.arrow_lists import flat, is_extended, without_views
 from rayrnn.errors import DataError, UsageError
 
 
@@ -20,10 +20,19 @@ def is_frame(value: Any) -> bool:
     return hasattr(value, "__arrow_c_stream__") and hasattr(value, "columns")
 
 
+def names_of_frame(frame: Any) -> list[str]:
+    """The columns of a data frame, in order, as `table_of_frame` calls them."""
+    levels = [str(name) for name in _named_levels(frame)] if library_of(frame) == "pandas" else []
+    # the `columns` of Arrow's tables are their cells
+    columns = frame.column_names if library_of(frame) == "pyarrow" else frame.columns
+    return [*levels, *map(str, columns)]
+
+
 def table_of_frame(frame: Any, read: Collection[str] | None = None) -> pa.Table:
     """The columns of a data frame, as Arrow has them; lists of every kind are plain ones.
 
-    Of pandas' frames an index with names is columns too, in front; one without is left out.
+    Of pandas' frames a level of the index that has a name is a column too, in front; one without is left out, as is
+    one that the columns have beside it.
 
     Args:
         read: only these columns, where any of them is there: what the others hold does not matter.
@@ -35,8 +44,15 @@ def table_of_frame(frame: Any, read: Collection[str] | None = None) -> pa.Table:
         raise DataError("the data frame has no rows")
     if library_of(frame) == "pandas":
         frame = _plain_pandas(frame, read)
+    elif library_of(frame) == "polars" and (there := [name for name in frame.columns if read is None or name in read]):
+        frame = frame[there]  # `select` would take a name for a pattern
     try:
         table = pa.table(frame)
+        if there := [name for name in table.column_names if read is not None and name in read]:
+            table = table.select(there)
+        for place, cells in enumerate(table.columns):
+            if is_extended(cells.type):
+                table = table.set_column(place, table.column_names[place], flat(cells))
         return table.cast(pa.schema([column.with_type(_list_type(column.type)) for column in table.schema]))
     except (pa.ArrowException, ValueError, TypeError) as error:
         raise DataError(f"the data frame cannot be read: {next(iter(str(error).splitlines()), '')}") from None
@@ -112,9 +128,18 @@ def _is_empty(row: Any) -> bool:
     return isinstance(row, list) and not row
 
 
+def _named_levels(frame: Any) -> list[Any]:
+    """The levels of the index of pandas' frame that are columns, too."""
+    taken = {str(name) for name in frame.columns}
+    return [name for name in frame.index.names if name is not None and str(name) not in taken]
+
+
 def _plain_pandas(frame: Any, read: Collection[str] | None) -> Any:
-    if any(name is not None for name in frame.index.names) and not set(frame.index.names) & set(frame.columns):
-        frame = frame.reset_index()
+    levels = _named_levels(frame)
+    others = [place for place, name in enumerate(frame.index.names) if name not in levels]
+    if levels:
+        frame = frame.set_axis(frame.index.droplevel(others)) if others else frame
+        frame = frame.reset_index(allow_duplicates=True)
     names = [str(name) for name in frame.columns]
     places = [place for place, name in enumerate(names) if read is None or name in read]
     # of a header-less file the columns are places

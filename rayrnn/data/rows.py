@@ -40,6 +40,8 @@ _KEY = b"rayrnn.features"
 MOST_COLUMNS = 100_000
 CONTENTS = ("text", "symbols", "values", "categories")
 REASONS = ("fault", "skipped")
+#: all columns that a row may have
+ROW = ("key", *CONTENTS, "label", "target", "future", "weight", *REASONS)
 SYMBOLS = pa.list_(pa.string())
 #: what the column `target` knows where it was cut from texts
 _TEXT = ("text",)

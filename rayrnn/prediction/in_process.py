@@ -14,7 +14,7 @@ import torch
 
 from rayrnn.data.arrow_lists import depth, ends, flat, numbers
 from rayrnn.data.encoding import Numbers
-from rayrnn.data.frames import is_frame, library_of, plain, table_of_frame, with_keys
+from rayrnn.data.frames import is_frame, library_of, names_of_frame, plain, table_of_frame, with_keys
 from rayrnn.data.rows import CONTENTS, REASONS, raise_faults
 from rayrnn.data.sources.beside_values import with_features_beside
 from rayrnn.data.sources.grouping import group, grouping_of
@@ -132,8 +132,7 @@ def _rows_of(sequences: Any, model: Trained) -> pa.Table:
 
 def _as_table(frame: Any, model: Trained) -> pa.Table:
     """The columns of a data frame that may be read."""
-    read = _columns_read(model, list(map(str, frame.columns))) if library_of(frame) == "pandas" else None
-    return table_of_frame(frame, read)
+    return table_of_frame(frame, _columns_read(model, names_of_frame(frame)))
 
 
 def _columns_read(model: Trained, names: Sequence[str]) -> set[str]:

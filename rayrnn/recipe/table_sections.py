@@ -1,14 +1,14 @@
 """The recipe's `data` section for tables that are no mere files: of versions, catalogues, databases, programs."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Set
 from datetime import UTC, datetime
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 import pydantic
 from pydantic import BeforeValidator, Field, PrivateAttr
 
-from rayrnn.errors import RecipeError
+from rayrnn.errors import RecipeError, UsageError
 from rayrnn.recipe.data_sections import FilteredTable, TableData, check_has_place
 
 #: stands for a variable of the environment of whoever reads
@@ -17,6 +17,9 @@ _VARIABLE = re.compile(r"\$\{[^{}]*\}")
 _SECRET = re.compile(r"token|secret|password|passwd|credential|access-?_?key|account-?_?key|api-?_?key", re.IGNORECASE)
 #: `user:password@` in an address, or `?password=` behind it
 _PASSWORD = re.compile(rf"://[^/@:]*:(?P<before>[^@]+)@|[?&][^=&]*(?:{_SECRET.pattern})[^=&]*=(?P<behind>[^&]+)", re.I)
+#: keys of several columns: those whose order is that of the features, and those whose order says nothing
+_IN_ORDER = ("features", "categorical", "forecast", "known_ahead", "static")
+_IN_ANY_ORDER = ("ignore", "missing")
 _NO_SECRET = "a recipe is kept with its run, and tells nobody a secret: write ${NAME}, a variable of the environment"
 
 Table = TypeVar("Table", bound=TableData)
@@ -187,11 +190,25 @@ def section_of(kind: type[Table], columns: Mapping[str, object]) -> Table:
 
     Raises:
         RecipeError: they contradict each other.
+        UsageError: what is to be several columns is one text, or has no order where that is the features' order.
     """
+    given = {name: value for name, value in columns.items() if value is not None}
+    for name in {*_IN_ORDER, *_IN_ANY_ORDER} & given.keys():
+        value = given[name]
+        is_unordered = isinstance(value, Set | Mapping) and name in _IN_ORDER
+        if isinstance(value, str) or is_unordered or not isinstance(value, Iterable):
+            raise UsageError(f"{name} is {value!r}; due is a list, such as {name}=[{_an_example(value)!r}]")
+        given[name] = tuple(value)
     try:
-        return kind.model_validate({name: value for name, value in columns.items() if value is not None})
+        return kind.model_validate(given)
     except pydantic.ValidationError as error:
         raise RecipeError("\n".join(fault["msg"].removeprefix("Value error, ") for fault in error.errors())) from None
+
+
+def _an_example(value: object) -> object:
+    if isinstance(value, Set | Mapping):
+        return min(map(str, value), default="x")
+    return value if isinstance(value, str) else "x"
 
 
 class GivenData(TableData):

@@ -17,7 +17,7 @@ import pyarrow.types as kinds
 import ray
 import ray.data
 
-from rayrnn.data.arrow_lists import depth, flat, unwrap, without_views
+from rayrnn.data.arrow_lists import depth, flat, is_extended, unwrap, without_views
 from rayrnn.data.sequences import results, settle
 from rayrnn.data.sources.beside_values import with_features_beside
 from rayrnn.data.sources.grouping import Grouping, group, grouping_of, into_buckets
@@ -137,7 +137,7 @@ def plain_schema(schema: pa.Schema) -> pa.Schema:
 def plain(rows: pa.Table) -> pa.Table:
     """The same rows without views, and with text and lists in the place of UUIDs and of Ray's tensors."""
     for place, cells in enumerate(rows.columns):
-        if isinstance(cells.type, pa.ExtensionType | pa.UuidType):
+        if is_extended(cells.type) or isinstance(cells.type, pa.UuidType):
             rows = rows.set_column(place, rows.column_names[place], flat(cells))
     schema = plain_schema(rows.schema)
     return rows if schema == rows.schema else rows.cast(schema)
@@ -209,7 +209,17 @@ class _Rows(NamedTuple):
 def _table_of_blocks(blocks: Sequence[ray.ObjectRef]) -> Table:
     """Blocks as a table, cut where its rows say so and not the blocks, which are others on another machine."""
     look = ray.remote(_look)
-    looks = results([look.remote(block) for block in blocks])
+    try:
+        looks = results([look.remote(block) for block in blocks])
+    except ray.exceptions.RayTaskError as error:
+        if not isinstance(error.cause, ray.exceptions.RaySystemError):
+            raise
+        # a block could not be brought to its task
+        reason = str(error.cause).removeprefix("System error: ").partition("\n")[0]
+        raise DataError(
+            f"a block of the dataset cannot be read: {reason}; a column of it holds what Arrow does not give back, "
+            "such as a Categorical of intervals: make it text, or leave it out (dataset.drop_columns)"
+        ) from None
     used = [(block, seen) for block, seen in zip(blocks, looks, strict=True) if seen.rows]
     if not used:
         raise DataError("the dataset has no rows")

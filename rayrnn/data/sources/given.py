@@ -1,6 +1,6 @@
 """Sequences that a program hands over: data frames, Arrow tables, lists, datasets of Ray's."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -8,8 +8,8 @@ import pyarrow as pa
 import ray.data
 
 from rayrnn.data.files import list_files
-from rayrnn.data.frames import is_frame, library_of, table_of_frame, table_of_list, with_keys
-from rayrnn.data.rows import CONTENTS
+from rayrnn.data.frames import is_frame, library_of, names_of_frame, table_of_frame, table_of_list, with_keys
+from rayrnn.data.rows import CONTENTS, ROW
 from rayrnn.data.sequences import settle
 from rayrnn.data.sources.any_table import TASK_BYTES, sequences_of_dataset
 from rayrnn.data.sources.csv import Csv
@@ -95,8 +95,7 @@ def sequences_given(given: Any, data: Data, wanted: Wanted) -> ray.data.Dataset:
         raise UsageError("a Spark DataFrame is taken over first: rayrnn_spark.sequences(frame, ...)")
     if not is_frame(given):
         return _blocks(with_keys(table_of_list(list_of(given))))
-    table = table_of_frame(given)
-    names = table.column_names
+    names = names_of_frame(given)
     if not isinstance(data, TableData) or _are_rows(names, data, wanted) or not data.names_columns:
         if not set(names) & set(CONTENTS):
             raise DataError(
@@ -104,8 +103,8 @@ def sequences_given(given: Any, data: Data, wanted: Wanted) -> ray.data.Dataset:
                 "say what its columns are for, in the recipe (data: {key: ..., order_by: ...}) or by "
                 "rayrnn.sequences(...)"
             )
-        return _blocks(with_keys(table))
-    return sequences_of_dataset(_blocks(table), data, wanted)
+        return _blocks(with_keys(_rows_in(given, wanted)))
+    return sequences_of_dataset(_blocks(_used(given, data, wanted)), data, wanted)
 
 
 def sequences_of(given: Any, data: TableData, wanted: Wanted, labels: Sequence[Any] | None) -> ray.data.Dataset:
@@ -117,8 +116,23 @@ def sequences_of(given: Any, data: TableData, wanted: Wanted, labels: Sequence[A
     if isinstance(given, ray.data.Dataset):
         return sequences_of_dataset(given, data, wanted)
     if is_frame(given):
-        return sequences_of_dataset(_blocks(table_of_frame(given)), data, wanted)
+        return sequences_of_dataset(_blocks(_used(given, data, wanted)), data, wanted)
     return _blocks(with_keys(table_of_list(given, labels)))
+
+
+def _rows_in(frame: Any, wanted: Wanted) -> pa.Table:
+    """The row schema's columns of a frame; all where the answer is missing, so that it can be told what there is."""
+    is_whole = not wanted.needs.is_labelled or wanted.needs.column in names_of_frame(frame)
+    return table_of_frame(frame, ROW if is_whole else None)
+
+
+def _used(frame: Any, data: TableData, wanted: Wanted) -> pa.Table:
+    """Those of a frame's columns that are used; all where one is missing, so that it can be told what there is."""
+    names = names_of_frame(frame)
+    own = data.named_columns(labelled=wanted.labelled, weighed=wanted.weighed)
+    if data.order_by is not None and data.features is None:
+        own |= set(names) - set(data.ignore)
+    return table_of_frame(frame, own if own <= set(names) else None)
 
 
 def _blocks(table: pa.Table) -> ray.data.Dataset:
@@ -133,19 +147,44 @@ def _are_rows(names: Sequence[str], data: TableData, wanted: Wanted) -> bool:
     return not own <= set(names) and bool(set(names) & set(CONTENTS))
 
 
-def list_of(given: Any) -> Sequence[Any]:
+def list_of(given: Any) -> list[Any]:
     """The sequences of what has no columns: a list, an array, a column.
 
     Raises:
         UsageError: it is nothing of these.
     """
+    found = _as_list(given)
+    if found is not None:
+        return found
+    columns = isinstance(given, Mapping)
+    hint = ": a dict of columns becomes a table by pa.table(data) or pd.DataFrame(data)" if columns else ""
+    raise UsageError(
+        f"the data is {type(given).__name__}; due is a data frame, an Arrow table, a list of sequences, or a dataset "
+        f"of Ray's{hint}"
+    )
+
+
+def labels_of(given: Any) -> list[Any]:
+    """The labels of a list's sequences, in their order.
+
+    Raises:
+        UsageError: it has none, as a set has.
+    """
+    found = None if is_frame(given) else _as_list(given)
+    if found is None:
+        raise UsageError(
+            f"labels is {type(given).__name__}; due is a list, an array or a column: a label for each sequence, in the "
+            "order of the sequences"
+        )
+    return found
+
+
+def _as_list(given: Any) -> list[Any] | None:
+    """Of what has an order and an end; None for anything else."""
     if isinstance(given, pa.Array | pa.ChunkedArray):
         return list(given.to_pylist())
     if hasattr(given, "to_list"):  # a column of a frame
         return list(given.to_list())
-    if isinstance(given, str | bytes) or not hasattr(given, "__len__") or not hasattr(given, "__getitem__"):
-        raise UsageError(
-            f"the data is {type(given).__name__}; due is a data frame, an Arrow table, a list of sequences, or a "
-            "dataset of Ray's"
-        )
-    return list(given)
+    if isinstance(given, str | bytes | Mapping) or getattr(given, "ndim", 1) == 0:
+        return None
+    return list(given) if hasattr(given, "__len__") and hasattr(given, "__getitem__") else None
