@@ -104,6 +104,9 @@ def test_a_frame_with_the_columns_of_the_recipe_is_brought_together_by_its_keys(
     mixed = frame.sample(frac=1.0, random_state=1).drop(columns="state")
     found = run.predict(mixed)
     assert {key: list(label) for key, label in zip(found["key"], found["label"], strict=True)} == due
+    below = pd.concat({name: own.set_index("at") for name, own in mixed.groupby("machine")}, names=["machine"])
+    assert sorted(run.predict(below)["key"]) == sorted(due)
+    assert run.predict(mixed.set_index(["machine", "at"]))["label"].map(list).tolist() == [*map(list, found["label"])]
     with pytest.raises(DataError, match="m3"):
         run.predict(pd.concat([mixed, mixed[mixed.machine == "m3"]]))
     with pytest.raises(DataError, match="no column is left to learn from: the columns are machine, at"):
@@ -119,6 +122,18 @@ def test_a_frame_with_a_row_a_sequence_may_call_its_columns_as_the_recipe_does(t
     due = [row["label"] for row in written(run, tmp_path / "all.parquet", tmp_path)]
     assert run.predict(table.to_pandas())["label"].tolist() == due
     assert [answer["label"] for answer in run.predict(rows["readings"])] == due
+
+
+def test_a_run_of_what_a_program_handed_over_is_asked_in_the_row_schema(tmp_path: Path) -> None:
+    rows = [{"key": f"s{n}", "values": [[float(n % 2)], [1.0]], "label": "ab"[n % 2]} for n in range(8)]
+    values = {"name": "given", "task": "classification", "model": {"hidden": 8}}
+    recipe = validate_recipe(values | {"averaging": {"rounds": 1, "workers": 1}})
+    run = rayrnn.train(recipe, data=rows, out=tmp_path / "run").run
+    asked = [{"key": row["key"], "values": row["values"]} for row in rows]
+    answers = run.predict(asked)
+    assert [answer["key"] for answer in answers] == [row["key"] for row in rows]
+    assert run.predict(pd.DataFrame(asked))["label"].tolist() == [answer["label"] for answer in answers]
+    assert run.predict(pa.Table.from_pylist(rows))["key"].to_pylist() == [row["key"] for row in rows]
 
 
 def test_a_step_gets_the_answer_of_the_whole_sequence(tagger: Run) -> None:

@@ -14,11 +14,12 @@ from typer.testing import CliRunner
 
 import rayrnn
 from rayrnn.cli import app
+from rayrnn.data.prepare import prepare
 from rayrnn.errors import DataError, RunError, UsageError
 from rayrnn.prediction.evaluate import evaluate
 from rayrnn.prediction.predict import predict
 from rayrnn.prediction.rolling import evaluate_forecasts
-from rayrnn.recipe import validate_recipe
+from rayrnn.recipe import remarks_on_answers, validate_recipe
 from rayrnn.runs.directory import Run, open_run
 from rayrnn.tasks import LOSSES, POINT_LOSSES
 from tests.untrained import make_run, outputs_of
@@ -198,6 +199,28 @@ def test_a_run_with_any_loss_is_measured_and_answers(loss: str, tmp_path: Path) 
     assert list(lines[0]) == ["key", "step", *(f"{column}{place}" for column in columns for place in places)]
     if levels:
         assert all(float(lines[0][f"{columns[1]}{p}"]) <= float(lines[0][f"{columns[-1]}{p}"]) for p in places)
+
+
+def test_a_quantile_that_is_not_the_middle_is_said_to_be_none(tmp_path: Path) -> None:
+    series = write_series(tmp_path / "series")
+    section = {"source": "csv", "path": str(series), "horizon": 3, "held_out": 0.5}
+    run = make_run(tmp_path / "run", "regression", section, loss="quantile", quantiles=[0.8, 0.9])
+    (said,) = prepare(run.recipe).notes
+    assert said.startswith(
+        "training.quantiles has no level at or around 0.5: `prediction` is the quantile 0.8, and RMSE"
+    )
+    assert said in evaluate(run).notes
+    assert said in evaluate_forecasts(run, folds=1).notes
+
+
+@pytest.mark.parametrize(("levels", "told"), [([0.1, 0.2], "quantile 0.2"), ([0.5], ""), ([0.2, 0.7], ""), (None, "")])
+def test_levels_on_both_sides_surround_the_middle(levels: list[float] | None, told: str) -> None:
+    training = {"loss": "quantile", "quantiles": levels}
+    asked = {"source": "csv", "path": "series", "horizon": 3}
+    recipe = validate_recipe({"name": "run", "task": "regression", "data": asked, "training": training})
+    said = remarks_on_answers(recipe)
+    assert len(said) == bool(told)
+    assert told in "".join(said)
 
 
 def test_answers_of_a_quantile_loss_are_the_networks_sorted_outputs(quantiles: Run, tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ from rayrnn.errors import DataError
 from rayrnn.wording import counted, listed
 
 _KEY = b"rayrnn.roles"
-#: weights are used as float32
-_MOST = float(np.finfo(np.float32).max)
+#: weights are used as float32, in which also sums of losses times them must be told from nothing and from infinity
+_LEAST, _MOST = 1e-12, 1e12
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,8 @@ def read_weights(cells: pa.Array, steps: np.ndarray, keys: pa.Array, *, per_step
         per_step: whether there are answers at the steps; if not, a sequence's steps must agree.
 
     Raises:
-        DataError: a weight is no number, negative or not there, or there is not one for each step; names the sequence.
+        DataError: a weight is no number, negative, not there, or beyond what networks compute with, or there is not one
+            for each step; names the sequence.
     """
     levels = depth(cells.type)
     sizes, items = unwrap(cells) if levels else (np.ones(len(cells), np.int64), cells)
@@ -111,13 +112,14 @@ def read_weights(cells: pa.Array, steps: np.ndarray, keys: pa.Array, *, per_step
             "(data.weight): give one for each step, or one number for the sequence"
         )
     found = numbers(items)
-    for place in np.flatnonzero(~((found >= 0) & (found <= _MOST)))[:1]:
+    for place in np.flatnonzero(~((found == 0) | (found >= _LEAST) & (found <= _MOST)))[:1]:
         row = int(np.searchsorted(ends(sizes), place, side="right")) - 1
         step = f", step {place - int(ends(sizes)[row])}" if levels else ""
         value = "missing" if np.isnan(found[place]) else f"{found[place]:g}"
         raise DataError(
-            f"sequence {keys[row].as_py()!r}{step}: its weight (data.weight) is {value}; it must be a number of at "
-            "least 0: 1 counts once, 0 not at all"
+            f"sequence {keys[row].as_py()!r}{step}: its weight (data.weight) is {value}; it must be 0, or a number "
+            f"from {_LEAST:g} to {_MOST:g}: 1 counts once, 0 not at all, and only how weights compare matters, so that "
+            "all of them may be divided by one number"
         )
     if not levels or per_step:
         return wrap(pa.array(found), sizes) if levels else pa.array(found)

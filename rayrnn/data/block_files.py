@@ -5,8 +5,8 @@ them away where memory is short. The directory goes with the last process that u
 comes next takes away what nobody holds.
 """
 
+import errno
 import fcntl
-import getpass
 import mmap
 import os
 import shutil
@@ -31,9 +31,11 @@ class BlockFiles:
     """
 
     def __init__(self, name: str) -> None:
+        self._lock: int | None = None
         self._folder = _home() / name
-        sweep(self._folder.parent)
-        self._lock: int | None = _held(self._folder)
+        with _told(self._folder.parent):
+            sweep(self._folder.parent)
+            self._lock = _held(self._folder)
 
     def table(self, name: str, fetch: Callable[[], pa.Table]) -> pa.Table:
         """A block, mapped from its file; where it is not there yet it is fetched and written.
@@ -45,21 +47,8 @@ class BlockFiles:
         if not path.exists():
             with _alone(self._folder / f"{name}.lock"):
                 if not path.exists():
-                    self._write(path, fetch())
+                    _write(path, fetch())
         return _mapped(path)
-
-    def _write(self, path: Path, table: pa.Table) -> None:
-        unfinished = path.with_suffix(".unfinished")
-        try:
-            with pa.OSFile(str(unfinished), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
-                writer.write_table(table)
-            unfinished.rename(path)
-        except OSError as error:
-            unfinished.unlink(missing_ok=True)
-            raise DataError(
-                f"the sequences do not fit into Ray's object store, and not into {self._folder.parent} either: "
-                f"{error.strerror or error}; make room there, or set TMPDIR to a directory that has some"
-            ) from None
 
     def close(self) -> None:
         """Leave the directory; the last one takes it away."""
@@ -93,17 +82,39 @@ def sweep(home: Path) -> None:
 
 def _home() -> Path:
     """This user's, where blocks lie."""
-    home = Path(tempfile.gettempdir()) / f"rayrnn-blocks-{getpass.getuser()}"
-    try:
+    # by the number: not every user has a name, and not every process of one hears the same
+    home = Path(tempfile.gettempdir()) / f"rayrnn-blocks-{os.getuid()}"
+    with _told(home):
         home.mkdir(mode=0o700, exist_ok=True)
-    except OSError as error:
-        raise DataError(
-            f"the sequences do not fit into Ray's object store, and {home} cannot be made: {error.strerror}; set "
-            "TMPDIR to a directory that can be written"
-        ) from None
     if home.stat().st_uid != os.getuid() or home.is_symlink():
         raise DataError(f"{home} is another user's: remove it, or set TMPDIR to a directory of your own")
     return home
+
+
+@contextmanager
+def _told(home: Path) -> Iterator[None]:
+    """Turn what keeps blocks from lying in `home` into an error that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        room = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        what = "a directory that has some" if room else "a directory that can be written"
+        raise DataError(
+            f"the sequences do not fit into Ray's object store, and not into {home} either: "
+            f"{error.strerror or error}; {'make room there (or inodes), or ' if room else ''}set TMPDIR to {what}"
+        ) from None
+
+
+def _write(path: Path, table: pa.Table) -> None:
+    unfinished = path.with_suffix(".unfinished")
+    with _told(path.parents[1]):
+        try:
+            with pa.OSFile(str(unfinished), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+                writer.write_table(table)
+            unfinished.rename(path)
+        except OSError:
+            unfinished.unlink(missing_ok=True)
+            raise
 
 
 def _held(folder: Path) -> int:
@@ -136,7 +147,8 @@ def _remove_unheld(folder: Path) -> None:
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
     """Inside, no other process of the host writes this block."""
-    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    with _told(path.parents[1]):
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
@@ -145,7 +157,7 @@ def _alone(path: Path) -> Iterator[None]:
 
 
 def _mapped(path: Path) -> pa.Table:
-    with path.open("rb") as file:
+    with _told(path.parents[1]), path.open("rb") as file:
         content = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
     # rows are taken here and there: what lies beside them is not read ahead
     content.madvise(mmap.MADV_RANDOM)

@@ -18,7 +18,7 @@ from rayrnn.data.symbols import Symbols
 from rayrnn.data.units import Units
 from rayrnn.data.vectors import Vectors, read_vectors
 from rayrnn.errors import DataError, RecipeError
-from rayrnn.recipe import Recipe, choices_of, needs_of, task_of
+from rayrnn.recipe import Recipe, choices_of, needs_of, remarks_on_answers, task_of
 from rayrnn.recipe.data_sections import Data, StepData, TargetUnits, TextUnits
 from rayrnn.recipe.media_sections import ImageData
 from rayrnn.recipe.sources import OWN
@@ -88,6 +88,7 @@ def prepare(
     if encoding is None:
         encoding = _fit(recipe, training, held_out, needs)
         # said once: a run that goes on learns what it learned
+        notes += remarks_on_answers(recipe)
         for part in _distinct(training, held_out):
             notes += losses(part, encoding)
             if part.num_dropped:

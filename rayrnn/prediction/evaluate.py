@@ -26,7 +26,7 @@ from rayrnn.dl4j.updates import added_up_as_dl4j, penalties_of
 from rayrnn.errors import DataError, UsageError
 from rayrnn.prediction.destination import open_destination
 from rayrnn.prediction.output import SUFFIXES, texts_of, write_table
-from rayrnn.recipe import search_of, task_of
+from rayrnn.recipe import remarks_on_answers, search_of, task_of
 from rayrnn.reporting.answer_figures import confusions
 from rayrnn.reporting.markup import NOTHING, Markup, facts, figure_alone, paragraph
 from rayrnn.runs.directory import Run
@@ -250,6 +250,7 @@ def part_of(
 ) -> tuple[str, Part]:
     """The sequences to measure on, and their name; and what the user should know of them."""
     recipe = model.recipe
+    notes += remarks_on_answers(recipe)
     if data is None and path is None:
         return f"held out of {described(run, recipe.data)}", held_out_of(run, model, notes)
     needs, name = replace(needs_to_read(recipe, model.encoding), weighed=False), "the dataset"

@@ -148,6 +148,19 @@ def task_of(recipe: Recipe) -> Task:
     return task.several() if choices.several and isinstance(task, Several) else task
 
 
+def remarks_on_answers(recipe: Recipe) -> list[str]:
+    """What to know of the numbers that a recipe's network answers, and of what is measured on them."""
+    task = task_of(recipe)
+    levels = task.levels if isinstance(task, Numeric) and not task.draws else ()
+    if not levels or levels[0] <= 0.5 <= levels[-1]:
+        return []
+    nearest = levels[0] if levels[0] > 0.5 else levels[-1]
+    return [
+        f"training.quantiles has no level at or around 0.5: `prediction` is the quantile {nearest:g}, and RMSE, MAE, "
+        "R2 and MASE measure that as if it were the middle; add 0.5 if they are to mean something"
+    ]
+
+
 def choices_of(recipe: Recipe) -> Choices:
     """What a recipe's task may have to know of it."""
     steps = recipe.data if isinstance(recipe.data, StepData) else None

@@ -42,8 +42,8 @@ from rayrnn.training.loop import (
 from rayrnn.training.notes import Average, Notes, write_notes
 from rayrnn.training.progress import LOSS, Length, Monitor, Progress
 
-#: the weight of one who takes part and has learned nothing: less than float32 tells apart beside any target
-NO_SAY = 1e-9
+#: the weight of one who takes part and has learned nothing: less than float32 tells apart beside any target's weight
+NO_SAY = 1e-20
 #: sequences, and steps of all of them, that are evaluated at once where a minibatch has fewer: a core is faster then
 MOST_TOGETHER, STEPS_AT_ONCE = 64, 2**13
 #: that a convolution over images may answer in such a minibatch: 256 MiB

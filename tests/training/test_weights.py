@@ -248,11 +248,13 @@ def test_what_has_no_weight_at_all_moves_nothing_and_weighs_nothing() -> None:
 @pytest.mark.parametrize(
     ("weight", "message"),
     [
-        ([1.0, -0.5], r"sequence 'b': its weight \(data.weight\) is -0.5; it must be a number of at least 0"),
+        ([1.0, -0.5], r"sequence 'b': its weight \(data.weight\) is -0.5; it must be 0, or a number from 1e-12"),
         ([1.0, None], r"sequence 'b': its weight \(data.weight\) is missing"),
         ([float("nan"), 1.0], r"sequence 'a': its weight \(data.weight\) is missing"),
         ([1.0, float("inf")], "sequence 'b': .* is inf"),
         ([1.0, 1e39], r"sequence 'b': .* is 1e\+39"),
+        ([1.0, 1e38], r"sequence 'b': .* is 1e\+38; .* to 1e\+12: .* all of them may be divided by one number"),
+        ([1e-300, 1e-300], "sequence 'a': .* is 1e-300; it must be 0, or a number from 1e-12"),
         ([[1.0, 1, 1], [1.0]], r"sequence 'b' has 2 steps, and 1 weight \(data.weight\)"),
         ([[1.0, 1, 1], [1.0, -2]], "sequence 'b', step 1: its weight .* is -2"),
         ([[1.0, 1, 2], [1.0, 1]], "sequence 'a' has one answer, and its weight .* changes from 1 to 2 at step 2"),
