@@ -14,8 +14,8 @@ import ray.data
 from rayrnn.cluster.ray_internals import owner_of
 from rayrnn.data.arrow_lists import is_list
 from rayrnn.data.sequences import settle
-from rayrnn.errors import DataError
-from rayrnn_spark.frames import is_on_ray
+from rayrnn.errors import DataError, UsageError
+from rayrnn_spark.frames import check_runs, is_on_ray
 from rayrnn_spark.spark_errors import translated
 from rayrnn_spark.staging import read_back, staging_at
 
@@ -28,7 +28,7 @@ def to_spark(
     spark: "SparkSession",
     *,
     table: str | None = None,
-    format: str = "parquet",
+    format: str | None = None,
     staging: str | None = None,
 ) -> "DataFrame":
     """Predictions as a DataFrame of any session: column `key` is the input's, so that the two can be joined.
@@ -37,21 +37,27 @@ def to_spark(
         predictions: a dataset, or what `rayrnn predict --out` wrote: a file or directory of Parquet, JSONL or CSV.
             Every executor reads such a path, so that with several hosts it must lie where all of them can.
         table: a new table of Spark's catalog that keeps them; the DataFrame is that table.
-        format: of the table: parquet, delta, iceberg, or another that this Spark writes.
+        format: of the table: parquet (without a word), delta, iceberg, or another that this Spark writes.
         staging: where a dataset is written for a Spark that is not on this Ray: a directory that its hosts share with
             these, or s3://, gs://, hdfs://; without a word a temporary directory of this host. It goes when the table
             is written, or else when this process ends.
 
     Raises:
         DataError: there is nothing at the path, Spark cannot read it, or the table is there already.
+        UsageError: there is a format, and no table that has it.
+        ClusterError: the session is stopped, or does not answer.
     """
+    if format is not None and table is None:
+        raise UsageError(f"format is {format!r}, of a table that keeps the predictions: give table, or leave it out")
+    with translated():
+        check_runs(spark)
     with ExitStack() as places:
         frame = _frame_of(predictions, spark, staging, places)
         if table is None:
             atexit.register(places.pop_all().close)
             return frame
         with translated():
-            frame.write.format(format).saveAsTable(table)
+            frame.write.format(format or "parquet").saveAsTable(table)
             return spark.table(table)
 
 

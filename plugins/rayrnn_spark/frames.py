@@ -1,5 +1,6 @@
 """What is asked of a DataFrame before its rows are taken over, classic or of Spark Connect: the steps in order."""
 
+import re
 from collections.abc import Sequence
 from importlib import import_module
 from inspect import signature
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from rayrnn.data.sources.grouping import Grouping
+from rayrnn.errors import ClusterError, DataError, UsageError
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -17,16 +19,32 @@ if TYPE_CHECKING:
 _FEWEST_PARTITIONS = 8
 _OTHER_TEXTS = ("FloatType", "DoubleType", "DecimalType", "DateType", "TimestampType", "TimestampNTZType")
 
+#: of months, days and seconds together; those that Spark has now say what they are of
+_OLD_INTERVAL = re.compile(r"\binterval\b(?! (year|month|day|hour|minute|second))")
+
 
 class Frame:
-    """A DataFrame of any session, each of its columns of vectors one of arrays."""
+    """A DataFrame of any session, each of its columns of vectors one of arrays.
+
+    Raises:
+        ClusterError: its session is stopped.
+        UsageError: it is a stream.
+    """
 
     def __init__(self, frame: "DataFrame") -> None:
+        check_runs(frame.sparkSession)
+        if frame.isStreaming:
+            raise UsageError(
+                "a streaming DataFrame has no end, and sequences are learned of all their steps: have Spark write the "
+                "stream into a table or files (writeStream), and give what is there, spark.read..."
+            )
         self._is_connect = is_connect(frame.sparkSession)
         self._functions: Any = import_module(
             "pyspark.sql.connect.functions" if self._is_connect else "pyspark.sql.functions"
         )
-        self._frame = self._with_arrays(frame)
+        #: columns whose type Arrow does not have: what Spark calls it
+        self._foreign = {} if self._is_connect else _nameless(frame)
+        self._frame = self._with_arrays(frame.drop(*self._foreign) if self._foreign else frame)
 
     @property
     def is_on_ray(self) -> bool:
@@ -35,14 +53,33 @@ class Frame:
 
     @property
     def schema(self) -> pa.Schema:
-        """As Arrow has it."""
+        """As Arrow has it; of what it does not have `check` says so, where it is used."""
+        from pyspark.errors import PySparkException
         from pyspark.sql.pandas.types import to_arrow_schema
+        from pyspark.sql.types import StructType
 
         convert: Any = to_arrow_schema
         # Spark 4 wants one where there are timestamps; what they are in is none of what a schema is asked for here
         zone = {"timezone": "UTC"} if "timezone" in signature(convert).parameters else {}
-        schema: pa.Schema = convert(self._frame.schema, **zone)
-        return schema
+        fields = []
+        for field in self._frame.schema.fields:
+            try:
+                fields += convert(StructType([field]), **zone)
+            except PySparkException:
+                self._foreign[field.name] = field.dataType.simpleString()
+        return pa.schema([*fields, *((name, pa.int64()) for name in self._foreign)])
+
+    def check(self, columns: Sequence[str]) -> None:
+        """
+        Raises:
+            DataError: one of the columns that are used has a type that Arrow does not have.
+        """
+        for name in columns:
+            if name in self._foreign:
+                raise DataError(
+                    f"column {name!r} holds {self._foreign[name]}, which cannot be taken over: make it a number, a "
+                    "time or text in the query, or leave it out (data.ignore, or data.features without it)"
+                )
 
     def brought_together(self, grouping: Grouping) -> "DataFrame":
         """The steps of a sequence in one partition, beside each other and in order.
@@ -107,6 +144,21 @@ class Frame:
         return import_module(module).vector_to_array(vector)
 
 
+def check_runs(spark: "SparkSession") -> None:
+    """
+    Raises:
+        ClusterError: the session is stopped.
+    """
+    context = None if is_connect(spark) else spark.sparkContext
+    java = None if context is None else context._jsc
+    is_stopped = getattr(spark, "is_stopped", False) if context is None else java is None or java.sc().isStopped()
+    if is_stopped:
+        raise ClusterError(
+            "the Spark session is stopped, and what it had is gone: start one, and make the DataFrame anew; sequences "
+            "that were taken over before stay"
+        )
+
+
 def is_connect(spark: "SparkSession") -> bool:
     """Whether a session speaks to a Spark Connect server."""
     return type(spark).__module__.startswith("pyspark.sql.connect")
@@ -119,3 +171,15 @@ def is_on_ray(spark: "SparkSession") -> bool:
 
 def _is_vector(kind: Any) -> bool:
     return type(kind).__name__ == "VectorUDT"
+
+
+def _nameless(frame: "DataFrame") -> dict[str, str]:
+    """Columns of a type that Spark's own Python cannot name, so that it tells of no column: intervals of old."""
+    from pyspark.errors import PySparkException
+
+    try:
+        frame.schema  # noqa: B018
+    except PySparkException:
+        fields = [(field.name(), field.dataType().simpleString()) for field in frame._jdf.schema().fields()]
+        return {name: kind for name, kind in fields if _OLD_INTERVAL.search(kind)}
+    return {}

@@ -120,10 +120,10 @@ def sequences(
 
     Raises:
         RecipeError: the columns contradict each other.
-        UsageError: several columns are given as one text, or without an order.
+        UsageError: several columns are given as one text, or without an order; or the DataFrame is a stream.
         DataError: a column is missing or does not fit, Spark could not compute the DataFrame or write it, or what it
             wrote is not to be found here.
-        ClusterError: Spark does not answer.
+        ClusterError: Spark does not answer, or is stopped.
     """
     columns = {
         **{"key": key, "order_by": order_by, "values": values, "symbols": symbols, "text": text, "label": label},
@@ -142,12 +142,14 @@ def sequences_of(frame: "DataFrame", data: TableData, wanted: Wanted, staging: s
         schema = asked.schema
         if data.order_by is not None:
             grouping = grouping_of(data, wanted, schema)
+            asked.check(grouping.columns)
             taken = asked.brought_together(grouping)
             convert: Any = functools.partial(group, grouping=grouping)
         else:
             wishes = {"labelled": wanted.labelled, "weighed": wanted.weighed}
             columns, names = data.columns(**wishes), data.names(**wishes)
             check_columns(schema, columns)
+            asked.check(columns)
             taken = asked.numbered(data.key, columns)
             convert = functools.partial(_renamed, names={"key": "key"} | names, data=data)
         steps = to_blocks(taken) if asked.is_on_ray else staged_blocks(taken, staging)

@@ -7,6 +7,9 @@ from typing import Any
 
 from rayrnn.errors import ClusterError, DataError, RayrnnError
 
+#: begins what stands behind a message: where in Java it was raised, the text of the query, or its plan
+_BEHIND = re.compile(r"\s*(at [\w.$]+\(|\.\.\. \d+ more|==|[+:]- |Caused by:|(Driver|JVM) stacktrace:)")
+
 
 class ExecutorLost(ClusterError):
     """An executor died while it was needed; its replacement may do better."""
@@ -51,7 +54,7 @@ def _of_pyspark(error: Any) -> RayrnnError:
         return ClusterError(
             f"the Spark Connect server does not answer any more: {details[1] if details else _head(message)}"
         )
-    return _refused(message) or DataError(f"Spark: {_head(message)}")
+    return _refused(message) or _raised(message) or DataError(f"Spark: {_head(message)}")
 
 
 def _of_java(error: Any) -> RayrnnError:
@@ -68,7 +71,7 @@ def _of_java(error: Any) -> RayrnnError:
     kind, message = error.getClass().getName(), str(error.getMessage())
     if kind == "java.lang.RuntimeException":  # what raise_error throws in Spark 3
         return RowRefused(f"Spark: {_head(message)}")
-    return _refused(message) or DataError(f"Spark: {kind.rpartition('.')[2]}: {_head(message)}")
+    return _refused(message) or _raised(message) or DataError(f"Spark: {kind.rpartition('.')[2]}: {_head(message)}")
 
 
 def _refused(message: str) -> RowRefused | None:
@@ -77,7 +80,25 @@ def _refused(message: str) -> RowRefused | None:
     return RowRefused(f"Spark: {said[1]}") if said else None
 
 
+def _raised(message: str) -> DataError | None:
+    """What a Python function of the query raised, if that is what has happened: the end of its last traceback."""
+    _, found, trace = message.rpartition("Traceback (most recent call last):")
+    lines = [line for line in trace.splitlines() if line.strip()]
+    # the frames are indented, and what was raised is not
+    first = next((place for place, line in enumerate(lines) if not line[0].isspace()), None)
+    if not found or first is None:
+        return None
+    said = _head("\n".join(lines[first:]))
+    return DataError(f"Spark: a Python function of the query raised {said}")
+
+
 def _head(message: str) -> str:
-    """The message without the stack trace or the query plan that follows it."""
-    lines = message.strip().splitlines() or [""]
-    return lines[0].rstrip(";")
+    """The message, all of its lines, without the stack trace or the query plan that follows it."""
+    said = []
+    for line in message.strip().splitlines():
+        if not line.strip() or _BEHIND.match(line):
+            break
+        said.append(line.strip())
+        if line.endswith(";"):  # a query plan comes
+            break
+    return " ".join(said).rstrip(";")

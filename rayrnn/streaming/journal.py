@@ -5,6 +5,7 @@ then the draft is renamed. A process that dies before the transaction has answer
 left a draft, which is put in its place when the journal is opened again: every file is answered once.
 """
 
+import errno
 import fcntl
 import json
 import os
@@ -75,6 +76,9 @@ class Journal:
 
     def __init__(self, out: Path, origin: str, *, forget: bool = False) -> None:
         self.out, self.folder = out, out / FOLDER
+        self._path = self.folder / "journal.sqlite"
+        #: tells the journal from another in its place; nothing before it is open
+        self._file: tuple[int, int] | None = None
         #: whether there were states of another network, which are gone
         self.has_forgotten = False
         try:
@@ -136,6 +140,7 @@ class Journal:
             RunError: it cannot be written; nothing has changed.
         """
         place = self.out / answers
+        self._check_there()
         _check_free(place)
         with self._told():
             number = self._database.execute("SELECT coalesce(max(number), 0) + 1 FROM files").fetchone()[0]
@@ -159,6 +164,7 @@ class Journal:
         Raises:
             RunError: it cannot be written.
         """
+        self._check_there()
         with self._told(), self._transaction() as database:
             number = database.execute("SELECT coalesce(max(number), 0) + 1 FROM files").fetchone()[0]
             database.execute("DELETE FROM files WHERE name = ?", (arrival.name,))
@@ -167,13 +173,14 @@ class Journal:
         self.entries[arrival.name] = Entry(arrival.stamp, is_answered=False)
 
     def _open(self) -> None:
-        path = self.folder / "journal.sqlite"
+        path = self._path
         with self._told():
             # exclusive: the lock keeps others out, and no memory is shared, which network file systems cannot
             self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             self._database.executescript("PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL;")
             self._database.executescript("PRAGMA synchronous = FULL; PRAGMA journal_size_limit = 67108864;")
             self._database.executescript(_TABLES)
+            self._file = _file_at(path)
         version = self.about("version")
         if version is None:
             self.tell_about("version", VERSION)
@@ -236,9 +243,33 @@ class Journal:
         try:
             yield
         except sqlite3.Error as error:
+            self._check_there()
             raise RunError(f"the journal in {self.folder} cannot be used: {error}") from None
         except OSError as error:
-            raise RunError(f"answers cannot be written to {self.out}: {error.strerror}; make room there") from None
+            self._check_there()
+            is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            what = "make room there" if is_full else "see that it can be written, or choose another --out"
+            raise RunError(f"answers cannot be written to {self.out}: {error.strerror}; {what}") from None
+
+    def _check_there(self) -> None:
+        """
+        Raises:
+            RunError: the journal that is open is not where it was: what is written to it would be lost.
+        """
+        if self._file is not None and _file_at(self._path) != self._file:
+            raise RunError(
+                f"{self.out} was removed or moved away while answers went there, and with it what was answered and "
+                "where every sequence stands: put it back, or begin again, where every file is answered anew"
+            )
+
+
+def _file_at(path: Path) -> tuple[int, int] | None:
+    """Tells a file from others; None where there is none."""
+    try:
+        about = path.stat()
+    except OSError:
+        return None
+    return about.st_dev, about.st_ino
 
 
 def _check_free(place: Path) -> None:

@@ -1,5 +1,6 @@
 """Files that come are answered one after another, each once, and every sequence goes on from file to file."""
 
+import shutil
 import threading
 from pathlib import Path
 from typing import Any
@@ -389,6 +390,22 @@ def test_another_directory_into_the_same_answers_is_told(sensors: Run, tmp_path:
     followed(sensors, tmp_path / "two", tmp_path / "out", say=said.append)
     assert said == [f"{tmp_path}/out has answers to files of {tmp_path}/one: their sequences go on in {tmp_path}/two"]
     assert answers_by_key(tmp_path / "out", "step")["north"] == list(range(8))
+
+
+@pytest.mark.parametrize("made_again", [False, True])
+def test_answers_that_are_taken_away_meanwhile_are_told(sensors: Run, tmp_path: Path, made_again: bool) -> None:
+    write_minutes(tmp_path / "in", 3)
+    files = follow(sensors, tmp_path / "in", tmp_path / "out", poll=POLL)
+    assert next(files).name == "00.parquet"
+    (tmp_path / "out").rename(tmp_path / "away")
+    if made_again:
+        (tmp_path / "out" / ".rayrnn-follow").mkdir(parents=True)
+    with pytest.raises(RunError, match=r"/out was removed or moved away .*: put it back, or begin again"):
+        next(files)
+    assert list(contents(tmp_path / "away")) == ["00.parquet"]
+    shutil.rmtree(tmp_path / "out", ignore_errors=True)
+    (tmp_path / "away").rename(tmp_path / "out")
+    assert [file.name for file in followed(sensors, tmp_path / "in", tmp_path / "out")] == ["01.parquet", "02.parquet"]
 
 
 def test_a_damaged_journal_is_told(sensors: Run, tmp_path: Path) -> None:
