@@ -6,6 +6,7 @@ SESSION in the environment is a master, such as local-cluster[2,1,640], or the a
 import os
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -183,3 +184,9 @@ def test_a_session_that_dies_while_it_writes_leaves_nothing(spark: Any, staging:
     frame = spark.sql("select 'a' series, id moment, hash(repeat(uuid(), 20000)) x, 'a' class from range(4000000)")
     with pytest.raises(ClusterError, match="does not answer"):
         sequences(frame, key="series", order_by="moment", label="class", staging=staging)
+    with suppress(Exception):  # it has no Java any more
+        spark.sparkContext.stop()
+    with pytest.raises(ClusterError, match="the Spark session is stopped"):
+        sequences(frame, key="series", order_by="moment", label="class", staging=staging)
+    with pytest.raises(ClusterError, match="the Spark session is stopped"):
+        to_spark("answers.parquet", spark)

@@ -18,7 +18,7 @@ from rayrnn.data.beside_steps import ColumnRoles, roles_of
 from rayrnn.data.rows import feature_names
 from rayrnn.data.sequences import gather, take
 from rayrnn.data.sources import read
-from rayrnn.errors import ClusterError, DataError, RecipeError
+from rayrnn.errors import ClusterError, DataError, RecipeError, UsageError
 from rayrnn.recipe.data_sections import ParquetData
 from tests.asked import needs
 
@@ -257,6 +257,74 @@ def test_what_does_not_fit_is_said_without_a_stack_trace(spark: Any, tmp_path: P
 def sequences_of_path(spark: Any, path: Path) -> None:
     with translated():
         sequences(load(spark, section(format="orc", path=str(path))), key="series", order_by="moment")
+
+
+BESIDE = {"interval year to month": "make_ym_interval(1)", "interval": "make_interval(1)"}
+
+
+@pytest.mark.parametrize("kind", BESIDE)
+def test_what_arrow_does_not_have_may_stand_beside_what_is_read(spark: Any, kind: str) -> None:
+    steps = spark.sql(f"select *, {BESIDE[kind]} as `time.left` from ({STEPS})")
+    chosen: dict[str, Any] = {"key": "series", "order_by": "moment", "label": "class"}
+    plain = rows_of(sequences(spark.sql(STEPS), features=["first"], **chosen))
+    assert rows_of(sequences(steps, features=["first"], **chosen)) == plain
+    ignored = sequences(steps, ignore=["second", "word", "answer", "time.left"], **chosen)
+    assert rows_of(ignored) == plain
+    told = rf"column 'time.left' holds {kind}, which cannot be taken over: .* or leave it out \(data.ignore"
+    with pytest.raises(DataError, match=told):
+        sequences(steps, ignore=["second", "word", "answer"], **chosen)
+
+
+def test_a_stream_is_refused_before_anything_is_written(spark: Any) -> None:
+    stream = spark.readStream.format("rate").load().selectExpr("'a' series", "value moment", "value x")
+    with pytest.raises(UsageError, match="a streaming DataFrame has no end"):
+        sequences(stream, key="series", order_by="moment")
+
+
+def test_what_a_python_function_raised_is_told(spark: Any) -> None:
+    def divide(number: int) -> float:
+        return 1 / (number - number)
+
+    def refuse(number: int) -> float:
+        raise ValueError(f"{number} is bad:\nreally")
+
+    for function, told in (
+        (divide, "ZeroDivisionError: division by zero"),
+        (refuse, "ValueError: [0-9]+ is bad: really"),
+    ):
+        spark.udf.register("broken", function, "double")
+        steps = spark.sql("select 'a' series, id moment, broken(id) x from range(5)")
+        with pytest.raises(DataError, match=f"Spark: a Python function of the query raised {told}$"):
+            sequences(steps, key="series", order_by="moment")
+
+
+ANCIENT = """An error occurred:
+writing dates before 1582-10-15 can be dangerous. You can set "spark.sql.parquet.datetimeRebaseModeInWrite"
+to "CORRECTED" to write them as they are.
+\tat org.apache.spark.sql.errors.QueryExecutionErrors$.some(QueryExecutionErrors.scala:775)
+"""
+PLAN = "[UNRESOLVED_COLUMN] A column cannot be resolved.;\n'Project ['nope]\n+- LogicalRDD [device#0L], false"
+QUERY = "[DIVIDE_BY_ZERO] Division by zero.\n== SQL(line 1, position 1) ==\nx/0\n^^^"
+
+
+@pytest.mark.parametrize(
+    ("raised", "told"),
+    [
+        (ANCIENT, r"^Spark: An error occurred: writing dates .* \"CORRECTED\" to write them as they are\.$"),
+        (PLAN, r"^Spark: \[UNRESOLVED_COLUMN\] A column cannot be resolved\.$"),
+        (QUERY, r"^Spark: \[DIVIDE_BY_ZERO\] Division by zero\.$"),
+    ],
+)
+def test_advice_that_stands_below_is_kept_and_traces_and_plans_are_not(raised: str, told: str) -> None:
+    from pyspark.errors import PySparkException
+
+    with pytest.raises(DataError, match=told), translated():
+        raise PySparkException(message=raised)
+
+
+def test_a_format_without_a_table_is_refused(spark: Any, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="format is 'delta', of a table that keeps the predictions: give table"):
+        to_spark(tmp_path / "answers.parquet", spark, format="delta")
 
 
 def test_predictions_come_back_keyed_like_the_input(spark: Any, tmp_path: Path) -> None:
