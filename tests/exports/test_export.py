@@ -199,7 +199,7 @@ def test_a_file_that_computes_something_else_is_not_written(
 @pytest.mark.parametrize("name", ["model.pt", "model", "model.onnx.gz"])
 def test_another_name_is_refused(tmp_path: Path, name: str) -> None:
     run = create_run(tmp_path / "run")
-    with pytest.raises(UsageError, match=r"its name must end in \.onnx, \.pt2 or \.safetensors"):
+    with pytest.raises(UsageError, match=r"its name must end in \.onnx, \.pt2, \.safetensors or \.zip"):
         export(run, str(tmp_path / name))
 
 
