@@ -14,7 +14,7 @@ def export(
     run: Annotated[str, typer.Argument(help="The run directory.", autocompletion=complete_run)],
     to: Annotated[
         str,
-        typer.Option(metavar="FILE", help="A new file: .onnx, .pt2 (torch.export), .safetensors (torch.nn) or .zip (DL4J)."),
+        typer.Option(metavar="FILE", help="A new file: .onnx, .pt2 (torch.export), .safetensors or .zip (DL4J)."),
     ],
     check: Annotated[
         bool, typer.Option("--check", help="Compare it with the run on random sequences; print the largest difference.")
