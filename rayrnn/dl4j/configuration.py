@@ -8,9 +8,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from rayrnn.dl4j.description import Description
+from rayrnn.dl4j.description import POOLINGS, Description
 from rayrnn.dl4j.layers import (
-    POOLINGS,
     Layer,
     Unreadable,
     answers_of,
@@ -45,6 +44,7 @@ _OLD_NAMES = {
     "subsampling": "SubsamplingLayer",
     "autoEncoder": "AutoEncoder",
 }
+_POOLINGS = {theirs: ours for ours, theirs in POOLINGS.items()}
 #: layers, of a network that anybody trained
 _MOST_LAYERS = 1000
 
@@ -123,8 +123,8 @@ def _unknown(layer: Layer) -> Iterator[str]:
 
 def _settings(layer: Layer) -> None:
     if layer.name == "GlobalPoolingLayer":
-        if layer.get("poolingType") not in POOLINGS:
-            raise Unreadable(f"poolingType {layer.get('poolingType')}; rayrnn pools by {', '.join(POOLINGS)}")
+        if layer.get("poolingType") not in _POOLINGS:
+            raise Unreadable(f"poolingType {layer.get('poolingType')}; rayrnn pools by {', '.join(_POOLINGS)}")
         return
     if layer.name in ("RnnOutputLayer", "OutputLayer"):
         answers_of(layer)
@@ -210,7 +210,7 @@ def _described(values: Mapping[str, Any], layers: list[Layer]) -> Description:
     if layers[-2].name == "LastTimeStep":
         pooling = "last"
     elif layers[-2].name == "GlobalPoolingLayer":
-        pooling = POOLINGS[layers[-2].get("poolingType")]
+        pooling = _POOLINGS[layers[-2].get("poolingType")]
     updater, l1, l2, bound, by = training_of(inner[0])
     kept = [dropout_of(layer) for layer in (*inner, last)]
     dropout, places = _dropped(kept, inner)

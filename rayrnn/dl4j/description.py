@@ -8,13 +8,37 @@ from typing import Any
 LAYERS = {"lstm": "LSTM", "graves_lstm": "GravesLSTM", "rnn": "SimpleRnn"}
 #: how the network answers -> DL4J's activation and loss
 ANSWERS = {"softmax": ("Softmax", "MCXENT"), "identity": ("Identity", "MSE"), "sigmoid": ("Sigmoid", "BinaryXENT")}
+#: how directions become one, how steps do, and what of a gradient is bounded: rayrnn's word -> DL4J's
+MERGES = {"concat": "CONCAT", "sum": "ADD"}
+POOLINGS = {"mean": "AVG", "max": "MAX"}
+CLIPS = {
+    "value": "ClipElementWiseAbsoluteValue",
+    "layer_norm": "ClipL2PerLayer",
+    "parameter_norm": "ClipL2PerParamType",
+}
+#: rayrnn's word -> DL4J's class, and its settings by rayrnn's words
+SCHEDULES = {
+    "step": ("StepSchedule", {"decay": "decayRate", "every": "step"}),
+    "exponential": ("ExponentialSchedule", {"decay": "gamma"}),
+    "inverse": ("InverseSchedule", {"decay": "gamma", "power": "power"}),
+    "poly": ("PolySchedule", {"power": "power", "every": "maxIter"}),
+    "sigmoid": ("SigmoidSchedule", {"decay": "gamma", "every": "stepSize"}),
+}
+#: DL4J's updater -> `training.optimizer`
+OPTIMIZERS = {"Sgd": "sgd", "Nesterovs": "sgd", "RmsProp": "rmsprop", "Adam": "adam"}
+
+
+def states_of(optimizer: str, momentum: float) -> tuple[str, ...]:
+    """What is kept for every parameter, beside the number of updates, in DL4J's order."""
+    kept = {"rmsprop": ("mean_square",), "adam": ("exp_avg", "exp_avg_sq")}
+    return kept.get(optimizer, ("velocity",) if momentum else ())
 
 
 @dataclass(frozen=True)
 class Updater:
     """What turns gradients into steps."""
 
-    #: Sgd, Nesterovs, RmsProp or Adam
+    #: a key of OPTIMIZERS
     name: str
     learning_rate: float
     #: RmsProp's
@@ -31,9 +55,8 @@ class Updater:
 
     @property
     def states(self) -> tuple[str, ...]:
-        """What is kept for each parameter, as `rayrnn.dl4j.updates` calls it, in DL4J's order."""
-        kept = {"Nesterovs": ("velocity",), "RmsProp": ("mean_square",), "Adam": ("exp_avg", "exp_avg_sq")}
-        return kept.get(self.name, ())
+        """What is kept for each parameter; see `states_of`."""
+        return states_of(OPTIMIZERS[self.name], self.momentum)
 
 
 @dataclass(frozen=True)

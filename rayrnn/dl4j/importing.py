@@ -16,7 +16,7 @@ from rayrnn.data.rows import Label
 from rayrnn.data.symbols import Symbols
 from rayrnn.data.units import Units
 from rayrnn.data.vocabulary import Vocabulary
-from rayrnn.dl4j.description import LAYERS, Description
+from rayrnn.dl4j.description import LAYERS, OPTIMIZERS, Description
 from rayrnn.dl4j.parameters import all_tensors, parameters_of, to_tensors
 from rayrnn.dl4j.updates import Dl4jUpdates
 from rayrnn.dl4j.zip_file import Model, read_zip
@@ -34,7 +34,6 @@ from rayrnn.wording import counted, path_of
 
 #: bytes of a file of symbols
 _MOST_SYMBOLS = 64 * 2**20
-_OPTIMIZERS = {"Sgd": "sgd", "Nesterovs": "sgd", "RmsProp": "rmsprop", "Adam": "adam"}
 _LOSSES = {"softmax": "MCXENT", "identity": "MSE", "sigmoid": "XENT"}
 
 
@@ -206,7 +205,7 @@ def _recipe(model: Model, encoding: Encoding, task: str, *, name: str) -> Recipe
     rules |= {"epsilon": updater.epsilon} if updater.name in ("Adam", "RmsProp") and updater.epsilon else {}
     rules |= {} if updater.schedule is None else {"schedule": dict(updater.schedule)}
     training: dict[str, Any] = {
-        "optimizer": _OPTIMIZERS[updater.name],
+        "optimizer": OPTIMIZERS[updater.name],
         "learning_rate": updater.learning_rate,
         "l2": found.l2,
         "truncate": found.truncate,
@@ -246,8 +245,7 @@ def _checkpoint(model: Model, network: nn.Module, recipe: Recipe) -> Checkpoint:
     for state_of in optimizer.state.values():
         state_of["step"].fill_(found.iteration)
     progress = Progress().to_json() | {"parameters": order_of(network)}
-    weights = {name: value.detach().clone() for name, value in network.state_dict().items()}
-    return Checkpoint(weights, {}, (own_state(optimizer),), progress)
+    return Checkpoint(network.state_dict(), {}, (own_state(optimizer),), progress)
 
 
 def _notes(model: Model, encoding: Encoding, *, named: bool) -> list[str]:

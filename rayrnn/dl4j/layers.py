@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from rayrnn.dl4j.description import ANSWERS, LAYERS, Updater
+from rayrnn.dl4j.description import ANSWERS, CLIPS, LAYERS, MERGES, OPTIMIZERS, SCHEDULES, Updater
 from rayrnn.wording import shortened
 
 _CELLS = {name: cell for cell, name in LAYERS.items()}
@@ -14,20 +14,9 @@ _ANSWERS = {
     ("Softmax", "NegativeLogLikelihood"): "softmax",
     ("Sigmoid", "XENT"): "sigmoid",
 }
-POOLINGS = {"AVG": "mean", "MAX": "max"}
-_MERGES = {"CONCAT": "concat", "ADD": "sum"}
-_CLIPS = {
-    "ClipElementWiseAbsoluteValue": "value",
-    "ClipL2PerLayer": "layer_norm",
-    "ClipL2PerParamType": "parameter_norm",
-}
-_SCHEDULES = {
-    "StepSchedule": ("step", {"decay": "decayRate", "every": "step"}),
-    "ExponentialSchedule": ("exponential", {"decay": "gamma"}),
-    "InverseSchedule": ("inverse", {"decay": "gamma", "power": "power"}),
-    "PolySchedule": ("poly", {"every": "maxIter", "power": "power"}),
-    "SigmoidSchedule": ("sigmoid", {"decay": "gamma", "every": "stepSize"}),
-}
+_MERGES = {theirs: ours for ours, theirs in MERGES.items()}
+_CLIPS = {theirs: ours for ours, theirs in CLIPS.items()}
+_SCHEDULES = {theirs: (ours, keys) for ours, (theirs, keys) in SCHEDULES.items()}
 #: numbers of a layer, as rayrnn.recipe has it
 _WIDEST = 100_000
 
@@ -53,6 +42,12 @@ class Layer:
         """The layer that this one has inside."""
         values = mapping(self.values.get(key), key)
         return replace(self, name=simple(values.get("@class")), values=values)
+
+    @property
+    def trained(self) -> "Layer":
+        """The one whose settings count: of a wrapper what it wraps, of two directions the first, which has the same."""
+        wrapped = {"LastTimeStep": "underlying", "Bidirectional": "fwd"}.get(self.name)
+        return self if wrapped is None else self.inner(wrapped).trained
 
 
 def cell_of(layer: Layer) -> tuple[str, str, int, int]:
@@ -133,8 +128,7 @@ def _check_plain(layer: Layer) -> None:
 
 def dropout_of(layer: Layer) -> float:
     """The share of a layer's inputs that is dropped; DL4J has the one that is kept."""
-    if layer.name in ("LastTimeStep", "Bidirectional"):
-        return dropout_of(layer.inner("underlying" if layer.name == "LastTimeStep" else "fwd"))
+    layer = layer.trained
     if layer.is_old:
         share = _number(layer.get("dropOut"))
         return 0.0 if share in (0.0, 1.0) else _share(1 - share)
@@ -154,8 +148,7 @@ def _share(dropped: float) -> float:
 
 def training_of(layer: Layer) -> tuple[Updater, float, float, float, str]:
     """What a layer is trained with: updater, l1, l2, bound on the gradient and what is bounded."""
-    if layer.name in ("LastTimeStep", "Bidirectional"):
-        return training_of(layer.inner("underlying" if layer.name == "LastTimeStep" else "fwd"))
+    layer = layer.trained
     by = str(layer.get("gradientNormalization", "None"))
     bound, kind = 0.0, "value"
     if by != "None":
@@ -191,7 +184,7 @@ def _updater(layer: Layer) -> Updater:
     if not isinstance(found, dict):
         raise Unreadable("it has no updater (iupdater), as DL4J before 0.9 wrote it; read are 0.9.1 and 1.0.0")
     name = name_of(found)
-    if name not in ("Sgd", "Nesterovs", "RmsProp", "Adam"):
+    if name not in OPTIMIZERS:
         raise Unreadable(f"its updater is {name}; rayrnn has Sgd, Nesterovs, RmsProp and Adam")
     if found.get("momentumSchedule") or found.get("momentumISchedule"):
         raise Unreadable("its momentum follows a schedule, and rayrnn's stays")

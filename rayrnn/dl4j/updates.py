@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from rayrnn.dl4j.description import states_of
 from rayrnn.dl4j.parameters import parameters_of
 from rayrnn.errors import RecipeError
 from rayrnn.recipe.sections import Dl4jRules, Dl4jSchedule, Training
@@ -126,12 +127,6 @@ class Dl4jUpdates(torch.optim.Optimizer):
     def _share(self, updates: float) -> float:
         """What the schedule makes of the rate after so many updates."""
         return 1.0 if self._rules.schedule is None else share_of_rate(self._rules.schedule, updates)
-
-
-def states_of(optimizer: str, momentum: float) -> tuple[str, ...]:
-    """What is kept for every parameter, beside the number of updates, in DL4J's order."""
-    kept = {"rmsprop": ("mean_square",), "adam": ("exp_avg", "exp_avg_sq")}
-    return kept.get(optimizer, ("velocity",) if momentum else ())
 
 
 def share_of_rate(schedule: Dl4jSchedule, updates: float) -> float:

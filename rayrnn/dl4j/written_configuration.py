@@ -4,23 +4,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from rayrnn.dl4j.description import ANSWERS, LAYERS, Description
+from rayrnn.dl4j.description import ANSWERS, CLIPS, LAYERS, MERGES, POOLINGS, SCHEDULES, Description
 
 _LAYERS = "org.deeplearning4j.nn.conf.layers."
 _LEARNING = "org.nd4j.linalg.learning."
-_SCHEDULES = {
-    "step": ("StepSchedule", {"decayRate": "decay", "step": "every"}),
-    "exponential": ("ExponentialSchedule", {"gamma": "decay"}),
-    "inverse": ("InverseSchedule", {"gamma": "decay", "power": "power"}),
-    "poly": ("PolySchedule", {"power": "power", "maxIter": "every"}),
-    "sigmoid": ("SigmoidSchedule", {"gamma": "decay", "stepSize": "every"}),
-}
-_CLIPS = {
-    "value": "ClipElementWiseAbsoluteValue",
-    "layer_norm": "ClipL2PerLayer",
-    "parameter_norm": "ClipL2PerParamType",
-}
-_POOLINGS = {"mean": "AVG", "max": "MAX"}
 _LOSS_SETTINGS = {"MCXENT": {"softmaxClipEps": 1e-10}, "BinaryXENT": {"clipEps": 1e-5}, "MSE": {}}
 #: what DL4J has for a network without truncated backpropagation
 _TBPTT_UNUSED = 20
@@ -37,7 +24,7 @@ def written_configuration(found: Description) -> str:
     confs = [_conf(layer, variables, found) for layer, variables in _layers(found)]
     tbptt = found.truncate or _TBPTT_UNUSED
     behind_pooling = {}
-    if found.pooling in _POOLINGS:
+    if found.pooling in POOLINGS:
         preprocessor = "org.deeplearning4j.nn.conf.preprocessor.RnnToFeedForwardPreProcessor"
         behind_pooling = {str(len(confs) - 1): {"@class": preprocessor, "rnnDataFormat": "NCW"}}
     values = {
@@ -99,7 +86,7 @@ def _recurrent(found: Description, place: int, reads: int) -> tuple[dict[str, An
         "@class": f"{_LAYERS}recurrent.Bidirectional",
         "bwd": cell,
         "fwd": cell,
-        "mode": {"concat": "CONCAT", "sum": "ADD"}[found.bidirectional],
+        "mode": MERGES[found.bidirectional],
         "nin": reads,
         "nout": found.widths[place],
         "rnndataFormat": "NCW",
@@ -136,7 +123,7 @@ def _output(found: Description, place: int) -> dict[str, Any]:
         "hasBias": True,
         "lossFn": {"@class": f"org.nd4j.linalg.lossfunctions.impl.Loss{loss}", **_LOSS_SETTINGS[loss]},
     }
-    if found.pooling in _POOLINGS:
+    if found.pooling in POOLINGS:
         values["timeDistributedFormat"] = "NCW"
     return values | ({"rnnDataFormat": "NCW"} if per_step else {})
 
@@ -152,7 +139,7 @@ def _pooling(found: Description, place: int) -> dict[str, Any]:
         "layerName": f"layer{place}",
         "pnorm": 2,
         "poolingDimensions": None,
-        "poolingType": _POOLINGS[str(found.pooling)],
+        "poolingType": POOLINGS[str(found.pooling)],
     }
 
 
@@ -189,7 +176,7 @@ def _trained(
 def _clipped(found: Description) -> dict[str, Any]:
     if not found.clip:
         return {"gradientNormalization": "None", "gradientNormalizationThreshold": 1.0}
-    return {"gradientNormalization": _CLIPS[found.clip_by], "gradientNormalizationThreshold": found.clip}
+    return {"gradientNormalization": CLIPS[found.clip_by], "gradientNormalizationThreshold": found.clip}
 
 
 def _penalty(kind: str, value: float) -> dict[str, Any]:
@@ -207,8 +194,8 @@ def _updater(found: Description) -> dict[str, Any]:
     values = {"@class": f"{_LEARNING}config.{updater.name}", "learningRate": updater.learning_rate, **own}
     if updater.schedule is None:
         return values
-    name, keys = _SCHEDULES[updater.schedule["kind"]]
-    settings = {theirs: updater.schedule[ours] for theirs, ours in keys.items()}
+    name, keys = SCHEDULES[updater.schedule["kind"]]
+    settings = {theirs: updater.schedule[ours] for ours, theirs in keys.items()}
     if name == "PolySchedule":
         settings["maxIter"] = int(settings["maxIter"])
     if name == "SigmoidSchedule":

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from rayrnn.data.encoding import Scaling
 from rayrnn.dl4j.arrays import Reader, Values, read_array, write_array, written_text
 from rayrnn.dl4j.configuration import read_configuration
 from rayrnn.dl4j.description import Description
-from rayrnn.dl4j.parameters import all_tensors
+from rayrnn.dl4j.parameters import all_tensors, parameters_of
 from rayrnn.errors import DataError
 from rayrnn.models.network import Network
 from rayrnn.wording import counted, listed, size
@@ -50,21 +51,14 @@ class Model:
 
 
 def count_parameters(description: Description) -> int:
-    """Numbers in the vector of a network like this."""
-    blocks, more = (1, 0) if description.cell == "rnn" else (4, 3 if description.cell == "graves_lstm" else 0)
-    directions = 1 if description.bidirectional == "none" else 2
-    reads = (description.num_inputs, *description.widths[:-1])
-    layers = (
-        directions * (read * blocks * size + size * (blocks * size + more) + blocks * size)
-        for read, size in zip(reads, description.hidden, strict=True)
-    )
-    return sum(layers) + (description.widths[-1] + 1) * description.num_outputs
+    """Numbers in the vector of a network like this; no memory is taken for it."""
+    with torch.device("meta"):
+        return sum(parameter.size for parameter in parameters_of(_network(description)))
 
 
-def network_of(model: Model) -> Network:
-    """A network with the zip's numbers, which reads numbers (one-hot, where they stand for symbols), to answer with."""
-    found = model.description
-    network = Network(
+def _network(found: Description) -> Network:
+    """A fresh one, which reads numbers."""
+    return Network(
         num_inputs=found.num_inputs,
         num_outputs=found.num_outputs,
         symbols=False,
@@ -74,6 +68,11 @@ def network_of(model: Model) -> Network:
         bidirectional=found.bidirectional,
         pooling=found.pooling,
     )
+
+
+def network_of(model: Model) -> Network:
+    """A network with the zip's numbers, which reads numbers (one-hot, where they stand for symbols), to answer with."""
+    network = _network(model.description)
     network.load_state_dict(all_tensors(model.parameters, network))
     return network.eval()
 

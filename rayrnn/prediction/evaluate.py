@@ -372,7 +372,8 @@ def _as_dl4j(model: Trained, losses: float, num_sequences: int) -> Results:
     training = model.recipe.training
     if training.dl4j is None:
         return {}
-    penalties = penalties_of(model.network(), training)
+    has_penalties = training.l2 or training.dl4j.l1
+    penalties = penalties_of(model.network(), training) if has_penalties else 0.0
     divided = num_sequences if training.dl4j.version == "0.9.1" else 1
     return {"dl4j_score": losses / num_sequences + penalties / divided}
 

@@ -225,3 +225,12 @@ def test_a_zip_without_its_updaters_state_begins_anew(updater: Updater, tmp_path
     entries.pop("updaterState.bin", None)
     imported = import_dl4j(write(tmp_path / "a.zip", entries), out=tmp_path / "run")
     assert any("no state of its" in note for note in imported.notes) == (updater.name != "Sgd")
+
+
+def test_a_momentum_of_nothing_keeps_no_state(tmp_path: Path) -> None:
+    """A zip has one of it all the same, which says nothing."""
+    entries = entries_of(replace(CHARACTERS, updater=Updater("Nesterovs", 0.1)))
+    state = write_array(np.zeros(COUNT, np.float32))
+    imported = import_dl4j(write(tmp_path / "a.zip", {**entries, "updaterState.bin": state}), out=tmp_path / "run")
+    assert imported.run.recipe.training.optimizer == "sgd"
+    assert not any("state" in note and "begins anew" in note for note in imported.notes)

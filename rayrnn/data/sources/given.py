@@ -42,9 +42,9 @@ class Given:
             )
         kind = "parquet" if data.names_columns else _kind_of_files(data, wanted)
         if kind == "csv":
-            return Csv().read(CsvData(path=wanted.where, missing=data.missing), wanted)
+            return Csv().read(CsvData(path=wanted.where, missing=data.missing, endpoint=data.endpoint), wanted)
         if kind == "text":
-            return Text().read(TextData(path=wanted.where, units=data.units), wanted)
+            return Text().read(TextData(path=wanted.where, units=data.units, endpoint=data.endpoint), wanted)
         return Parquet().read(_as_parquet(data, wanted), wanted)
 
 
