@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import struct
 from collections.abc import Callable
@@ -325,6 +326,17 @@ def test_no_default_stands_in_for_a_key_that_a_runs_recipe_has_lost(foreign: Pat
     kept = [line for line in lines if not line.lstrip().startswith(f"{leaf}:")]
     assert len(kept) == len(lines) - 1
     (foreign / "recipe.yaml").write_text("".join(kept))
+    with pytest.raises(RunError, match=rf'recipe\.yaml cannot be used: the key "{key}" is not there'):
+        everything(foreign)
+
+
+@pytest.mark.parametrize("key", ["model.pooling", "averaging.outer", "data.length", "training.truncate", "seed"])
+def test_a_key_without_its_value_is_lost_too(foreign: Path, key: str) -> None:
+    leaf = key.rsplit(".", maxsplit=1)[-1]
+    written = (foreign / "recipe.yaml").read_text()
+    cut, count = re.subn(rf"(?m)^( *{leaf}:).*$", r"\1", written)
+    assert count == 1
+    (foreign / "recipe.yaml").write_text(cut)
     with pytest.raises(RunError, match=rf'recipe\.yaml cannot be used: the key "{key}" is not there'):
         everything(foreign)
 

@@ -46,11 +46,16 @@ def kept_recipe(folder: Path, *, trusted: bool) -> Recipe:
 def _lost_keys(values: Mapping[str, Any], recipe: Recipe) -> Iterator[str]:
     """The keys that a run of this recipe writes, and `values` has not: a default would stand in for what is lost."""
     for section, content in recipe.model_dump(mode="json").items():
-        if section not in values:
+        if _is_lost(section, values, content):
             yield from [] if section in LATER else [section]
         elif isinstance(content, dict) and not (section == "data" and _is_others(recipe.data)):
-            keys = (f"{section}.{key}" for key in content if key not in values[section])
+            keys = (f"{section}.{key}" for key, value in content.items() if _is_lost(key, values[section], value))
             yield from (key for key in keys if key not in LATER)
+
+
+def _is_lost(key: str, values: Mapping[str, Any], meant: object) -> bool:
+    """Whether the key is not there, or its value is not: a file cut off after a colon has null there."""
+    return key not in values or (values[key] is None and meant is not None)
 
 
 def _is_others(section: object) -> bool:
