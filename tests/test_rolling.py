@@ -183,6 +183,10 @@ def test_a_run_with_any_loss_is_measured_and_answers(loss: str, tmp_path: Path) 
     report = evaluate(run, path=path_of(run))
     assert all(isinstance(number, float) and math.isfinite(number) for number in report.metrics.values())
     assert ("coverage" in report.metrics) == (loss not in POINT_LOSSES)
+    interval = {"quantile": 0.9}.get(loss, None if loss in POINT_LOSSES else 0.8)
+    assert report.to_json().get("interval") == interval
+    assert ("inside" in report.to_text()) == (interval is not None)
+    assert interval is None or f"inside {interval:.0%} " in report.to_text()
     rolled = evaluate_forecasts(run, folds=2, season=4, path=path_of(run))
     assert {"mase", "crps"} <= set(rolled.network) or loss in POINT_LOSSES
     rows = {name: tmp_path / f"answers.{name}" for name in ("csv", "jsonl", "parquet")}

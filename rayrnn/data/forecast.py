@@ -87,6 +87,18 @@ class Forecast:
             return f"{first} to {last} steps ahead"
         return f"{', '.join(map(str, self.horizons[:-1]))} and {last} steps ahead"
 
+    def beyond(self, longest: int) -> list[str]:
+        """A word where the longest sequence to learn from has so few steps that some horizons are never learned."""
+        learned = [horizon for horizon in self.horizons if horizon < longest]
+        if len(learned) == len(self.horizons):
+            return []
+        first = self.horizons[len(learned)]
+        which = f"{first} steps" if first == self.furthest else f"{first} to {self.furthest} steps"
+        return [
+            f"the longest sequence has {longest:,} steps: forecasts of {which} ahead are never learned, and what "
+            "answers there means nothing; lower data.horizon, or give longer sequences"
+        ]
+
     def to_json(self) -> dict[str, Any]:
         return {name: list(places) for name, places in asdict(self).items()}
 

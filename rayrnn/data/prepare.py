@@ -89,6 +89,7 @@ def prepare(
         encoding = _fit(recipe, training, held_out, needs)
         # said once: a run that goes on learns what it learned
         notes += remarks_on_answers(recipe)
+        notes += [] if encoding.foretold is None else encoding.foretold.beyond(int(training.steps.max()))
         for part in _distinct(training, held_out):
             notes += losses(part, encoding)
             if part.num_dropped:

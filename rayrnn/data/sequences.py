@@ -215,9 +215,15 @@ class Part:
         return len(self.indices)
 
     @property
+    def steps(self) -> np.ndarray:
+        """Those that are read of every sequence, int64."""
+        steps: np.ndarray = self.sequences.steps[self.indices]
+        return steps
+
+    @property
     def num_steps(self) -> int:
         """Of all its sequences, without padding."""
-        return int(self.sequences.steps[self.indices].sum())
+        return int(self.steps.sum())
 
 
 def beyond_memory(num_bytes: int) -> bool:

@@ -32,7 +32,7 @@ from rayrnn.reporting.markup import NOTHING, Markup, facts, figure_alone, paragr
 from rayrnn.runs.directory import Run
 from rayrnn.runs.model import Trained, answer, found_in, trained
 from rayrnn.runs.same_data import check_data, check_origin, described, versions_of, was_handed_over
-from rayrnn.tasks import Hypothesis, Search, Searching
+from rayrnn.tasks import Hypothesis, Numeric, Search, Searching
 from rayrnn.tasks.metrics import Metrics, Results
 from rayrnn.wording import counted
 
@@ -80,6 +80,8 @@ class Report:
     num_left_out: int = 0
     #: what the user should know of the data
     notes: tuple[str, ...] = ()
+    #: of which `coverage` is: how much of the truth should lie in it; None without a spread
+    interval: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """What `rayrnn evaluate --json` prints; a number that does not exist (R2 of one answer, the loss of answers
@@ -94,6 +96,7 @@ class Report:
             "padding_share": self.padding_share,
             **finite,
         }
+        values |= {"interval": self.interval} if self.interval is not None else {}
         return values | ({"classes": list(self.classes)} if self.classes else {})
 
     def to_text(self) -> str:
@@ -118,7 +121,8 @@ class Report:
     def _lines(self) -> dict[str, str]:
         lines = {"data": self._describe_data(), "loss": self._describe_loss()}
         scores = [name for name, value in self.metrics.items() if name != "loss" and not isinstance(value, list)]
-        return lines | {_TITLES.get(name, name.replace("_", " ")): self._show(name) for name in scores}
+        titles = _TITLES | ({} if self.interval is None else {"coverage": inside(self.interval)})
+        return lines | {titles.get(name, name.replace("_", " ")): self._show(name) for name in scores}
 
     def _describe_data(self) -> str:
         left_out = f" ({self.num_left_out:,} left out)" if self.num_left_out else ""
@@ -134,7 +138,14 @@ class Report:
 
     def _show(self, name: str) -> str:
         value = self.metrics[name]
+        if name == "coverage":
+            return f"{value:.1%}"
         return f"{value:.4f}" if name in _SHARES else f"{value:.5g}"
+
+
+def inside(interval: float) -> str:
+    """What the share of the truth that lies in an interval is called, which should be as large as the interval."""
+    return f"inside {interval:.0%}"
 
 
 def _is_there(value: object) -> bool:
@@ -350,6 +361,7 @@ def measure(model: Trained, part: Part, name: str, search: Search) -> tuple[Repo
         metrics=task.results(metrics) | _as_dl4j(model, math.fsum(one.dl4j for one in counts), len(part)),
         unit=task.unit,
         classes=targets.names if isinstance(targets, Classes) else (),
+        interval=task.interval if isinstance(task, Numeric) else None,
     )
     return report, answers
 

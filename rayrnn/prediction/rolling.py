@@ -22,7 +22,7 @@ from rayrnn.data.encoding import Encoding, Numbers
 from rayrnn.data.rows import step_counts
 from rayrnn.data.sequences import Part
 from rayrnn.errors import DataError, UsageError
-from rayrnn.prediction.evaluate import check_held_out, minibatches_of, part_of, shared_out_to_tasks
+from rayrnn.prediction.evaluate import check_held_out, inside, minibatches_of, part_of, shared_out_to_tasks
 from rayrnn.recipe import task_of
 from rayrnn.reporting.markup import Markup, facts, figure_alone, paragraph, table
 from rayrnn.runs.directory import Run
@@ -118,7 +118,7 @@ class RollingReport:
     def _rows(self) -> list[tuple[str, str, str]]:
         titles = dict(_TITLES)
         if self.interval is not None:
-            titles["coverage"] = f"inside {self.interval:.0%}"
+            titles["coverage"] = inside(self.interval)
         return [
             (titles[name], _shown(name, value), _shown(name, self.seasonal_naive[name]))
             for name, value in self.network.items()
@@ -176,7 +176,7 @@ def _measured(model: Trained, part: Part, name: str, folds: int, season: int, no
         folds=folds,
         season=season,
         horizons=horizons,
-        interval=round(levels[-1] - levels[0], 9) if len(levels) > 1 else None,
+        interval=task.interval,
         flat=int(network.flat),
         windows=int(network.windows),
         network=_of_interest(network.measures(with_spread=with_spread), levels),

@@ -91,6 +91,8 @@ class Screen:
         self._first_round = 0
         self._last: RoundLearned | None = None
         self._held_out: float | None = None
+        #: whether it was measured since the last line
+        self._is_news = False
         self._best: float | None = None
         self._monitor = Monitor.of(recipe)
         self._monitored: float | None = None
@@ -188,7 +190,7 @@ class Screen:
 
     def evaluation(self, event: Evaluated) -> None:
         """The held-out loss after a round."""
-        self._held_out = event.held_out_loss
+        self._held_out, self._is_news = event.held_out_loss, True
         self._monitored = event.monitored if event.monitor else event.held_out_loss
         if self._monitored is not None and self._monitor.prefers(self._monitored, self._best):
             self._best = self._monitored
@@ -264,8 +266,10 @@ class Screen:
         )
 
     def _held_out_words(self) -> str:
-        if self._held_out is None:
+        """Of the last measure; a plain line has it once, lest a reader takes it for a new one."""
+        if self._held_out is None or not (self._is_news or self._live.is_started):
             return ""
+        self._is_news = False
         best = "" if self._best is None else f" (best {self._best:.3f})"
         if self._monitor.name == "loss":
             return f" held-out {self._held_out:.3f}{best}"

@@ -129,6 +129,21 @@ def test_answers_are_called_by_their_column_and_horizon(tmp_path: Path) -> None:
     assert answers[0]["wind+1"] == pytest.approx(10 / 9)
 
 
+@pytest.mark.parametrize(
+    ("horizon", "said"),
+    [
+        ([1, 4], None),
+        ([1, 5], "forecasts of 5 steps ahead are never learned"),
+        ("1..9", "the longest sequence has 5 steps: forecasts of 5 to 9 steps ahead are never learned"),
+    ],
+)
+def test_horizons_beyond_the_longest_sequence_are_told_of(horizon: Any, said: str | None, tmp_path: Path) -> None:
+    notes = prepare(recipe_of(write_csv(tmp_path / "data"), horizon=horizon)).notes
+    told = [note for note in notes if "never learned" in note]
+    assert len(told) == (said is not None)
+    assert all(str(said) in note for note in told)
+
+
 def test_without_a_word_all_is_forecast_that_is_neither_known_ahead_nor_static(tmp_path: Path) -> None:
     recipe = recipe_of(write_csv(tmp_path / "data"), forecast=None, horizon=2)
     encoding = prepare(recipe).encoding

@@ -155,6 +155,23 @@ def test_the_last_line_has_the_last_evaluation() -> None:
     assert "held-out 1.250" in said.getvalue()
 
 
+def test_a_plain_line_has_a_measure_once_and_the_live_line_keeps_it() -> None:
+    reporter, said = screen()
+    reporter.evaluation(Evaluated(90, 90, 1.25, None))
+    for number in (100, 200, 300):
+        reporter.round(learned(number, 0))
+    assert [line.split()[0] for line in said.getvalue().splitlines() if "held-out" in line] == ["100/1000"]
+    reporter.evaluation(Evaluated(390, 390, 1.5, None))
+    reporter.round(learned(400, 0))
+    assert "held-out 1.500 (best 1.250)" in said.getvalue()
+    live, said = screen(terminal=True)
+    live.start(0)
+    live.round(learned(1, 0))
+    live.evaluation(Evaluated(1, 1, 1.25, None))
+    assert [live._text(learned(number, 0)).plain.count("held-out") for number in (2, 3)] == [1, 1]
+    live.stop()
+
+
 @pytest.mark.parametrize(
     ("between", "most", "values"),
     [

@@ -69,8 +69,11 @@ def grouping_of(data: TableData, wanted: Wanted, schema: pa.Schema) -> Grouping:
         if name not in data.categorical and not holds_numbers(kind):
             words = "list it in data.categorical, or " if _holds_words(kind) else ""
             out = f"with data.ignore: [{name}]" if data.features is None else "of data.features"
+            times = (
+                f"; or steps are ordered by it (data.order_by is {data.order_by})" if kinds.is_temporal(kind) else ""
+            )
             fields = ", or give its fields columns of their own" if kinds.is_struct(kind) else ""
-            raise DataError(f"column {name!r} holds {kind}, no numbers: {words}leave it out {out}{fields}")
+            raise DataError(f"column {name!r} holds {kind}, no numbers: {words}leave it out {out}{fields}{times}")
     if label is not None and needs.label is Label.NUMBERS and not holds_numbers(schema.field(label).type):
         raise DataError(f"column {label!r} (data.label) holds {schema.field(label).type}; {needs.task} takes numbers")
     if weight is not None and not is_number(kind := schema.field(weight).type):
