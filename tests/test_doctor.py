@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rayrnn_spark.hosts import check_spark, spark_packages
+from rayrnn_spark.hosts import check_spark, describe_spark, spark_packages
 
 from rayrnn.cluster.inspection import Finding, Host, check
 from rayrnn.cluster.on_host.facts import java_version
@@ -112,6 +112,30 @@ def spark_on(*, wanted: bool = True, given: str | None = None, **facts: Any) -> 
 def with_packages(**packages: str | None) -> dict[str, Any]:
     kept = {name: found for name, found in (WITH_SPARK | packages).items() if found}
     return {"python": platform.python_version(), "packages": kept}
+
+
+@has_spark
+def test_the_doctor_names_the_pair_that_is_here(tmp_path: Path) -> None:
+    said = run_rayrnn("doctor", home=tmp_path).stdout
+    pair = f"pyspark {WITH_SPARK['pyspark']} with raydp {WITH_SPARK['raydp']}"
+    assert f"Spark: {pair}, the pair of rayrnn[spark]" in " ".join(said.split())
+
+
+@pytest.mark.parametrize(
+    ("here", "said"),
+    [
+        ({}, None),
+        ({"raydp": "1.6.5"}, None),
+        ({"pyspark": "4.3.0"}, "Spark: pyspark 4.3.0: sessions that are there and Spark Connect; a Spark on this Ray"),
+        ({"pyspark": "3.5.7", "raydp": "1.6.5"}, "Spark: pyspark 3.5.7 with raydp 1.6.5, the pair of rayrnn[spark]"),
+    ],
+)
+def test_a_pair_is_named_with_what_it_opens(
+    here: dict[str, str], said: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rayrnn_spark.hosts.installed", here.get)
+    found = describe_spark()
+    assert found is None if said is None else str(found).startswith(said)
 
 
 @has_spark

@@ -60,6 +60,12 @@ class Spark:
         findings = check_spark(hosts, wanted=recipe is not None, python=python, file=file)
         return findings if recipe is None else [*findings, *check_cpus(hosts, recipe)]
 
+    def describe_versions(self) -> str | None:
+        """Which Spark this machine has, and which roads from it are open."""
+        from rayrnn_spark.hosts import describe_spark
+
+        return describe_spark()
+
 
 def __getattr__(name: str) -> Any:
     """Ray and Spark are imported when they are asked for: every recipe's validation loads this package."""

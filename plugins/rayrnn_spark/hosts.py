@@ -34,6 +34,17 @@ def spark_packages() -> tuple[str, ...]:
     return tuple(_pinned(wanted) for wanted in _extra("spark"))
 
 
+def describe_spark() -> str | None:
+    """Which Spark this machine has, and which roads from it are open; None without one."""
+    here = {name: version for name in SPARK if (version := installed(name))}
+    if "pyspark" not in here:
+        return None
+    both = " with ".join(f"{name} {version}" for name, version in here.items())
+    if len(here) == len(SPARK):
+        return f"Spark: {both}, the pair of rayrnn[spark]: a Spark on this Ray, sessions that are there, Spark Connect"
+    return f"Spark: {both}: sessions that are there and Spark Connect; a Spark on this Ray takes rayrnn[spark]"
+
+
 def check_spark(
     hosts: Sequence[Host], *, wanted: bool, python: str | None = None, file: Path | None = None
 ) -> list[Finding]:

@@ -267,6 +267,8 @@ def doctor(
     with console().status("looking"):
         found = diagnose(file, python=python, recipe=wanted)
     console(stderr=False).print(hosts_table(found.hosts), highlight=False)
+    for line in found.versions:
+        console(stderr=False).print(line, highlight=False)
     show_findings(console(), [finding for finding in found.findings if finding.tolerable])
     if found.faults:
         raise ClusterError("\n  ".join(["this has to be mended:", *map(str, found.faults)]))

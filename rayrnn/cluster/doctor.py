@@ -37,12 +37,22 @@ class HasChecks(Protocol):
         """
 
 
+@runtime_checkable
+class HasVersions(Protocol):
+    """A source that works with other programs, of which not all versions go together."""
+
+    def describe_versions(self) -> str | None:
+        """What is on this machine, and what of the source it fits; None where there is nothing."""
+
+
 @dataclass(frozen=True)
 class Diagnosis:
     """What was looked at, and what should be otherwise there."""
 
     hosts: list[Host]
     findings: list[Finding]
+    #: what sources have on this machine
+    versions: list[str]
 
     @property
     def faults(self) -> list[Finding]:
@@ -71,7 +81,8 @@ def diagnose(file: Path | None, *, python: str | None = None, recipe: Recipe | N
         hosts = inspect_hosts(cluster, python)
         findings = [*_own_token(), *check(hosts, token=token_digest(), python=python)]
     findings += _of_sources(hosts, recipe, python, file)
-    return Diagnosis(hosts, [*findings, *(_cpus(hosts, recipe) if recipe else ())])
+    told = [source.describe_versions() for source in plugin_sources() if isinstance(source, HasVersions)]
+    return Diagnosis(hosts, [*findings, *(_cpus(hosts, recipe) if recipe else ())], [one for one in told if one])
 
 
 def _of_sources(hosts: list[Host], recipe: Recipe | None, python: str | None, file: Path | None) -> Iterator[Finding]:
