@@ -1,7 +1,7 @@
 """A zip of DL4J's -> an ordinary run: its network, its scaling, and what its updater keeps, to go on from."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,8 +72,8 @@ def import_dl4j(
         raise UsageError(f"--out is {out}: import into a directory of this machine; a run can be copied from there")
     place, where = path_of(out), path_of(path)
     model = read_zip(where)
-    known = read_symbols(symbols) if isinstance(symbols, str | Path) else symbols
-    encoding, task = _meaning(model, known, classes, str(where))
+    known = read_symbols(symbols) if isinstance(symbols, str | Path) else _named(symbols, "symbols", strips=False)
+    encoding, task = _meaning(model, known, _named(classes, "classes", strips=True), str(where))
     recipe = _recipe(model, encoding, task, name=_name_of(place))
     network = build_network(recipe, encoding)
     weights = all_tensors(model.parameters, network)
@@ -122,9 +122,9 @@ def _listed_symbols(text: str, path: Path) -> tuple[str, ...]:
         if numbers != list(range(len(values))):
             raise DataError(f"the symbols {path} are to be a list, or numbered 0, 1, 2 ... each once")
         values = sorted(values, key=values.__getitem__)
-    if not isinstance(values, list) or not all(isinstance(one, str) and one for one in values):
-        raise DataError(f"the symbols {path} are to be a list of texts, none of them empty")
-    return tuple(values)
+    if not isinstance(values, list):
+        raise DataError(f"the symbols {path} are to be a list of texts")
+    return _named(values, f"the symbols {path}", strips=False) or ()
 
 
 def _symbol_of(line: str, number: int, path: Path) -> str:
@@ -133,11 +133,36 @@ def _symbol_of(line: str, number: int, path: Path) -> str:
             raise DataError(f"{path}:{number} is empty, and a line is one symbol: write a line end as \\n")
         return line
     try:
-        return str(json.loads('"' + line.replace('"', '\\"') + '"'))
+        symbol = str(json.loads('"' + line.replace('"', '\\"') + '"'))
     except ValueError:
+        symbol = ""
+    if not symbol or not _is_text(symbol):
         raise DataError(
             f"{path}:{number} is {line!r}: a backslash is written \\\\, and others are \\n, \\t, \\r and \\uXXXX"
-        ) from None
+        )
+    return symbol
+
+
+def _named(names: Iterable[str] | None, what: str, *, strips: bool) -> tuple[str, ...] | None:
+    """What a program names: texts in an order, none of them empty, which a file of the run can hold.
+
+    Args:
+        strips: blanks around them mean nothing, as they do around the classes of a table.
+    """
+    if names is None:
+        return None
+    if isinstance(names, str | bytes | Set) or not isinstance(names, Iterable):
+        raise DataError(f"{what} is {names!r}: give a list, in the order of the zip's columns")
+    found = list(names)
+    for place, name in enumerate(found):
+        if not isinstance(name, str) or not (name.strip() if strips else name) or not _is_text(name):
+            raise DataError(f"{what}[{place}] is {name!r}: each is a text, and not empty")
+    return tuple(name.strip() if strips else str(name) for name in found)
+
+
+def _is_text(name: str) -> bool:
+    """Without halves of a character, which no file holds."""
+    return not any("\ud800" <= sign <= "\udfff" for sign in name)
 
 
 def _meaning(

@@ -198,6 +198,35 @@ def test_names_of_another_number(tmp_path: Path) -> None:
     refused(path, "symbols.txt:2 is empty", symbols=tmp_path / "symbols.txt")
 
 
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        ("abcd", "'abcd': give a list"),
+        (set("abcd"), "give a list, in the order"),
+        (5, "is 5: give a list"),
+        (["a", "", "c", "d"], "[1] is '': each is a text"),
+        (["a", "b", None, "d"], "[2] is None"),
+        (["a", "b", "c", "\ud800"], "[3] is '\\ud800'"),
+    ],
+)
+def test_names_that_are_none(names: Any, told: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "a.zip", ENTRIES)
+    refused(path, told, "classes", classes=names)
+    if not isinstance(names, str):
+        refused(path, told, "symbols", symbols=names)
+    if isinstance(names, list):
+        (tmp_path / "a.json").write_text(json.dumps(names))
+        refused(path, told, "a.json", symbols=tmp_path / "a.json")
+
+
+def test_names_of_any_iterable(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.zip", ENTRIES)
+    run = import_dl4j(path, out=tmp_path / "run", classes=(f" {name} " for name in "abcd")).run
+    assert run.encoding.targets.names == ("a", "b", "c", "d")  # type: ignore[union-attr]
+    run = import_dl4j(path, out=tmp_path / "symbols", symbols=np.array(list("ab \n"))).run
+    assert run.encoding.inputs.vocabulary.symbols == ("a", "b", " ", "\n")  # type: ignore[union-attr]
+
+
 def test_symbols_of_a_file(tmp_path: Path) -> None:
     path = tmp_path / "symbols.txt"
     path.write_text(' \n\\n\n"\n\\\\\n\\u00e9\nü\r\n', encoding="utf-8")
