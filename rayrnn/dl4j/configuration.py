@@ -81,10 +81,10 @@ def read_configuration(content: bytes, what: str) -> Description:
     for layer in layers:
         faults += _unknown(layer)
     if not faults:
-        faults += _faults(values, layers)
-    if not faults:
         try:
-            return _described(values, layers)
+            faults += _faults(values, layers)
+            if not faults:
+                return _described(values, layers)
         except Unreadable as error:
             faults.append(str(error))
     raise DataError(
@@ -110,7 +110,9 @@ def _layer(number: int, conf: Mapping[str, Any]) -> Layer:
     if len(values) != 1:
         raise Unreadable(f"layer {number} names no class: it has the keys {', '.join(list(values)[:5])}")
     ((name, inside),) = values.items()
-    return Layer(number, _OLD_NAMES.get(name, name), mapping(inside, name), conf, is_old=True)
+    # 1.0.0-alpha to beta wrapped layers, too, and had their settings where 1.0.0 has them
+    is_old = bool({"useRegularization", "learningRateByParam"} & set(conf)) or "idropout" not in mapping(inside, name)
+    return Layer(number, _OLD_NAMES.get(name, name), mapping(inside, name), conf, is_old=is_old)
 
 
 def _unknown(layer: Layer) -> Iterator[str]:
@@ -123,8 +125,14 @@ def _unknown(layer: Layer) -> Iterator[str]:
 
 def _settings(layer: Layer) -> None:
     if layer.name == "GlobalPoolingLayer":
-        if layer.get("poolingType") not in _POOLINGS:
-            raise Unreadable(f"poolingType {layer.get('poolingType')}; rayrnn pools by {', '.join(_POOLINGS)}")
+        if (kind := str(layer.get("poolingType"))) not in _POOLINGS:
+            raise Unreadable(f"poolingType {kind}; rayrnn pools by {', '.join(_POOLINGS)}")
+        if layer.get("collapseDimensions") is False:
+            raise Unreadable("collapseDimensions is false, and rayrnn's answer has no axis of one step")
+        if (axes := layer.get("poolingDimensions")) not in (None, [2]):
+            raise Unreadable(f"poolingDimensions is {shortened(axes)}; rayrnn pools over steps, which are 2")
+        if dropout_of(layer):
+            raise Unreadable("it drops some of what it pools")
         return
     if layer.name in ("RnnOutputLayer", "OutputLayer"):
         answers_of(layer)
@@ -194,11 +202,16 @@ def _faults_of_whole(values: Mapping[str, Any], layers: list[Layer]) -> Iterator
     forward, back = values.get("tbpttFwdLength"), values.get("tbpttBackLength")
     if values.get("backpropType") == "TruncatedBPTT" and forward != back:
         yield f"tbpttFwdLength is {forward} and tbpttBackLength {back}; rayrnn goes back over the whole segment"
-    for place, one in (values.get("inputPreProcessors") or {}).items():
+    for place, one in _preprocessors(values).items():
         name = name_of(one)
         behind_pooling = str(place) == str(len(layers) - 1) and layers[-1].name == "OutputLayer"
         if not (name in ("RnnToFeedForwardPreProcessor", "rnnToFeedForward") and behind_pooling):
             yield f"layer {place} has the preprocessor {name}"
+
+
+def _preprocessors(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    found = values.get("inputPreProcessors")
+    return {} if found is None or found == [] else mapping(found, "inputPreProcessors")
 
 
 def _described(values: Mapping[str, Any], layers: list[Layer]) -> Description:
@@ -232,10 +245,16 @@ def _described(values: Mapping[str, Any], layers: list[Layer]) -> Description:
         dropout_at=places,
         truncate=count_of(values, "tbpttFwdLength", 0) if values.get("backpropType") == "TruncatedBPTT" else 0,
         iteration=count_of(values, "iterationCount", 0),
-        seed=count_of(layers[0].conf, "seed", 12345),
+        seed=_seed_of(layers[0].conf),
     )
     _check_chain(found, cells, last)
     return found
+
+
+def _seed_of(conf: Mapping[str, Any]) -> int:
+    """Any of Java's, as a recipe takes it; nothing that DL4J drew by it is drawn again."""
+    found = conf.get("seed", 12345)
+    return found % 2**63 if isinstance(found, int) and not isinstance(found, bool) else 12345
 
 
 def _check_chain(found: Description, cells: list[tuple[str, str, int, int]], last: Layer) -> None:

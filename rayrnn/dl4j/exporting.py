@@ -54,7 +54,7 @@ def _foreign(recipe: Recipe, encoding: Encoding) -> str | None:
     if isinstance(task, Searching):
         return f"{recipe.task} answers with a length of its own, and DL4J has no such layer"
     if isinstance(task, Numeric) and recipe.training.loss not in ("squared", "bernoulli"):
-        return f"training.loss is {recipe.training.loss}, and DL4J's layers answer with one number for each"
+        return f"training.loss is {recipe.training.loss}, and written are squared (DL4J's MSE) and bernoulli (XENT)"
     if encoding.forecast is not None and encoding.forecast.known:
         return "it reads what is known ahead (data.known_ahead), which no zip can tell"
     return None
@@ -86,13 +86,15 @@ def _described(recipe: Recipe, encoding: Encoding, network: Network) -> tuple[De
     else:
         if training.optimizer in ("adamw", "muon"):
             told.append(f"the updater is Adam: DL4J has no {training.optimizer}")
-        if training.schedule != "constant":
-            told.append(f"the learning rate stays: the run's schedule, {training.schedule}, goes by rounds")
         if clip and training.clip_by == "norm":
             clip = 0.0
             told.append("gradients are not clipped: DL4J has no bound on the norm of the whole gradient")
         if l2:
             told.append("l2 is for weights alone; the run's is for biases, too")
+    if training.schedule != "constant":
+        told.append(f"the learning rate stays: the run's schedule, {training.schedule}, goes by rounds")
+    if encoding.foretold is not None:
+        told.append(f"its answers are {encoding.foretold.describe()}, which no zip tells")
     found = Description(
         version="1.0.0",
         cell=recipe.model.cell,

@@ -21,11 +21,11 @@ from rayrnn.dl4j.parameters import all_tensors, parameters_of, to_tensors
 from rayrnn.dl4j.updates import Dl4jUpdates
 from rayrnn.dl4j.zip_file import Model, read_zip
 from rayrnn.durable import replace_durably
-from rayrnn.errors import DataError, UsageError
+from rayrnn.errors import DataError, RecipeError, UsageError
 from rayrnn.foreign import read_plain
 from rayrnn.recipe import Recipe, task_that_learns, validate_recipe
 from rayrnn.runs.checkpoints import Checkpoint, write_checkpoint
-from rayrnn.runs.directory import Run, taken
+from rayrnn.runs.directory import Run, has_run, taken
 from rayrnn.runs.layout import RECIPE
 from rayrnn.runs.model import build_network
 from rayrnn.runs.store import is_address
@@ -68,13 +68,20 @@ def import_dl4j(
             or `classes`. Nothing is written then.
         UsageError: `out` holds a run, or cannot be written.
     """
+    if not str(out):
+        raise UsageError("--out is empty: name a new directory")
     if is_address(out):
         raise UsageError(f"--out is {out}: import into a directory of this machine; a run can be copied from there")
     place, where = path_of(out), path_of(path)
     model = read_zip(where)
     known = read_symbols(symbols) if isinstance(symbols, str | Path) else _named(symbols, "symbols", strips=False)
     encoding, task = _meaning(model, known, _named(classes, "classes", strips=True), str(where))
-    recipe = _recipe(model, encoding, task, name=_name_of(place))
+    if has_run(place):
+        raise UsageError(f"{place} holds a run already: import into another directory (--out), or remove it first")
+    try:
+        recipe = _recipe(model, encoding, task, name=_name_of(place))
+    except RecipeError as error:
+        raise DataError(f"{where} has settings that no recipe takes: {error}") from None
     network = build_network(recipe, encoding)
     weights = all_tensors(model.parameters, network)
     network.load_state_dict(weights)
@@ -100,7 +107,7 @@ def read_symbols(where: str | Path) -> tuple[str, ...]:
     """
     path = path_of(where)
     try:
-        text = read_plain(path, most=_MOST_SYMBOLS).decode("utf-8")
+        text = read_plain(path, most=_MOST_SYMBOLS).decode("utf-8-sig")
     except (OSError, ValueError) as error:
         raise DataError(f"the symbols {path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
     if path.suffix == ".json":
@@ -130,7 +137,10 @@ def _listed_symbols(text: str, path: Path) -> tuple[str, ...]:
 def _symbol_of(line: str, number: int, path: Path) -> str:
     if "\\" not in line:
         if not line:
-            raise DataError(f"{path}:{number} is empty, and a line is one symbol: write a line end as \\n")
+            raise DataError(
+                f"{path}:{number} is empty, and a line is one symbol: write a line end as \\n, and take out a line "
+                "that is none"
+            )
         return line
     try:
         symbol = str(json.loads('"' + line.replace('"', '\\"') + '"'))
@@ -227,7 +237,7 @@ def _recipe(model: Model, encoding: Encoding, task: str, *, name: str) -> Recipe
     rules: dict[str, Any] = {"version": found.version, "l1": found.l1}
     rules |= {"momentum": updater.momentum} if updater.name == "Nesterovs" else {}
     rules |= {"beta1": updater.beta1, "beta2": updater.beta2} if updater.name == "Adam" else {}
-    rules |= {"epsilon": updater.epsilon} if updater.name in ("Adam", "RmsProp") and updater.epsilon else {}
+    rules |= {"epsilon": updater.epsilon} if updater.name in ("Adam", "RmsProp") else {}
     rules |= {} if updater.schedule is None else {"schedule": dict(updater.schedule)}
     training: dict[str, Any] = {
         "optimizer": OPTIMIZERS[updater.name],

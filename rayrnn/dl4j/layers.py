@@ -33,6 +33,7 @@ class Layer:
     name: str
     values: Mapping[str, Any]
     conf: Mapping[str, Any]
+    #: whether it is in the form of 0.9.1, which has rates and penalties in `conf`
     is_old: bool
 
     def get(self, key: str, default: Any = None) -> Any:
@@ -50,6 +51,15 @@ class Layer:
         return self if wrapped is None else self.inner(wrapped).trained
 
 
+def check_age(layer: Layer) -> None:
+    """
+    Raises:
+        Unreadable: a DL4J wrote it that had no updaters of their own yet.
+    """
+    if not isinstance(layer.trained.get("iupdater"), dict):
+        raise Unreadable("it has no updater (iupdater), as DL4J before 0.9 wrote it; read are 0.9.1 and 1.0.0")
+
+
 def cell_of(layer: Layer) -> tuple[str, str, int, int]:
     """rayrnn's cell, its directions, and the sizes of what it reads and of its state."""
     if layer.name == "LastTimeStep":
@@ -65,6 +75,7 @@ def cell_of(layer: Layer) -> tuple[str, str, int, int]:
             "no counterpart; read are LSTM, GravesLSTM, GravesBidirectionalLSTM, SimpleRnn, Bidirectional of these "
             "(CONCAT or ADD), LastTimeStep of these, GlobalPoolingLayer, RnnOutputLayer and OutputLayer"
         )
+    check_age(layer)
     _expect(layer, activation="TanH")
     if name != "SimpleRnn" and (gate := name_of(layer.get("gateActivationFn"))) != "Sigmoid":
         raise Unreadable(f"its gates have the activation {gate}; rayrnn's have Sigmoid")
@@ -83,6 +94,8 @@ def _both(layer: Layer) -> tuple[str, str, int, int]:
         raise Unreadable(f"its directions differ: {_told(layer.inner('fwd'))} and {_told(layer.inner('bwd'))}")
     if training_of(layer.inner("fwd")) != training_of(layer.inner("bwd")):
         raise Unreadable("its two directions are trained in different ways")
+    if dropout_of(layer.inner("fwd")) != dropout_of(layer.inner("bwd")):
+        raise Unreadable("its two directions drop different shares of what they read")
     return ahead[0], _MERGES[mode], ahead[2], ahead[3]
 
 
@@ -91,6 +104,7 @@ def _told(layer: Layer) -> str:
 
 
 def answers_of(layer: Layer) -> str:
+    check_age(layer)
     activation, loss = name_of(layer.get("activationFn")), name_of(layer.get("lossFn"))
     if (activation, loss) not in _ANSWERS:
         raise Unreadable(
@@ -112,13 +126,15 @@ def _check_plain(layer: Layer) -> None:
     for key, words in (
         ("constraints", "constraints on its weights"),
         ("weightNoise", "noise on its weights (weightNoise)"),
-        ("biasUpdater", "an updater of its own for biases"),
         ("momentumSchedule", "a schedule of its momentum"),
         ("learningRateSchedule", "a schedule of its learning rate, in the form of 0.9.1"),
     ):
         if layer.get(key):
             raise Unreadable(f"it has {words}")
-    if any(layer.get("regularizationBias") or []) or _number(layer.get("l1Bias")) or _number(layer.get("l2Bias")):
+    if (of_biases := layer.get("biasUpdater")) and of_biases != layer.get("iupdater"):
+        raise Unreadable("it has an updater of its own for biases")
+    biases = _sum_of(layer, "regularizationBias").values()
+    if any(biases) or _number(layer.get("l1Bias")) or _number(layer.get("l2Bias")):
         raise Unreadable("it has a penalty on biases")
     if _number(layer.get("dropOut")) and layer.conf.get("useDropConnect"):
         raise Unreadable("it drops weights (useDropConnect)")
@@ -166,23 +182,36 @@ def _penalties(layer: Layer) -> tuple[float, float]:
         if not layer.conf.get("useRegularization"):
             return 0.0, 0.0
         return tuple(_one_value(layer, f"{kind}ByParam", biases=False) for kind in ("l1", "l2"))  # type: ignore[return-value]
-    found = {"l1": 0.0, "l2": 0.0}
-    for one in layer.get("regularization") or []:
-        name = name_of(one)
-        kind = {"L1Regularization": "l1", "L2Regularization": "l2"}.get(name)
-        if kind is None:
-            raise Unreadable(f"its regularization is {name}; rayrnn has L1Regularization and L2Regularization")
-        value = one.get(kind)
-        if isinstance(value, dict) and name_of(value) != "FixedSchedule":
-            raise Unreadable(f"its {kind} follows a {name_of(value)}, and rayrnn's stays")
-        found[kind] = _number(value.get("value") if isinstance(value, dict) else value)
+    for kind in ("l1", "l2"):  # DL4J 1.0.0 makes a WeightDecay of them
+        if value := _number(layer.get(kind)):
+            raise Unreadable(
+                f"its {kind} is {value:g} in the form of 1.0.0-alpha to beta3, whose penalty comes behind the updater; "
+                "rayrnn's goes through it"
+            )
+    found = _sum_of(layer, "regularization")
     return found["l1"], found["l2"]
 
 
+def _sum_of(layer: Layer, key: str) -> dict[str, float]:
+    """Penalties of 1.0.0, of which each kind may be there more than once."""
+    found, penalties = {"l1": 0.0, "l2": 0.0}, layer.get(key) or []
+    if not isinstance(penalties, list):
+        raise Unreadable(f"its {key} is {shortened(penalties)}, where a list is due")
+    for one in penalties:
+        name = name_of(one)
+        kind = {"L1Regularization": "l1", "L2Regularization": "l2"}.get(name)
+        if kind is None:
+            raise Unreadable(f"its {key} is {name}; rayrnn has L1Regularization and L2Regularization")
+        value = one.get(kind)
+        if isinstance(value, dict) and name_of(value) != "FixedSchedule":
+            raise Unreadable(f"its {kind} follows a {name_of(value)}, and rayrnn's stays")
+        found[kind] += _number(value.get("value") if isinstance(value, dict) else value)
+    return found
+
+
 def _updater(layer: Layer) -> Updater:
-    found = layer.get("iupdater")
-    if not isinstance(found, dict):
-        raise Unreadable("it has no updater (iupdater), as DL4J before 0.9 wrote it; read are 0.9.1 and 1.0.0")
+    check_age(layer)
+    found = mapping(layer.get("iupdater"), "iupdater")
     name = name_of(found)
     if name not in OPTIMIZERS:
         raise Unreadable(f"its updater is {name}; rayrnn has Sgd, Nesterovs, RmsProp and Adam")
@@ -196,6 +225,8 @@ def _updater(layer: Layer) -> Updater:
         rate, planned = _schedule(mapping(schedule, "learningRateSchedule"))
     if not rate > 0:
         raise Unreadable(f"its learning rate is {rate:g}")
+    if name in ("Adam", "RmsProp") and "epsilon" in found and not _number(found["epsilon"]):
+        raise Unreadable("its updater's epsilon is 0, and rayrnn's is above")
     keys = {"decay": "rmsDecay", "momentum": "momentum", "beta1": "beta1", "beta2": "beta2", "epsilon": "epsilon"}
     settings = {ours: _number(found[theirs]) for ours, theirs in keys.items() if theirs in found}
     return Updater(name, rate, schedule=planned, **settings)

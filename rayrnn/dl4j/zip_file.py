@@ -162,7 +162,7 @@ def _opened(path: Path) -> zipfile.ZipFile:
         return zipfile.ZipFile(path)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from None
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:  # names that are no text are ValueErrors
         raise DataError(f"{path} is no zip, as DL4J's ModelSerializer writes one: {error}") from None
 
 
@@ -187,7 +187,7 @@ def _read(file: zipfile.ZipFile, name: str, most: int, path: Path) -> bytes:
     try:
         with file.open(entry) as stream:
             content = stream.read(most + 1)
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, RuntimeError) as error:
         raise DataError(f"{path}: {name} cannot be read: {error}; write the zip anew") from None
     if len(content) > most:
         raise DataError(f"{path}: {name} has more than {size(most)}, the most that it can have")

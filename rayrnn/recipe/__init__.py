@@ -293,7 +293,7 @@ def validate_recipe(values: object, origin: str = "recipe", text: str = "", *, t
     try:
         return Recipe.model_validate(values, context={"trusted": trusted})
     except pydantic.ValidationError as error:
-        faults = [_describe(fault, origin, text, values) for fault in error.errors()]
+        faults = [_describe(fault, origin, text, values) for fault in _told_once(error.errors())]
         raise RecipeError("\n".join(dict.fromkeys(faults))) from None
 
 
@@ -360,28 +360,39 @@ def _parse_option(raw: str) -> object:
         return _parse_value(raw, parse_typed)
 
 
+def _told_once(faults: Iterable[Any]) -> list[Any]:
+    """Of a key that takes one value or a list of them: no word on its being a list, where another is on an item."""
+    told = list(faults)
+    of_items = {tuple(fault["loc"][:-2]) for fault in told if len(fault["loc"]) > 2}
+    return [fault for fault in told if not (_is_a_list(fault) and tuple(fault["loc"][:-1]) in of_items)]
+
+
+def _is_a_list(fault: Any) -> bool:
+    return isinstance(fault["input"], list | tuple) and fault["type"].endswith("_type")
+
+
 def _describe(fault: Any, origin: str, text: str, values: Any) -> str:
-    location = _location(fault["loc"], values)
+    location = _location(fault["loc"], values, is_missing=fault["type"] == "missing")
     key = ".".join(location)
     where = f"{origin}:{line}" if (line := line_of(location, text)) else origin
     if fault["type"] == "extra_forbidden":
         return f'{where}: recipe key "{key}" is unknown{did_you_mean(location[-1], _siblings(location, values))}'
     if fault["type"] == "missing":
         return f'{origin}: recipe key "{key}" is missing'
-    reason = fault["msg"].removeprefix("Value error, ")
+    reason = "a list is due" if fault["type"] == "tuple_type" else fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "value_error" and isinstance(fault["input"], Mapping):
         return f"{where}: {reason}"
     return f'{where}: recipe key "{key}" is {shortened(fault["input"])}: {reason}'
 
 
-def _location(parts: Iterable[int | str], values: Any) -> list[str]:
+def _location(parts: Iterable[int | str], values: Any, *, is_missing: bool) -> list[str]:
     """The way to a fault as the user wrote it: pydantic puts in the name of the type that it tried, of several."""
     location, left = [], list(parts)
     while left:
         part = left.pop(0)
         if isinstance(values, Mapping):  # what is missing is the last
             found = {str(key): value for key, value in values.items()}
-            if str(part) in found or not left:
+            if str(part) in found or (is_missing and not left):
                 location.append(str(part))
                 values = found.get(str(part))
         elif isinstance(part, int) and isinstance(values, list | tuple):
@@ -398,8 +409,9 @@ def _siblings(location: list[str], values: Any) -> set[str]:
         # the keys of this very section were looked at, so its source is known, and trusted
         fields = section_named(str(values["data"].get("source", "text")), trusted=True).model_fields
         return {field.alias or name for name, field in fields.items()}
-    annotation = Recipe.model_fields[location[0]].annotation
-    kinds = (
-        kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type) and issubclass(kind, Section)
-    )
+    kinds: list[type[Section]] = [Recipe]
+    for key in location[:-1]:
+        found = [kind.model_fields[key].annotation for kind in kinds if key in kind.model_fields]
+        types = [kind for annotation in found for kind in (annotation, *get_args(annotation))]
+        kinds = [kind for kind in types if isinstance(kind, type) and issubclass(kind, Section)]
     return {key for kind in kinds for key in kind.model_fields}

@@ -12,6 +12,7 @@ from rayrnn.models import CELLS
 from rayrnn.recipe.data_sections import Fraction, spelled
 from rayrnn.recipe.section import Section
 from rayrnn.tasks import LOSSES
+from rayrnn.wording import counted
 
 if TYPE_CHECKING:
     CellName: TypeAlias = str
@@ -153,9 +154,13 @@ class Model(Section):
     @pydantic.model_validator(mode="after")
     def _one_size_for_each_layer(self) -> "Model":
         if len(self.sizes) != self.layers:
-            raise ValueError(f"model.hidden has {len(self.sizes)} sizes, and model.layers is {self.layers}")
+            raise ValueError(f"model.hidden has {counted(len(self.sizes), 'size')}, and model.layers is {self.layers}")
         if not isinstance(self.hidden, int) and self.decoder is not None:
             raise ValueError("model.hidden is one number where there is a model.decoder, whose layers are as large")
+        if len(set(self.dropout_at)) < len(self.dropout_at):
+            raise ValueError(f"model.dropout_at names a place twice: {', '.join(self.dropout_at)}")
+        if self.dropout and not self.dropout_at:
+            raise ValueError(f"model.dropout is {self.dropout:g}, and model.dropout_at names no place where it is")
         return self
 
     @pydantic.model_validator(mode="after")

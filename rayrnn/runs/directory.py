@@ -282,8 +282,9 @@ def taken(path: Path, recipe: Recipe, *, resume: bool) -> Iterator[Run]:
         UsageError: there is a run (without `resume`) or one of another recipe, the place cannot be written, something
             in it is a link, or another process trains it.
     """
+    goes_on = has_run(path) and resume  # it says, too, where no directory can be called so
     is_new = not path.exists()
-    run = resumable(path, recipe) if resume and has_run(path) else create_run(path)
+    run = resumable(path, recipe) if goes_on else create_run(path)
     with run.held():
         if not resume:
             _refuse_run(path)  # another process may have trained there between the two looks

@@ -3,7 +3,7 @@
 import json
 import struct
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from rayrnn.dl4j.arrays import write_array
+from rayrnn.dl4j.configuration import read_configuration
 from rayrnn.dl4j.description import Updater
 from rayrnn.dl4j.importing import import_dl4j, read_symbols
 from rayrnn.dl4j.zip_file import count_parameters, read_zip
@@ -166,6 +167,13 @@ def test_weights_that_are_no_numbers(value: float, tmp_path: Path) -> None:
         (layer(0, nout=7), "layer 0 answers 7 numbers a step, and the layer behind it reads 6"),
         (layer(0, nin=-1), "nin is -1"),
         (layer(0, nout=10**9), "nout is 1000000000"),
+        (layer(0, l2=0.001), "l2 is 0.001 in the form of 1.0.0-alpha to beta3"),
+        (layer(0, regularization=5), "regularization is 5, where a list is due"),
+        (layer(0, regularizationBias=[{"@class": "a.L2Regularization", "l2": 0.1}]), "a penalty on biases"),
+        (layer(0, biasUpdater={"@class": "a.Sgd", "learningRate": 0.1}), "an updater of its own for biases"),
+        (layer(0, iupdater={"@class": "a.Adam", "learningRate": 0.1, "epsilon": 0.0}), "epsilon is 0"),
+        (layer(0, iupdater=None, activationFn=None, activationFunction="tanh"), "as DL4J before 0.9 wrote it"),
+        (lambda values: values.update(inputPreProcessors="x"), "inputPreProcessors is 'x', where settings are due"),
         (lambda values: values.update(tbpttBackLength=3), "tbpttBackLength 3"),
         (lambda values: values["confs"].pop(), "is the last"),
         (lambda values: values["confs"][0].update(miniBatch=False), "miniBatch is False"),
@@ -176,6 +184,126 @@ def test_what_has_no_counterpart_is_named_layer_by_layer(
     change: Callable[[Any], None], told: str, tmp_path: Path
 ) -> None:
     refused(write(tmp_path / "a.zip", changed(ENTRIES, change)), told)
+
+
+def pools(**values: Any) -> Callable[[Any], None]:
+    """Give a pooling layer in the place of the second recurrent one."""
+
+    def change(configuration: Any) -> None:
+        pooled = {"@class": "org.deeplearning4j.nn.conf.layers.GlobalPoolingLayer", "poolingType": "AVG", **values}
+        configuration["confs"][1]["layer"] = pooled
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (pools(poolingType=["AVG"]), "poolingType ['AVG']; rayrnn pools by"),
+        (pools(collapseDimensions=False), "collapseDimensions is false"),
+        (pools(poolingDimensions=[1]), "poolingDimensions is [1]"),
+        (pools(idropout={"@class": "a.Dropout", "p": 0.5}), "drops some of what it pools"),
+        (pools(poolingDimensions=[2], collapseDimensions=True), "an OutputLayer is due"),
+    ],
+)
+def test_pooling_of_another_kind_is_named(change: Callable[[Any], None], told: str, tmp_path: Path) -> None:
+    refused(write(tmp_path / "a.zip", changed(ENTRIES, change)), told)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda values: values["confs"][0].update(seed=-5),
+        lambda values: values["confs"][0].update(seed=-(2**63)),
+        lambda values: values.update(inputPreProcessors=[]),
+        lambda values: [conf["layer"].update(biasUpdater=conf["layer"]["iupdater"]) for conf in values["confs"]],
+        lambda values: [
+            conf["layer"].update(regularizationBias=[{"@class": "a.L2Regularization", "l2": 0.0}])
+            for conf in values["confs"]
+        ],
+    ],
+)
+def test_what_changes_nothing_is_read(change: Callable[[Any], None], tmp_path: Path) -> None:
+    read = read_zip(write(tmp_path / "a.zip", changed(ENTRIES, change)))
+    assert replace(read.description, seed=CHARACTERS.seed) == CHARACTERS
+    import_dl4j(tmp_path / "a.zip", out=tmp_path / "run")
+
+
+def test_penalties_of_one_kind_add_up(tmp_path: Path) -> None:
+    def change(values: Any) -> None:
+        for conf in values["confs"]:
+            conf["layer"]["regularization"] = [{"@class": "a.L2Regularization", "l2": share} for share in (0.25, 0.5)]
+
+    assert read_zip(write(tmp_path / "a.zip", changed(ENTRIES, change))).description.l2 == 0.75
+
+
+def test_wrapped_layers_of_the_alpha_are_read_as_1_0_0(tmp_path: Path) -> None:
+    """Its layers are named as 0.9.1's are, and have their dropout and their schedule where 1.0.0 has them."""
+    schedule = {"@class": "a.StepSchedule", "initialValue": 0.5, "decayRate": 0.5, "step": 3.0}
+    schedule["scheduleType"] = "ITERATION"
+
+    def change(values: Any) -> None:
+        for conf, name in zip(values["confs"], ("gravesLSTM", "gravesLSTM", "rnnoutput"), strict=True):
+            inside = {key: value for key, value in conf["layer"].items() if key not in ("@class", "regularization")}
+            inside |= {"l1": 0.0, "l2": 0.0, "idropout": {"@class": "a.Dropout", "p": 0.75}}
+            inside["iupdater"] = inside["iupdater"] | {"learningRateSchedule": schedule}
+            conf["layer"] = {name: inside}
+
+    found = read_zip(write(tmp_path / "a.zip", changed(ENTRIES, change))).description
+    assert (found.version, found.dropout, found.dropout_at) == ("1.0.0", 0.25, ("first", "between", "last"))
+    assert found.updater.schedule == {"kind": "step", "decay": 0.5, "every": 3.0}
+
+
+def test_settings_that_no_recipe_takes_name_the_zip(tmp_path: Path) -> None:
+    def change(values: Any) -> None:
+        for conf in values["confs"]:
+            conf["layer"]["iupdater"] = {"@class": "a.Adam", "learningRate": 0.1, "beta1": 1.0, "epsilon": 1e-8}
+
+    entries = {name: value for name, value in changed(ENTRIES, change).items() if name != "updaterState.bin"}
+    refused(write(tmp_path / "a.zip", entries), "a.zip has settings that no recipe takes", "beta1")
+
+
+def test_any_damage_is_told(tmp_path: Path) -> None:
+    """Bytes changed at random, those of the zip's own tables most: read, or refused."""
+    chance = np.random.default_rng(1)
+    whole = write(tmp_path / "whole.zip", ENTRIES).read_bytes()
+    path, ends = tmp_path / "a.zip", []
+    for number in range(600):
+        content = bytearray(whole)
+        first = 0 if number % 2 else len(whole) - 300
+        for place in chance.integers(first, len(whole), chance.integers(1, 6)):
+            content[place] = chance.integers(256)
+        path.write_bytes(content)
+        try:
+            read_zip(path)
+            ends.append("read")
+        except DataError:
+            ends.append("refused")
+    assert ends.count("refused") > 300
+
+
+@pytest.mark.parametrize("wrong", [None, [], {}, "x", 5, True, [1], {"@class": "a.b"}, {"a": None}])
+def test_any_value_of_another_type_is_told(wrong: Any, tmp_path: Path) -> None:
+    """Every setting of the configuration in turn: read, where it does not matter, or refused."""
+    path, values, refusals = tmp_path / "a.zip", json.loads(ENTRIES["configuration.json"]), 0
+    for way in list(ways_of(values)):
+        changed_values = json.loads(ENTRIES["configuration.json"])
+        place: Any = changed_values
+        for step in way[:-1]:
+            place = place[step]
+        place[way[-1]] = wrong
+        try:
+            read_configuration(json.dumps(changed_values).encode(), str(path))
+        except DataError:
+            refusals += 1
+    assert refusals > 10
+
+
+def ways_of(values: Any, way: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    inside = values.items() if isinstance(values, dict) else enumerate(values) if isinstance(values, list) else ()
+    for key, value in inside:
+        yield (*way, key)
+        yield from ways_of(value, (*way, key))
 
 
 def test_all_of_it_is_named_at_once(tmp_path: Path) -> None:
@@ -235,13 +363,26 @@ def test_symbols_of_a_file(tmp_path: Path) -> None:
     assert read_symbols(tmp_path / "a.json") == ("a", "b")
     (tmp_path / "a.json").write_text('["\\n", "x"]')
     assert read_symbols(tmp_path / "a.json") == ("\n", "x")
+    path.write_bytes(b"\xef\xbb\xbfa\r\nb\r\n")
+    assert read_symbols(path) == ("a", "b")
+    (tmp_path / "a.json").write_bytes(b'\xef\xbb\xbf["a"]')
+    assert read_symbols(tmp_path / "a.json") == ("a",)
+
+
+@pytest.mark.parametrize(("out", "told"), [("", "--out is empty"), ("a" * 300, "File name too long")])
+def test_a_place_that_cannot_be_is_told(out: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "a.zip", ENTRIES)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=told):
+        import_dl4j(path, out=out)
+    assert [file.name for file in tmp_path.iterdir()] == ["a.zip"]
 
 
 def test_a_directory_with_a_run_is_left_alone(tmp_path: Path) -> None:
     path = write(tmp_path / "a.zip", ENTRIES)
     import_dl4j(path, out=tmp_path / "run")
     before = {file: file.read_bytes() for file in (tmp_path / "run").rglob("*") if file.is_file()}
-    with pytest.raises(UsageError, match="holds a run already"):
+    with pytest.raises(UsageError, match=r"holds a run already: import into another directory"):
         import_dl4j(path, out=tmp_path / "run")
     assert all(file.read_bytes() == content for file, content in before.items())
 
