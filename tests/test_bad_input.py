@@ -97,6 +97,14 @@ def test_a_recipe_that_is_wrong_exits_with_2(
             "model.front_stride must be 1: tagging",
         ),
         (["model.parallel=conv", "task=tagging"], "model.parallel must be none: tagging has an answer at every step"),
+        (["model.residual=true"], "model.residual is for forecasts of numbers: set data.horizon"),
+        (
+            [
+                *("model.residual=true", "task=regression", "data.horizon=2", "data.label_column=null"),
+                "training.loss=negative_binomial",
+            ],
+            "training.loss negative_binomial answers in another",
+        ),
         (
             ["model.front=conv", "task=regression", "data.horizon=2", "data.label_column=null"],
             "model.front must be none with data.horizon: a forecast must not see what it forecasts",

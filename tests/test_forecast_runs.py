@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from rayrnn.errors import DataError, UsageError
+from rayrnn.errors import DataError, RayrnnError, UsageError
+from rayrnn.exports.export import export
 from rayrnn.exports.graph import graph_of
 from rayrnn.exports.meaning import meaning_of_graph
 from rayrnn.prediction.evaluate import evaluate
@@ -194,3 +195,43 @@ def test_an_exported_file_says_what_is_read_of_the_steps_to_come(run: Run) -> No
     later = [column for column in meaning["inputs"][0]["columns"] if "steps_ahead" in column]
     assert [(column["feature"], column["steps_ahead"]) for column in later] == [("open", 1), ("open", 2), ("open", 3)]
     assert meaning["outputs"][0]["steps_ahead"] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("loss", ["squared", "quantile", "student_t"])
+def test_a_residual_forecast_is_what_is_now_and_a_change(loss: str, tmp_path: Path) -> None:
+    """The same weights answer by so much more as the number is now; of a distribution its mean moves alone."""
+    data = {"source": "parquet", "path": str(table(tmp_path / "past")), "key": "shop", "order_by": "day"}
+    data |= {"categorical": ["region"], "forecast": ["sales"], "known_ahead": ["open"], "static": ["size", "region"]}
+    data |= {"horizon": [1, 3], "normalize": "standardize"}
+    plain, moved = (
+        make_run(tmp_path / f"run-{residual}", "regression", data, {"residual": residual}, loss=loss)
+        for residual in (False, True)
+    )
+    assert "residual:" not in (plain.path / "recipe.yaml").read_text()
+    now = (np.array([row["sales"] for row in steps(2)]) - np.array(plain.encoding.inputs.scaling.shift[0])) / np.array(  # type: ignore[union-attr]
+        plain.encoding.inputs.scaling.scale[0]  # type: ignore[union-attr]
+    )
+    change = (outputs_of(moved)["s2"] - outputs_of(plain)["s2"]).reshape(LENGTH, 2, -1).numpy()
+    moves = {"squared": 1, "quantile": 3, "student_t": 1}[loss]
+    np.testing.assert_allclose(change[..., :moves], np.broadcast_to(now[:, None, None], (LENGTH, 2, moves)), atol=1e-5)
+    assert not change[..., moves:].any()
+    for file in ("model.onnx", "model.pt2"):
+        assert export(moved, str(tmp_path / file), check=True).parity is not None
+    with pytest.raises(RayrnnError, match=r"model\.residual"):
+        export(moved, str(tmp_path / "weights.safetensors"))
+
+
+def test_a_residual_forecast_is_followed_step_by_step(tmp_path: Path) -> None:
+    data = {"source": "parquet", "path": str(table(tmp_path / "past")), "key": "shop", "order_by": "day"}
+    run = make_run(
+        tmp_path / "run", "regression", data | {"features": ["sales"], "horizon": [1, 5]}, {"residual": True}
+    )
+    predict(run, str(tmp_path / "past"), tmp_path / "answers.jsonl", console=Console(quiet=True))
+    whole = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
+    state, own = None, next(row for row in whole if row["key"] == "s1")["prediction"]
+    for day, row in enumerate(steps(1)):
+        answer, state = run.step(state, {"sales": row["sales"]})
+        found = answer["prediction"]
+        assert list(found.values()) == pytest.approx(list(own[day].values()), abs=1e-5)
+    with pytest.raises(RayrnnError, match=r"model\.residual"):
+        export(run, str(tmp_path / "model.zip"))

@@ -175,6 +175,8 @@ def _foreign_to_dl4j(network: nn.Module) -> str | None:
         )
     if network.front is not None or network.parallel is not None:
         return "it has convolutions (model.front or model.parallel)"
+    if network.adds:
+        return "it adds what it read to its answers (model.residual)"
     if network.embedding is not None:
         return "its symbols have an embedding (model.embedding), and are one-hot at DL4J's recurrent layers"
     layer = network.layers[0]

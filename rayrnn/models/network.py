@@ -88,6 +88,8 @@ class Network(nn.Module):
             stand beside what the layers answer a sequence with.
         mask_steps, mask_features: while training, a random run of at most so many steps, and of features, is set to 0
             in every sequence (see `hide_runs`).
+        adds: for each number of an answer the place, in a step, of the number that is added to it; -1 for none. The
+            network learns by how much the answer differs from it.
 
     Raises:
         ValueError: a word that names no cell, direction or pooling; an embedding, runs to hide or an image where the
@@ -113,6 +115,7 @@ class Network(nn.Module):
         parallel: Stack | None = None,
         mask_steps: int = 0,
         mask_features: int = 0,
+        adds: Sequence[int] = (),
     ) -> None:
         super().__init__()
         _check_word("bidirectional", bidirectional, ("none", "sum", "concat"))
@@ -125,12 +128,15 @@ class Network(nn.Module):
             raise ValueError("mask_steps and mask_features set numbers to 0, and the inputs are symbols")
         if (front or parallel) and symbols and not embedding_size:
             raise ValueError("convolutions read numbers, and the inputs are symbols: give them an embedding")
+        if adds and (symbols or pooling is not None or len(adds) != num_outputs):
+            raise ValueError("what is added to an answer is a number of its step: one, or -1, for each of its numbers")
         if parallel and pooling is None:
             raise ValueError("parallel convolutions answer a sequence, and there is an answer at every step")
         self._num_inputs = num_inputs
         self.bidirectional = bidirectional
         self.pooling = pooling
         self.mask_steps, self.mask_features = mask_steps, mask_features
+        self.adds = list(adds)
         self.embedding = nn.Embedding(num_inputs, embedding_size) if embedding_size else None
         self.front = _front(embedding_size or num_inputs, front, step_shape)
         read = embedding_size or num_inputs if self.front is None else self.front.num_outputs
@@ -171,6 +177,7 @@ class Network(nn.Module):
         """
         if mask is not None:
             inputs = inputs.masked_fill(~mask.reshape(mask.shape + (1,) * (inputs.dim() - 2)), 0)
+        read = inputs
         if self.training and (self.mask_steps or self.mask_features):
             inputs = hide_runs(inputs, mask, steps=self.mask_steps, features=self.mask_features)
         if state is not None and self.needs_whole_sequences:
@@ -195,7 +202,10 @@ class Network(nn.Module):
             hidden = torch.cat([self.dropout(hidden), beside.to(hidden.dtype)], dim=-1)
         if self._drops_last:
             hidden = self.dropout(hidden)
-        return self.projection(hidden), None if self.needs_whole_sequences else after
+        answers = self.projection(hidden)
+        if self.adds:  # the last of the padded numbers is 0
+            answers = answers + nn.functional.pad(read, (0, 1))[..., self.adds]
+        return answers, None if self.needs_whole_sequences else after
 
     @property
     def needs_whole_sequences(self) -> bool:

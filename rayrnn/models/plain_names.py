@@ -48,6 +48,8 @@ def _more_than_one(network: nn.Module) -> str | None:
     """Why a network is more than one layer stack of torch.nn's, in words."""
     if not isinstance(network, Network):
         return f"it is a {type(network).__name__}, not one stack of recurrent layers"
+    if network.adds:
+        return "it adds what it read to its answers (model.residual)"
     if network.front is not None or network.parallel is not None:
         return "it has convolutions"
     if network.bidirectional == "sum":

@@ -96,6 +96,10 @@ def _faults_of_loss(recipe: Sections, task: Task) -> Iterator[str]:
             "no spread"
         )
     data = recipe.data
+    if recipe.model.residual and not (isinstance(data, StepData) and data.horizons):
+        yield "model.residual is for forecasts of numbers: set data.horizon, or leave it out"
+    elif recipe.model.residual and loss in ("bernoulli", "negative_binomial"):
+        yield f"model.residual adds to numbers in their own scale, and training.loss {loss} answers in another"
     if loss == "bernoulli" and isinstance(data, StepData) and data.horizons and data.normalize != "none":
         yield f"training.loss {loss} is for numbers from 0 to 1: with data.horizon leave data.normalize out"
 

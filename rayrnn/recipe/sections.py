@@ -87,6 +87,9 @@ class Model(Section):
     bidirectional: Literal["none", "sum", "concat"] = "none"
     #: how a sequence's steps become one answer (tasks with one label a sequence)
     pooling: Literal["last", "mean", "max"] = "last"
+    #: whether a forecast is what a number is now and a change that is learned (`data.horizon`); for series that wander
+    #: far from where they began
+    residual: bool = False
     #: what writes the answer (transduction); without a word one with the defaults below
     decoder: Decoder | None = None
     #: what stands before the recurrent layers: `conv` are convolutions over steps (they need `truncate: 0`), or over
@@ -181,6 +184,7 @@ class Model(Section):
         ours = set(self._ours())
         unused = tuple(f"{key}_" for key in ("front", "parallel") if getattr(self, key) == "none")
         unused += ("dropout_at",) if self.dropout_at == ("between",) else ()
+        unused += ("residual",) if not self.residual else ()
         written = {key: value for key, value in dump(self).items() if not (unused and key.startswith(unused))}
         return {key: value for key, value in written.items() if (key in ours) != bool(self.network)}
 

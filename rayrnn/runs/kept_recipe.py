@@ -22,7 +22,7 @@ LATER = {
     *("model.decoder", "averaging.scaling", "averaging.overlap", "search", "detect"),
     *("model.front", "model.front_channels", "model.front_width", "model.front_stride"),
     *("model.parallel", "model.parallel_channels", "model.parallel_widths", "model.mask_steps", "model.mask_features"),
-    "model.dropout_at",
+    *("model.dropout_at", "model.residual"),
 }
 
 

@@ -116,7 +116,16 @@ def _network(recipe: Recipe, encoding: Encoding, *, num_outputs: int, pooling: s
         parallel=_parallel(recipe),
         mask_steps=recipe.model.mask_steps,
         mask_features=recipe.model.mask_features,
+        adds=_added(recipe, encoding) if recipe.model.residual else (),
     )
+
+
+def _added(recipe: Recipe, encoding: Encoding) -> list[int]:
+    """For each output the number that is forecast, as it is now; -1 where the output is none of the answer's place."""
+    assert encoding.foretold is not None, "a recipe's validation has seen to it"
+    moved = encoding.parameters if recipe.training.loss == "quantile" else 1  # a distribution's mean stands first
+    columns = encoding.foretold.columns * len(encoding.foretold.horizons)
+    return [column if number < moved else -1 for column in columns for number in range(encoding.parameters)]
 
 
 def _front(recipe: Recipe) -> Stack | None:
