@@ -126,6 +126,7 @@ def test_a_key_that_is_there_twice_is_refused_with_its_line(tmp_path: Path) -> N
         ("averging: {}", r'recipe key "averging" is unknown; did you mean "averaging"\?'),
         ("model: {hidden: many}", r'recipe.yaml:3: recipe key "model.hidden" is .many.: .*valid integer'),
         ("model: {hidden: [4, 0]}", r'^[^\n]*recipe key "model.hidden.1" is 0: .*greater than 0$'),
+        ("model: {hidden: [0], layers: [2]}", r'(?s)"model.hidden.0" is 0.*"model.layers" is \[2\]'),
         ("model: {hidden: {a: 1}}", r'recipe key "model.hidden" is \{.a.: 1\}: a list is due'),
         ("model: {hidden: [4], layers: 2}", "model.hidden has 1 size, and model.layers is 2"),
         ("model: {dropout_at: first}", 'recipe key "model.dropout_at" is .first.: a list is due'),
@@ -163,6 +164,14 @@ def test_every_mistake_is_named_at_once(tmp_path: Path) -> None:
         ({"name": "x", "data": {"source": "exel", "path": "a"}}, "data.source 'exel' is unknown"),
         ({"name": "x", "data": {"text": "a", "held_out": 1.5}}, "held_out"),
         ({"name": "x", "data": {"text": "a"}, "task": "tagging"}, "no labels for tagging"),
+        (
+            {"name": "x", "data": {"source": "given", "path": "a"}},
+            "with data.source: given; text, csv.*data.source, too",
+        ),
+        (
+            {"name": "x", "data": {"source": "given", "horizen": 1}},
+            'key "data.horizen" is unknown; did you mean "horizon"',
+        ),
         (["name"], "dictionary"),
     ],
 )

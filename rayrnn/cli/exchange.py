@@ -30,7 +30,7 @@ def export(
     with console().status("exporting ..."):
         written = write(open_run(run, trust=trust), to, check=check)
     for path, told in zip(written.paths, written.told, strict=True):
-        console().print(f"{path}: {told}", soft_wrap=True, markup=False, highlight=False)
+        _tell(f"{path}: {told}")
     if as_json:
         give_json({"run": run} | written.to_json())
     elif written.parity is not None:
@@ -58,10 +58,15 @@ def import_(
 
     names = None if classes is None else tuple(name.strip() for name in classes.split(","))
     imported = import_dl4j(model, out=out, symbols=symbols, classes=names)
-    console().print(f"{imported.run.name}: {imported.told}", soft_wrap=True, markup=False, highlight=False)
+    _tell(f"{imported.run.name}: {imported.told}")
     for note in imported.notes:
         say_dimly(note)
     if as_json:
         give_json({"run": imported.run.name, "told": imported.told, "notes": list(imported.notes)})
     else:
         give(imported.run.name)
+
+
+def _tell(line: str) -> None:
+    there = console()
+    there.print(line, soft_wrap=not there.is_terminal, markup=False, highlight=False)

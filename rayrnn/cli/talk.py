@@ -27,7 +27,9 @@ def escape(text: str) -> str:
 
 
 def say_dimly(line: str) -> None:
-    console().print(f"  {line}", style="dim", soft_wrap=True)
+    """A line beside the talk; a terminal breaks it between words, in a file it is one line."""
+    there = console()
+    there.print(f"  {line}", style="dim", soft_wrap=not there.is_terminal, markup=False)
 
 
 def say(message: str) -> None:

@@ -322,6 +322,11 @@ def is_hidden(path: str) -> bool:
     return name.startswith(".") or (name.startswith("_") and "." not in name)
 
 
+def not_here(path: Path) -> str:
+    """That there is no such file on this machine, where it was looked for, and what was probably meant."""
+    return _not_found(fs.LocalFileSystem(), str(path.absolute()), str(path))
+
+
 def _not_found(filesystem: fs.FileSystem, path: str, address: str) -> str:
     """What was looked for and from where, and the neighbour with the most similar name."""
     place = f", looked from the directory {Path.cwd()}" if filesystem.type_name == "local" else ""

@@ -264,7 +264,7 @@ def _check_columns(names: list[str], needs: Needs, labelled: bool) -> None:
         learned = " or ".join(f"`{name}`" for name in needs.contents)
         raise DataError(f"{needs.task} learns {learned}; these sequences hold {' and '.join(contents)}")
     if labelled and needs.is_labelled and needs.column not in names:
-        raise DataError(f"{needs.task} needs a column `{needs.column}`; the columns are {listed(names)}")
+        raise DataError(f"{needs.task} needs labels, a column `{needs.column}` of each row; these have {listed(names)}")
 
 
 def _keys(cells: pa.Array) -> pa.Array:

@@ -12,6 +12,7 @@ from torch import nn
 from rayrnn.averaging.averager import order_of
 from rayrnn.averaging.optimizer_state import own_state, prepare_state
 from rayrnn.data.encoding import Classes, Encoding, Numbers, Scaling
+from rayrnn.data.files import not_here
 from rayrnn.data.rows import Label
 from rayrnn.data.symbols import Symbols
 from rayrnn.data.units import Units
@@ -73,6 +74,8 @@ def import_dl4j(
     if is_address(out):
         raise UsageError(f"--out is {out}: import into a directory of this machine; a run can be copied from there")
     place, where = path_of(out), path_of(path)
+    if not where.exists():
+        raise DataError(not_here(where))
     model = read_zip(where)
     known = read_symbols(symbols) if isinstance(symbols, str | Path) else _named(symbols, "symbols", strips=False)
     encoding, task = _meaning(model, known, _named(classes, "classes", strips=True), str(where))
@@ -108,6 +111,8 @@ def read_symbols(where: str | Path) -> tuple[str, ...]:
     path = path_of(where)
     try:
         text = read_plain(path, most=_MOST_SYMBOLS).decode("utf-8-sig")
+    except FileNotFoundError:
+        raise DataError(f"the symbols: {not_here(path)}") from None
     except (OSError, ValueError) as error:
         raise DataError(f"the symbols {path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
     if path.suffix == ".json":
@@ -182,7 +187,8 @@ def _meaning(
     found, normalizer = model.description, model.normalizer
     inputs: Symbols | Numbers
     if symbols is not None:
-        _check_names(symbols, found.num_inputs, "symbol", f"{where} reads")
+        due = "one-hot numbers a step: a symbol for each, with the blank and the line end, is due"
+        _check_names(symbols, found.num_inputs, "symbol", f"{where} reads {found.num_inputs:,} {due}")
         if normalizer is not None:
             raise DataError(f"{where} has a normalizer for its inputs, which are numbers then: leave --symbols out")
         vocabulary = Vocabulary(tuple(symbols))
@@ -200,7 +206,7 @@ def _meaning(
         targets = Numbers(labels or Scaling.none(found.num_outputs))
         return Encoding(inputs, targets, per_step), task_that_learns(Label.NUMBERS)
     names = tuple(map(str, range(found.num_outputs))) if classes is None else tuple(classes)
-    _check_names(names, found.num_outputs, "class", f"{where} answers with")
+    _check_names(names, found.num_outputs, "class", f"{where} answers with {found.num_outputs:,} numbers")
     several = found.answers == "sigmoid"
     if several and per_step:  # each of the numbers is a probability
         targets = Numbers(Scaling.none(found.num_outputs), names=names if classes else (), apart=bool(classes))
@@ -211,10 +217,11 @@ def _meaning(
 
 def _check_names(names: Sequence[str], due: int, noun: str, where: str) -> None:
     if len(names) != due:
-        raise DataError(f"{where} {due:,}, and there {'is' if len(names) == 1 else 'are'} {counted(len(names), noun)}")
+        raise DataError(f"{where}, and there {'is' if len(names) == 1 else 'are'} {counted(len(names), noun)}")
     if len(set(names)) != len(names):
         twice = next(name for name in names if list(names).count(name) > 1)
-        raise DataError(f"the {noun} {twice!r} is there twice: every one needs a name of its own")
+        first, second, *_ = (number for number, name in enumerate(names, start=1) if name == twice)
+        raise DataError(f"the {noun} {twice!r} is there twice, as number {first} and {second}: each is one of its own")
 
 
 def _name_of(place: Path) -> str:

@@ -23,6 +23,10 @@ CONFIGURATION, COEFFICIENTS, STATE = "configuration.json", "coefficients.bin", "
 NORMALIZER, NO_PARAMETERS = "normalizer.bin", "noParams.marker"
 #: bytes of a configuration, of a thousand layers; and of an array beside its values
 _MOST_CONFIGURATION, _MOST_HEAD = 16 * 2**20, 2048
+_NOT_KERAS = (
+    "and zips of DL4J's ModelSerializer are read: in DL4J, import the Keras model and write it with "
+    "ModelSerializer.writeModel"
+)
 #: entries of a zip
 _MOST_ENTRIES = 1000
 
@@ -90,6 +94,8 @@ def read_zip(path: Path, content: bytes | None = None) -> Model:
         entries = _entries(file, path)
         if NO_PARAMETERS in entries:
             raise DataError(f"{path} is of a network without parameters ({NO_PARAMETERS}): there is nothing to import")
+        if "model.weights.h5" in entries:
+            raise DataError(f"{path} is a model of Keras, {_NOT_KERAS}")
         for name in (CONFIGURATION, COEFFICIENTS):
             if name not in entries:
                 raise DataError(
@@ -155,10 +161,7 @@ def _opened(path: Path) -> zipfile.ZipFile:
         with path.open("rb") as file:
             head = file.read(8)
         if head.startswith(b"\x89HDF"):
-            raise DataError(
-                f"{path} is a file of Keras (HDF5), and zips of DL4J's ModelSerializer are read: in DL4J, import the "
-                "Keras model and write it with ModelSerializer.writeModel"
-            )
+            raise DataError(f"{path} is a file of Keras (HDF5), {_NOT_KERAS}")
         return zipfile.ZipFile(path)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from None

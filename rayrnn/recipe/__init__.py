@@ -17,12 +17,12 @@ from rayrnn.recipe.detect_section import Detect
 from rayrnn.recipe.faults import faults_of
 from rayrnn.recipe.section import Section
 from rayrnn.recipe.sections import Averaging, Model, SearchSettings, Training
-from rayrnn.recipe.sources import section_named
+from rayrnn.recipe.sources import OWN, section_named
 from rayrnn.recipe.table_sections import GivenData
 from rayrnn.recipe.written import parse_typed, parse_yaml, write_yaml
 from rayrnn.tasks import LOSSES, Choices, Detectable, Numeric, Search, Several, Task, load_task
 from rayrnn.user_code import PythonFiles, files_of
-from rayrnn.wording import did_you_mean, line_of, path_of, shortened
+from rayrnn.wording import did_you_mean, line_of, listed, path_of, shortened
 
 if TYPE_CHECKING:
     from rayrnn.data.rows import Label, Needs
@@ -42,14 +42,19 @@ TASKS: Mapping[str, str] = {
 LABELLED = "classification"
 
 
+def _source_of(section: Mapping[str, Any]) -> str:
+    """Without a word a text; what only says how data is used is for data that is handed over."""
+    is_given = bool(section) and set(section) <= set(GivenData.model_fields) - {"source", "text"}
+    return GivenData().source if is_given else str(section.get("source", "text"))
+
+
 def _parse_data(value: object, asked: pydantic.ValidationInfo) -> object:
     """Choose the section's class by `data.source`."""
     if not isinstance(value, Mapping):
         return value
     trusted = asked.context is None or bool(asked.context["trusted"])
     # what is said of data without saying where it is, a program hands over
-    handed_over = bool(value) and set(value) <= set(GivenData.model_fields) - {"source", "text"}
-    source = GivenData().source if handed_over else str(value.get("source", "text"))
+    source = _source_of(value)
     return section_named(source, trusted=trusted).model_validate(dict(value))
 
 
@@ -363,7 +368,8 @@ def _parse_option(raw: str) -> object:
 def _told_once(faults: Iterable[Any]) -> list[Any]:
     """Of a key that takes one value or a list of them: no word on its being a list, where another is on an item."""
     told = list(faults)
-    of_items = {tuple(fault["loc"][:-2]) for fault in told if len(fault["loc"]) > 2}
+    # pydantic names the type that it tried, before the place in it
+    of_items = {tuple(fault["loc"][:-2]) for fault in told if str(fault["loc"][-2:-1]).startswith("('tuple[")}
     return [fault for fault in told if not (_is_a_list(fault) and tuple(fault["loc"][:-1]) in of_items)]
 
 
@@ -376,7 +382,8 @@ def _describe(fault: Any, origin: str, text: str, values: Any) -> str:
     key = ".".join(location)
     where = f"{origin}:{line}" if (line := line_of(location, text)) else origin
     if fault["type"] == "extra_forbidden":
-        return f'{where}: recipe key "{key}" is unknown{did_you_mean(location[-1], _siblings(location, values))}'
+        hint = _of_other_sources(location, values) or did_you_mean(location[-1], _siblings(location, values))
+        return f'{where}: recipe key "{key}" is unknown{hint}'
     if fault["type"] == "missing":
         return f'{origin}: recipe key "{key}" is missing'
     reason = "a list is due" if fault["type"] == "tuple_type" else fault["msg"].removeprefix("Value error, ")
@@ -401,13 +408,22 @@ def _location(parts: Iterable[int | str], values: Any, *, is_missing: bool) -> l
     return location
 
 
+def _of_other_sources(location: list[str], values: Any) -> str:
+    """Which sources have a key of the data section that this recipe's has not."""
+    if len(location) != 2 or location[0] != "data":
+        return ""
+    owners = [n for n, own in OWN.items() if location[1] in own.section.model_fields and own.section is not GivenData]
+    chosen = _source_of(values["data"])
+    return f" with data.source: {chosen}; {listed(owners, 6)} have it: set data.source, too" if owners else ""
+
+
 def _siblings(location: list[str], values: Any) -> set[str]:
     """Keys that may stand where `location` points."""
     if len(location) == 1:
         return set(Recipe.model_fields)
     if location[0] == "data":
         # the keys of this very section were looked at, so its source is known, and trusted
-        fields = section_named(str(values["data"].get("source", "text")), trusted=True).model_fields
+        fields = section_named(_source_of(values["data"]), trusted=True).model_fields
         return {field.alias or name for name, field in fields.items()}
     kinds: list[type[Section]] = [Recipe]
     for key in location[:-1]:

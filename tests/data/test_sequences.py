@@ -197,7 +197,11 @@ def test_faults_that_a_source_found_end_the_run_with_the_first_few(capfd: pytest
         ({"text": ["a"]}, "language_model", "the columns are text; a row of sequences has `key`"),
         ({"key": ["a"], "text": ["x"], "values": [[1]]}, "language_model", "one of `text`, `symbols` and `values`"),
         ({"key": ["a"], "values": [[1]]}, "language_model", "a language model learns `text` or `symbols`"),
-        ({"key": ["a"], "values": [[1]]}, "classification", "classification needs a column `label`"),
+        (
+            {"key": ["a"], "values": [[1]]},
+            "classification",
+            "classification needs labels, a column `label` of each row",
+        ),
         ({"key": ["a"], "text": [1]}, "language_model", "column `text` holds int64, not strings"),
         ({"key": ["a"], "symbols": ["x"]}, "language_model", "column `symbols` holds string; every row must be a list"),
         ({"key": ["a"], "symbols": [[1.5]]}, "language_model", "column `symbols` holds double, not words"),

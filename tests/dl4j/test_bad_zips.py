@@ -52,7 +52,10 @@ def test_what_is_no_zip(tmp_path: Path) -> None:
     refused(tmp_path / "a.zip", "is no zip")
     (tmp_path / "model.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
     refused(tmp_path / "model.h5", "Keras", "HDF5")
-    refused(tmp_path / "nothing.zip", "No such file")
+    (tmp_path / "model.keras.zip").write_bytes(write(tmp_path / "d.zip", {"model.weights.h5": b"x"}).read_bytes())
+    refused(tmp_path / "model.keras.zip", "is a model of Keras", "ModelSerializer.writeModel")
+    refused(tmp_path / "modle.h5", "there is no", "looked from the directory", 'did you mean "', "model.h5")
+    refused(write(tmp_path / "e.zip", ENTRIES), "the symbols: there is no", symbols=tmp_path / "nothing.txt")
     write(tmp_path / "b.zip", ENTRIES)
     (tmp_path / "c.zip").write_bytes((tmp_path / "b.zip").read_bytes()[:-300])
     refused(tmp_path / "c.zip", "is no zip")
@@ -319,9 +322,14 @@ def test_all_of_it_is_named_at_once(tmp_path: Path) -> None:
 def test_names_of_another_number(tmp_path: Path) -> None:
     path = write(tmp_path / "a.zip", ENTRIES)
     (tmp_path / "symbols.txt").write_text("a\nb\nc\n")
-    refused(path, "reads 4, and there are 3 symbols", symbols=tmp_path / "symbols.txt")
-    refused(path, "answers with 4, and there is 1 class", classes=["a"])
-    refused(path, "'a' is there twice", classes=["a", "b", "a", "c"])
+    refused(
+        path,
+        "reads 4 one-hot numbers a step: a symbol for each",
+        "and there are 3 symbols",
+        symbols=tmp_path / "symbols.txt",
+    )
+    refused(path, "answers with 4 numbers, and there is 1 class", classes=["a"])
+    refused(path, "the class 'a' is there twice, as number 1 and 3", classes=["a", "b", "a", "c"])
     (tmp_path / "symbols.txt").write_text("a\n\nc\nd\n")
     refused(path, "symbols.txt:2 is empty", symbols=tmp_path / "symbols.txt")
 

@@ -24,7 +24,7 @@ PAGES = (
     *sorted((ROOT / "docs").glob("*.md")),
 )
 RUNNABLE = ("console", "bash", "python")
-SHOWN = ("text", "yaml", "json", "csv", "toml")
+SHOWN = ("text", "yaml", "json", "csv", "toml", "java")
 
 _PARTS = re.compile(
     r"^<!--(?P<comment>.*?)-->[ \t]*$|^(?P<indent> *)```(?P<language>\w*)[^\n]*\n(?P<text>.*?)^(?P=indent)```[ \t]*$",

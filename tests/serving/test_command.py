@@ -176,12 +176,16 @@ def test_more_replicas_answer_as_one(served_runs: dict[str, Run], tmp_path: Path
     [
         (["{text}", "{text}"], "two runs are called"),
         (["nosuch"], "nosuch"),
-        (["{empty}"], "not there"),
-        (["{text}", "--port", "{used}"], "Address already in use"),
+        pytest.param(["{empty}"], "not there", marks=pytest.mark.slow),
+        pytest.param(["{text}", "--port", "{used}"], "Address already in use", marks=pytest.mark.slow),
         pytest.param(["{text}", "--port", "70000"], "--port is 70000", marks=pytest.mark.slow),
         pytest.param(["{text}", "--replicas", "0"], "--replicas is 0:0", marks=pytest.mark.slow),
         (["{text}", "--replicas", "3:2"], "--replicas is 3:2"),
-        (["{text}", "--replicas", "5000", "--address", "local"], "5000 replicas take a CPU each"),
+        pytest.param(
+            ["{text}", "--replicas", "5000", "--address", "local"],
+            "5000 replicas take a CPU each",
+            marks=pytest.mark.slow,
+        ),
         pytest.param(["{text}", "--replicas", "many"], "--replicas is 'many'", marks=pytest.mark.slow),
         pytest.param(["{text}", "--max-body", "0"], "must be above 0", marks=pytest.mark.slow),
         pytest.param(

@@ -113,6 +113,7 @@ def test_an_executor_that_took_a_dead_one_s_place_stays(spark: Any) -> None:
     ray.cancel(waiting)
 
 
+@pytest.mark.slow
 def test_sequences_are_taken_over_after_every_executor_was_killed(spark: Any) -> None:
     both = wait_for_both(spark)
     for executor in both:

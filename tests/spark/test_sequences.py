@@ -86,6 +86,7 @@ def test_labels_of_steps_serve_tagging_and_regression(spark: Any) -> None:
     assert rows_of(answered, "regression")[3]["label"][:2] == [[6.0], [16.0]]
 
 
+@pytest.mark.slow
 def test_vectors_of_spark_ml_are_arrays_of_numbers(spark: Any) -> None:
     from pyspark.ml.linalg import Vectors, VectorUDT
     from pyspark.sql.types import ArrayType, LongType, StringType, StructField, StructType

@@ -55,9 +55,9 @@ def monitored(values: dict[str, Any], monitor: str, **averaging: Any) -> Recipe:
 @pytest.mark.parametrize(
     ("task", "monitor"),
     [
-        ("classification", "macro_f1"),
+        pytest.param("classification", "macro_f1", marks=pytest.mark.slow),
         ("regression", "r2"),
-        ("transduction", "chrf"),
+        pytest.param("transduction", "chrf", marks=pytest.mark.slow),
         ("ctc", "character_error_rate"),
     ],
 )
