@@ -7,7 +7,7 @@ import typer
 
 from rayrnn.cli.completion import complete_run
 from rayrnn.cli.runs import Trust
-from rayrnn.cli.talk import console, give, give_json, say_dimly
+from rayrnn.cli.talk import console, give, give_json, say_dimly, tell
 
 
 def export(
@@ -30,7 +30,7 @@ def export(
     with console().status("exporting ..."):
         written = write(open_run(run, trust=trust), to, check=check)
     for path, told in zip(written.paths, written.told, strict=True):
-        _tell(f"{path}: {told}")
+        tell(f"{path}: {told}")
     if as_json:
         give_json({"run": run} | written.to_json())
     elif written.parity is not None:
@@ -56,17 +56,12 @@ def import_(
     """Make a run of a network that DL4J trained: to answer with, to train on, to export again."""
     from rayrnn.dl4j.importing import import_dl4j
 
-    names = None if classes is None else tuple(name.strip() for name in classes.split(","))
+    names = None if classes is None else classes.split(",")
     imported = import_dl4j(model, out=out, symbols=symbols, classes=names)
-    _tell(f"{imported.run.name}: {imported.told}")
+    tell(f"{imported.run.name}: {imported.told}")
     for note in imported.notes:
         say_dimly(note)
     if as_json:
         give_json({"run": imported.run.name, "told": imported.told, "notes": list(imported.notes)})
     else:
         give(imported.run.name)
-
-
-def _tell(line: str) -> None:
-    there = console()
-    there.print(line, soft_wrap=not there.is_terminal, markup=False, highlight=False)

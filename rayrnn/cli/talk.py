@@ -26,10 +26,15 @@ def escape(text: str) -> str:
     return escape(text)
 
 
-def say_dimly(line: str) -> None:
-    """A line beside the talk; a terminal breaks it between words, in a file it is one line."""
+def tell(line: str, *, style: str = "", highlight: bool = False) -> None:
+    """A line on stderr, which a terminal breaks between words; in a file it is one line."""
     there = console()
-    there.print(f"  {line}", style="dim", soft_wrap=not there.is_terminal, markup=False)
+    there.print(line, style=style, soft_wrap=not there.is_terminal, markup=False, highlight=highlight)
+
+
+def say_dimly(line: str) -> None:
+    """A line beside the talk."""
+    tell(f"  {line}", style="dim", highlight=True)
 
 
 def say(message: str) -> None:

@@ -51,12 +51,12 @@ class Layer:
         return self if wrapped is None else self.inner(wrapped).trained
 
 
-def check_age(layer: Layer) -> None:
+def _check_age(layer: Layer) -> None:
     """
     Raises:
         Unreadable: a DL4J wrote it that had no updaters of their own yet.
     """
-    if not isinstance(layer.trained.get("iupdater"), dict):
+    if not isinstance(layer.get("iupdater"), dict):
         raise Unreadable("it has no updater (iupdater), as DL4J before 0.9 wrote it; read are 0.9.1 and 1.0.0")
 
 
@@ -75,7 +75,7 @@ def cell_of(layer: Layer) -> tuple[str, str, int, int]:
             "no counterpart; read are LSTM, GravesLSTM, GravesBidirectionalLSTM, SimpleRnn, Bidirectional of these "
             "(CONCAT or ADD), LastTimeStep of these, GlobalPoolingLayer, RnnOutputLayer and OutputLayer"
         )
-    check_age(layer)
+    _check_age(layer)
     _expect(layer, activation="TanH")
     if name != "SimpleRnn" and (gate := name_of(layer.get("gateActivationFn"))) != "Sigmoid":
         raise Unreadable(f"its gates have the activation {gate}; rayrnn's have Sigmoid")
@@ -104,7 +104,7 @@ def _told(layer: Layer) -> str:
 
 
 def answers_of(layer: Layer) -> str:
-    check_age(layer)
+    _check_age(layer)
     activation, loss = name_of(layer.get("activationFn")), name_of(layer.get("lossFn"))
     if (activation, loss) not in _ANSWERS:
         raise Unreadable(
@@ -210,7 +210,6 @@ def _sum_of(layer: Layer, key: str) -> dict[str, float]:
 
 
 def _updater(layer: Layer) -> Updater:
-    check_age(layer)
     found = mapping(layer.get("iupdater"), "iupdater")
     name = name_of(found)
     if name not in OPTIMIZERS:

@@ -143,6 +143,11 @@ class Report:
         return f"{value:.4f}" if name in _SHARES else f"{value:.5g}"
 
 
+def interval_of(levels: Sequence[float]) -> float | None:
+    """How much of the truth should lie between the lowest and the highest level; None where there are no two."""
+    return round(levels[-1] - levels[0], 9) if len(levels) > 1 else None
+
+
 def inside(interval: float) -> str:
     """What the share of the truth that lies in an interval is called, which should be as large as the interval."""
     return f"inside {interval:.0%}"
@@ -361,7 +366,7 @@ def measure(model: Trained, part: Part, name: str, search: Search) -> tuple[Repo
         metrics=task.results(metrics) | _as_dl4j(model, math.fsum(one.dl4j for one in counts), len(part)),
         unit=task.unit,
         classes=targets.names if isinstance(targets, Classes) else (),
-        interval=task.interval if isinstance(task, Numeric) else None,
+        interval=interval_of(task.levels) if isinstance(task, Numeric) else None,
     )
     return report, answers
 

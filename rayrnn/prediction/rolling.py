@@ -22,7 +22,7 @@ from rayrnn.data.encoding import Encoding, Numbers
 from rayrnn.data.rows import step_counts
 from rayrnn.data.sequences import Part
 from rayrnn.errors import DataError, UsageError
-from rayrnn.prediction.evaluate import check_held_out, inside, minibatches_of, part_of, shared_out_to_tasks
+from rayrnn.prediction.evaluate import check_held_out, inside, interval_of, minibatches_of, part_of, shared_out_to_tasks
 from rayrnn.recipe import task_of
 from rayrnn.reporting.markup import Markup, facts, figure_alone, paragraph, table
 from rayrnn.runs.directory import Run
@@ -176,7 +176,7 @@ def _measured(model: Trained, part: Part, name: str, folds: int, season: int, no
         folds=folds,
         season=season,
         horizons=horizons,
-        interval=task.interval,
+        interval=interval_of(levels),
         flat=int(network.flat),
         windows=int(network.windows),
         network=_of_interest(network.measures(with_spread=with_spread), levels),

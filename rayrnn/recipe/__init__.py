@@ -43,7 +43,7 @@ LABELLED = "classification"
 
 
 def _source_of(section: Mapping[str, Any]) -> str:
-    """Without a word a text; what only says how data is used is for data that is handed over."""
+    """Without a word a text; but what says how data is used, and not where it is, a program hands over."""
     is_given = bool(section) and set(section) <= set(GivenData.model_fields) - {"source", "text"}
     return GivenData().source if is_given else str(section.get("source", "text"))
 
@@ -53,9 +53,7 @@ def _parse_data(value: object, asked: pydantic.ValidationInfo) -> object:
     if not isinstance(value, Mapping):
         return value
     trusted = asked.context is None or bool(asked.context["trusted"])
-    # what is said of data without saying where it is, a program hands over
-    source = _source_of(value)
-    return section_named(source, trusted=trusted).model_validate(dict(value))
+    return section_named(_source_of(value), trusted=trusted).model_validate(dict(value))
 
 
 def _check_task(name: str, asked: pydantic.ValidationInfo) -> str:
@@ -412,7 +410,7 @@ def _of_other_sources(location: list[str], values: Any) -> str:
     """Which sources have a key of the data section that this recipe's has not."""
     if len(location) != 2 or location[0] != "data":
         return ""
-    owners = [n for n, own in OWN.items() if location[1] in own.section.model_fields and own.section is not GivenData]
+    owners = [n for n, own in OWN.items() if own.section is not GivenData and location[1] in _keys_of(own.section)]
     chosen = _source_of(values["data"])
     return f" with data.source: {chosen}; {listed(owners, 6)} have it: set data.source, too" if owners else ""
 
@@ -423,11 +421,15 @@ def _siblings(location: list[str], values: Any) -> set[str]:
         return set(Recipe.model_fields)
     if location[0] == "data":
         # the keys of this very section were looked at, so its source is known, and trusted
-        fields = section_named(_source_of(values["data"]), trusted=True).model_fields
-        return {field.alias or name for name, field in fields.items()}
+        return _keys_of(section_named(_source_of(values["data"]), trusted=True))
     kinds: list[type[Section]] = [Recipe]
     for key in location[:-1]:
         found = [kind.model_fields[key].annotation for kind in kinds if key in kind.model_fields]
         types = [kind for annotation in found for kind in (annotation, *get_args(annotation))]
         kinds = [kind for kind in types if isinstance(kind, type) and issubclass(kind, Section)]
-    return {key for kind in kinds for key in kind.model_fields}
+    return {key for kind in kinds for key in _keys_of(kind)}
+
+
+def _keys_of(section: type[pydantic.BaseModel]) -> set[str]:
+    """As they are written."""
+    return {field.alias or name for name, field in section.model_fields.items()}

@@ -191,8 +191,6 @@ class Numeric(Protocol):
     #: the quantiles that it answers, and those by which its spread is measured; none without a spread
     levels: tuple[float, ...]
     grid: tuple[float, ...]
-    #: how much of the truth should lie between the lowest and the highest level; None where there are no two
-    interval: float | None
     #: whether its outputs are distributions, from which numbers can be drawn
     draws: bool
     #: of LOSSES

@@ -41,7 +41,6 @@ class Regression:
         self.loss_name = loss.name
         self.unit = loss.unit
         self.parameters, self.levels, self.grid = loss.parameters, loss.levels, loss.grid
-        self.interval = round(loss.levels[-1] - loss.levels[0], 9) if len(loss.levels) > 1 else None
         self.draws = isinstance(loss, Likelihood)
 
     def with_loss(self, name: str, quantiles: tuple[float, ...] | None) -> "Regression":

@@ -158,7 +158,11 @@ class Screen:
         if self._live.is_started:
             self._draw(event)
         elif self._says_rounds and self._is_due(event):
-            self._print(self._text(event))
+            self._print_round(event)
+
+    def _print_round(self, event: RoundLearned) -> None:
+        self._print(self._text(event))
+        self._is_news = False
 
     def _is_due(self, event: RoundLearned) -> bool:
         """Whether a plain line is to tell of this round."""
@@ -202,7 +206,7 @@ class Screen:
             self._live.stop()
         elif self._says_rounds and self._last is not None and self._share(self._last.round) >= 1 and not self._ended:
             # what it came to is known only now
-            self._print(self._text(self._last))
+            self._print_round(self._last)
         self._ended = True
 
     def finish(self, summary: Summary, metrics: list[dict[str, Any]]) -> None:
@@ -269,7 +273,6 @@ class Screen:
         """Of the last measure; a plain line has it once, lest a reader takes it for a new one."""
         if self._held_out is None or not (self._is_news or self._live.is_started):
             return ""
-        self._is_news = False
         best = "" if self._best is None else f" (best {self._best:.3f})"
         if self._monitor.name == "loss":
             return f" held-out {self._held_out:.3f}{best}"
